@@ -1,0 +1,66 @@
+"""What a model answers at the end of each prompt, without holding the logits of the whole vocabulary."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+
+from nnheads.errors import RunError
+from nnheads.label import inputs, label
+
+
+def read_answers(
+    logits: Float[torch.Tensor, "row vocabulary"],
+    answers: Int[torch.Tensor, "row answer"],
+    candidates: Int[torch.Tensor, " candidate"],
+):
+    """Per row: the answers' logits and ranks (0 = highest), the log-sum-exp, and the best token overall and
+    among the candidates. Shipped to remote servers: torch only."""
+    logits = logits.float()
+    own = logits.gather(-1, answers.to(logits.device))
+    rank = (logits.unsqueeze(1) > own.unsqueeze(2)).sum(-1)
+    pool = candidates.to(logits.device)
+    return own, rank, logits.logsumexp(-1), logits.argmax(-1), pool[logits[:, pool].argmax(-1)]
+
+
+def answers(model, prompts: xr.Dataset, *, token: str = "token", candidates=None, remote=False) -> xr.Dataset:
+    """Run prompts (batch, position) once and read the end of each.
+
+    Args:
+        token: which prompt to run, "token" (clean) or "corrupted".
+        candidates: token ids among which `choice` is the best; default: all answers and wrong answers.
+
+    Returns:
+        (batch): `logit_difference` (answer minus wrong), `answer_logit`, `wrong_logit`, `answer_rank`,
+        `answer_probability`, `choice` (best candidate) and `top` (best token of the vocabulary).
+
+    Raises:
+        RunError: if the model returns logits that are not finite.
+    """
+    fed = inputs(model, prompts, token)
+    pair = torch.from_numpy(np.stack([prompts["answer"].values, prompts["wrong"].values], 1)).long()
+    pool = torch.unique(pair) if candidates is None else torch.as_tensor(candidates).long()
+    with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote):
+        own, rank, total, top, choice = read_answers(model.output.logits[:, -1], pair, pool)
+        own, rank, total = own.clone().save(), rank.clone().save(), total.clone().save()
+        top, choice = top.clone().save(), choice.clone().save()
+    check_finite(own, "the model's logits")
+    dims = ("batch",)
+    data = {
+        "logit_difference": label(own[:, 0] - own[:, 1], dims, long_name="logit(answer) - logit(wrong)", units="logit"),
+        "answer_logit": label(own[:, 0], dims, long_name="logit of the answer", units="logit"),
+        "wrong_logit": label(own[:, 1], dims, long_name="logit of the wrong answer", units="logit"),
+        "answer_rank": label(rank[:, 0], dims, long_name="rank of the answer, 0 is the highest", units="1"),
+        "answer_probability": label((own[:, 0] - total).exp(), dims, long_name="probability of the answer", units="1"),
+        "choice": label(choice, dims, long_name="best token among the candidates", units="1"),
+        "top": label(top, dims, long_name="best token of the vocabulary", units="1"),
+    }
+    return xr.Dataset(data, coords={name: prompts[name] for name in prompts.coords if prompts[name].dims == dims})
+
+
+def check_finite(values: torch.Tensor, what: str) -> None:
+    """Refuse NaN and infinity where they first show, before they spread through means."""
+    if not bool(torch.isfinite(values).all()):
+        raise RunError(f"{what} are not finite: broken weights, or a dtype that overflows; try --dtype float32")

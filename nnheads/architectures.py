@@ -1,0 +1,141 @@
+"""Where every model family keeps its layers, attention, output projection, norm and unembedding.
+
+A model family is one row, keyed by `config.model_type`. nnheads never guesses: a family that is not in
+the table is refused by name. To add one, add a row; the contract tests build a tiny random model of
+every row and compare reads, writes and their effect on the logits with plain PyTorch hooks.
+
+The paths become nnsight aliases, so everywhere else in nnheads the same names hold:
+
+    model.layers[l]                        a block of the residual stream
+    model.layers[l].attention              its attention
+    model.layers[l].attention.projection   W_O; its *input* is z, the head outputs side by side
+    model.layers[l].mlp                    its feed-forward part
+    model.embedding, model.final_norm, model.unembedding
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Paths of one model family; those below `layers` are relative to a block.
+
+    tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
+    position_ids: the model takes them. Families with ALiBi only do not.
+    interface: attention goes through transformers' attention interface, so q and k after rotary can be
+        read under any implementation. The others only show eager attention weights.
+    """
+
+    layers: str = "model.layers"
+    attention: str = "self_attn"
+    projection: str = "self_attn.o_proj"
+    mlp: str = "mlp"
+    embedding: str = "model.embed_tokens"
+    final_norm: str = "model.norm"
+    unembedding: str = "lm_head"
+    tuple_block: bool = False
+    position_ids: bool = True
+    interface: bool = True
+
+    def rename(self) -> dict[str, str]:
+        """nnsight `rename` entries: the family's path -> the name used throughout nnheads."""
+        attention = self.projection.rpartition(".")[0]
+        pairs = {
+            self.layers: "layers",
+            self.attention: "attention",
+            # The alias sits on the module that holds the projection, so that GPT-2's two `c_proj` stay apart.
+            self.projection: f"{attention}.projection",
+            self.mlp: "mlp",
+            self.embedding: "embedding",
+            self.final_norm: "final_norm",
+            self.unembedding: "unembedding",
+        }
+        return {path: alias for path, alias in pairs.items() if path != alias}
+
+
+_LLAMA = Architecture()
+_GPT2 = Architecture(
+    layers="transformer.h",
+    attention="attn",
+    projection="attn.c_proj",
+    embedding="transformer.wte",
+    final_norm="transformer.ln_f",
+)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "gpt2": _GPT2,
+    "gpt_bigcode": _GPT2,
+    "gpt_neo": Architecture(
+        layers="transformer.h",
+        attention="attn.attention",
+        projection="attn.attention.out_proj",
+        embedding="transformer.wte",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        interface=False,
+    ),
+    "gptj": Architecture(
+        layers="transformer.h",
+        attention="attn",
+        projection="attn.out_proj",
+        embedding="transformer.wte",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        interface=False,
+    ),
+    "gpt_neox": Architecture(
+        layers="gpt_neox.layers",
+        attention="attention",
+        projection="attention.dense",
+        embedding="gpt_neox.embed_in",
+        final_norm="gpt_neox.final_layer_norm",
+    ),
+    "opt": Architecture(
+        layers="model.decoder.layers",
+        projection="self_attn.out_proj",
+        mlp="fc2",
+        embedding="model.decoder.embed_tokens",
+        final_norm="model.decoder.final_layer_norm",
+    ),
+    "bloom": Architecture(
+        layers="transformer.h",
+        attention="self_attention",
+        projection="self_attention.dense",
+        embedding="transformer.word_embeddings",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        position_ids=False,
+        interface=False,
+    ),
+    "falcon": Architecture(
+        layers="transformer.h",
+        attention="self_attention",
+        projection="self_attention.dense",
+        embedding="transformer.word_embeddings",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        interface=False,
+    ),
+    "phi": Architecture(projection="self_attn.dense", final_norm="model.final_layernorm"),
+    **dict.fromkeys(
+        (
+            "llama",
+            "mistral",
+            "mixtral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "phi3",
+            "olmo2",
+            "starcoder2",
+            "stablelm",
+            "cohere",
+            "gpt_oss",
+        ),
+        _LLAMA,
+    ),
+}

@@ -1,0 +1,19 @@
+"""The errors that nnheads raises on purpose: one line each, what was got, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class NNHeadsError(Exception):
+    """Something that nnheads refuses or cannot do. Its text is the one line that a user reads."""
+
+
+class BadInput(NNHeadsError, ValueError):
+    """An argument, a file or a prompt that cannot be used. The command line exits with 2."""
+
+
+class ModelError(BadInput):
+    """A model that cannot be loaded: unknown family, missing folder, gated repository, no network."""
+
+
+class RunError(NNHeadsError, RuntimeError):
+    """A run that started and could not be finished. The command line exits with 1."""

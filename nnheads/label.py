@@ -1,0 +1,48 @@
+"""The only crossing between tensors and labelled datasets, in both directions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from nnheads.errors import BadInput
+from nnheads.model import architecture
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
+
+def label(
+    tensor: torch.Tensor, dims: tuple[str, ...], *, long_name: str, units: str, source: str = "", **attributes
+) -> xr.DataArray:
+    """A float32 DataArray (integers stay integers) with what a reader needs to know about it."""
+    values = tensor.detach().cpu()
+    values = values.float() if values.is_floating_point() else values
+    attributes = {"long_name": long_name, "units": units, **({"source": source} if source else {}), **attributes}
+    return xr.DataArray(values.numpy(), dims=dims, attrs=attributes)
+
+
+def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") -> dict[str, torch.Tensor]:
+    """What a trace is fed: ids, mask and positions of a prompt dataset with dims (batch, position).
+
+    Positions count from each row's first real token, so padding on the left moves no number.
+    """
+    ids = torch.from_numpy(np.ascontiguousarray(prompts[token].values)).long()
+    mask = torch.from_numpy(np.ascontiguousarray(prompts["mask"].values)).long()
+    check_tokens(prompts[token].values, model.config.vocab_size)
+    fed = {"input_ids": ids, "attention_mask": mask}
+    if architecture(model).position_ids:
+        fed["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    return fed
+
+
+def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
+    """Refuse ids outside the vocabulary: an embedding lookup would fail far from the cause."""
+    if ids.size == 0:
+        raise BadInput("there are no prompts to run")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocabulary:
+        raise BadInput(f"token {high if high >= vocabulary else low} lies outside the vocabulary of {vocabulary}")

@@ -1,0 +1,192 @@
+"""Load a causal language model under one set of names, and say what its heads look like.
+
+`load` returns nnsight's own TransformersModel: nothing is wrapped. The names come from
+`architectures.py`, the sizes from `geometry`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnheads.architectures import ARCHITECTURES, Architecture
+from nnheads.errors import ModelError
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a model. `kv_heads` < `heads` means grouped-query attention: head h reads key/value head
+    h * kv_heads // heads. `head_dim` is measured on the output projection."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    d_model: int
+    vocabulary: int
+
+
+def load(
+    name: str = REFERENCE,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device_map: str | None = None,
+    attn_implementation: str | None = None,
+    remote: bool | str = False,
+) -> TransformersModel:
+    """Load a model from the Hugging Face Hub, a local folder, or the package (`reference`).
+
+    Args:
+        name: Hub id, folder, or "reference" (the small trained model that ships with nnheads).
+        revision: branch, tag or commit on the Hub.
+        dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
+        device_map: passed to transformers, e.g. "auto" or "cuda:0". None keeps the CPU.
+        attn_implementation: "sdpa", "eager", ...; None takes the family's default.
+        remote: True or a URL builds the model without weights, to be run on a server.
+
+    Raises:
+        ModelError: with one line that says what is wrong and what to do.
+    """
+    from nnsight import TransformersModel
+
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}")
+    path = locate(name)
+    config = _config(path, name, revision)
+    row = architecture_of(config)
+    lazy = bool(remote) and remote != "local"
+    optional = {"device_map": device_map, "attn_implementation": attn_implementation}
+    with _one_line(name):
+        model = TransformersModel(
+            path,
+            task="text-generation",
+            tokenizer=_tokenizer(path, revision),
+            revision=revision,
+            rename=row.rename(),
+            dtype=dtype,
+            dispatch=not lazy,
+            **{key: value for key, value in optional.items() if value is not None},
+        )
+    return model
+
+
+def locate(name: str) -> str:
+    """The folder or Hub id that `name` means. A name that looks like a path must exist."""
+    if name == REFERENCE:
+        from nnheads.reference import PATH
+
+        return str(PATH)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{name} is a folder without config.json; save a model there with save_pretrained")
+        return str(folder)
+    if folder.exists():
+        raise ModelError(f"{name} is a file; expected a model folder, a Hub id or {REFERENCE!r}")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}")
+    return name
+
+
+def architecture(model: TransformersModel) -> Architecture:
+    """The row of a loaded model."""
+    return architecture_of(model.config)
+
+
+def architecture_of(config) -> Architecture:
+    """The row of a config's family. Raises ModelError for a family that is not in the table."""
+    row = ARCHITECTURES.get(config.model_type)
+    if row is None:
+        raise ModelError(
+            f"model family {config.model_type!r} is not known to nnheads; known: {', '.join(sorted(ARCHITECTURES))}. "
+            "A new family is one row in nnheads/architectures.py"
+        )
+    return row
+
+
+def geometry(model: TransformersModel) -> Geometry:
+    """Sizes of a loaded or lazy model, read from its config and its first output projection."""
+    config = model.config
+    projection = model.layers[0].attention.projection._module
+    width = getattr(projection, "in_features", None) or projection.nx  # Conv1D calls it nx
+    heads = config.num_attention_heads
+    return Geometry(
+        layers=len(model.layers),
+        heads=heads,
+        kv_heads=_kv_heads(config, heads),
+        head_dim=width // heads,
+        d_model=config.hidden_size,
+        vocabulary=config.vocab_size,
+    )
+
+
+def _kv_heads(config, heads: int) -> int:
+    if getattr(config, "new_decoder_architecture", False):  # Falcon 40B and later
+        return config.num_kv_heads
+    if getattr(config, "multi_query", False):  # Falcon 7B, StarCoder
+        return 1
+    return getattr(config, "num_key_value_heads", None) or heads
+
+
+def _config(path: str, name: str, revision: str | None):
+    from transformers import AutoConfig
+
+    with _one_line(name):
+        return AutoConfig.from_pretrained(path, revision=revision)
+
+
+def _tokenizer(path: str, revision: str | None):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, revision=revision)
+
+
+class _one_line:
+    """Turn what the loading libraries raise into a ModelError of one line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if error is None or isinstance(error, (ModelError, KeyboardInterrupt)):
+            return False
+        if isinstance(error, (OSError, ValueError, RuntimeError, ImportError, KeyError)):
+            raise ModelError(f"cannot load {self.name!r}: {_reason(error)}") from error
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    """One line for a loading failure; the cause behind transformers' wrapping says which kind it is."""
+    from huggingface_hub import errors
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+
+    def among(*kinds) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if among(errors.GatedRepoError):
+        return "the repository is gated; ask for access on its page and set HF_TOKEN"
+    if among(errors.RepositoryNotFoundError, errors.HFValidationError):
+        return "no such folder and no such model on the Hub (private models need HF_TOKEN)"
+    if among(errors.RevisionNotFoundError):
+        return "the Hub has no such revision of it"
+    offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)
+    if among(*offline) or "couldn't connect" in str(error).lower():
+        return "no such folder here, and the Hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,94 @@
+"""Datasets in, matplotlib figures out. Nothing is computed here."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib
+
+matplotlib.use("Agg")  # pictures go to files; a display may not exist
+
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib.figure import Figure
+
+
+def heatmap(
+    values: xr.DataArray, *, title: str, signed: bool = True, marked: list[dict] | None = None, note: str = ""
+) -> Figure:
+    """Layer by head (or by whatever the second dimension is); layer 0 at the top.
+
+    Args:
+        values: (layer, x). Signed values use RdBu centred at 0, the others a sequential map from 0.
+        marked: top heads as `stats.top_heads` returns them; they get a frame and their L.H label.
+        note: small print under the picture.
+    """
+    rows, columns = values.shape
+    figure = Figure(figsize=(min(16, max(5.0, 0.5 * columns + 2.6)), min(16, max(3.2, 0.42 * rows + 1.9))), layout="constrained")
+    axes = figure.add_subplot()
+    span = float(np.nanmax(np.abs(values.values), initial=0.0)) or 1.0
+    colours = {"cmap": "RdBu", "center": 0.0, "vmin": -span, "vmax": span} if signed else {"cmap": "viridis", "vmin": 0.0, "vmax": span}
+    label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
+    ticks = _tick_labels(values)
+    sns.heatmap(
+        values.values, ax=axes, cbar_kws={"label": label}, xticklabels=ticks, yticklabels=values["layer"].values,
+        linewidths=0.3 if columns <= 40 else 0, **colours,
+    )  # fmt: skip
+    for mark in marked or []:
+        _mark(axes, values, mark)
+    axes.set(xlabel=str(values.dims[1]), ylabel="layer", title=title)
+    axes.tick_params(axis="y", rotation=0)
+    _small_print(figure, note)
+    return figure
+
+
+def _tick_labels(values: xr.DataArray) -> list[str]:
+    coordinate = values[values.dims[1]]
+    return [str(item) for item in coordinate.attrs.get("labels", coordinate.values)]
+
+
+def _mark(axes, values: xr.DataArray, mark: dict) -> None:
+    row = int(np.flatnonzero(values["layer"].values == mark["layer"])[0])
+    column = int(np.flatnonzero(values["head"].values == mark["head"])[0])
+    axes.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
+    strong = abs(mark["value"]) > 0.55 * (float(np.nanmax(np.abs(values.values))) or 1.0)
+    text = f"{mark['layer']}.{mark['head']}"
+    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7, color="white" if strong else "black")
+
+
+def _small_print(figure: Figure, note: str) -> None:
+    if note:
+        figure.supxlabel(note, fontsize=6.5, color="0.4", x=0.01, ha="left")
+
+
+def note(dataset: xr.Dataset, n: int) -> str:
+    """Model, revision, n and date of a result, for the small print."""
+    source = json.loads(dataset.attrs["source"])
+    return f"{source['model']} ({source['revision']}, {source['dtype']}), n = {n}, {dataset.attrs['history'][:10]}"
+
+
+def pattern(values: xr.DataArray, tokens: list[str], *, title: str, note: str = "") -> Figure:
+    """One head's attention (query, key), with the tokens on both axes."""
+    side = min(14, max(4.0, 0.32 * len(tokens) + 1.8))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    sns.heatmap(
+        values.values, ax=axes, cmap="viridis", vmin=0.0, vmax=1.0, xticklabels=tokens, yticklabels=tokens, square=True,
+        mask=np.triu(np.ones_like(values.values, bool), 1), cbar_kws={"label": "attention [1]"},
+    )  # fmt: skip
+    axes.set(xlabel="key", ylabel="query", title=title)
+    axes.tick_params(axis="y", rotation=0)
+    axes.tick_params(axis="x", rotation=90)
+    _small_print(figure, note)
+    return figure
+
+
+def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
+    """One value per layer."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    sns.lineplot(x=table[table.dims[0]].values, y=table.values, marker="o", ax=axes)
+    axes.set(xlabel=str(table.dims[0]), ylabel=f"{table.attrs.get('long_name')} [{table.attrs.get('units')}]", title=title)
+    _small_print(figure, note)
+    return figure

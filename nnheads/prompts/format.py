@@ -1,0 +1,67 @@
+"""Does a sentence written elsewhere have the shape of the indirect-object task?
+
+Two names, the subject named twice and the indirect object once, and the sentence stops before its last
+name. Sentences from a file or from a language model pass through here before anything runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from nnheads.prompts.ioi import corrupt
+from nnheads.prompts.ioi_words import NAMES
+from nnheads.prompts.pairs import Pair
+
+
+def shape_error(sentence: str, answer: str, wrong: str) -> str | None:
+    """Why a sentence is not (IO, S, S in either order, no answer at the end), or None if it is."""
+    io, subject = re.escape(answer.strip()), re.escape(wrong.strip())
+    frame = rf"^(?=(?:(?!\b{io}\b).)*\b{io}\b(?:(?!\b{io}\b).)*$)(?:.*?\b{subject}\b){{2}}(?:(?!\b{subject}\b).)*$"
+    if not re.match(frame, sentence, re.DOTALL):
+        return "not the shape of the task: the answer once and the wrong name twice"
+    introduced = re.match(rf".*?\b(?:{io}\b.*?\b{subject}|{subject}\b.*?\b{io})\b.*?\b{subject}\b", sentence, re.DOTALL)
+    if not introduced:
+        return "not the shape of the task: both names must be introduced before one is repeated"
+    if not re.search(r"\w$", sentence.rstrip()) or re.search(rf"\b(?:{io}|{subject})$", sentence.rstrip()):
+        return "does not stop where a name is expected"
+    return None
+
+
+def keep_well_formed(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter]:
+    """The pairs whose clean sentence has the shape and whose corrupted one ends alike; and why others went."""
+    kept, dropped = [], Counter()
+    for pair in pairs:
+        reason = shape_error(pair.clean, pair.answer, pair.wrong)
+        if reason is None and pair.clean.split()[-1] != pair.corrupted.split()[-1]:
+            reason = "clean and corrupted do not end with the same word"
+        if reason is None:
+            kept.append(pair)
+        else:
+            dropped[reason] += 1
+    return kept, dropped
+
+
+def from_sentences(sentences: Iterable[str], corruption: str, names: Sequence[str] = NAMES) -> tuple[list[Pair], Counter]:
+    """Turn clean sentences into pairs: find the two names, then corrupt as for our own templates."""
+    pairs, dropped = [], Counter()
+    for sentence in sentences:
+        sentence = sentence.strip().strip('"').rstrip(". …_")
+        found = [match for match in re.finditer(r"\b[A-Z][a-z]+\b", sentence) if match.group() in set(names)]
+        counts = Counter(match.group() for match in found)
+        if sorted(counts.values()) != [1, 2]:
+            dropped["not exactly two known names, one of them twice"] += 1
+            continue
+        subject, io = counts.most_common()[0][0], counts.most_common()[1][0]
+        reason = shape_error(sentence, io, subject)
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        slots = iter(("{first}", "{second}", "{subject}"))
+        protected = sentence.replace("{", "(").replace("}", ")")
+        template = re.sub(rf"\b(?:{io}|{subject})\b", lambda _: next(slots), protected)
+        fresh = [name for name in names if name not in counts][:3]
+        order = "ABBA" if found[0].group() == io else "BABA"
+        pairs.append(corrupt(template, order, [io, subject, *fresh], corruption, {"template": len(pairs), "order": order}))
+    return pairs, dropped

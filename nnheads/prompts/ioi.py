@@ -1,0 +1,124 @@
+"""Indirect-object sentences: "When Mary and John went to the market, John gave the book to" -> Mary.
+
+The repeated name is the subject S (first S1, then S2), the other one the indirect object IO; the model has
+to name IO at END. A corruption changes who is who and leaves the rest of the sentence alone.
+Source: Wang et al. 2022, arXiv 2211.00593. The sentences are our own (`ioi_words.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from nnheads.errors import BadInput
+from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
+from nnheads.prompts.pairs import Pair, next_token, tokenize
+
+CORRUPTIONS = {
+    "other": "S2 becomes the other name, so the other answer is right",
+    "random": "S2 becomes a third name, so no answer is right",
+    "abc": "all three names become fresh ones, so no answer is right",
+    "swapped": "IO and S1 change places, so the answer stays and the order flips",
+}
+ORDERS = ("ABBA", "BABA")  # IO first, S first
+
+
+def ioi(
+    tokenizer,
+    n: int = 100,
+    *,
+    seed: int = 0,
+    corruption: str = "other",
+    templates: Sequence[str] = TEMPLATES,
+    names: Sequence[str] = NAMES,
+) -> xr.Dataset:
+    """Draw n sentences with their corruptions, templates and orders in turn.
+
+    Args:
+        tokenizer: the model's; names that it splits are left out.
+        corruption: one of CORRUPTIONS.
+
+    Returns:
+        A pair dataset (see `prompts.pairs.tokenize`) with coordinates `template`, `order`, `indirect_object`,
+        `subject`, `role_IO`, `role_S1`, `role_S2`, `role_END`; attrs `names_single`, `names_split`.
+
+    Raises:
+        BadInput: n < 1, unknown corruption, or a tokenizer that keeps fewer than five names whole.
+    """
+    if n < 1:
+        raise BadInput(f"{n} prompts were asked for; ask for at least 1")
+    check_corruption(corruption)
+    whole = single_token_names(tokenizer, names)
+    if len(whole) < 5:
+        raise BadInput(f"only {len(whole)} of {len(names)} names are single tokens of this tokenizer; 5 are needed")
+    drawn = draw(n, seed=seed, corruption=corruption, templates=templates, names=whole)
+    dataset = tokenize(tokenizer, drawn)
+    dataset.attrs.update(
+        title="indirect-object sentences", seed=seed, corruption=corruption, about=CORRUPTIONS[corruption],
+        names_single=len(whole), names_split=len(names) - len(whole),
+    )  # fmt: skip
+    return dataset
+
+
+def check_corruption(corruption: str) -> None:
+    if corruption not in CORRUPTIONS:
+        raise BadInput(f"corruption {corruption!r} is not known; use one of {', '.join(CORRUPTIONS)}")
+
+
+def single_token_names(tokenizer, names: Sequence[str] = NAMES) -> list[str]:
+    """The names that this tokenizer keeps whole after a space."""
+    return [name for name in names if next_token(tokenizer, "and", name) is not None]
+
+
+def draw(n: int, *, seed: int, corruption: str, templates: Sequence[str], names: Sequence[str]) -> list[Pair]:
+    """n pairs, the same for the same seed whatever the platform."""
+    generator = np.random.default_rng(seed)
+    pairs = []
+    for number in range(n):
+        template = templates[number % len(templates)].format(
+            first="{first}", second="{second}", subject="{subject}",
+            place=generator.choice(PLACES), object=generator.choice(OBJECTS),
+        )  # fmt: skip
+        # orders alternate once per round of templates, so that each template meets both
+        order = ORDERS[(number + number // len(templates)) % 2]
+        chosen = [str(name) for name in generator.choice(names, size=5, replace=False)]
+        about = {"template": number % len(templates), "order": order}
+        pairs.append(corrupt(template, order, chosen, corruption, about))
+    return pairs
+
+
+def corrupt(template: str, order: str, names: Sequence[str], corruption: str, about: dict) -> Pair:
+    """Fill a sentence with names (IO, S and three fresh ones) and derive its corruption."""
+    io, subject, x, y, z = names
+    first, second = (io, subject) if order == "ABBA" else (subject, io)
+    clean, roles = _fill(template, first, second, subject)
+    filled, right = {
+        "other": ((first, second, io), subject),
+        "random": ((first, second, x), None),
+        "abc": ((x, y, z), None),
+        "swapped": ((second, first, subject), io),
+    }[corruption]
+    places = {"IO": roles["first" if order == "ABBA" else "second"], "S1": roles["second" if order == "ABBA" else "first"]}
+    return Pair(
+        clean=clean,
+        corrupted=_fill(template, *filled)[0],
+        answer=io,
+        wrong=subject,
+        corrupted_answer=right,
+        roles={**places, "S2": roles["subject"], "END": (len(clean) - 1, len(clean))},
+        about={**about, "indirect_object": io, "subject": subject},
+    )
+
+
+def _fill(template: str, first: str, second: str, subject: str) -> tuple[str, dict[str, tuple[int, int]]]:
+    """The sentence, and the characters that each name takes in it."""
+    text, spans = "", {}
+    for part in re.split(r"(\{\w+\})", template):
+        name = {"{first}": first, "{second}": second, "{subject}": subject}.get(part)
+        if name is not None:
+            spans[part[1:-1]] = (len(text), len(text) + len(name))
+        text += part if name is None else name
+    return text, spans

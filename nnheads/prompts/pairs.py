@@ -1,0 +1,171 @@
+"""Clean and corrupted prompts as one labelled dataset, whoever wrote them.
+
+A pair is two texts and two words: `answer` follows the clean text, `wrong` is the word it is measured
+against. Pairs are only comparable position by position if both texts have the same number of tokens, and
+only at one logit if the words are single tokens, so both are audited here for the tokenizer at hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from nnheads.errors import BadInput
+
+FIELDS = ("clean", "corrupted", "answer", "wrong")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts that differ in what decides the next word.
+
+    corrupted_answer: the word that is right after the corrupted text, if there is one.
+    roles: name -> (start, stop) characters of the clean text; their first token is labelled.
+    about: further labels of this pair, kept as coordinates.
+    """
+
+    clean: str
+    corrupted: str
+    answer: str
+    wrong: str
+    corrupted_answer: str | None = None
+    roles: dict[str, tuple[int, int]] = field(default_factory=dict)
+    about: dict[str, str | int] = field(default_factory=dict)
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """Read pairs from JSON lines (.jsonl) or a table with a header (.csv): clean, corrupted, answer, wrong.
+
+    Raises BadInput for a missing, empty or binary file, and names the line of a record that is incomplete.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"no file {str(path)!r}; expected .jsonl or .csv with {', '.join(FIELDS)}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not a text file in UTF-8") from None
+    if path.suffix.lower() == ".csv":
+        records = [(number, row) for number, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
+    else:
+        records = [(number, _json(path, number, line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not records:
+        raise BadInput(f"{path} holds no pairs; expected one record a line with {', '.join(FIELDS)}")
+    return [_pair(path, number, record) for number, record in records]
+
+
+def _json(path: Path, number: int, line: str) -> dict:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {number}: not JSON ({error.msg})") from None
+    if not isinstance(record, dict):
+        raise BadInput(f"{path}, line {number}: expected an object with {', '.join(FIELDS)}")
+    return record
+
+
+def _pair(path: Path, number: int, record: dict) -> Pair:
+    for name in FIELDS:
+        if not isinstance(record.get(name), str) or not record[name].strip():
+            raise BadInput(f"{path}, line {number}: {name!r} is missing or empty")
+    known = {name: record[name] for name in FIELDS}
+    return Pair(**known, corrupted_answer=record.get("corrupted_answer") or None)
+
+
+def next_token(tokenizer, text: str, word: str) -> int | None:
+    """The one token that `word` adds to `text`, or None if it adds more than one or changes the text's own."""
+    before = tokenizer(text)["input_ids"]
+    after = tokenizer(text + word if word[:1].isspace() else f"{text} {word}")["input_ids"]
+    if len(after) == len(before) + 1 and after[:-1] == before:
+        return None if after[-1] == getattr(tokenizer, "unk_token_id", None) else after[-1]
+    return None
+
+
+def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
+    """Audit pairs for a tokenizer and lay them out as a dataset.
+
+    Returns:
+        `token`, `corrupted`, `mask` (batch, position), padded on the left; `answer`, `wrong`,
+        `corrupted_answer` (batch), token ids, -1 where the corrupted text has no right answer; coordinates
+        with the texts, the labels of each pair and `role_*`, the position of each role. `batch` keeps the
+        number of the pair. attrs: `asked`, `dropped` (JSON, reason -> count).
+
+    Raises:
+        BadInput: if not one pair is left, with the commonest reason.
+    """
+    kept, dropped, asked = [], Counter(), 0
+    for number, pair in enumerate(pairs):
+        asked += 1
+        row, reason = _row(tokenizer, pair)
+        if row is None:
+            dropped[reason] += 1
+        else:
+            kept.append((number, pair, row))
+    if not kept:
+        why = dropped.most_common(1)[0][0] if dropped else "there are none"
+        raise BadInput(f"none of {asked} prompt pairs can be used: {why}")
+    dataset = _layout(tokenizer, kept)
+    dataset.attrs.update(asked=asked, dropped=json.dumps(dict(dropped)))
+    return dataset
+
+
+def _row(tokenizer, pair: Pair) -> tuple[dict | None, str]:
+    """Token ids of one pair, or the reason why it cannot be used."""
+    clean = tokenizer(pair.clean, return_offsets_mapping=bool(pair.roles))
+    corrupted = tokenizer(pair.corrupted)["input_ids"]
+    if len(clean["input_ids"]) != len(corrupted):
+        return None, "clean and corrupted differ in their number of tokens"
+    if clean["input_ids"] == corrupted:
+        return None, "clean and corrupted are the same tokens"
+    words = {"answer": pair.answer, "wrong": pair.wrong, "corrupted_answer": pair.corrupted_answer}
+    ids = {name: next_token(tokenizer, pair.clean, word) for name, word in words.items() if word is not None}
+    for name, token in ids.items():
+        if token is None:
+            return None, f"{name.replace('_', ' ')} is not a single token of this tokenizer"
+    if ids["answer"] == ids["wrong"]:
+        return None, "answer and wrong are the same token"
+    roles = {name: _token_at(clean["offset_mapping"], span) for name, span in pair.roles.items()}
+    return {"ids": clean["input_ids"], "corrupted": corrupted, "roles": roles, **ids}, ""
+
+
+def _token_at(offsets: list[tuple[int, int]], span: tuple[int, int]) -> int:
+    """The first token that covers a character of the span."""
+    return next(i for i, (start, stop) in enumerate(offsets) if start < span[1] and stop > span[0])
+
+
+def _layout(tokenizer, kept: list) -> xr.Dataset:
+    width = max(len(row["ids"]) for _, _, row in kept)
+    token, corrupted, mask = (np.zeros((len(kept), width), np.int32) for _ in range(3))
+    token[:], corrupted[:] = tokenizer.pad_token_id or 0, tokenizer.pad_token_id or 0
+    for line, (_, _, row) in enumerate(kept):
+        start = width - len(row["ids"])
+        token[line, start:], corrupted[line, start:], mask[line, start:] = row["ids"], row["corrupted"], 1
+    dims = ("batch", "position")
+    data = {
+        "token": (dims, token, {"long_name": "token ids of the clean prompt"}),
+        "corrupted": (dims, corrupted, {"long_name": "token ids of the corrupted prompt"}),
+        "mask": (dims, mask.astype(np.int8), {"long_name": "1 where there is a token, 0 where there is padding"}),
+    }
+    for name in ("answer", "wrong", "corrupted_answer"):
+        ids = np.array([row.get(name, -1) for _, _, row in kept], np.int32)
+        data[name] = ("batch", ids, {"long_name": f"token id of the {name.replace('_', ' ')}"})
+    coordinates = {
+        "batch": [number for number, _, _ in kept],
+        "clean_text": ("batch", [pair.clean for _, pair, _ in kept]),
+        "corrupted_text": ("batch", [pair.corrupted for _, pair, _ in kept]),
+        "answer_text": ("batch", [pair.answer for _, pair, _ in kept]),
+        "wrong_text": ("batch", [pair.wrong for _, pair, _ in kept]),
+    }
+    for name in kept[0][1].about:
+        coordinates[name] = ("batch", [pair.about[name] for _, pair, _ in kept])
+    for name in kept[0][2]["roles"]:
+        places = [row["roles"][name] + width - len(row["ids"]) for _, _, row in kept]
+        coordinates[f"role_{name}"] = ("batch", np.array(places, np.int32))
+    return xr.Dataset(data, coordinates)

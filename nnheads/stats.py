@@ -1,0 +1,142 @@
+"""Datasets in, datasets out: means over the batch with intervals, normalised effects, top heads."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import xarray as xr
+from scipy import stats as scipy_stats
+
+from nnheads.errors import BadInput
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+
+
+def mean(scores: xr.DataArray, dim: str = "batch", *, seed: int = 0) -> xr.Dataset:
+    """Mean over `dim` with a percentile bootstrap interval; NaN cases are left out.
+
+    Returns:
+        a dataset of the array's name and `<name>_low`, `<name>_high` without `dim`.
+    """
+    low, high = _interval(lambda a, axis: _nanmean(a, axis), [scores], dim, seed)
+    value = scores.mean(dim, skipna=True)
+    return _with_interval(scores, value, low, high, f"{dim}: mean")
+
+
+def ratio_of_means(numerator: xr.DataArray, denominator: xr.DataArray, dim: str = "batch", *, seed: int = 0) -> xr.Dataset:
+    """sum(numerator) / sum(denominator) over `dim`: far less noisy than the mean of ratios when some gaps
+    are small. The interval resamples cases, numerator and denominator together."""
+    denominator = denominator.broadcast_like(numerator).transpose(*numerator.dims)
+
+    def statistic(a, b, axis):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nansum(a, axis) / np.nansum(b, axis)
+
+    low, high = _interval(statistic, [numerator, denominator], dim, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = numerator.sum(dim) / denominator.sum(dim)
+    return _with_interval(numerator, value, low, high, f"{dim}: sum of numerators over sum of denominators")
+
+
+def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # all cases masked: NaN says it
+        return np.nanmean(values, axis)
+
+
+def _interval(statistic, arrays: list[xr.DataArray], dim: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap over `dim`, paired between arrays. One case has no interval: NaN."""
+    rest = [name for name in arrays[0].dims if name != dim]
+    data = [array.transpose(*rest, dim).values.astype(float) for array in arrays]
+    shape, count = data[0].shape[:-1], data[0].shape[-1]
+    if count < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    # Resamples are taken in blocks, so that memory does not grow with layers x heads x cases.
+    block = max(1, int(2e7 // max(1, data[0].size)))
+    result = scipy_stats.bootstrap(
+        data, statistic, n_resamples=RESAMPLES, batch=block, vectorized=True, axis=-1, paired=len(data) > 1,
+        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return result.confidence_interval.low, result.confidence_interval.high
+
+
+def _with_interval(array: xr.DataArray, value: xr.DataArray, low, high, cell_methods: str) -> xr.Dataset:
+    """The reduced variable and its bounds, with the attributes that the reduction makes false rewritten."""
+    name = str(array.name)
+    attributes = {**array.attrs, "cell_methods": cell_methods, "ancillary_variables": f"{name}_low {name}_high"}
+    long_name = array.attrs.get("long_name", name)
+    value = value.astype("float32").assign_attrs(attributes)
+    bound = {key: attributes[key] for key in ("units", "source") if key in attributes}
+    percent = f"{CONFIDENCE:.0%} bootstrap interval of {long_name}"
+    return xr.Dataset(
+        {
+            name: value,
+            f"{name}_low": value.copy(data=np.float32(low)).assign_attrs({"long_name": f"lower end of the {percent}", **bound}),
+            f"{name}_high": value.copy(data=np.float32(high)).assign_attrs({"long_name": f"upper end of the {percent}", **bound}),
+        }
+    ).pipe(_only_bounds_plain)
+
+
+def _only_bounds_plain(dataset: xr.Dataset) -> xr.Dataset:
+    for name in dataset.data_vars:
+        if str(name).endswith(("_low", "_high")):
+            dataset[name].attrs.pop("cell_methods", None)
+            dataset[name].attrs.pop("ancillary_variables", None)
+    return dataset
+
+
+def normalised_effect(swapped: xr.DataArray, base: xr.DataArray, donor: xr.DataArray, threshold: float) -> xr.DataArray:
+    """(swapped - base) / (donor - base) per case: 0 changed nothing, 1 carried the whole difference over.
+
+    It is not bounded: a head that works against the answer is below 0, overshooting is above 1. Cases whose
+    gap is below `threshold` say nothing and become NaN; attrs count them as `cases_masked`.
+    """
+    gap = donor - base
+    usable = np.abs(gap) >= threshold
+    effect = ((swapped - base) / gap.where(usable)).astype("float32")
+    effect.attrs = {
+        "long_name": "normalised effect", "units": "1", "cases_masked": int((~usable).sum()), "gap_threshold": threshold,
+    }  # fmt: skip
+    return effect.rename("effect")
+
+
+def top_heads(heads: xr.Dataset, name: str, k: int = 10, *, lowest: bool = False) -> list[dict]:
+    """The k heads with the highest (or lowest) value: layer, head, value, low, high. NaN never ranks."""
+    table = heads[[name, f"{name}_low", f"{name}_high"]].to_dataframe().dropna(subset=[name])
+    table = table.sort_values(name, ascending=lowest, kind="stable").head(k).reset_index()
+    return [
+        {"layer": int(row.layer), "head": int(row.head), "value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+        for _, row in table.iterrows()
+    ]
+
+
+def head_name(layer: int, head: int) -> str:
+    """Zero-based, as printed everywhere: L9H6."""
+    return f"L{layer}H{head}"
+
+
+def parse_head(text: str) -> tuple[int, int]:
+    """`9.6` or `L9H6` -> (9, 6)."""
+    match = re.fullmatch(r"\s*(?:L(\d+)H(\d+)|(\d+)\.(\d+))\s*", text, re.IGNORECASE)
+    if match is None:
+        raise BadInput(f"{text!r} is no head; write layer and head from zero, as 9.6 or L9H6")
+    layer, head = (group for group in match.groups() if group is not None)
+    return int(layer), int(head)
+
+
+def parse_numbers(text: str, what: str, limit: int) -> list[int]:
+    """`0,2,5-8` -> [0, 2, 5, 6, 7, 8], each below `limit`."""
+    numbers: set[int] = set()
+    for piece in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", piece)
+        if match is None:
+            raise BadInput(f"{text!r} is no list of {what}s; write 0,2,5-8")
+        first = int(match.group(1))
+        last = int(match.group(2) or first)
+        if last >= limit or first > last:
+            raise BadInput(f"{what} {max(first, last)} does not exist; this model has {what}s 0 to {limit - 1}")
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
