@@ -64,3 +64,28 @@ def check_finite(values: torch.Tensor, what: str) -> None:
     """Refuse NaN and infinity where they first show, before they spread through means."""
     if not bool(torch.isfinite(values).all()):
         raise RunError(f"{what} are not finite: broken weights, or a dtype that overflows; try --dtype float32")
+
+
+def correct(model, prompts: xr.Dataset, *, candidates, strict: bool = False, remote=False) -> xr.Dataset:
+    """Does the model answer both runs right?
+
+    Args:
+        candidates: token ids among which the answer has to be the best.
+        strict: the answer has to be the best of the whole vocabulary.
+
+    Returns:
+        `correct_clean`, `correct_corrupted` (batch) as 0/1; the latter is 1 where the corrupted prompt has
+        no right answer.
+    """
+    best = "top" if strict else "choice"
+    clean = answers(model, prompts, candidates=candidates, remote=remote)
+    corrupted = answers(model, prompts, token="corrupted", candidates=candidates, remote=remote)
+    wanted = prompts["corrupted_answer"]
+    return xr.Dataset(
+        {
+            "correct_clean": (clean[best] == prompts["answer"]).astype("int8").assign_attrs(long_name="clean is right"),
+            "correct_corrupted": ((corrupted[best] == wanted) | (wanted < 0)).astype("int8").assign_attrs(
+                long_name="corrupted is right, or has no right answer"
+            ),
+        }
+    )

@@ -63,8 +63,12 @@ def load(
     config = _config(path, name, revision)
     row = architecture_of(config)
     lazy = bool(remote) and remote != "local"
-    optional = {"device_map": device_map, "attn_implementation": attn_implementation}
-    with _one_line(name):
+    if lazy:
+        _prepare_remote(path)
+    # Families outside the attention interface show their patterns only under eager attention.
+    attention = attn_implementation or (None if row.interface else "eager")
+    optional = {"device_map": device_map, "attn_implementation": attention}
+    with one_line(name):
         model = TransformersModel(
             path,
             task="text-generation",
@@ -139,8 +143,29 @@ def _kv_heads(config, heads: int) -> int:
 def _config(path: str, name: str, revision: str | None):
     from transformers import AutoConfig
 
-    with _one_line(name):
+    with one_line(name):
+        if not Path(path).is_dir():
+            _reach(path, revision)
         return AutoConfig.from_pretrained(path, revision=revision)
+
+
+def _reach(repository: str, revision: str | None) -> None:
+    """Ask the Hub once whether it has the model: transformers alone would retry for half a minute."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+    if not isinstance(cached, str) and not constants.HF_HUB_OFFLINE:
+        HfApi().model_info(repository, revision=revision, timeout=10)
+
+
+def _prepare_remote(path: str) -> None:
+    """nnheads' own functions travel as source, and a local folder is its own id on a server of one's own."""
+    import nnsight
+    from nnsight.modeling import huggingface
+
+    nnsight.register("nnheads")
+    if Path(path).is_dir():
+        huggingface._ID_CACHE[path] = path
 
 
 def _tokenizer(path: str, revision: str | None):
@@ -149,7 +174,7 @@ def _tokenizer(path: str, revision: str | None):
     return AutoTokenizer.from_pretrained(path, revision=revision)
 
 
-class _one_line:
+class one_line:
     """Turn what the loading libraries raise into a ModelError of one line."""
 
     def __init__(self, name: str) -> None:
@@ -159,9 +184,8 @@ class _one_line:
         return None
 
     def __exit__(self, kind, error, trace) -> bool:
-        if error is None or isinstance(error, (ModelError, KeyboardInterrupt)):
-            return False
-        if isinstance(error, (OSError, ValueError, RuntimeError, ImportError, KeyError)):
+        # Loading libraries raise anything: transport errors and broken files have no common base class.
+        if isinstance(error, Exception) and not isinstance(error, ModelError):
             raise ModelError(f"cannot load {self.name!r}: {_reason(error)}") from error
         return False
 
@@ -186,7 +210,7 @@ def _reason(error: BaseException) -> str:
     if among(errors.RevisionNotFoundError):
         return "the Hub has no such revision of it"
     offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)
-    if among(*offline) or "couldn't connect" in str(error).lower():
+    if among(*offline) or any("Connect" in type(link).__name__ for link in chain):
         return "no such folder here, and the Hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

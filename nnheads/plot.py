@@ -15,13 +15,20 @@ from matplotlib.figure import Figure
 
 
 def heatmap(
-    values: xr.DataArray, *, title: str, signed: bool = True, marked: list[dict] | None = None, note: str = ""
+    values: xr.DataArray,
+    *,
+    title: str,
+    signed: bool = True,
+    marked: list[dict] | None = None,
+    texts: np.ndarray | None = None,
+    note: str = "",
 ) -> Figure:
     """Layer by head (or by whatever the second dimension is); layer 0 at the top.
 
     Args:
         values: (layer, x). Signed values use RdBu centred at 0, the others a sequential map from 0.
         marked: top heads as `stats.top_heads` returns them; they get a frame and their L.H label.
+        texts: what to write into the cells.
         note: small print under the picture.
     """
     rows, columns = values.shape
@@ -33,7 +40,8 @@ def heatmap(
     ticks = _tick_labels(values)
     sns.heatmap(
         values.values, ax=axes, cbar_kws={"label": label}, xticklabels=ticks, yticklabels=values["layer"].values,
-        linewidths=0.3 if columns <= 40 else 0, **colours,
+        linewidths=0.3 if columns <= 40 else 0, annot=False if texts is None else texts, fmt="",
+        annot_kws={"fontsize": 6}, **colours,
     )  # fmt: skip
     for mark in marked or []:
         _mark(axes, values, mark)

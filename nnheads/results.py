@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,14 +32,16 @@ INCIDENTAL = {"output", "overwrite", "quiet", "traceback", "batch_size"}
 
 
 class Run:
-    """A results folder: `results/<recipe>/<org--model>/<revision>`.
+    """A results folder: `results/<recipe>/<org--model>/<revision>[/<item>]`.
 
     Opening it decides what happens to what is there: a run of the same command is taken up where it stopped,
     one of another command is refused, and `overwrite` starts afresh.
     """
 
-    def __init__(self, root: str | Path, recipe: str, model: str, revision: str, arguments: dict, *, overwrite=False):
-        self.folder = Path(root) / recipe / model_folder(model) / revision.replace("/", "--")
+    def __init__(
+        self, root: str | Path, recipe: str, model: str, revision: str, arguments: dict, *, item="", overwrite=False
+    ):
+        self.folder = Path(root) / recipe / model_folder(model) / revision.replace("/", "--") / item
         self.arguments = {key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL}
         self.recipe = recipe
         with writing(self.folder):
@@ -107,6 +110,12 @@ def model_folder(model: str) -> str:
     """`owner/name` -> `owner--name`; a local folder -> its name."""
     path = Path(model).expanduser()
     return path.resolve().name if path.is_dir() else model.replace("/", "--")
+
+
+def item_of(*texts: str) -> str:
+    """A folder name for one text among many: its first words and a hash of all."""
+    words = "-".join(re.findall(r"[a-z0-9]+", texts[0].lower())[:5])
+    return f"{words}-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def save(path: str | Path, dataset: xr.Dataset) -> Path:

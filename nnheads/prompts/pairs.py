@@ -88,6 +88,29 @@ def next_token(tokenizer, text: str, word: str) -> int | None:
     return None
 
 
+def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
+    """`tokenize` for a single pair; a refusal shows the tokens.
+
+    Raises BadInput with both token rows if they do not line up, or with the pieces of a word that is split.
+    """
+    rows = {name: tokenizer(getattr(pair, name))["input_ids"] for name in ("clean", "corrupted")}
+    if len(rows["clean"]) != len(rows["corrupted"]):
+        shown = [f"  {name:<9} {' | '.join(token_texts(tokenizer, ids))}" for name, ids in rows.items()]
+        counts = f"{len(rows['clean'])} and {len(rows['corrupted'])}"
+        raise BadInput("\n".join([f"clean and corrupted have {counts} tokens; they must line up one to one", *shown]))
+    for name in ("answer", "wrong"):
+        word = getattr(pair, name)
+        if word.strip() and next_token(tokenizer, pair.clean, word) is None:
+            pieces = token_texts(tokenizer, tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"])
+            raise BadInput(f"{name} {word!r} is not one token after the clean prompt but {' | '.join(pieces)}")
+    return tokenize(tokenizer, [pair])
+
+
+def token_texts(tokenizer, ids) -> list[str]:
+    """Each token as text, as a reader would recognise it."""
+    return [tokenizer.decode([token]) or repr(tokenizer.convert_ids_to_tokens(int(token))) for token in ids]
+
+
 def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
     """Audit pairs for a tokenizer and lay them out as a dataset.
 

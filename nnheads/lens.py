@@ -1,0 +1,115 @@
+"""Look inside one run: residual norms, what each layer would answer, and one head's attention.
+
+The logit lens reads every layer's residual stream through the model's own final norm and unembedding.
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+"""
+
+from __future__ import annotations
+
+import torch
+import xarray as xr
+
+from nnheads.errors import BadInput
+from nnheads.heads import hidden
+from nnheads.label import check_tokens, label
+from nnheads.model import architecture, geometry
+from nnheads.prompts.pairs import token_texts
+from nnheads.rows import read_rows
+
+
+def readout(model, residual, scale: float, cap: float | None):
+    """Log-probabilities that the unembedding would give a residual stream [..., d_model]."""
+    logits = model.unembedding(model.final_norm(residual)).float() * scale
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
+    return logits.log_softmax(-1)
+
+
+def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, remote=False) -> xr.Dataset:
+    """Run one text and record what is going on inside.
+
+    Args:
+        k: how many candidates for the next token.
+        head: (layer, head) whose attention pattern is kept.
+
+    Returns:
+        `residual_norm` (layer, position): L2 norm of the residual stream before each layer, and after the last;
+        `lens_token`, `lens_probability` (layer, position): the best token of the logit lens and its probability;
+        `next_token`, `next_probability` (rank); `attention` (query, key) if a head was named. Coordinates
+        `token`, `token_text` (position), `next_text` (rank), `lens_text` (layer, position).
+
+    Raises:
+        BadInput: an empty text, one longer than the model's context, or a head that does not exist.
+    """
+    ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    _check(model, text, ids, k, head)
+    sizes, row = geometry(model), architecture(model)
+    scale = float(getattr(model.config, "logit_scale", None) or 1.0)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    with torch.no_grad(), model.trace(ids, use_cache=False, remote=remote):
+        norms, tokens, chances, pattern = [], [], [], None
+        for number in range(sizes.layers):
+            layer = model.layers[number]
+            stream = layer.input
+            best = readout(model, stream[0], scale, cap).max(-1)
+            norms.append(stream[0].float().norm(dim=-1))
+            tokens.append(best.indices)
+            chances.append(best.values.exp())
+            if head is not None and head[0] == number:
+                pattern = read_rows(layer, row.interface)[0, head[1]].clone().save()
+        stream = hidden(model.layers[sizes.layers - 1].output)
+        best = readout(model, stream[0], scale, cap).max(-1)
+        norms = torch.stack([*norms, stream[0].float().norm(dim=-1)]).save()
+        tokens = torch.stack([*tokens, best.indices]).save()
+        chances = torch.stack([*chances, best.values.exp()]).save()
+        ahead = model.output.logits[0, -1].float().softmax(-1).topk(k)
+        next_chance, next_token = ahead.values.clone().save(), ahead.indices.clone().save()
+    return _dataset(model, ids[0], norms, tokens, chances, next_token, next_chance, pattern)
+
+
+def _check(model, text: str, ids: torch.Tensor, k: int, head: tuple[int, int] | None) -> None:
+    if not text.strip() or ids.numel() == 0:
+        raise BadInput("the text is empty; there is nothing to look at")
+    check_tokens(ids.numpy(), model.config.vocab_size)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and ids.shape[1] > limit:
+        raise BadInput(f"the text has {ids.shape[1]} tokens; this model reads at most {limit}")
+    if not 1 <= k <= model.config.vocab_size:
+        raise BadInput(f"{k} candidates are not possible; the vocabulary has {model.config.vocab_size}")
+    if head is not None:
+        check_head(model, head)
+
+
+def check_head(model, head: tuple[int, int]) -> None:
+    """Raise BadInput for a head that the model does not have."""
+    sizes = geometry(model)
+    if head[0] >= sizes.layers or head[1] >= sizes.heads:
+        raise BadInput(
+            f"head {head[0]}.{head[1]} does not exist; this model has layers 0 to {sizes.layers - 1} "
+            f"and heads 0 to {sizes.heads - 1}"
+        )
+
+
+def _dataset(model, ids, norms, tokens, chances, next_token, next_chance, pattern) -> xr.Dataset:
+    place = ("layer", "position")
+    data = {
+        "residual_norm": label(norms, place, long_name="L2 norm of the residual stream", units="1"),
+        "lens_token": label(tokens, place, long_name="best token of the logit lens", units="1"),
+        "lens_probability": label(chances, place, long_name="its probability", units="1", valid_min=0.0, valid_max=1.0),
+        "next_token": label(next_token, ("rank",), long_name="candidates for the next token", units="1"),
+        "next_probability": label(next_chance, ("rank",), long_name="probability", units="1", valid_min=0.0, valid_max=1.0),
+    }
+    if pattern is not None:
+        data["attention"] = label(pattern, ("query", "key"), long_name="attention", units="1", valid_min=0.0, valid_max=1.0)
+    texts = token_texts(model.tokenizer, ids.tolist())
+    lens = [token_texts(model.tokenizer, row) for row in tokens.cpu().tolist()]
+    coordinates = {
+        "layer": range(norms.shape[0]),
+        "position": range(len(texts)),
+        "rank": range(len(next_token)),
+        "token": ("position", ids.numpy()),
+        "token_text": ("position", texts),
+        "next_text": ("rank", token_texts(model.tokenizer, next_token.cpu().tolist())),
+        "lens_text": (place, lens),
+    }
+    return xr.Dataset(data).assign_coords(coordinates)

@@ -1,0 +1,101 @@
+"""Indirect-object sentences written by a language model: a local or Hub model, or an endpoint.
+
+An endpoint speaks the OpenAI chat protocol; its address and key come from OPENAI_BASE_URL and
+OPENAI_API_KEY and are never arguments. What comes back is only text: it passes the same filters as
+sentences from a file, and the filters say how much of it was usable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import numpy as np
+
+from nnheads.errors import BadInput, RunError
+from nnheads.prompts.ioi_words import NAMES
+
+INSTRUCTION = (
+    "Write {count} short English sentences about {first} and {second}, one a line and without numbering. "
+    "First name both people, then say that {subject} gave or sent or showed something, and stop right after the "
+    'word "to", before it is said to whom. Use the two names and no other name.'
+)
+SENTENCES_PER_REQUEST = 5
+TIMEOUT_SECONDS = 120
+
+
+def open_writer(spec: str) -> Callable[[int, int], list[str]]:
+    """A function (n, seed) -> n or more sentences, for `openai:MODEL`, a Hub id or a folder."""
+    generate = _endpoint(spec.removeprefix("openai:")) if spec.startswith("openai:") else _local(spec)
+
+    def write(n: int, seed: int) -> list[str]:
+        generator = np.random.default_rng(seed)
+        sentences: list[str] = []
+        for _ in range(-(-n // SENTENCES_PER_REQUEST)):
+            first, second = (str(name) for name in generator.choice(NAMES, 2, replace=False))
+            subject = first if generator.random() < 0.5 else second
+            request = INSTRUCTION.format(count=SENTENCES_PER_REQUEST, first=first, second=second, subject=subject)
+            sentences += sentences_in(generate(request, int(generator.integers(2**31))))
+        return sentences[:n]
+
+    return write
+
+
+def sentences_in(text: str) -> list[str]:
+    """One sentence a line, without bullets, numbers and quotes."""
+    lines = (re.sub(r"^[\s\-*•]*(?:\d+[.)])?\s*", "", line).strip().strip('"“”') for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def _endpoint(name: str) -> Callable[[str, int], str]:
+    base = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
+    key = os.environ.get("OPENAI_API_KEY")
+    if not name:
+        raise BadInput("--writer openai:NAME needs the name of a model")
+    if not key:
+        raise BadInput("--writer openai:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)")
+
+    def generate(request: str, seed: int) -> str:
+        body = json.dumps({"model": name, "seed": seed, "messages": [{"role": "user", "content": request}]}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        call = urllib.request.Request(f"{base}/chat/completions", body, headers)
+        try:
+            with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
+                return str(json.load(answer)["choices"][0]["message"]["content"])
+        except urllib.error.HTTPError as error:
+            raise RunError(f"the writer's endpoint answered {error.code} {error.reason}") from None
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise RunError(f"the writer's endpoint gave no usable answer: {type(error).__name__}: {error}") from None
+
+    return generate
+
+
+def _local(name: str) -> Callable[[str, int], str]:
+    """Generate with transformers: nothing inside the model is needed here."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from nnheads.model import locate, one_line
+
+    path = locate(name)
+    with one_line(name):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path).eval()
+
+    def generate(request: str, seed: int) -> str:
+        torch.manual_seed(seed)
+        if tokenizer.chat_template:
+            text = tokenizer.apply_chat_template([{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True)
+        else:
+            text = request + "\n"
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
+        ids.pop("token_type_ids", None)
+        with torch.no_grad():
+            out = model.generate(**ids, max_new_tokens=40 * SENTENCES_PER_REQUEST, do_sample=True, pad_token_id=tokenizer.pad_token_id)
+        return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return generate

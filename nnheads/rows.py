@@ -1,0 +1,53 @@
+"""Attention rows of one layer, inside a trace, under any attention implementation.
+
+Fused kernels return no pattern, so rows are computed from the queries and keys that the kernel receives:
+after rotary embedding, with the model's own scaling, soft cap, mask and attention sinks. Families outside
+transformers' attention interface only show the weights of eager attention.
+Shipped to remote servers as source: torch only.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+
+
+def read_rows(layer, interface: bool, rows=slice(None)) -> Float[torch.Tensor, "batch head row key"]:
+    """Post-softmax attention of the chosen query rows, for every head of a layer.
+
+    Memory: batch x heads x rows x keys. Rows sum to 1, or to less where the model has attention sinks.
+    """
+    if not interface:
+        return layer.attention.output[1][:, :, rows].float()
+    given, options = layer.attention.source.attention_interface_1.inputs
+    return rows_of(given[1], given[2], given[4] if len(given) > 4 else options.get("attention_mask"), options, rows)
+
+
+def rows_of(query, key, mask, options, rows=slice(None)) -> Float[torch.Tensor, "batch head row key"]:
+    """Attention rows from query [batch, head, position, dim] and key [batch, kv head, key, dim] as the
+    kernel gets them. `options` are the kernel's keywords: scaling, softcap, s_aux (sinks)."""
+    length, total = query.shape[2], key.shape[2]
+    chosen = query[:, :, rows].float()
+    keys = key.repeat_interleave(query.shape[1] // key.shape[1], 1).float()
+    scaling = options.get("scaling")
+    scores = chosen @ keys.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    cap = options.get("softcap")
+    if cap:
+        scores = torch.tanh(scores / cap) * cap
+    scores = _masked(scores, mask, length, total, rows)
+    sinks = options.get("s_aux")
+    if sinks is None:
+        return scores.softmax(-1)
+    sink = sinks.float().reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
+    return torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
+
+
+def _masked(scores, mask, length: int, total: int, rows):
+    low = torch.finfo(scores.dtype).min
+    if mask is None:  # the fused kernel then runs plainly causal
+        query = torch.arange(total - length, total, device=scores.device)[rows]
+        return scores.masked_fill(torch.arange(total, device=scores.device)[None] > query[:, None], low)
+    part = mask[..., rows, :total]
+    if part.dtype == torch.bool:
+        return scores.masked_fill(~part, low)
+    return (scores + part.float()).clamp(min=low)

@@ -1,0 +1,1 @@
+"""One study per file: `nnheads <file name>` runs its `main`. Files that start with _ are shared."""

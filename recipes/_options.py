@@ -1,0 +1,77 @@
+"""Each option that recipes share, spelled once, and what every recipe does at its start and end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnheads.errors import BadInput
+
+Model = Annotated[str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
+Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
+BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
+
+RESULTS = Path("results")
+
+
+def start() -> None:
+    """Keep libraries from talking over the recipe. Runs before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def remote_of(text: str | None) -> bool | str:
+    """`--remote` as nnsight takes it: False, True (NDIF), "local" or a URL."""
+    if text is None:
+        return False
+    if text == "ndif":
+        return True
+    if text == "local" or text.startswith(("http://", "https://")):
+        return text
+    raise BadInput(f"--remote {text!r} is not possible; use ndif, local or a URL")
+
+
+def load(model: str, revision: str | None, dtype: str, device_map: str | None, remote: bool | str):
+    from nnheads.model import load as load_model
+
+    start()
+    return load_model(model, revision=revision, dtype=dtype, device_map=device_map, remote=remote)
+
+
+def say(text: str = "") -> None:
+    """Results and paths, on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def shown(path: Path) -> str:
+    """A path as a reader of the terminal would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def say_heads(title: str, heads: list[dict]) -> None:
+    """`L5H1  0.93 [0.91, 0.95]`, one line a head."""
+    from nnheads.stats import head_name
+
+    say(title)
+    for head in heads:
+        name = head_name(head["layer"], head["head"])
+        say(f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}]")

@@ -1,0 +1,189 @@
+"""Which heads name the indirect object? Patch every head between clean and corrupted sentences."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recipes import _options as options
+
+REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
+
+
+def main(
+    model: options.Model = "reference",
+    corruption: Annotated[str, typer.Option(help="other, random, abc or swapped.")] = "other",
+    prompts: Annotated[Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")] = None,
+    writer: Annotated[str | None, typer.Option(help="Let a model write: Hub id, folder, or openai:NAME.")] = None,
+    noising: Annotated[bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")] = False,
+    layers: Annotated[str | None, typer.Option(help="Only these layers, e.g. 0,2,5-8.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")] = False,
+    gap: Annotated[float, typer.Option(help="Smallest gap in logit difference that an effect is computed for.")] = 0.1,
+    top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
+    limit: options.Limit = 100,
+    batch_size: options.BatchSize = 20,
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device_map: options.DeviceMap = None,
+    remote: options.Remote = None,
+    output: options.Output = options.RESULTS,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Which heads name the indirect object?
+
+    Draws sentences such as "When Mary and John went to the market, John gave the book to", corrupts them,
+    keeps those that the model gets right, and swaps every head's output between the two runs. Writes
+    scores.nc (batch, layer, head), heads.nc (layer, head) and heads.png.
+    """
+    arguments = dict(locals())
+    from nnheads import results
+    from nnheads.model import geometry
+    from nnheads.prompts.ioi import check_corruption
+    from nnheads.stats import parse_numbers
+
+    check_corruption(corruption)
+    where = options.remote_of(remote)
+    loaded = options.load(model, revision, dtype, device_map, where)
+    chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
+    pairs = make_prompts(loaded.tokenizer, prompts, writer, corruption, limit, seed)
+    identity = results.model_identity(loaded, model)
+    facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "prompts_sha256": results.prompts_hash(pairs)}
+    run = results.Run(output, "ioi", model, identity["revision"], facts, overwrite=overwrite)
+    if not run.complete:
+        compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
+    report(run, top)
+
+
+def make_prompts(tokenizer, path: Path | None, writer: str | None, corruption: str, limit: int, seed: int):
+    """Sentences of our own, from a file, or from a language model; all pass the same filters."""
+    from nnheads.errors import BadInput
+    from nnheads.prompts.format import from_sentences, keep_well_formed
+    from nnheads.prompts.ioi import ioi
+    from nnheads.prompts.pairs import read_pairs, tokenize
+    from nnheads.prompts.writer import open_writer
+
+    if limit < 1:
+        raise BadInput(f"--limit {limit} is not possible; ask for at least 1 prompt")
+    if path is None and writer is None:
+        return ioi(tokenizer, limit, seed=seed, corruption=corruption)
+    if path is not None and writer is not None:
+        raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
+    dropped: Counter = Counter()
+    if path is not None:
+        pairs = read_pairs(path)[:limit]
+        asked = len(pairs)
+    else:
+        sentences = open_writer(writer)(limit, seed)
+        pairs, dropped = from_sentences(sentences, corruption)
+        asked = len(sentences)
+    pairs, malformed = keep_well_formed(pairs)
+    dropped += malformed
+    if not pairs:
+        reason = dropped.most_common(1)[0][0] if dropped else "nothing was written"
+        raise BadInput(f"none of {asked} sentences can be used: {reason}")
+    dataset = tokenize(tokenizer, pairs)
+    dataset.attrs["asked"] = asked
+    dataset.attrs["dropped"] = json.dumps(dict(Counter(json.loads(dataset.attrs["dropped"])) + dropped))
+    return dataset
+
+
+def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_size: int, quiet: bool) -> None:
+    """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
+    import numpy as np
+
+    from nnheads import batches, plot, results, stats
+    from nnheads.answers import correct
+    from nnheads.errors import RunError
+    from nnheads.patching.patch import patch
+
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet}
+    pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
+    right = batches.run(
+        lambda part: correct(model, part, candidates=pool, strict=facts["strict"], remote=remote),
+        pairs, name="correct", title="answers", **keep,
+    )  # fmt: skip
+    dropped = json.loads(pairs.attrs["dropped"])
+    dropped["wrong on the clean prompt"] = int((right["correct_clean"] == 0).sum())
+    dropped["right on clean, wrong on the corrupted prompt"] = int(
+        ((right["correct_clean"] == 1) & (right["correct_corrupted"] == 0)).sum()
+    )
+    good = np.flatnonzero((right["correct_clean"].values == 1) & (right["correct_corrupted"].values == 1))
+    if good.size == 0:
+        raise RunError(f"{name} answers none of {pairs.attrs['asked']} prompts right on both runs; nothing can be patched")
+    kept = pairs.isel(batch=good)
+    scores = batches.run(
+        lambda part: patch(model, part, layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote),
+        kept, name="patch", title="heads", **keep,
+    )  # fmt: skip
+    about = results.provenance(
+        title="indirect object: effect of every head", model=model, name=name, prompts=pairs, arguments=facts, references=REFERENCES
+    )
+    about.update(asked=pairs.attrs["asked"], dropped={reason: n for reason, n in dropped.items() if n}, kept=int(good.size))
+    scores.attrs.update(about)
+    scores["effect"].attrs["cases_masked"] = int(scores["effect"].isnull().all(["layer", "head"]).sum())
+    heads = reduce(scores, facts["seed"])
+    heads.attrs.update(scores.attrs)
+    run.save(scores=scores, heads=heads)
+    marked = stats.top_heads(heads, "effect", 5) + stats.top_heads(heads, "effect", 3, lowest=True)
+    direction = "corrupted into clean" if facts["noising"] else "clean into corrupted"
+    figure = plot.heatmap(
+        heads["effect"], title=f"Indirect object: head output, {direction}", marked=marked, note=plot.note(heads, int(good.size))
+    )
+    run.picture("heads", figure)
+    run.finish(kept=int(good.size), asked=int(pairs.attrs["asked"]))
+
+
+def reduce(scores, seed: int):
+    """Per head: the effect as a ratio of means, the same as a mean of ratios, and the logit difference."""
+    import xarray as xr
+
+    from nnheads import stats
+
+    base, donor = "corrupted_logit_difference", "clean_logit_difference"
+    if scores.attrs["direction"] == "noising":
+        base, donor = donor, base
+    usable = scores["effect"].notnull().any(["layer", "head"])
+    change = (scores["logit_difference"] - scores[base]).where(usable).rename("effect")
+    change.attrs = {**scores["effect"].attrs, "long_name": "normalised effect, ratio of means"}
+    each = scores["effect"].rename("effect_mean_of_ratios")
+    each.attrs["long_name"] = "normalised effect, mean of ratios"
+    reduced = xr.merge(
+        [
+            stats.ratio_of_means(change, (scores[donor] - scores[base]).where(usable), seed=seed),
+            stats.mean(each, seed=seed),
+            stats.mean(scores["logit_difference"], seed=seed),
+        ],
+        combine_attrs="drop",
+    )
+    for name in (base, donor):
+        reduced[name] = scores[name].mean("batch").assign_attrs({**scores[name].attrs, "cell_methods": "batch: mean"})
+    return reduced
+
+
+def report(run, top: int) -> None:
+    """What was kept, the strongest heads in both directions, and where the files are."""
+    from nnheads import stats
+
+    heads = run.load("heads")
+    dropped = json.loads(heads.attrs["dropped"])
+    why = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
+    options.say(f"kept {heads.attrs['kept']} of {heads.attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
+    clean, corrupted = float(heads["clean_logit_difference"]), float(heads["corrupted_logit_difference"])
+    options.say(f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}")
+    masked = int(heads["effect"].attrs["cases_masked"])
+    if masked:
+        options.say(f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit and are left out of effects")
+    positive = [head for head in stats.top_heads(heads, "effect", top) if head["value"] > 0]
+    negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if head["value"] < 0]
+    direction = heads.attrs["direction"]
+    options.say_heads(f"effect of each head, {direction}, ratio of means [95% interval]; highest:", positive)
+    options.say_heads("lowest:", negative)
+    for name in ("scores.nc", "heads.nc", "heads.png"):
+        options.say(options.shown(run.folder / name))

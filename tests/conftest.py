@@ -1,0 +1,147 @@
+"""Tiny random models of every architecture row, a word-level tokenizer, and plain-hook oracles' inputs.
+
+No network: the Hub is switched off before anything imports it.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import functools
+import warnings
+
+import pytest
+import torch
+
+from nnheads.architectures import ARCHITECTURES
+
+torch.set_num_threads(1)  # tests run in several processes
+
+VOCABULARY = 300
+SIZES = {
+    "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128,
+}  # fmt: skip
+WIDE = {**SIZES, "head_dim": 16}  # head_dim is not hidden / heads, wherever the family allows it
+OLD = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 128}
+NO_GROUPS = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
+CONFIGS = {
+    "gpt2": OLD,
+    "gpt_bigcode": {**OLD, "multi_query": True},
+    "gpt_neo": {
+        "hidden_size": 48, "num_layers": 3, "num_heads": 4, "max_position_embeddings": 128,
+        "attention_types": [[["global", "local", "global"], 1]], "window_size": 4,
+    },
+    "gptj": {**OLD, "rotary_dim": 8},
+    "gpt_neox": NO_GROUPS,
+    "opt": {**NO_GROUPS, "ffn_dim": 40, "word_embed_proj_dim": 48},
+    "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 4},
+    "falcon": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_kv_heads": 2,
+               "new_decoder_architecture": True, "alibi": False, "max_position_embeddings": 128},
+    "phi": SIZES,
+    "llama": WIDE,
+    "mistral": {**WIDE, "sliding_window": 4},
+    "mixtral": {**WIDE, "num_local_experts": 4},
+    "qwen2": WIDE,
+    "qwen3": WIDE,
+    "gemma": WIDE,
+    "gemma2": {**WIDE, "sliding_window": 4, "query_pre_attn_scalar": 16},
+    "gemma3_text": {**WIDE, "sliding_window": 4, "query_pre_attn_scalar": 16},
+    "phi3": SIZES,
+    "olmo2": SIZES,
+    "starcoder2": {**SIZES, "sliding_window": 4},
+    "stablelm": {**SIZES, "hidden_size": 64},
+    "cohere": {**SIZES, "logit_scale": 1.0},
+    "gpt_oss": {**WIDE, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
+}  # fmt: skip
+
+
+def config(model_type: str, **changes):
+    from transformers import AutoConfig
+
+    special = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return AutoConfig.for_model(model_type, **{**special, **CONFIGS[model_type], **changes})
+
+
+def build(model_type: str, seed: int = 0, attention: str | None = None, **changes) -> torch.nn.Module:
+    """A random model whose weights are large enough for every head to matter."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.manual_seed(seed)
+    if attention is None and not ARCHITECTURES[model_type].interface:
+        attention = "eager"
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    model = AutoModelForCausalLM.from_config(config(model_type, **changes), **chosen).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+            parameter.requires_grad_(False)
+    return model
+
+
+@functools.cache
+def words_tokenizer():
+    """Whole words of the indirect-object task, with offsets, padding and no special treatment."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
+
+    text = " ".join([*TEMPLATES, *NAMES, *PLACES, *OBJECTS])
+    for slot in ("{first}", "{second}", "{subject}", "{place}", "{object}"):
+        text = text.replace(slot, " ")
+    pieces = pre_tokenizers.Whitespace().pre_tokenize_str(text)
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *dict.fromkeys(piece for piece, _ in pieces)]
+    assert len(words) <= VOCABULARY
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+@functools.cache
+def tiny(model_type: str, attention: str | None = None):
+    """(nnsight model, the same plain Hugging Face module), built once per process."""
+    from nnsight import TransformersModel
+
+    module = build(model_type, attention=attention)
+    rename = ARCHITECTURES[model_type].rename()
+    return TransformersModel(module, tokenizer=words_tokenizer(), rename=rename), module
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def model_type(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory):
+    """A random Llama saved as a user would have it on disk."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    build("llama").save_pretrained(folder)
+    words_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def padded():
+    """Two prompts of different length, padded on the left: ids, mask, and the second one's length."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(4, VOCABULARY, (2, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    return ids, mask, 5
+
+
+@pytest.fixture
+def quiet_libraries():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

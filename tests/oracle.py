@@ -1,0 +1,76 @@
+"""What the tests compare with: plain PyTorch hooks on the same weights, no nnsight and nothing of ours
+but the table of paths."""
+
+from __future__ import annotations
+
+import contextlib
+from operator import attrgetter
+
+import torch
+
+from nnheads.architectures import ARCHITECTURES
+
+
+def fed(model_type: str, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Model inputs; positions count from the first real token."""
+    given = {"input_ids": ids, "attention_mask": mask}
+    if ARCHITECTURES[model_type].position_ids:
+        given["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    return given
+
+
+def site_module(module, model_type: str, layer: int, site: str):
+    """The plain module behind a site, and whether the site is its input or its output."""
+    row = ARCHITECTURES[model_type]
+    block = attrgetter(row.layers)(module)[layer]
+    path = {"z": row.projection, "attn_out": row.attention, "mlp_out": row.mlp}.get(site)
+    return (attrgetter(path)(block) if path else block), site in ("z", "resid_pre")
+
+
+@contextlib.contextmanager
+def hooked(module, model_type: str, layer: int, site: str, change):
+    """Run with `change(value)` in place of a site's value. `change` may also only look and return it."""
+    target, is_input = site_module(module, model_type, layer, site)
+
+    def before(_, arguments, keywords):
+        if arguments:
+            return (change(arguments[0]), *arguments[1:]), keywords
+        return arguments, {**keywords, "hidden_states": change(keywords["hidden_states"])}
+
+    def after(_, arguments, output):
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    handle = (
+        target.register_forward_pre_hook(before, with_kwargs=True) if is_input else target.register_forward_hook(after)
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def value_at(module, model_type: str, given: dict, layer: int, site: str) -> torch.Tensor:
+    """A site's value in a plain run."""
+    seen = []
+    with torch.no_grad(), hooked(module, model_type, layer, site, lambda value: seen.append(value.clone()) or value):
+        module(**given, use_cache=False)
+    return seen[0]
+
+
+def end_logits(module, given: dict) -> torch.Tensor:
+    with torch.no_grad():
+        return module(**given, use_cache=False).logits[:, -1].float()
+
+
+def patched_logits(module, model_type, base, donor, layer, site, where) -> torch.Tensor:
+    """Last-position logits of the base run with the donor's value wherever `where` [case, position, unit]
+    is set: one full forward of both runs, as slow and as plain as it gets."""
+    given = value_at(module, model_type, donor, layer, site)
+
+    def exchange(value):
+        shape = (*where.shape, -1)
+        swapped = torch.where(where.unsqueeze(-1), given.reshape(shape), value.reshape(shape))
+        return swapped.reshape(value.shape)
+
+    with hooked(module, model_type, layer, site, exchange):
+        return end_logits(module, base)
