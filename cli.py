@@ -61,7 +61,6 @@ def _stub(name: str, summary: str) -> typer.Typer:
 main = typer.Typer(
     cls=Recipes,
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Which attention heads do this, and how sure are we? Every command runs without arguments on a small model that ships with nnheads.",
 )
@@ -75,7 +74,7 @@ def app(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected failure is one line on stderr and exit code 1 or 2."""
     from nnheads.errors import BadInput, NNHeadsError
 
-    arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments))
+    arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     try:
         raise SystemExit(main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0)
     except KeyboardInterrupt:
@@ -84,7 +83,8 @@ def app(arguments: list[str] | None = None) -> None:
         if "--traceback" in arguments:
             raise
         if hasattr(error, "format_message"):  # the command line itself does not parse
-            _fail(f"error: {error.format_message()} (nnheads {' '.join(arguments[:1])} --help)", 2)
+            name = f" {arguments[0]}" if arguments[0] in recipes() else ""
+            _fail(f"error: {error.format_message().rstrip('.')}; nnheads{name} --help shows what there is", 2)
         if isinstance(error, NNHeadsError):
             _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -84,8 +84,8 @@ def correct(model, prompts: xr.Dataset, *, candidates, strict: bool = False, rem
     return xr.Dataset(
         {
             "correct_clean": (clean[best] == prompts["answer"]).astype("int8").assign_attrs(long_name="clean is right"),
-            "correct_corrupted": ((corrupted[best] == wanted) | (wanted < 0)).astype("int8").assign_attrs(
-                long_name="corrupted is right, or has no right answer"
-            ),
+            "correct_corrupted": ((corrupted[best] == wanted) | (wanted < 0))
+            .astype("int8")
+            .assign_attrs(long_name="corrupted is right, or has no right answer"),
         }
     )

@@ -97,10 +97,14 @@ def _dataset(model, ids, norms, tokens, chances, next_token, next_chance, patter
         "lens_token": label(tokens, place, long_name="best token of the logit lens", units="1"),
         "lens_probability": label(chances, place, long_name="its probability", units="1", valid_min=0.0, valid_max=1.0),
         "next_token": label(next_token, ("rank",), long_name="candidates for the next token", units="1"),
-        "next_probability": label(next_chance, ("rank",), long_name="probability", units="1", valid_min=0.0, valid_max=1.0),
+        "next_probability": label(
+            next_chance, ("rank",), long_name="probability", units="1", valid_min=0.0, valid_max=1.0
+        ),
     }
     if pattern is not None:
-        data["attention"] = label(pattern, ("query", "key"), long_name="attention", units="1", valid_min=0.0, valid_max=1.0)
+        data["attention"] = label(
+            pattern, ("query", "key"), long_name="attention", units="1", valid_min=0.0, valid_max=1.0
+        )
     texts = token_texts(model.tokenizer, ids.tolist())
     lens = [token_texts(model.tokenizer, row) for row in tokens.cpu().tolist()]
     coordinates = {

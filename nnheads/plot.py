@@ -32,10 +32,16 @@ def heatmap(
         note: small print under the picture.
     """
     rows, columns = values.shape
-    figure = Figure(figsize=(min(16, max(5.0, 0.5 * columns + 2.6)), min(16, max(3.2, 0.42 * rows + 1.9))), layout="constrained")
+    figure = Figure(
+        figsize=(min(16, max(5.0, 0.5 * columns + 2.6)), min(16, max(3.2, 0.42 * rows + 1.9))), layout="constrained"
+    )
     axes = figure.add_subplot()
     span = float(np.nanmax(np.abs(values.values), initial=0.0)) or 1.0
-    colours = {"cmap": "RdBu", "center": 0.0, "vmin": -span, "vmax": span} if signed else {"cmap": "viridis", "vmin": 0.0, "vmax": span}
+    colours = (
+        {"cmap": "RdBu", "center": 0.0, "vmin": -span, "vmax": span}
+        if signed
+        else {"cmap": "viridis", "vmin": 0.0, "vmax": span}
+    )
     label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
     ticks = _tick_labels(values)
     sns.heatmap(
@@ -97,6 +103,8 @@ def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.add_subplot()
     sns.lineplot(x=table[table.dims[0]].values, y=table.values, marker="o", ax=axes)
-    axes.set(xlabel=str(table.dims[0]), ylabel=f"{table.attrs.get('long_name')} [{table.attrs.get('units')}]", title=title)
+    axes.set(
+        xlabel=str(table.dims[0]), ylabel=f"{table.attrs.get('long_name')} [{table.attrs.get('units')}]", title=title
+    )
     _small_print(figure, note)
     return figure

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,13 @@ class Run:
         return record
 
     def _write_record(self, *, complete: bool, **more) -> None:
-        record = {"recipe": self.recipe, "command": command(), "arguments": self.arguments, "complete": complete, **more}
+        record = {
+            "recipe": self.recipe,
+            "command": command(),
+            "arguments": self.arguments,
+            "complete": complete,
+            **more,
+        }
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
         write(self.folder / "run.json", lambda path: path.write_text(text))
 
@@ -124,7 +131,9 @@ def save(path: str | Path, dataset: xr.Dataset) -> Path:
     plain.attrs = {key: netcdf_value(value) for key, value in dataset.attrs.items()}
     for name in plain.variables:
         plain[name].attrs = {key: netcdf_value(value) for key, value in dataset[name].attrs.items()}
-    encoding = {name: {"zlib": True} for name, values in plain.data_vars.items() if values.dtype.kind in "fiu" and values.ndim}
+    encoding = {
+        name: {"zlib": True} for name, values in plain.data_vars.items() if values.dtype.kind in "fiu" and values.ndim
+    }
     return write(Path(path), lambda target: plain.to_netcdf(target, engine="netcdf4", encoding=encoding))
 
 
@@ -182,7 +191,9 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {reason}; what was finished before is kept") from error
 
 
-def provenance(*, title: str, model, name: str, prompts: xr.Dataset, arguments: dict, references: str, sample_dims="batch") -> dict:
+def provenance(
+    *, title: str, model, name: str, prompts: xr.Dataset, arguments: dict, references: str, sample_dims="batch"
+) -> dict:
     """Global attributes that let a reader repeat a result: who, what, with which weights, when and how."""
     identity = model_identity(model, name)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -268,7 +279,7 @@ def versions() -> dict[str, str]:
 
 def command() -> str:
     """The command line that runs now, without the folder of the program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def git_state() -> tuple[str, int]:
@@ -277,7 +288,11 @@ def git_state() -> tuple[str, int]:
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5)
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, timeout=5
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=5,
         )
     except (OSError, subprocess.TimeoutExpired):
         return "", 0

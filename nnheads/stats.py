@@ -26,7 +26,9 @@ def mean(scores: xr.DataArray, dim: str = "batch", *, seed: int = 0) -> xr.Datas
     return _with_interval(scores, value, low, high, f"{dim}: mean")
 
 
-def ratio_of_means(numerator: xr.DataArray, denominator: xr.DataArray, dim: str = "batch", *, seed: int = 0) -> xr.Dataset:
+def ratio_of_means(
+    numerator: xr.DataArray, denominator: xr.DataArray, dim: str = "batch", *, seed: int = 0
+) -> xr.Dataset:
     """sum(numerator) / sum(denominator) over `dim`: far less noisy than the mean of ratios when some gaps
     are small. The interval resamples cases, numerator and denominator together."""
     denominator = denominator.broadcast_like(numerator).transpose(*numerator.dims)
@@ -74,8 +76,12 @@ def _with_interval(array: xr.DataArray, value: xr.DataArray, low, high, cell_met
     return xr.Dataset(
         {
             name: value,
-            f"{name}_low": value.copy(data=np.float32(low)).assign_attrs({"long_name": f"lower end of the {percent}", **bound}),
-            f"{name}_high": value.copy(data=np.float32(high)).assign_attrs({"long_name": f"upper end of the {percent}", **bound}),
+            f"{name}_low": value.copy(data=np.float32(low)).assign_attrs(
+                {"long_name": f"lower end of the {percent}", **bound}
+            ),
+            f"{name}_high": value.copy(data=np.float32(high)).assign_attrs(
+                {"long_name": f"upper end of the {percent}", **bound}
+            ),
         }
     ).pipe(_only_bounds_plain)
 
@@ -108,7 +114,13 @@ def top_heads(heads: xr.Dataset, name: str, k: int = 10, *, lowest: bool = False
     table = heads[[name, f"{name}_low", f"{name}_high"]].to_dataframe().dropna(subset=[name])
     table = table.sort_values(name, ascending=lowest, kind="stable").head(k).reset_index()
     return [
-        {"layer": int(row.layer), "head": int(row.head), "value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+        {
+            "layer": int(row.layer),
+            "head": int(row.head),
+            "value": row[name],
+            "low": row[f"{name}_low"],
+            "high": row[f"{name}_high"],
+        }
         for _, row in table.iterrows()
     ]
 

@@ -19,7 +19,9 @@ def main(
     corruption: Annotated[str, typer.Option(help="other, random, abc or swapped.")] = "other",
     prompts: Annotated[Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")] = None,
     writer: Annotated[str | None, typer.Option(help="Let a model write: Hub id, folder, or openai:NAME.")] = None,
-    noising: Annotated[bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")] = False,
+    noising: Annotated[
+        bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
+    ] = False,
     layers: Annotated[str | None, typer.Option(help="Only these layers, e.g. 0,2,5-8.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")] = False,
     gap: Annotated[float, typer.Option(help="Smallest gap in logit difference that an effect is computed for.")] = 0.1,
@@ -54,7 +56,12 @@ def main(
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
     pairs = make_prompts(loaded.tokenizer, prompts, writer, corruption, limit, seed)
     identity = results.model_identity(loaded, model)
-    facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "prompts_sha256": results.prompts_hash(pairs)}
+    facts = {
+        **arguments,
+        "model": identity["model"],
+        "weights": identity["commit"],
+        "prompts_sha256": results.prompts_hash(pairs),
+    }
     run = results.Run(output, "ioi", model, identity["revision"], facts, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
@@ -116,16 +123,25 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     )
     good = np.flatnonzero((right["correct_clean"].values == 1) & (right["correct_corrupted"].values == 1))
     if good.size == 0:
-        raise RunError(f"{name} answers none of {pairs.attrs['asked']} prompts right on both runs; nothing can be patched")
+        raise RunError(
+            f"{name} answers none of {pairs.attrs['asked']} prompts right on both runs; nothing can be patched"
+        )
     kept = pairs.isel(batch=good)
     scores = batches.run(
         lambda part: patch(model, part, layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote),
         kept, name="patch", title="heads", **keep,
     )  # fmt: skip
     about = results.provenance(
-        title="indirect object: effect of every head", model=model, name=name, prompts=pairs, arguments=facts, references=REFERENCES
+        title="indirect object: effect of every head",
+        model=model,
+        name=name,
+        prompts=pairs,
+        arguments=facts,
+        references=REFERENCES,
     )
-    about.update(asked=pairs.attrs["asked"], dropped={reason: n for reason, n in dropped.items() if n}, kept=int(good.size))
+    about.update(
+        asked=pairs.attrs["asked"], dropped={reason: n for reason, n in dropped.items() if n}, kept=int(good.size)
+    )
     scores.attrs.update(about)
     scores["effect"].attrs["cases_masked"] = int(scores["effect"].isnull().all(["layer", "head"]).sum())
     heads = reduce(scores, facts["seed"])
@@ -134,7 +150,10 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     marked = stats.top_heads(heads, "effect", 5) + stats.top_heads(heads, "effect", 3, lowest=True)
     direction = "corrupted into clean" if facts["noising"] else "clean into corrupted"
     figure = plot.heatmap(
-        heads["effect"], title=f"Indirect object: head output, {direction}", marked=marked, note=plot.note(heads, int(good.size))
+        heads["effect"],
+        title=f"Indirect object: head output, {direction}",
+        marked=marked,
+        note=plot.note(heads, int(good.size)),
     )
     run.picture("heads", figure)
     run.finish(kept=int(good.size), asked=int(pairs.attrs["asked"]))
@@ -179,7 +198,9 @@ def report(run, top: int) -> None:
     options.say(f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}")
     masked = int(heads["effect"].attrs["cases_masked"])
     if masked:
-        options.say(f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit and are left out of effects")
+        options.say(
+            f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit and are left out of effects"
+        )
     positive = [head for head in stats.top_heads(heads, "effect", top) if head["value"] > 0]
     negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if head["value"] < 0]
     direction = heads.attrs["direction"]

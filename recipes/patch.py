@@ -18,7 +18,9 @@ def main(
     corrupted: Annotated[str, typer.Option(help="The same prompt with what decides the answer changed.")] = CORRUPTED,
     answer: Annotated[str, typer.Option(help="Next word after the clean prompt: one token.")] = "Mary",
     wrong: Annotated[str, typer.Option(help="The word that it is measured against.")] = "John",
-    noising: Annotated[bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")] = False,
+    noising: Annotated[
+        bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
+    ] = False,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -68,7 +70,9 @@ def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) ->
     with batches.progress("sites", len(jobs), quiet) as advance:
         for job, by_position in jobs.items():
             site = job.removesuffix("_by_position")
-            scores = patch(model, prompts, site=site, by_position=by_position, noising=facts["noising"], gap=0.0, remote=remote)
+            scores = patch(
+                model, prompts, site=site, by_position=by_position, noising=facts["noising"], gap=0.0, remote=remote
+            )
             effects[job] = scores["effect"].isel(batch=0).assign_attrs(long_name=f"effect of {site}")
             advance(1)
     result = xr.Dataset(effects)
@@ -94,7 +98,12 @@ def draw(run, result) -> None:
 
     note = plot.note(result, 1)
     labelled = result.assign_coords(position=result["position"].assign_attrs(labels=result["token_text"].values))
-    titles = {"resid_pre": "Residual stream", "attn_out": "Attention output", "mlp_out": "MLP output", "z": "Head output, all positions"}
+    titles = {
+        "resid_pre": "Residual stream",
+        "attn_out": "Attention output",
+        "mlp_out": "MLP output",
+        "z": "Head output, all positions",
+    }
     for name, title in titles.items():
         run.picture(name, plot.heatmap(labelled[name], title=f"{title}, {result.attrs['direction']}", note=note))
 

@@ -105,7 +105,9 @@ def one_at_a_time(width: int, units: int, by_position: bool) -> torch.Tensor:
 def _dataset(prompts, swapped, clean, corrupted, layers, units, by_position) -> xr.Dataset:
     """Name the dimensions and drop those of size one that mean nothing for this site."""
     dims = ["batch", "layer", "head", "position"]
-    values = label(swapped, tuple(dims), long_name="logit(answer) - logit(wrong) after the swap", units="logit", source=SOURCE)
+    values = label(
+        swapped, tuple(dims), long_name="logit(answer) - logit(wrong) after the swap", units="logit", source=SOURCE
+    )
     if not by_position:
         values = values.isel(position=0)
     else:
@@ -118,6 +120,8 @@ def _dataset(prompts, swapped, clean, corrupted, layers, units, by_position) -> 
     data = {
         "logit_difference": values.astype("float32"),
         "clean_logit_difference": label(clean, ("batch",), long_name="logit difference, clean", units="logit"),
-        "corrupted_logit_difference": label(corrupted, ("batch",), long_name="logit difference, corrupted", units="logit"),
+        "corrupted_logit_difference": label(
+            corrupted, ("batch",), long_name="logit difference, corrupted", units="logit"
+        ),
     }
     return xr.Dataset(data).assign_coords(coordinates)

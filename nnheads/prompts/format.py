@@ -43,7 +43,9 @@ def keep_well_formed(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter]:
     return kept, dropped
 
 
-def from_sentences(sentences: Iterable[str], corruption: str, names: Sequence[str] = NAMES) -> tuple[list[Pair], Counter]:
+def from_sentences(
+    sentences: Iterable[str], corruption: str, names: Sequence[str] = NAMES
+) -> tuple[list[Pair], Counter]:
     """Turn clean sentences into pairs: find the two names, then corrupt as for our own templates."""
     pairs, dropped = [], Counter()
     for sentence in sentences:
@@ -63,5 +65,7 @@ def from_sentences(sentences: Iterable[str], corruption: str, names: Sequence[st
         template = re.sub(rf"\b(?:{io}|{subject})\b", lambda _: next(slots), protected)
         fresh = [name for name in names if name not in counts][:3]
         order = "ABBA" if found[0].group() == io else "BABA"
-        pairs.append(corrupt(template, order, [io, subject, *fresh], corruption, {"template": len(pairs), "order": order}))
+        pairs.append(
+            corrupt(template, order, [io, subject, *fresh], corruption, {"template": len(pairs), "order": order})
+        )
     return pairs, dropped

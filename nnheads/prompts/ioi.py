@@ -101,7 +101,10 @@ def corrupt(template: str, order: str, names: Sequence[str], corruption: str, ab
         "abc": ((x, y, z), None),
         "swapped": ((second, first, subject), io),
     }[corruption]
-    places = {"IO": roles["first" if order == "ABBA" else "second"], "S1": roles["second" if order == "ABBA" else "first"]}
+    places = {
+        "IO": roles["first" if order == "ABBA" else "second"],
+        "S1": roles["second" if order == "ABBA" else "first"],
+    }
     return Pair(
         clean=clean,
         corrupted=_fill(template, *filled)[0],

@@ -55,7 +55,9 @@ def read_pairs(path: str | Path) -> list[Pair]:
     if path.suffix.lower() == ".csv":
         records = [(number, row) for number, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
     else:
-        records = [(number, _json(path, number, line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        records = [
+            (number, _json(path, number, line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
     if not records:
         raise BadInput(f"{path} holds no pairs; expected one record a line with {', '.join(FIELDS)}")
     return [_pair(path, number, record) for number, record in records]
@@ -107,8 +109,11 @@ def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
 
 
 def token_texts(tokenizer, ids) -> list[str]:
-    """Each token as text, as a reader would recognise it."""
-    return [tokenizer.decode([token]) or repr(tokenizer.convert_ids_to_tokens(int(token))) for token in ids]
+    """Each token as text, as a reader would recognise it; ids beyond the tokenizer (padded vocabularies) as such."""
+    return [
+        tokenizer.decode([token]) or str(tokenizer.convert_ids_to_tokens(int(token)) or f"<{int(token)}>")
+        for token in ids
+    ]
 
 
 def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:

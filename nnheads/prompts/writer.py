@@ -57,7 +57,9 @@ def _endpoint(name: str) -> Callable[[str, int], str]:
     if not name:
         raise BadInput("--writer openai:NAME needs the name of a model")
     if not key:
-        raise BadInput("--writer openai:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)")
+        raise BadInput(
+            "--writer openai:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)"
+        )
 
     def generate(request: str, seed: int) -> str:
         body = json.dumps({"model": name, "seed": seed, "messages": [{"role": "user", "content": request}]}).encode()
@@ -89,13 +91,17 @@ def _local(name: str) -> Callable[[str, int], str]:
     def generate(request: str, seed: int) -> str:
         torch.manual_seed(seed)
         if tokenizer.chat_template:
-            text = tokenizer.apply_chat_template([{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True)
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True
+            )
         else:
             text = request + "\n"
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
         ids.pop("token_type_ids", None)
         with torch.no_grad():
-            out = model.generate(**ids, max_new_tokens=40 * SENTENCES_PER_REQUEST, do_sample=True, pad_token_id=tokenizer.pad_token_id)
+            out = model.generate(
+                **ids, max_new_tokens=40 * SENTENCES_PER_REQUEST, do_sample=True, pad_token_id=tokenizer.pad_token_id
+            )
         return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
     return generate
