@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import xarray as xr
+from nnsight import save
 
 from nnheads.errors import BadInput
 from nnheads.heads import hidden
@@ -43,12 +44,12 @@ def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, 
     """
     ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
     _check(model, text, ids, k, head)
-    sizes, row = geometry(model), architecture(model)
+    last, interface = geometry(model).layers, architecture(model).interface
     scale = float(getattr(model.config, "logit_scale", None) or 1.0)
     cap = getattr(model.config, "final_logit_softcapping", None)
     with torch.no_grad(), model.trace(ids, use_cache=False, remote=remote):
-        norms, tokens, chances, pattern = [], [], [], None
-        for number in range(sizes.layers):
+        norms, tokens, chances, patterns = [], [], [], save([])
+        for number in range(last):
             layer = model.layers[number]
             stream = layer.input
             best = readout(model, stream[0], scale, cap).max(-1)
@@ -56,15 +57,15 @@ def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, 
             tokens.append(best.indices)
             chances.append(best.values.exp())
             if head is not None and head[0] == number:
-                pattern = read_rows(layer, row.interface)[0, head[1]].clone().save()
-        stream = hidden(model.layers[sizes.layers - 1].output)
+                patterns.append(read_rows(layer, interface)[0, head[1]].clone())
+        stream = hidden(model.layers[last - 1].output)
         best = readout(model, stream[0], scale, cap).max(-1)
         norms = torch.stack([*norms, stream[0].float().norm(dim=-1)]).save()
         tokens = torch.stack([*tokens, best.indices]).save()
         chances = torch.stack([*chances, best.values.exp()]).save()
         ahead = model.output.logits[0, -1].float().softmax(-1).topk(k)
         next_chance, next_token = ahead.values.clone().save(), ahead.indices.clone().save()
-    return _dataset(model, ids[0], norms, tokens, chances, next_token, next_chance, pattern)
+    return _dataset(model, ids[0], norms, tokens, chances, next_token, next_chance, patterns)
 
 
 def _check(model, text: str, ids: torch.Tensor, k: int, head: tuple[int, int] | None) -> None:
@@ -90,7 +91,7 @@ def check_head(model, head: tuple[int, int]) -> None:
         )
 
 
-def _dataset(model, ids, norms, tokens, chances, next_token, next_chance, pattern) -> xr.Dataset:
+def _dataset(model, ids, norms, tokens, chances, next_token, next_chance, patterns) -> xr.Dataset:
     place = ("layer", "position")
     data = {
         "residual_norm": label(norms, place, long_name="L2 norm of the residual stream", units="1"),
@@ -101,7 +102,7 @@ def _dataset(model, ids, norms, tokens, chances, next_token, next_chance, patter
             next_chance, ("rank",), long_name="probability", units="1", valid_min=0.0, valid_max=1.0
         ),
     }
-    if pattern is not None:
+    for pattern in patterns:
         data["attention"] = label(
             pattern, ("query", "key"), long_name="attention", units="1", valid_min=0.0, valid_max=1.0
         )
