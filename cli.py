@@ -62,7 +62,8 @@ main = typer.Typer(
     cls=Recipes,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Which attention heads do this, and how sure are we? Every command runs without arguments on a small model that ships with nnheads.",
+    help="Which attention heads do this, and how sure are we? Every command runs without arguments on a small "
+    "model that ships with nnheads.",
 )
 
 

@@ -1,3 +1,34 @@
-"""nnheads: which attention heads do this, and how sure are we?"""
+"""nnheads: which attention heads do this, and how sure are we?
+
+The public names below are imported when they are first used, so that `import nnheads` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "load": "nnheads.model",
+    "geometry": "nnheads.model",
+    "ioi": "nnheads.prompts.ioi",
+    "read_pairs": "nnheads.prompts.pairs",
+    "tokenize": "nnheads.prompts.pairs",
+    "Pair": "nnheads.prompts.pairs",
+    "answers": "nnheads.answers",
+    "correct": "nnheads.answers",
+    "patch": "nnheads.patching.patch",
+    "look": "nnheads.lens",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"nnheads has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,24 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from nnsight import save
 
 from nnheads.errors import RunError
 from nnheads.label import inputs, label
-
-
-def read_answers(
-    logits: Float[torch.Tensor, "row vocabulary"],
-    answers: Int[torch.Tensor, "row answer"],
-    candidates: Int[torch.Tensor, " candidate"],
-):
-    """Per row: the answers' logits and ranks (0 = highest), the log-sum-exp, and the best token overall and
-    among the candidates. Shipped to remote servers: torch only."""
-    logits = logits.float()
-    own = logits.gather(-1, answers.to(logits.device))
-    rank = (logits.unsqueeze(1) > own.unsqueeze(2)).sum(-1)
-    pool = candidates.to(logits.device)
-    return own, rank, logits.logsumexp(-1), logits.argmax(-1), pool[logits[:, pool].argmax(-1)]
+from nnheads.readout import read_answers
 
 
 def answers(model, prompts: xr.Dataset, *, token: str = "token", candidates=None, remote=False) -> xr.Dataset:
@@ -44,8 +31,8 @@ def answers(model, prompts: xr.Dataset, *, token: str = "token", candidates=None
     pool = torch.unique(pair) if candidates is None else torch.as_tensor(candidates).long()
     with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote):
         own, rank, total, top, choice = read_answers(model.output.logits[:, -1], pair, pool)
-        own, rank, total = own.clone().save(), rank.clone().save(), total.clone().save()
-        top, choice = top.clone().save(), choice.clone().save()
+        own, rank, total = save(own.clone()), save(rank.clone()), save(total.clone())
+        top, choice = save(top.clone()), save(choice.clone())
     check_finite(own, "the model's logits")
     dims = ("batch",)
     data = {

@@ -15,15 +15,8 @@ from nnheads.heads import hidden
 from nnheads.label import check_tokens, label
 from nnheads.model import architecture, geometry
 from nnheads.prompts.pairs import token_texts
+from nnheads.readout import readout
 from nnheads.rows import read_rows
-
-
-def readout(model, residual, scale: float, cap: float | None):
-    """Log-probabilities that the unembedding would give a residual stream [..., d_model]."""
-    logits = model.unembedding(model.final_norm(residual)).float() * scale
-    if cap:
-        logits = torch.tanh(logits / cap) * cap
-    return logits.log_softmax(-1)
 
 
 def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, remote=False) -> xr.Dataset:
@@ -48,23 +41,23 @@ def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, 
     scale = float(getattr(model.config, "logit_scale", None) or 1.0)
     cap = getattr(model.config, "final_logit_softcapping", None)
     with torch.no_grad(), model.trace(ids, use_cache=False, remote=remote):
-        norms, tokens, chances, patterns = [], [], [], save([])
+        norm, token, chance, patterns = [], [], [], save([])
         for number in range(last):
             layer = model.layers[number]
             stream = layer.input
             best = readout(model, stream[0], scale, cap).max(-1)
-            norms.append(stream[0].float().norm(dim=-1))
-            tokens.append(best.indices)
-            chances.append(best.values.exp())
+            norm.append(stream[0].float().norm(dim=-1))
+            token.append(best.indices)
+            chance.append(best.values.exp())
             if head is not None and head[0] == number:
                 patterns.append(read_rows(layer, interface)[0, head[1]].clone())
         stream = hidden(model.layers[last - 1].output)
         best = readout(model, stream[0], scale, cap).max(-1)
-        norms = torch.stack([*norms, stream[0].float().norm(dim=-1)]).save()
-        tokens = torch.stack([*tokens, best.indices]).save()
-        chances = torch.stack([*chances, best.values.exp()]).save()
+        norms = save(torch.stack([*norm, stream[0].float().norm(dim=-1)]))
+        tokens = save(torch.stack([*token, best.indices]))
+        chances = save(torch.stack([*chance, best.values.exp()]))
         ahead = model.output.logits[0, -1].float().softmax(-1).topk(k)
-        next_chance, next_token = ahead.values.clone().save(), ahead.indices.clone().save()
+        next_chance, next_token = save(ahead.values.clone()), save(ahead.indices.clone())
     return _dataset(model, ids[0], norms, tokens, chances, next_token, next_chance, patterns)
 
 

@@ -183,11 +183,10 @@ class one_line:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind, error, trace) -> bool:
+    def __exit__(self, kind, error, trace) -> None:
         # Loading libraries raise anything: transport errors and broken files have no common base class.
         if isinstance(error, Exception) and not isinstance(error, ModelError):
             raise ModelError(f"cannot load {self.name!r}: {_reason(error)}") from error
-        return False
 
 
 def _reason(error: BaseException) -> str:

@@ -166,8 +166,8 @@ def write(path: Path, writer: Callable[[Path], object]) -> Path:
         os.close(handle)
         try:
             writer(Path(name))
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
     return path

@@ -103,9 +103,8 @@ def normalised_effect(swapped: xr.DataArray, base: xr.DataArray, donor: xr.DataA
     gap = donor - base
     usable = np.abs(gap) >= threshold
     effect = ((swapped - base) / gap.where(usable)).astype("float32")
-    effect.attrs = {
-        "long_name": "normalised effect", "units": "1", "cases_masked": int((~usable).sum()), "gap_threshold": threshold,
-    }  # fmt: skip
+    effect.attrs = {"long_name": "normalised effect", "units": "1"}
+    effect.attrs.update(cases_masked=int((~usable).sum()), gap_threshold=threshold)
     return effect.rename("effect")
 
 

@@ -78,14 +78,14 @@ def make_prompts(tokenizer, path: Path | None, writer: str | None, corruption: s
 
     if limit < 1:
         raise BadInput(f"--limit {limit} is not possible; ask for at least 1 prompt")
-    if path is None and writer is None:
-        return ioi(tokenizer, limit, seed=seed, corruption=corruption)
     if path is not None and writer is not None:
         raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
     dropped: Counter = Counter()
     if path is not None:
         pairs = read_pairs(path)[:limit]
         asked = len(pairs)
+    elif writer is None:
+        return ioi(tokenizer, limit, seed=seed, corruption=corruption)
     else:
         sentences = open_writer(writer)(limit, seed)
         pairs, dropped = from_sentences(sentences, corruption)
@@ -199,7 +199,7 @@ def report(run, top: int) -> None:
     masked = int(heads["effect"].attrs["cases_masked"])
     if masked:
         options.say(
-            f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit and are left out of effects"
+            f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit: left out of effects"
         )
     positive = [head for head in stats.top_heads(heads, "effect", top) if head["value"] > 0]
     negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if head["value"] < 0]

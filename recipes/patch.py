@@ -47,7 +47,7 @@ def main(
             raise BadInput(f"--{name} is empty")
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
-    prompts = one_pair(loaded.tokenizer, Pair(**given))
+    prompts = one_pair(loaded.tokenizer, Pair(clean, corrupted, answer, wrong))
     identity = results.model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     item = results.item_of(clean, corrupted, answer, wrong, str(noising))

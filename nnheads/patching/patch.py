@@ -84,9 +84,10 @@ def patch(
     differences = [values[:, 0] - values[:, 1] for values in (base_logits, donor_logits)]
     clean, corrupted = differences if noising else reversed(differences)
     scores = _dataset(prompts, swapped, clean, corrupted, chosen, units, by_position)
-    effect = normalised_effect(scores["logit_difference"], *(
-        scores[f"{name}_logit_difference"] for name in (("clean", "corrupted") if noising else ("corrupted", "clean"))
-    ), gap)  # fmt: skip
+    start, end = ("clean", "corrupted") if noising else ("corrupted", "clean")
+    effect = normalised_effect(
+        scores["logit_difference"], scores[f"{start}_logit_difference"], scores[f"{end}_logit_difference"], gap
+    )
     scores["effect"] = effect.assign_attrs(source=SOURCE)
     scores.attrs.update(site=site, site_meaning=SITES[site], direction="noising" if noising else "denoising")
     return scores

@@ -16,13 +16,7 @@ from nnsight import save
 
 from nnheads.heads import start_at
 from nnheads.patching.sites import read_site
-
-
-def answer_logits(
-    logits: Float[torch.Tensor, "row vocabulary"], answers: Int[torch.Tensor, "row answer"]
-) -> Float[torch.Tensor, "row answer"]:
-    """The logits of each row's own answer tokens."""
-    return logits.gather(-1, answers.to(logits.device)).float()
+from nnheads.readout import answer_logits
 
 
 def record(model, fed: dict, answers, layers: list[int], site: str, heads: int):
@@ -32,7 +26,7 @@ def record(model, fed: dict, answers, layers: list[int], site: str, heads: int):
         for layer in layers:
             residuals.append(model.layers[layer].input.clone())
             values.append(read_site(model.layers[layer], site, heads, answers.shape[0]).clone())
-        logits = answer_logits(model.output.logits[:, -1], answers).save()
+        logits = save(answer_logits(model.output.logits[:, -1], answers))
     return values, residuals, logits
 
 
@@ -53,7 +47,7 @@ def swap(
         start_at(model, layer, residual, tuple_block)
         value = read_site(model.layers[layer], site, heads, answers.shape[0])
         value[:] = torch.where(where.to(value.device).unsqueeze(-1), donor, value)
-        logits = answer_logits(model.output.logits[:, -1], answers).save()
+        logits = save(answer_logits(model.output.logits[:, -1], answers))
     return logits
 
 
@@ -106,8 +100,8 @@ def sweep(
                         tuple_block,
                     )
                 )
-        result = torch.cat(swapped).clone().save()
-        base_logits = base_logits.clone().save()
-        donor_logits = donor_logits.clone().save()
+        result = save(torch.cat(swapped).clone())
+        base_logits = save(base_logits.clone())
+        donor_logits = save(donor_logits.clone())
     shape = (len(layers), cells.shape[0], cases, answers.shape[1])
     return result.reshape(shape), base_logits, donor_logits

@@ -14,6 +14,8 @@ from nnheads.prompts.ioi import corrupt
 from nnheads.prompts.ioi_words import NAMES
 from nnheads.prompts.pairs import Pair
 
+SLOTS = ("{first}", "{second}", "{subject}")
+
 
 def shape_error(sentence: str, answer: str, wrong: str) -> str | None:
     """Why a sentence is not (IO, S, S in either order, no answer at the end), or None if it is."""
@@ -31,7 +33,8 @@ def shape_error(sentence: str, answer: str, wrong: str) -> str | None:
 
 def keep_well_formed(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter]:
     """The pairs whose clean sentence has the shape and whose corrupted one ends alike; and why others went."""
-    kept, dropped = [], Counter()
+    kept: list[Pair] = []
+    dropped: Counter[str] = Counter()
     for pair in pairs:
         reason = shape_error(pair.clean, pair.answer, pair.wrong)
         if reason is None and pair.clean.split()[-1] != pair.corrupted.split()[-1]:
@@ -47,7 +50,8 @@ def from_sentences(
     sentences: Iterable[str], corruption: str, names: Sequence[str] = NAMES
 ) -> tuple[list[Pair], Counter]:
     """Turn clean sentences into pairs: find the two names, then corrupt as for our own templates."""
-    pairs, dropped = [], Counter()
+    pairs: list[Pair] = []
+    dropped: Counter[str] = Counter()
     for sentence in sentences:
         sentence = sentence.strip().strip('"').rstrip(". …_")
         found = [match for match in re.finditer(r"\b[A-Z][a-z]+\b", sentence) if match.group() in set(names)]
@@ -60,9 +64,10 @@ def from_sentences(
         if reason is not None:
             dropped[reason] += 1
             continue
-        slots = iter(("{first}", "{second}", "{subject}"))
-        protected = sentence.replace("{", "(").replace("}", ")")
-        template = re.sub(rf"\b(?:{io}|{subject})\b", lambda _: next(slots), protected)
+        template, start = "", 0
+        for match, slot in zip(found, SLOTS):
+            template, start = template + sentence[start : match.start()] + slot, match.end()
+        template += sentence[start:]
         fresh = [name for name in names if name not in counts][:3]
         order = "ABBA" if found[0].group() == io else "BABA"
         pairs.append(

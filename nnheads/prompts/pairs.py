@@ -128,7 +128,8 @@ def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
     Raises:
         BadInput: if not one pair is left, with the commonest reason.
     """
-    kept, dropped, asked = [], Counter(), 0
+    kept, asked = [], 0
+    dropped: Counter[str] = Counter()
     for number, pair in enumerate(pairs):
         asked += 1
         row, reason = _row(tokenizer, pair)
@@ -176,7 +177,7 @@ def _layout(tokenizer, kept: list) -> xr.Dataset:
         start = width - len(row["ids"])
         token[line, start:], corrupted[line, start:], mask[line, start:] = row["ids"], row["corrupted"], 1
     dims = ("batch", "position")
-    data = {
+    data: dict = {
         "token": (dims, token, {"long_name": "token ids of the clean prompt"}),
         "corrupted": (dims, corrupted, {"long_name": "token ids of the corrupted prompt"}),
         "mask": (dims, mask.astype(np.int8), {"long_name": "1 where there is a token, 0 where there is padding"}),

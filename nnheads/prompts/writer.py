@@ -102,6 +102,6 @@ def _local(name: str) -> Callable[[str, int], str]:
             out = model.generate(
                 **ids, max_new_tokens=40 * SENTENCES_PER_REQUEST, do_sample=True, pad_token_id=tokenizer.pad_token_id
             )
-        return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
     return generate

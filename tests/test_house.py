@@ -1,0 +1,116 @@
+"""The rules of the house that a machine can check: who may import whom, how long things are, what ships."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("nnheads/**/*.py"), *ROOT.glob("recipes/*.py"), ROOT / "cli.py"])
+# A module may import from its own rank and below.
+RANKS = [
+    {"nnheads.errors", "nnheads.architectures", "nnheads.prompts.ioi_words"},
+    {"nnheads.model", "nnheads.reference"},
+    {"nnheads.heads", "nnheads.rows", "nnheads.readout"},
+    {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results"},
+    {"nnheads.batches", "nnheads.answers", "nnheads.lens", "nnheads.spans"},
+    {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
+    {"recipes"},
+    {"cli"},
+]
+SHIPPED = ("heads", "readout", "rows", "patching/sites", "patching/sweep")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def rank_of(module: str) -> int | None:
+    """The rank of a module: that of its longest listed prefix."""
+    listed = [
+        (len(name), rank) for rank, names in enumerate(RANKS) for name in names if f"{module}.".startswith(f"{name}.")
+    ]
+    return max(listed)[1] if listed else None
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_downwards(path):
+    own = rank_of(name_of(path))
+    if name_of(path) == "nnheads":
+        return  # the front door imports lazily and may name everything
+    assert own is not None, f"{name_of(path)} has no rank: say in test_house.py where it belongs"
+    for module in imports(path):
+        rank = rank_of(module)
+        assert rank is None or rank <= own, f"{name_of(path)} imports {module}, which stands above it"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.body[0].lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_annotations_are_not_evaluated(path):
+    text = path.read_text()
+    assert "from __future__ import annotations" in text or not re.search(r"^(def|class|import|from) ", text, re.M)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_shipped_imports_only_torch_and_nnsight_and_wears_no_decorator(name):
+    path = ROOT / "nnheads" / f"{name}.py"
+    if not path.exists():
+        pytest.fail(f"{name} is listed as shipped but does not exist")
+    for module in imports(path):
+        if module.startswith("nnheads."):
+            shipped = tuple(f"nnheads.{other.replace('/', '.')}" for other in SHIPPED)
+            assert module.startswith(shipped), f"{name} imports {module}, which does not travel"
+        else:
+            assert module.split(".")[0] in {"torch", "math", "jaxtyping", "nnsight", "__future__"}, module
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert not node.decorator_list, f"{node.name}: nnsight drops wrappers silently"
+
+
+def test_drawing_stays_in_plot_and_typer_in_the_recipes():
+    for path in SOURCES:
+        used = {module.split(".")[0] for module in imports(path)}
+        if name_of(path) != "nnheads.plot":
+            assert not used & {"seaborn", "matplotlib"}, path
+        if not name_of(path).startswith(("recipes", "cli", "nnheads.batches")):
+            assert not used & {"typer", "rich"}, path
+
+
+def test_importing_nnheads_is_light():
+    code = "import sys, nnheads; print({'torch', 'transformers', 'xarray', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_public_names_resolve():
+    import nnheads
+
+    for name in nnheads.__all__:
+        assert getattr(nnheads, name) is not None
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        nnheads.no_such_thing  # noqa: B018
