@@ -9,7 +9,7 @@ Shipped to remote servers as source: torch only.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 def read_rows(layer, interface: bool, rows=slice(None)) -> Float[torch.Tensor, "batch head row key"]:
@@ -26,15 +26,8 @@ def read_rows(layer, interface: bool, rows=slice(None)) -> Float[torch.Tensor, "
 def rows_of(query, key, mask, options, rows=slice(None)) -> Float[torch.Tensor, "batch head row key"]:
     """Attention rows from query [batch, head, position, dim] and key [batch, kv head, key, dim] as the
     kernel gets them. `options` are the kernel's keywords: scaling, softcap, s_aux (sinks)."""
-    length, total = query.shape[2], key.shape[2]
-    chosen = query[:, :, rows].float()
-    keys = key.repeat_interleave(query.shape[1] // key.shape[1], 1).float()
-    scaling = options.get("scaling")
-    scores = chosen @ keys.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    cap = options.get("softcap")
-    if cap:
-        scores = torch.tanh(scores / cap) * cap
-    scores = _masked(scores, mask, length, total, rows)
+    chosen = torch.arange(query.shape[2], device=query.device)[rows]
+    scores = masked_scores(query, key, mask, options, chosen, key.shape[2])
     sinks = options.get("s_aux")
     if sinks is None:
         return scores.softmax(-1)
@@ -42,12 +35,22 @@ def rows_of(query, key, mask, options, rows=slice(None)) -> Float[torch.Tensor, 
     return torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
 
 
-def _masked(scores, mask, length: int, total: int, rows):
+def masked_scores(
+    query, key, mask, options, rows: Int[torch.Tensor, " row"], reach: int
+) -> Float[torch.Tensor, "batch head row key"]:
+    """Scores of the chosen rows against the first `reach` keys, scaled, capped and masked, in float32."""
+    heads, groups = query.shape[1], key.shape[1]
+    scaling = options.get("scaling")
+    chosen = query[:, :, rows].float() * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    # Grouped queries share keys: fold the group into the rows instead of copying keys.
+    folded = chosen.unflatten(1, (groups, heads // groups)).flatten(2, 3)
+    scores = (folded @ key[:, :, :reach].float().transpose(-1, -2)).unflatten(2, (heads // groups, -1)).flatten(1, 2)
+    cap = options.get("softcap")
+    if cap:
+        scores = torch.tanh(scores / cap) * cap
     low = torch.finfo(scores.dtype).min
     if mask is None:  # the fused kernel then runs plainly causal
-        query = torch.arange(total - length, total, device=scores.device)[rows]
-        return scores.masked_fill(torch.arange(total, device=scores.device)[None] > query[:, None], low)
-    part = mask[..., rows, :total]
-    if part.dtype == torch.bool:
-        return scores.masked_fill(~part, low)
-    return (scores + part.float()).clamp(min=low)
+        last = rows + (key.shape[2] - query.shape[2])
+        return scores.masked_fill(torch.arange(reach, device=scores.device)[None] > last[:, None], low)
+    part = mask[..., rows, :reach]
+    return scores.masked_fill(~part, low) if part.dtype == torch.bool else (scores + part.float()).clamp(min=low)

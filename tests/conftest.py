@@ -13,12 +13,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import functools
 import warnings
 
+import hypothesis
 import pytest
 import torch
 
 from nnheads.architectures import ARCHITECTURES
 
 torch.set_num_threads(1)  # tests run in several processes
+# Busy machines make single examples slow, which says nothing; failures print what repeats them.
+hypothesis.settings.register_profile("nnheads", deadline=None, database=None, print_blob=True, max_examples=50)
+hypothesis.settings.load_profile("nnheads")
 
 VOCABULARY = 300
 SIZES = {
@@ -104,6 +108,26 @@ def words_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
     )
+
+
+@functools.cache
+def byte_tokenizer(whole: tuple[str, ...] = ("Mary", "John", "Anna", "Leo", "Max", "Rita", "and", "to")):
+    """Bytes, and a few words that are whole after a space: a byte-level BPE that splits every other name."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = []
+    for word in whole:  # every merge starts at a space, so none can join the middle of another word
+        for end in range(1, len(word) + 1):
+            pair = ("Ġ" + word[: end - 1], word[end - 1])
+            if pair not in merges:
+                merges.append(pair)
+                tokens.append("".join(pair))
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
 @functools.cache

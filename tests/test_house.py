@@ -16,14 +16,14 @@ SOURCES = sorted([*ROOT.glob("nnheads/**/*.py"), *ROOT.glob("recipes/*.py"), ROO
 RANKS = [
     {"nnheads.errors", "nnheads.architectures", "nnheads.prompts.ioi_words"},
     {"nnheads.model", "nnheads.reference"},
-    {"nnheads.heads", "nnheads.rows", "nnheads.readout"},
+    {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
     {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results"},
-    {"nnheads.batches", "nnheads.answers", "nnheads.lens", "nnheads.spans"},
+    {"nnheads.batches", "nnheads.answers", "nnheads.lens", "nnheads.measure"},
     {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
     {"recipes"},
     {"cli"},
 ]
-SHIPPED = ("heads", "readout", "rows", "patching/sites", "patching/sweep")
+SHIPPED = ("heads", "readout", "rows", "spans", "patching/sites", "patching/sweep")
 
 
 def name_of(path: Path) -> str:

@@ -19,16 +19,20 @@ SLOTS = ("{first}", "{second}", "{subject}")
 
 def shape_error(sentence: str, answer: str, wrong: str) -> str | None:
     """Why a sentence is not (IO, S, S in either order, no answer at the end), or None if it is."""
-    io, subject = re.escape(answer.strip()), re.escape(wrong.strip())
-    frame = rf"^(?=(?:(?!\b{io}\b).)*\b{io}\b(?:(?!\b{io}\b).)*$)(?:.*?\b{subject}\b){{2}}(?:(?!\b{subject}\b).)*$"
-    if not re.match(frame, sentence, re.DOTALL):
+    io, subject = _places(answer.strip(), sentence), _places(wrong.strip(), sentence)
+    if len(io) != 1 or len(subject) != 2:
         return "not the shape of the task: the answer once and the wrong name twice"
-    introduced = re.match(rf".*?\b(?:{io}\b.*?\b{subject}|{subject}\b.*?\b{io})\b.*?\b{subject}\b", sentence, re.DOTALL)
-    if not introduced:
+    if io[0] > subject[1]:
         return "not the shape of the task: both names must be introduced before one is repeated"
-    if not re.search(r"\w$", sentence.rstrip()) or re.search(rf"\b(?:{io}|{subject})$", sentence.rstrip()):
+    end = sentence.rstrip()
+    if not re.search(r"\w$", end) or len(end) in (io[0][1], subject[1][1]):
         return "does not stop where a name is expected"
     return None
+
+
+def _places(name: str, sentence: str) -> list[tuple[int, int]]:
+    """Where a name stands as a word of its own."""
+    return [found.span() for found in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", sentence)] if name else []
 
 
 def keep_well_formed(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter]:
@@ -37,7 +41,7 @@ def keep_well_formed(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter]:
     dropped: Counter[str] = Counter()
     for pair in pairs:
         reason = shape_error(pair.clean, pair.answer, pair.wrong)
-        if reason is None and pair.clean.split()[-1] != pair.corrupted.split()[-1]:
+        if reason is None and pair.clean.split()[-1:] != pair.corrupted.split()[-1:]:
             reason = "clean and corrupted do not end with the same word"
         if reason is None:
             kept.append(pair)
@@ -52,9 +56,11 @@ def from_sentences(
     """Turn clean sentences into pairs: find the two names, then corrupt as for our own templates."""
     pairs: list[Pair] = []
     dropped: Counter[str] = Counter()
+    known = set(names)
     for sentence in sentences:
-        sentence = sentence.strip().strip('"').rstrip(". …_")
-        found = [match for match in re.finditer(r"\b[A-Z][a-z]+\b", sentence) if match.group() in set(names)]
+        # braces would read as slots of a template
+        sentence = sentence.strip().strip('"').rstrip(". …_").replace("{", "(").replace("}", ")")
+        found = [match for match in re.finditer(r"\b[A-Z][a-z]+\b", sentence) if match.group() in known]
         counts = Counter(match.group() for match in found)
         if sorted(counts.values()) != [1, 2]:
             dropped["not exactly two known names, one of them twice"] += 1

@@ -46,10 +46,12 @@ def ioi(
         `subject`, `role_IO`, `role_S1`, `role_S2`, `role_END`; attrs `names_single`, `names_split`.
 
     Raises:
-        BadInput: n < 1, unknown corruption, or a tokenizer that keeps fewer than five names whole.
+        BadInput: n < 1, seed < 0, unknown corruption, or a tokenizer that keeps fewer than five names whole.
     """
     if n < 1:
         raise BadInput(f"{n} prompts were asked for; ask for at least 1")
+    if seed < 0:
+        raise BadInput(f"seed {seed} is not possible; it must be at least 0")
     check_corruption(corruption)
     whole = single_token_names(tokenizer, names)
     if len(whole) < 5:
@@ -83,7 +85,7 @@ def draw(n: int, *, seed: int, corruption: str, templates: Sequence[str], names:
             place=generator.choice(PLACES), object=generator.choice(OBJECTS),
         )  # fmt: skip
         # orders alternate once per round of templates, so that each template meets both
-        order = ORDERS[(number + number // len(templates)) % 2]
+        order = ORDERS[(number % len(templates) + number // len(templates)) % 2]
         chosen = [str(name) for name in generator.choice(names, size=5, replace=False)]
         about = {"template": number % len(templates), "order": order}
         pairs.append(corrupt(template, order, chosen, corruption, about))

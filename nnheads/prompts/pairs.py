@@ -8,9 +8,10 @@ only at one logit if the words are single tokens, so both are audited here for t
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,40 +50,71 @@ def read_pairs(path: str | Path) -> list[Pair]:
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}; expected .jsonl or .csv with {', '.join(FIELDS)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not a text file in UTF-8") from None
-    if path.suffix.lower() == ".csv":
-        records = [(number, row) for number, row in enumerate(csv.DictReader(text.splitlines()), start=2)]
-    else:
-        records = [
-            (number, _json(path, number, line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()
-        ]
-    if not records:
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    pairs = [_pair(path, *record) for record in (_table if path.suffix.lower() == ".csv" else _lines)(path, text)]
+    if not pairs:
         raise BadInput(f"{path} holds no pairs; expected one record a line with {', '.join(FIELDS)}")
-    return [_pair(path, number, record) for number, record in records]
+    return pairs
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, dict]]:
+    # not splitlines: JSON strings may hold other line separators as they are
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, _json(path, number, line)
+
+
+def _table(path: Path, text: str) -> Iterator[tuple[int, dict]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        missing = [name for name in FIELDS if name not in (reader.fieldnames or FIELDS)]
+        if missing:
+            raise BadInput(f"{path}, line 1: the header names no {missing[0]!r}; expected {', '.join(FIELDS)}")
+        for record in reader:
+            yield reader.line_num, record
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
 def _json(path: Path, number: int, line: str) -> dict:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {number}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
+        reason = str(error).partition(":")[0]
+        raise BadInput(f"{path}, line {number}: not JSON ({reason})") from None
     if not isinstance(record, dict):
         raise BadInput(f"{path}, line {number}: expected an object with {', '.join(FIELDS)}")
     return record
 
 
 def _pair(path: Path, number: int, record: dict) -> Pair:
-    for name in FIELDS:
-        if not isinstance(record.get(name), str) or not record[name].strip():
+    known = {name: record.get(name) for name in FIELDS}
+    right = record.get("corrupted_answer") or None
+    for name, text in {**known, **({} if right is None else {"corrupted_answer": right})}.items():
+        if not isinstance(text, str) or not text.strip():
             raise BadInput(f"{path}, line {number}: {name!r} is missing or empty")
-    known = {name: record[name] for name in FIELDS}
-    return Pair(**known, corrupted_answer=record.get("corrupted_answer") or None)
+        if not is_text(text):
+            raise BadInput(f"{path}, line {number}: {name!r} holds half a character (a lone surrogate)")
+    return Pair(**known, corrupted_answer=right)
+
+
+def is_text(text: str) -> bool:
+    """Whether a string can be written down: lone surrogates, as broken escapes leave them, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def next_token(tokenizer, text: str, word: str) -> int | None:
     """The one token that `word` adds to `text`, or None if it adds more than one or changes the text's own."""
+    if not word.strip():
+        return None
     before = tokenizer(text)["input_ids"]
     after = tokenizer(text + word if word[:1].isspace() else f"{text} {word}")["input_ids"]
     if len(after) == len(before) + 1 and after[:-1] == before:
@@ -97,15 +129,20 @@ def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
     """
     rows = {name: tokenizer(getattr(pair, name))["input_ids"] for name in ("clean", "corrupted")}
     if len(rows["clean"]) != len(rows["corrupted"]):
-        shown = [f"  {name:<9} {' | '.join(token_texts(tokenizer, ids))}" for name, ids in rows.items()]
+        shown = [f"  {name:<9} {_shown(tokenizer, ids)}" for name, ids in rows.items()]
         counts = f"{len(rows['clean'])} and {len(rows['corrupted'])}"
         raise BadInput("\n".join([f"clean and corrupted have {counts} tokens; they must line up one to one", *shown]))
     for name in ("answer", "wrong"):
         word = getattr(pair, name)
         if word.strip() and next_token(tokenizer, pair.clean, word) is None:
-            pieces = token_texts(tokenizer, tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"])
-            raise BadInput(f"{name} {word!r} is not one token after the clean prompt but {' | '.join(pieces)}")
+            pieces = _shown(tokenizer, tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"])
+            raise BadInput(f"{name} {word!r} is not one token after the clean prompt but {pieces}")
     return tokenize(tokenizer, [pair])
+
+
+def _shown(tokenizer, ids) -> str:
+    """Tokens on one line, line breaks and the like as escapes."""
+    return " | ".join(repr(text)[1:-1] for text in token_texts(tokenizer, ids))
 
 
 def token_texts(tokenizer, ids) -> list[str]:
@@ -160,13 +197,16 @@ def _row(tokenizer, pair: Pair) -> tuple[dict | None, str]:
             return None, f"{name.replace('_', ' ')} is not a single token of this tokenizer"
     if ids["answer"] == ids["wrong"]:
         return None, "answer and wrong are the same token"
-    roles = {name: _token_at(clean["offset_mapping"], span) for name, span in pair.roles.items()}
+    roles = {name: _token_at(clean["offset_mapping"], name, span) for name, span in pair.roles.items()}
     return {"ids": clean["input_ids"], "corrupted": corrupted, "roles": roles, **ids}, ""
 
 
-def _token_at(offsets: list[tuple[int, int]], span: tuple[int, int]) -> int:
+def _token_at(offsets: list[tuple[int, int]], role: str, span: tuple[int, int]) -> int:
     """The first token that covers a character of the span."""
-    return next(i for i, (start, stop) in enumerate(offsets) if start < span[1] and stop > span[0])
+    for place, (start, stop) in enumerate(offsets):
+        if start < span[1] and stop > span[0]:
+            return place
+    raise BadInput(f"role {role!r} at characters {span[0]} to {span[1]} covers no token of the clean prompt")
 
 
 def _layout(tokenizer, kept: list) -> xr.Dataset:

@@ -1,0 +1,114 @@
+"""Attention to labelled spans as datasets: prompts with spans in, statistics per case, layer and head out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+
+from nnheads.answers import check_finite
+from nnheads.errors import BadInput
+from nnheads.label import inputs, label
+from nnheads.model import architecture, geometry
+from nnheads.spans import BLOCK_BYTES, measure_spans
+
+STATISTICS = {
+    "mass": "attention mass on the target",
+    "hit": "share of queries whose strongest key is the target",
+    "above": "share of queries with more than the threshold on the target",
+}
+DIMS = ("batch", "layer", "head", "kind")
+
+
+def measure(
+    model,
+    prompts: xr.Dataset,
+    *,
+    kinds: list[str] | None = None,
+    threshold: float = 0.5,
+    block_bytes: int = BLOCK_BYTES,
+    remote: bool | str = False,
+) -> xr.Dataset:
+    """One forward; the attention of every head to every kind of span in the prompts.
+
+    Args:
+        prompts: token, mask (batch, position) and spans: query, key_start, key_stop (batch, span), where
+            query -1 marks a span that an example does not have; coordinate `kind` (span) names the set.
+        kinds: which sets; default all.
+        threshold: mass from which a query counts for `above`.
+        block_bytes: memory for scores at a time.
+
+    Returns:
+        float32 (batch, layer, head, kind): `mass`, `hit`, `above`, means over a kind's spans and between 0
+        and 1; `uniform`, the mass that a head attending alike to all visible tokens would have. NaN where an
+        example has no span of a kind.
+
+    Raises:
+        BadInput: a kind that the prompts do not have, or spans that reach outside the prompt or the future.
+    """
+    present = list(dict.fromkeys(map(str, prompts["kind"].values)))
+    kinds = present if kinds is None else kinds
+    for kind in kinds:
+        if kind not in present:
+            raise BadInput(f"the prompts have no spans of kind {kind!r}; they have {', '.join(present)}")
+    spans = prompts.isel(span=np.isin(prompts["kind"].values, kinds))
+    check_spans(spans)
+    sizes = geometry(model)
+    weights, missing = _weights(spans, kinds)
+    values = measure_spans(
+        model,
+        inputs(model, prompts),
+        list(range(sizes.layers)),
+        *(torch.from_numpy(spans[name].values).long() for name in ("query", "key_start", "key_stop")),
+        torch.from_numpy(weights),
+        threshold,
+        architecture(model).interface,
+        block_bytes,
+        remote=remote,
+    )
+    check_finite(values, "attention scores")
+    values = values.permute(1, 2, 0, 3, 4)
+    data = {
+        name: label(values[index], DIMS, long_name=meaning, units="1", valid_min=0.0, valid_max=1.0).where(~missing)
+        for index, (name, meaning) in enumerate(STATISTICS.items())
+    }
+    data["above"].attrs["threshold"] = threshold
+    data["uniform"] = _uniform(spans, weights, data["mass"]).where(~missing)
+    coordinates = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
+    index = {"layer": range(sizes.layers), "head": range(sizes.heads), "kind": kinds}
+    return xr.Dataset(data).assign_coords({**coordinates, **{name: list(values) for name, values in index.items()}})
+
+
+def check_spans(spans: xr.Dataset) -> None:
+    """Refuse spans that no head can attend to: empty, in the future, in the padding or outside the prompt."""
+    query, start, stop = (spans[name].values for name in ("query", "key_start", "key_stop"))
+    real = query >= 0
+    if not real.any():
+        raise BadInput("the prompts have no spans")
+    first = spans.sizes["position"] - spans["mask"].sum("position").values[:, None]
+    wrong = real & ((start >= stop) | (stop > query + 1) | (start < first) | (query >= spans.sizes["position"]))
+    if wrong.any():
+        case, span = np.argwhere(wrong)[0]
+        raise BadInput(
+            f"span {span} of prompt {case} asks query {query[case, span]} about keys {start[case, span]} to "
+            f"{stop[case, span]}; keys must be tokens of the prompt, at least one, none after the query"
+        )
+
+
+def _weights(spans: xr.Dataset, kinds: list[str]) -> tuple[np.ndarray, xr.DataArray]:
+    """[batch, span, kind] averaging weights, and where an example has no span of a kind."""
+    belongs = spans["kind"].values[:, None] == np.array(kinds)[None]
+    each = (spans["query"].values >= 0)[:, :, None] & belongs[None]
+    count = each.sum(1, keepdims=True)
+    return (each / np.maximum(count, 1)).astype(np.float32), xr.DataArray(count[:, 0] == 0, dims=("batch", "kind"))
+
+
+def _uniform(spans: xr.Dataset, weights: np.ndarray, like: xr.DataArray) -> xr.DataArray:
+    """What a head that attends alike to every visible token would put on the spans."""
+    query, start, stop = (spans[name].values for name in ("query", "key_start", "key_stop"))
+    first = spans.sizes["position"] - spans["mask"].sum("position").values[:, None]
+    share = (stop - start) / np.maximum(query + 1 - first, 1)
+    null = np.einsum("bs,bsk->bk", np.where(query >= 0, share, 0.0), weights)
+    values = xr.DataArray(null.astype(np.float32), dims=("batch", "kind")).broadcast_like(like).transpose(*DIMS)
+    values.attrs = {"long_name": "mass of a head that attends alike to all visible tokens", "units": "1"}
+    return values

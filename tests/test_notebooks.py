@@ -1,0 +1,33 @@
+"""Every notebook runs from top to bottom on the reference model, and its two forms say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
+# jupyter's own dependencies warn; nothing of ours runs in this process.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path):
+    from nbclient import NotebookClient
+
+    notebook = jupytext.read(path)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    assert all(cell.get("outputs") is not None for cell in notebook.cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_ipynb_holds_the_same_cells(path):
+    ours = [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+    theirs = [(cell.cell_type, cell.source) for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells]
+    assert ours == theirs
