@@ -17,3 +17,9 @@ class ModelError(BadInput):
 
 class RunError(NNHeadsError, RuntimeError):
     """A run that started and could not be finished. The command line exits with 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its name if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

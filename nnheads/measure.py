@@ -10,6 +10,7 @@ from nnheads.answers import check_finite
 from nnheads.errors import BadInput
 from nnheads.label import inputs, label
 from nnheads.model import architecture, geometry
+from nnheads.prompts.spans import NULL
 from nnheads.spans import BLOCK_BYTES, measure_spans
 
 STATISTICS = {
@@ -77,6 +78,29 @@ def measure(
     coordinates = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     index = {"layer": range(sizes.layers), "head": range(sizes.heads), "kind": kinds}
     return xr.Dataset(data).assign_coords({**coordinates, **{name: list(values) for name, values in index.items()}})
+
+
+def split_kinds(scores: xr.Dataset, *, source: str = "") -> dict[str, xr.Dataset]:
+    """kind -> scores (batch, layer, head) with the statistic of its null spans beside it as `null`."""
+    kinds = [str(kind) for kind in scores["kind"].values]
+    found = {}
+    for kind in kinds:
+        if kind.endswith(NULL):
+            continue
+        own = scores.sel(kind=kind).drop_vars("kind")
+        if f"{kind}{NULL}" in kinds:
+            null = scores["mass"].sel(kind=f"{kind}{NULL}").drop_vars("kind")
+            own["null"] = null.assign_attrs(long_name="attention mass on random targets of the same queries")
+        for name in own.data_vars:
+            own[name].attrs["source"] = source
+        found[kind] = own.assign_attrs(kind=kind)
+    return found
+
+
+def score(model, prompts: xr.Dataset, kind: str, *, source: str, remote: bool | str = False) -> xr.Dataset:
+    """Statistics (batch, layer, head) of one kind of span and of its null, from one forward."""
+    kinds = [name for name in (kind, f"{kind}{NULL}") if name in prompts["kind"].values]
+    return split_kinds(measure(model, prompts, kinds=kinds or [kind], remote=remote), source=source)[kind]
 
 
 def check_spans(spans: xr.Dataset) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnheads.architectures import ARCHITECTURES, Architecture
-from nnheads.errors import ModelError
+from nnheads.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
@@ -211,5 +211,4 @@ def _reason(error: BaseException) -> str:
     offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)
     if among(*offline) or any("Connect" in type(link).__name__ for link in chain):
         return "no such folder here, and the Hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

@@ -13,6 +13,7 @@ from nnheads.errors import BadInput
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+MARGIN = 0.05  # of attention mass: less is no head type, however significant
 
 
 def mean(scores: xr.DataArray, dim: str = "batch", *, seed: int = 0) -> xr.Dataset:
@@ -94,6 +95,47 @@ def _only_bounds_plain(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
+def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05, seed: int = 0) -> xr.Dataset:
+    """Is a head's score more than chance? Scores (batch, layer, head) with `mass` and `null` in, heads out.
+
+    A head is flagged when its mass exceeds that on random targets of the same queries by more than `margin`,
+    at a false discovery rate of `rate` over all heads: a one-sided t test over the batch, corrected by
+    Benjamini and Hochberg. Without the margin, any preference, however small, would be significant with
+    enough prompts, in a random model too.
+
+    Returns:
+        (layer, head): every statistic's mean with its interval; `excess` (mass minus null) with its interval,
+        `p_value`, `q_value` and `flag` (1 or 0).
+    """
+    excess = (scores["mass"] - scores["null"]).rename("excess")
+    excess.attrs = {**scores["mass"].attrs, "long_name": "mass beyond random targets", "valid_min": -1.0}
+    heads = xr.merge([mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="drop")
+    heads = heads.merge(mean(excess, seed=seed), combine_attrs="drop")
+    dims = ("layer", "head")
+    p_value = _greater_than(excess.transpose("batch", *dims).values, margin)
+    known = np.isfinite(p_value)
+    q_value = np.full_like(p_value, np.nan)
+    if known.any():
+        q_value[known] = scipy_stats.false_discovery_control(p_value[known])
+    heads["p_value"] = (dims, p_value.astype("float32"), {"long_name": f"p of excess <= {margin}", "units": "1"})
+    heads["q_value"] = (dims, q_value.astype("float32"), {"long_name": "p adjusted for all heads", "units": "1"})
+    flag = {"long_name": "more than chance", "units": "1", "false_discovery_rate": rate, "margin": margin}
+    heads["flag"] = (dims, (q_value < rate).astype("int8"), flag)
+    return heads.assign_attrs(scores.attrs)
+
+
+def _greater_than(values: np.ndarray, margin: float) -> np.ndarray:
+    """One-sided p of mean(values) <= margin over the first axis; NaN with fewer than two cases."""
+    count = np.isfinite(values).sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # too few cases, or all alike: handled below
+        centre, spread = np.nanmean(values, 0) - margin, np.nanstd(values, 0, ddof=1)
+        t = centre / (spread / np.sqrt(count))
+        p = scipy_stats.t.sf(t, count - 1)
+    alike = (count >= 2) & (spread == 0)
+    return np.where(alike, np.where(centre > 0, 0.0, 1.0), np.where(count >= 2, p, np.nan))
+
+
 def normalised_effect(swapped: xr.DataArray, base: xr.DataArray, donor: xr.DataArray, threshold: float) -> xr.DataArray:
     """(swapped - base) / (donor - base) per case: 0 changed nothing, 1 carried the whole difference over.
 
@@ -114,8 +156,8 @@ def top_heads(heads: xr.Dataset, name: str, k: int = 10, *, lowest: bool = False
     table = table.sort_values(name, ascending=lowest, kind="stable").head(k).reset_index()
     return [
         {
-            "layer": int(row.layer),
-            "head": int(row.head),
+            "layer": int(row["layer"]),
+            "head": int(row["head"]),
             "value": row[name],
             "low": row[f"{name}_low"],
             "high": row[f"{name}_high"],

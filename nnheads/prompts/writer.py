@@ -7,6 +7,7 @@ sentences from a file, and the filters say how much of it was usable.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnheads.errors import BadInput, RunError
+from nnheads.errors import BadInput, RunError, first_line
 from nnheads.prompts.ioi_words import NAMES
 
 INSTRUCTION = (
@@ -52,26 +53,35 @@ def sentences_in(text: str) -> list[str]:
 
 
 def _endpoint(name: str) -> Callable[[str, int], str]:
-    base = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
-    key = os.environ.get("OPENAI_API_KEY")
+    base = (os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not name:
         raise BadInput("--writer openai:NAME needs the name of a model")
     if not key:
         raise BadInput(
             "--writer openai:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)"
         )
+    if not re.fullmatch(r"[!-~]+", key):
+        raise BadInput("OPENAI_API_KEY holds blanks, quotes or other characters that no key has")
+    if not base.startswith(("http://", "https://")):
+        raise BadInput(f"OPENAI_BASE_URL {base!r} is no address; expected http://... or https://...")
 
     def generate(request: str, seed: int) -> str:
         body = json.dumps({"model": name, "seed": seed, "messages": [{"role": "user", "content": request}]}).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        call = urllib.request.Request(f"{base}/chat/completions", body, headers)
         try:
+            call = urllib.request.Request(f"{base}/chat/completions", body, {"Content-Type": "application/json"})
+            call.add_unredirected_header("Authorization", f"Bearer {key}")  # a redirect must not carry it elsewhere
             with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
-                return str(json.load(answer)["choices"][0]["message"]["content"])
+                text = json.load(answer)["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
+            error.close()
             raise RunError(f"the writer's endpoint answered {error.code} {error.reason}") from None
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise RunError(f"the writer's endpoint gave no usable answer: {type(error).__name__}: {error}") from None
+        except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise RunError(f"the writer's endpoint gave no usable answer: {reason}") from None
+        if not isinstance(text, str):
+            raise RunError("the writer's endpoint gave no usable answer: no text in its message")
+        return text
 
     return generate
 
@@ -98,10 +108,12 @@ def _local(name: str) -> Callable[[str, int], str]:
             text = request + "\n"
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
         ids.pop("token_type_ids", None)
-        with torch.no_grad():
-            out = model.generate(
-                **ids, max_new_tokens=40 * SENTENCES_PER_REQUEST, do_sample=True, pad_token_id=tokenizer.pad_token_id
-            )
+        length = 40 * SENTENCES_PER_REQUEST
+        try:
+            with torch.no_grad():
+                out = model.generate(**ids, max_new_tokens=length, do_sample=True, pad_token_id=tokenizer.pad_token_id)
+        except (RuntimeError, ValueError, LookupError) as error:  # weights with NaN, a context that is too short
+            raise RunError(f"the writer {name!r} failed: {first_line(error)}") from error
         return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
     return generate

@@ -33,7 +33,9 @@ def slowly(sentence: str, answer: str, wrong: str) -> str | None:
     return None
 
 
-pieces = st.sampled_from(["Mary", "John", "Mary", "John", "Marys", "mary", "Ann", "and", "to", ",", ".", "\n", "é", "_", '"', " "])
+pieces = st.sampled_from(
+    ["Mary", "John", "Mary", "John", "Marys", "mary", "Ann", "and", "to", ",", ".", "\n", "é", "_", '"', " "]
+)
 
 
 @given(st.lists(pieces, max_size=9), st.sampled_from(["", " "]), st.sampled_from(["Mary", "Ann", "é"]))
@@ -71,7 +73,12 @@ def test_sentences_of_ours_are_read_back_as_the_pairs_they_came_from(seed, corru
     read, dropped = from_sentences([f"  {pair.clean}{ending}\n" for pair in drawn], corruption)
     assert not dropped and len(read) == len(drawn)
     for ours, theirs in zip(drawn, read):
-        assert (theirs.clean, theirs.answer, theirs.wrong, theirs.roles) == (ours.clean, ours.answer, ours.wrong, ours.roles)
+        assert (theirs.clean, theirs.answer, theirs.wrong, theirs.roles) == (
+            ours.clean,
+            ours.answer,
+            ours.wrong,
+            ours.roles,
+        )
         assert theirs.about["order"] == ours.about["order"]
         if corruption in ("other", "swapped"):  # the others bring names that only the draw knows
             assert (theirs.corrupted, theirs.corrupted_answer) == (ours.corrupted, ours.corrupted_answer)

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from nnheads.errors import BadInput
 from nnheads.prompts.pairs import FIELDS, Pair, next_token, one_pair, read_pairs, token_texts, tokenize
 
-GOOD = {"clean": "Then Mary gave the book to", "corrupted": "Then John gave the book to", "answer": "John", "wrong": "Mary"}
+GOOD = {
+    "clean": "Then Mary gave the book to",
+    "corrupted": "Then John gave the book to",
+    "answer": "John",
+    "wrong": "Mary",
+}
 LONG = Pair("When Mary and John met, Mary gave the book to", "When Mary and John met, John gave the book to", "John", "Mary")  # fmt: skip
 SHORT = Pair(**GOOD)
 
@@ -30,7 +35,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
 
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(FIELDS, text)), min_size=1, max_size=4))
 @example([{**GOOD, "clean": "a\u2028b\x0bc\x1dd\x85e"}])
-@example([{**GOOD, "clean": "two\nlines, and a \"quote\""}])
+@example([{**GOOD, "clean": 'two\nlines, and a "quote"'}])
 def test_json_lines_and_csv_give_back_what_was_written(tmp_path_factory, records):
     folder = tmp_path_factory.mktemp("pairs", numbered=True)
     lines = folder / "pairs.jsonl"

@@ -12,8 +12,7 @@ from conftest import words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnheads.errors import BadInput, ModelError, NNHeadsError, RunError
-from nnheads.prompts import writer
+from nnheads.errors import BadInput, ModelError, RunError
 from nnheads.prompts.format import from_sentences, keep_well_formed
 from nnheads.prompts.writer import SENTENCES_PER_REQUEST, open_writer, sentences_in
 
@@ -26,7 +25,7 @@ KEY = "sk-not-a-real-key"
         ("1. When Mary met John", "When Mary met John"),
         ("12) When Mary met John", "When Mary met John"),
         ("- When Mary met John", "When Mary met John"),
-        ("  * \"When Mary met John\"  ", "When Mary met John"),
+        ('  * "When Mary met John"  ', "When Mary met John"),
         ("• “When Mary met John”", "When Mary met John"),
         ("- 3. When Mary met John", "When Mary met John"),
         ("3 cats and Mary met John", "3 cats and Mary met John"),
@@ -38,7 +37,7 @@ def test_numbers_bullets_and_quotes_are_taken_off(line, sentence):
 
 
 def test_empty_lines_are_no_sentences():
-    assert sentences_in("1. One\n\n2.\n - \n\"\"\n3. Two\n") == ["One", "Two"]
+    assert sentences_in('1. One\n\n2.\n - \n""\n3. Two\n') == ["One", "Two"]
 
 
 @given(st.text())
@@ -151,7 +150,7 @@ def test_a_redirect_does_not_carry_the_key_to_another_address(monkeypatch):
     assert path == "/v1/elsewhere" and "Authorization" not in headers
 
 
-@pytest.mark.parametrize("address", ["nonsense", "", "ftp://127.0.0.1/", "file:///tmp"])
+@pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1/", "file:///tmp"])
 def test_an_address_that_is_no_web_address_is_refused(monkeypatch, address):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", address)
@@ -227,7 +226,3 @@ def test_a_writer_that_does_not_exist_is_refused(tmp_path):
         open_writer(str(tmp_path))
     with pytest.raises(ModelError, match="no model folder"):
         open_writer(str(tmp_path / "none"))
-
-
-def test_every_failure_of_a_writer_is_ours():
-    assert issubclass(RunError, NNHeadsError) and writer.TIMEOUT_SECONDS > 0

@@ -1,0 +1,98 @@
+"""Find heads by type: draw the prompts, measure, calibrate. Types that share prompts share forwards."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import xarray as xr
+
+from nnheads import batches
+from nnheads.errors import BadInput
+from nnheads.measure import measure, split_kinds
+from nnheads.prompts.repeated import repeated
+from nnheads.prompts.spans import NULL
+from nnheads.stats import calibrate
+
+ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
+STIMULI: dict[str, Callable[..., xr.Dataset]] = {"repeated": repeated}
+
+
+def types() -> dict[str, str]:
+    """Head type -> what it is, read from the detectors' files without importing them."""
+    folder = Path(__file__).parent / "detectors"
+    found = {}
+    for path in sorted(folder.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = docstring.partition("\n")[0].partition(": ")[2]
+    return found
+
+
+def canonical(name: str) -> str:
+    """The head type that a name or an alias means."""
+    plain = name.strip().lower().replace("-", "_")
+    plain = ALIASES.get(plain, plain)
+    if plain not in types():
+        raise BadInput(f"head type {name!r} is not known; use one of {', '.join(types())}, or all")
+    return plain
+
+
+def detector(name: str):
+    """The module of a head type."""
+    return importlib.import_module(f"nnheads.detectors.{canonical(name)}")
+
+
+def detect(
+    model,
+    name: str,
+    *,
+    n: int = 32,
+    seed: int = 0,
+    batch_size: int = 8,
+    remote: bool | str = False,
+    quiet: bool = True,
+    parts: Path | None = None,
+    **stimulus,
+) -> xr.Dataset | dict[str, xr.Dataset]:
+    """Scores and calibration of one head type, or of all.
+
+    Args:
+        name: a head type, an alias, or "all".
+        n: how many prompts. stimulus: further arguments of the prompt set, e.g. length=50.
+        parts: folder in which finished batches are kept for a later call.
+
+    Returns:
+        (layer, head): means with intervals, null, excess, p and q values and the flag of `stats.calibrate`, and
+        `headline` in attrs; for "all" a dict from type to dataset.
+    """
+    raw = raw_scores(
+        model, list(types()) if name == "all" else [canonical(name)], n=n, seed=seed, batch_size=batch_size,
+        remote=remote, quiet=quiet, parts=parts, **stimulus,
+    )  # fmt: skip
+    found = {kind: calibrate(scores, seed=seed) for kind, scores in raw.items()}
+    return found if name == "all" else found[canonical(name)]
+
+
+def raw_scores(
+    model, names: list[str], *, n: int, seed: int, batch_size: int, remote, quiet: bool, parts: Path | None, **stimulus
+) -> dict[str, xr.Dataset]:
+    """type -> statistics (batch, layer, head). One forward per batch serves all types of a stimulus."""
+    found = {}
+    for key in dict.fromkeys(detector(name).STIMULUS for name in names):
+        prompts = STIMULI[key](model.tokenizer, n, seed=seed, **stimulus)
+        wanted = [name for name in names if detector(name).STIMULUS == key]
+        present = set(map(str, prompts["kind"].values))
+        kinds = [kind for name in wanted for kind in (name, f"{name}{NULL}") if kind in present]
+        scores = batches.run(
+            lambda part, kinds=kinds: measure(model, part, kinds=kinds, remote=remote),
+            prompts, size=batch_size, parts=parts, name=key, quiet=quiet, title=key,
+        )  # fmt: skip
+        for name, own in split_kinds(scores).items():
+            module = detector(name)
+            own.attrs.update(headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads")
+            for values in own.data_vars.values():
+                values.attrs["source"] = module.SOURCE
+            found[name] = own
+    return {name: found[name] for name in names}

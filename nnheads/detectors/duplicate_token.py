@@ -1,0 +1,28 @@
+"""Duplicate-token heads: a token attends to its own earlier copy."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from nnheads.measure import score
+
+STIMULUS = "repeated"
+HEADLINE = "mass"
+SOURCE = "Wang et al. 2022, arXiv 2211.00593"
+
+
+def duplicate_token(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
+    """Attention of a repeated token to its first copy.
+
+    Such heads notice that something was there before; in the indirect-object circuit they mark the subject.
+
+    Args:
+        prompts: random tokens, repeated (`prompts.repeated`), or any prompts with spans `duplicate_token`.
+
+    Returns:
+        float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`, `null`.
+
+    Misleads: induction heads that are off by one for short sequences, and heads that look a fixed distance back.
+    Source: Wang et al. 2022, arXiv 2211.00593, appendix H.
+    """
+    return score(model, prompts, "duplicate_token", source=SOURCE, remote=remote)

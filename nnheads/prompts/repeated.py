@@ -1,0 +1,75 @@
+"""Random tokens, then the same tokens again: the stimulus for every head type that is defined by an offset.
+
+Random tokens carry no meaning, so what a head does on them is mechanical. With r of length L:
+    previous_token   query i -> key i - 1
+    duplicate_token  query i of the second copy -> the same token in the first (i - L)
+    induction        query i of the second copy -> the token after it in the first (i - L + 1)
+    attention_sink   query i -> the very first position
+    current_token    query i -> itself
+Each kind comes with `<kind>~null`: the same queries, keys drawn at random from those they can see.
+Sources: Wang et al. 2022, arXiv 2211.00593, appendix H; Olsson et al. 2022, arXiv 2209.11895.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from nnheads.errors import BadInput
+from nnheads.prompts.spans import NULL_DRAWS, null_spans, span_dataset
+
+KINDS = ("previous_token", "duplicate_token", "induction", "attention_sink", "current_token")
+
+
+def repeated(tokenizer, n: int = 32, *, length: int = 50, seed: int = 0) -> xr.Dataset:
+    """n sequences r r of `length` random tokens each, after whatever the tokenizer puts in front.
+
+    Returns:
+        token, mask (batch, position) and spans of all KINDS with their nulls (see `prompts.spans`).
+
+    Raises:
+        BadInput: n < 1, length < 2, or a vocabulary too small to draw `length` different tokens from.
+    """
+    if n < 1:
+        raise BadInput(f"{n} prompts were asked for; ask for at least 1")
+    if length < 2:
+        raise BadInput(f"{length} tokens are too short to repeat; at least 2")
+    pool = ordinary_tokens(tokenizer)
+    if len(pool) < length:
+        raise BadInput(f"this tokenizer has {len(pool)} ordinary tokens; {length} different ones cannot be drawn")
+    generator = np.random.default_rng(seed)
+    prefix = tokenizer("")["input_ids"]
+    copies = np.stack([generator.choice(pool, length, replace=False) for _ in range(n)])
+    token = np.concatenate([np.tile(np.array(prefix, np.int64), (n, 1)).reshape(n, -1), copies, copies], 1)
+    spans = _spans(len(prefix), length, n, generator)
+    dataset = span_dataset(token, np.ones_like(token), spans)
+    dataset.attrs.update(
+        title="random tokens, repeated", seed=seed, length=length, null_draws=NULL_DRAWS,
+        source="Wang et al. 2022, arXiv 2211.00593",
+    )  # fmt: skip
+    return dataset
+
+
+def ordinary_tokens(tokenizer) -> np.ndarray:
+    """Token ids that are text: no special tokens, nothing that decodes to nothing."""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    return np.array([token for token in range(len(tokenizer)) if token not in special])
+
+
+def _spans(prefix: int, length: int, n: int, generator: np.random.Generator) -> dict[str, tuple]:
+    """kind -> (query, key_start, key_stop), each [batch, span]; all examples share the true spans."""
+    total = prefix + 2 * length
+    every, second = np.arange(prefix + 1, total), np.arange(prefix + length, total)
+    keys = {
+        "previous_token": (every, every - 1),
+        "duplicate_token": (second, second - length),
+        "induction": (second, second - length + 1),
+        "attention_sink": (np.arange(total), np.zeros(total, int)),
+        "current_token": (every, every),
+    }
+    spans = {}
+    for kind, (query, key) in keys.items():
+        true = tuple(np.tile(one, (n, 1)) for one in (query, key, key + 1))
+        spans[kind] = true
+        spans[f"{kind}~null"] = null_spans(*true, generator, first=1)
+    return spans

@@ -1,0 +1,160 @@
+"""Spans: (query, first key, end of keys) per example, the shape in which every attention question is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from nnheads.errors import BadInput
+
+NULL_DRAWS = 4  # random targets per query: enough to tell the null's mean from its noise
+NULL = "~null"
+
+
+def span_dataset(
+    token: np.ndarray, mask: np.ndarray, spans: dict[str, tuple], coordinates: dict | None = None
+) -> xr.Dataset:
+    """Prompts with spans.
+
+    Args:
+        token, mask: [batch, position], padded on the left.
+        spans: kind -> (query, key_start, key_stop), each [batch, span of that kind], query -1 where an
+            example has fewer spans than others.
+
+    Returns:
+        token, mask (batch, position); query, key_start, key_stop (batch, span); coordinate kind (span).
+    """
+    place, span = ("batch", "position"), ("batch", "span")
+    kinds = [kind for kind, (query, _, _) in spans.items() for _ in range(query.shape[1])]
+    parts = [np.concatenate([one[part] for one in spans.values()], 1).astype(np.int32) for part in range(3)]
+    data = {
+        "token": (place, token.astype(np.int32), {"long_name": "token ids"}),
+        "mask": (place, mask.astype(np.int8), {"long_name": "1 where there is a token, 0 where there is padding"}),
+        "query": (span, parts[0], {"long_name": "position that attends; -1: no such span in this example"}),
+        "key_start": (span, parts[1], {"long_name": "first position attended to"}),
+        "key_stop": (span, parts[2], {"long_name": "end of the positions attended to, not included"}),
+    }
+    return xr.Dataset(data, {"batch": range(len(token)), "kind": ("span", kinds), **(coordinates or {})})
+
+
+def null_spans(query, start, stop, generator: np.random.Generator, first: int = 0) -> tuple[np.ndarray, ...]:
+    """For each span, NULL_DRAWS spans of the same query and width at random places that the query can see.
+
+    Args:
+        first: first position that may be drawn; 1 keeps the attention sink out of the null.
+
+    Returns:
+        query, key_start, key_stop, each [batch, NULL_DRAWS x span]. A query with nowhere else to look gets -1.
+    """
+    query, start, stop = (np.tile(one, (1, NULL_DRAWS)) for one in (query, start, stop))
+    width = stop - start
+    choices = query + 1 - width - first + 1  # places at which such a span fits
+    true = (start >= first) & (start - first < choices)  # the true place is one of them and is left out
+    drawn = first + (generator.random(query.shape) * np.maximum(choices - true, 1)).astype(int)
+    drawn = np.where(true & (drawn >= start), drawn + 1, drawn)
+    usable = (query >= 0) & (choices - true > 0)
+    return np.where(usable, query, -1), np.where(usable, drawn, 0), np.where(usable, drawn + width, 1)
+
+
+def pad_left(rows: list[list[int]], fill: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Token ids and mask [batch, position], and how far each row was moved to the right."""
+    width = max(map(len, rows))
+    token, mask = np.full((len(rows), width), fill, np.int64), np.zeros((len(rows), width), np.int8)
+    shift = np.array([width - len(row) for row in rows])
+    for line, row in enumerate(rows):
+        token[line, shift[line] :], mask[line, shift[line] :] = row, 1
+    return token, mask, shift
+
+
+def stack_spans(rows: list[list[tuple[int, int, int]]], shift: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Ragged spans per example as three arrays, moved by each row's padding and filled up with query -1."""
+    count = max(1, *map(len, rows))
+    filled = np.tile(np.array([-1, 0, 1]), (len(rows), count, 1))
+    for line, row in enumerate(rows):
+        for place, span in enumerate(row):
+            filled[line, place] = np.array(span) + shift[line]
+    return filled[..., 0], filled[..., 1], filled[..., 2]
+
+
+def read_spans(path: str | Path, tokenizer, *, seed: int = 0) -> xr.Dataset:
+    """The user's own spans from JSON lines: {"text": ..., "spans": [{"kind", "query", "key"}, ...]}.
+
+    `query` and `key` are pieces of the text ("[start, stop]" characters, or the words themselves if they occur
+    once). The last token of the query piece attends; the tokens of the key piece are attended to.
+
+    Raises:
+        BadInput: naming the line, for anything that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"no file {str(path)!r}; expected JSON lines with text and spans")
+    try:
+        lines = [
+            (n, line) for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1) if line.strip()
+        ]
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not a text file in UTF-8") from None
+    if not lines:
+        raise BadInput(f"{path} is empty; expected one text with its spans a line")
+    examples = [_example(path, number, line, tokenizer) for number, line in lines]
+    token, mask, shift = pad_left([ids for ids, _ in examples], tokenizer.pad_token_id or 0)
+    kinds = list(dict.fromkeys(kind for _, spans in examples for kind, *_ in spans))
+    generator = np.random.default_rng(seed)
+    stacked = {}
+    for kind in kinds:
+        rows = [[tuple(span) for name, *span in spans if name == kind] for _, spans in examples]
+        stacked[kind] = stack_spans(rows, shift)
+        stacked[f"{kind}{NULL}"] = _null_in_rows(stacked[kind], shift, generator)
+    dataset = span_dataset(token, mask, stacked)
+    dataset.attrs.update(title=f"spans of {path.name}", seed=seed, null_draws=NULL_DRAWS)
+    return dataset
+
+
+def _null_in_rows(spans, shift: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Null spans that start after each row's own padding and first token."""
+    rows = [
+        null_spans(*(one[[line]] for one in spans), generator, first=int(move) + 1) for line, move in enumerate(shift)
+    ]
+    return tuple(np.concatenate([row[part] for row in rows]) for part in range(3))
+
+
+def _example(path: Path, number: int, line: str, tokenizer) -> tuple[list[int], list[tuple]]:
+    where = f"{path}, line {number}"
+    try:
+        record = json.loads(line)
+        text, spans = record["text"], record["spans"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise BadInput(f"{where}: expected an object with text and spans") from None
+    if not isinstance(text, str) or not text.strip() or not isinstance(spans, list) or not spans:
+        raise BadInput(f"{where}: text must be words, and spans a list that is not empty")
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    found = []
+    for span in spans:
+        if not isinstance(span, dict) or not {"query", "key"} <= span.keys():
+            raise BadInput(f"{where}: each span needs a query and a key")
+        query = _tokens(where, text, encoded["offset_mapping"], span["query"])
+        key = _tokens(where, text, encoded["offset_mapping"], span["key"])
+        if key[-1] > query[-1]:
+            raise BadInput(f"{where}: the key {span['key']!r} comes after its query {span['query']!r}")
+        found.append((str(span.get("kind", "spans")), query[-1], key[0], key[-1] + 1))
+    return encoded["input_ids"], found
+
+
+def _tokens(where: str, text: str, offsets: list[tuple[int, int]], piece) -> list[int]:
+    """Tokens that cover a piece of the text, given as words that occur once or as [start, stop]."""
+    if isinstance(piece, str) and piece:
+        if text.count(piece) != 1:
+            raise BadInput(f"{where}: {piece!r} occurs {text.count(piece)} times; give [start, stop] in characters")
+        start = text.index(piece)
+        stop = start + len(piece)
+    elif isinstance(piece, list) and len(piece) == 2 and all(isinstance(one, int) for one in piece):
+        start, stop = piece
+    else:
+        raise BadInput(f"{where}: {piece!r} is neither words of the text nor [start, stop] in characters")
+    covered = [i for i, (low, high) in enumerate(offsets) if low < stop and high > start]
+    if not covered:
+        raise BadInput(f"{where}: characters {start} to {stop} hold no token")
+    return covered
