@@ -15,6 +15,7 @@ import xarray as xr
 
 from nnheads import results
 from nnheads.errors import BadInput
+from nnheads.provenance import prompts_hash
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
 def _one(function: Callable, part: xr.Dataset, parts: Path | None, name: str) -> xr.Dataset:
     if parts is None:
         return function(part)
-    path = parts / f"{name}-{results.prompts_hash(part)[:16]}.nc"
+    path = parts / f"{name}-{prompts_hash(part)[:16]}.nc"
     if path.exists():
         with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
             return results.load(path)

@@ -14,6 +14,7 @@ from nnheads.errors import BadInput
 from nnheads.measure import measure, split_kinds
 from nnheads.prompts.repeated import repeated
 from nnheads.prompts.spans import NULL
+from nnheads.provenance import prompts_hash
 from nnheads.stats import calibrate
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
@@ -87,11 +88,12 @@ def raw_scores(
         kinds = [kind for name in wanted for kind in (name, f"{name}{NULL}") if kind in present]
         scores = batches.run(
             lambda part, kinds=kinds: measure(model, part, kinds=kinds, remote=remote),
-            prompts, size=batch_size, parts=parts, name=key, quiet=quiet, title=key,
+            prompts, size=batch_size, parts=parts, name="-".join([key, *wanted]), quiet=quiet, title=key,
         )  # fmt: skip
         for name, own in split_kinds(scores).items():
             module = detector(name)
             own.attrs.update(headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads")
+            own.attrs["prompts_sha256"] = prompts_hash(prompts)
             for values in own.data_vars.values():
                 values.attrs["source"] = module.SOURCE
             found[name] = own

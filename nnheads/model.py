@@ -60,6 +60,8 @@ def load(
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}")
     path = locate(name)
+    if revision is not None and Path(path).is_dir():
+        raise ModelError(f"{name} is a folder and has no revision {revision!r}; name the folder that you mean")
     config = _config(path, name, revision)
     row = architecture_of(config)
     lazy = bool(remote) and remote != "local"
@@ -98,6 +100,16 @@ def locate(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}")
     return name
+
+
+def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Where a revision is: on the Hub a branch, tag or commit; under a local folder a folder of that name."""
+    folder = Path(name).expanduser()
+    if revision is not None and folder.is_dir():
+        if not (folder / revision).is_dir():
+            raise ModelError(f"{name} has no folder {revision!r}; a local model's revisions are folders inside it")
+        return str(folder / revision), None
+    return name, revision
 
 
 def architecture(model: TransformersModel) -> Architecture:

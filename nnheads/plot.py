@@ -108,3 +108,19 @@ def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
     )
     _small_print(figure, note)
     return figure
+
+
+def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "") -> Figure:
+    """(revision, layer, head): one line for each of the heads that are strongest at any revision."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    flat = values.stack(each=("layer", "head"))
+    order = np.argsort(-flat.max("revision").values)[:top]
+    for place in order:
+        one = flat.isel(each=int(place))
+        label = f"{int(one['layer'])}.{int(one['head'])}"
+        sns.lineplot(x=[str(r) for r in values["revision"].values], y=one.values, marker="o", label=label, ax=axes)
+    axes.set(xlabel="revision", ylabel=f"{values.attrs.get('long_name')} [{values.attrs.get('units')}]", title=title)
+    axes.legend(title="head", fontsize=7)
+    _small_print(figure, note)
+    return figure

@@ -12,24 +12,20 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from nnheads.errors import BadInput, RunError
+from nnheads.errors import BadInput, RunError, first_line
+from nnheads.provenance import command, model_folder, plain
 
-PACKAGES = ("nnheads", "nnsight", "torch", "transformers", "xarray", "numpy", "scipy")
 # Arguments that say where and how fast, but change no number.
 INCIDENTAL = {"output", "overwrite", "quiet", "traceback", "batch_size"}
+LONGEST_NAME = 60  # of the words in a folder's name; file systems end at 255
 
 
 class Run:
@@ -43,8 +39,9 @@ class Run:
         self, root: str | Path, recipe: str, model: str, revision: str, arguments: dict, *, item="", overwrite=False
     ):
         self.folder = Path(root) / recipe / model_folder(model) / revision.replace("/", "--") / item
-        self.arguments = {key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL}
+        self.arguments = plain({key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL})
         self.recipe = recipe
+        self.files: list[str] = []
         with writing(self.folder):
             if overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)
@@ -53,26 +50,29 @@ class Run:
 
     def _take_up(self) -> None:
         record = self._record()
-        if record is not None and record["arguments"] != json.loads(json.dumps(self.arguments)):
-            old, new = record["arguments"], self.arguments
-            changed = ", ".join(
-                f"{key} {old.get(key)!r} there, {new.get(key)!r} here"
-                for key in sorted({*old, *new})
-                if old.get(key) != json.loads(json.dumps(new.get(key)))
-            )
-            raise BadInput(f"{self.folder} holds another run ({changed}); use --overwrite, or another --output")
         if record is None:
             self._write_record(complete=False)
+            return
+        old, new = record["arguments"], self.arguments
+        changed = ", ".join(
+            f"{key} {old.get(key)!r} there, {new.get(key)!r} here"
+            for key in sorted({*old, *new})
+            if json.dumps(old.get(key)) != json.dumps(new.get(key))
+        )
+        if changed:
+            raise BadInput(f"{self.folder} holds another run ({changed}); use --overwrite, or another --output")
 
     def _record(self) -> dict | None:
         path = self.folder / "run.json"
         if not path.exists():
             return None
         try:
-            record = json.loads(path.read_text())
-            record["arguments"], record["complete"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise BadInput(f"{path} is not a record of a run; use --overwrite to start afresh") from None
+            record = json.loads(path.read_bytes())
+            sound = isinstance(record["arguments"], dict) and "complete" in record
+        except (ValueError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise BadInput(f"{path} is not a record of a run; use --overwrite to start afresh")
         return record
 
     def _write_record(self, *, complete: bool, **more) -> None:
@@ -88,8 +88,11 @@ class Run:
 
     @property
     def complete(self) -> bool:
+        """Whether the run was finished and all that it wrote is still there."""
         record = self._record()
-        return bool(record and record["complete"])
+        if record is None or not record["complete"]:
+            return False
+        return all((self.folder / name).is_file() for name in record.get("files", []))
 
     @property
     def parts(self) -> Path:
@@ -98,43 +101,41 @@ class Run:
 
     def save(self, **datasets: xr.Dataset) -> list[Path]:
         """Write each dataset to `<name>.nc`."""
+        self.files += [f"{name}.nc" for name in datasets]
         return [save(self.folder / f"{name}.nc", dataset) for name, dataset in datasets.items()]
 
     def picture(self, name: str, figure) -> Path:
         """Write a matplotlib figure to `<name>.png`."""
+        self.files.append(f"{name}.png")
         return write(self.folder / f"{name}.png", lambda path: figure.savefig(path, dpi=144, bbox_inches="tight"))
 
     def finish(self, **more) -> None:
         """Mark the run complete and drop its parts."""
-        self._write_record(complete=True, **more)
+        self._write_record(complete=True, files=sorted(self.files), **more)
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def load(self, name: str) -> xr.Dataset:
         return load(self.folder / f"{name}.nc")
 
 
-def model_folder(model: str) -> str:
-    """`owner/name` -> `owner--name`; a local folder -> its name."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model.replace("/", "--")
-
-
 def item_of(*texts: str) -> str:
     """A folder name for one text among many: its first words and a hash of all."""
-    words = "-".join(re.findall(r"[a-z0-9]+", texts[0].lower())[:5])
+    words = "-".join(re.findall(r"[a-z0-9]+", texts[0].lower())[:5])[:LONGEST_NAME]
     return f"{words}-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def save(path: str | Path, dataset: xr.Dataset) -> Path:
     """Write a dataset as netCDF, whole or not at all."""
-    plain = dataset.copy()
-    plain.attrs = {key: netcdf_value(value) for key, value in dataset.attrs.items()}
-    for name in plain.variables:
-        plain[name].attrs = {key: netcdf_value(value) for key, value in dataset[name].attrs.items()}
+    copy = dataset.copy()
+    copy.attrs = {key: netcdf_value(value) for key, value in dataset.attrs.items()}
+    for name in copy.variables:
+        if dataset[name].dtype == np.float16:
+            copy[name] = copy[name].astype(np.float32)
+        copy[name].attrs = {key: netcdf_value(value) for key, value in dataset[name].attrs.items()}
     encoding = {
-        name: {"zlib": True} for name, values in plain.data_vars.items() if values.dtype.kind in "fiu" and values.ndim
+        name: {"zlib": True} for name, values in copy.data_vars.items() if values.dtype.kind in "fiu" and values.ndim
     }
-    return write(Path(path), lambda target: plain.to_netcdf(target, engine="netcdf4", encoding=encoding))
+    return write(Path(path), lambda target: copy.to_netcdf(target, engine="netcdf4", encoding=encoding))
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -146,14 +147,22 @@ def load(path: str | Path) -> xr.Dataset:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             return dataset.load()
     except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{path} cannot be read as netCDF: {error}") from None
+        raise BadInput(f"{path} cannot be read as netCDF: {first_line(error)}") from None
 
 
 def netcdf_value(value):
-    """netCDF knows strings, numbers and arrays of them: booleans become 0/1, the rest JSON."""
+    """netCDF knows strings, numbers of up to 64 bits and arrays of them: booleans become 0/1, the rest JSON."""
     if isinstance(value, (bool, np.bool_)):
         return int(value)
-    if isinstance(value, (str, int, float, np.number, np.ndarray)):
+    if isinstance(value, np.float16):
+        return float(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        stored = {"b": np.int8, "e": np.float32}.get(value.dtype.char if value.dtype.kind == "f" else value.dtype.kind)
+        value = value if stored is None else value.astype(stored)
+        return value if value.dtype.kind in "iuf" else json.dumps(value.tolist(), default=str)
+    if isinstance(value, (str, float, np.number)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
     return json.dumps(value, default=str)
 
@@ -187,113 +196,5 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if isinstance(error, (BadInput, RunError)):
             raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise RunError(f"cannot write {path}: {reason}; what was finished before is kept") from error
-
-
-def provenance(
-    *, title: str, model, name: str, prompts: xr.Dataset, arguments: dict, references: str, sample_dims="batch"
-) -> dict:
-    """Global attributes that let a reader repeat a result: who, what, with which weights, when and how."""
-    identity = model_identity(model, name)
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    commit, dirty = git_state()
-    return {
-        "Conventions": "CF-1.11",
-        "title": title,
-        "source": json.dumps(identity),
-        "model": identity["model"],
-        "revision": identity["revision"],
-        "references": references,
-        "history": f"{now} {command()}",
-        "arguments": json.dumps(arguments, default=str, sort_keys=True),
-        "packages": json.dumps(versions()),
-        "tokenizer_sha256": tokenizer_hash(model.tokenizer),
-        "prompts_sha256": prompts_hash(prompts),
-        "seed": int(arguments.get("seed") or 0),
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "sample_dims": sample_dims,
-    }
-
-
-def model_identity(model, name: str) -> dict:
-    """Model id, commit or fingerprint of a local folder, dtype and attention implementation."""
-    from nnheads.model import REFERENCE
-
-    config = model.config
-    folder = Path(getattr(model, "repo_id", None) or "")
-    local = folder.is_dir() and str(folder) != "."
-    return {
-        "model": name if name == REFERENCE else model_folder(name),
-        "revision": revision_of(model, name),
-        "commit": getattr(config, "_commit_hash", None) or (folder_fingerprint(folder) if local else ""),
-        "dtype": str(getattr(config, "dtype", "")).replace("torch.", ""),
-        "attention": getattr(config, "_attn_implementation", ""),
-    }
-
-
-def revision_of(model, name: str) -> str:
-    """What stands for the revision in a results path: the one asked for, `main`, or `local` for a folder."""
-    from nnheads.model import REFERENCE
-
-    if name == REFERENCE:
-        return "shipped"
-    return getattr(model, "revision", None) or ("local" if Path(name).expanduser().is_dir() else "main")
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """sha256 over the config and the size and ends of each weight file: cheap, and different weights differ."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".safetensors", ".bin"} and path.is_file():
-            digest.update(f"{path.name} {path.stat().st_size}".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 20))
-                file.seek(max(0, path.stat().st_size - (1 << 20)))
-                digest.update(file.read())
-    return f"sha256:{digest.hexdigest()}"
-
-
-def tokenizer_hash(tokenizer) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def prompts_hash(prompts: xr.Dataset) -> str:
-    """sha256 over every integer variable: tokens, masks, answers, spans."""
-    digest = hashlib.sha256()
-    for name in sorted(map(str, prompts.data_vars)):
-        digest.update(name.encode() + np.ascontiguousarray(prompts[name].values.astype(np.int64)).tobytes())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def command() -> str:
-    """The command line that runs now, without the folder of the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def git_state() -> tuple[str, int]:
-    """Commit of the nnheads checkout and whether it has changes; ("", 0) for an installed package."""
-    folder = Path(__file__).parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5)
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "", 0
-    return (commit.stdout.strip(), int(bool(status.stdout.strip()))) if commit.returncode == 0 else ("", 0)

@@ -17,9 +17,9 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results.")]
+Output = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
@@ -74,4 +74,12 @@ def say_heads(title: str, heads: list[dict]) -> None:
     say(title)
     for head in heads:
         name = head_name(head["layer"], head["head"])
-        say(f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}]")
+        star = "*" if head.get("flag") else ""
+        say(f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}] {star}".rstrip())
+
+
+def positive(**values: int) -> None:
+    """Refuse counts below one, by the name of their option."""
+    for name, value in values.items():
+        if value < 1:
+            raise BadInput(f"--{name.replace('_', '-')} {value} is not possible; it must be at least 1")

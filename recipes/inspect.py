@@ -32,16 +32,18 @@ def main(
     arguments = dict(locals())
     from nnheads import results
     from nnheads.lens import look
+    from nnheads.provenance import model_identity, provenance
     from nnheads.stats import parse_head
 
+    options.positive(top=top)
     chosen = None if head is None else parse_head(head)
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
     inside = look(loaded, text, k=top, head=chosen, remote=where)
-    identity = results.model_identity(loaded, model)
+    identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     inside.attrs.update(
-        results.provenance(
+        provenance(
             title="one run from inside", model=loaded, name=model, prompts=inside[["lens_token"]], arguments=facts,
             references="nostalgebraist 2020, interpreting GPT: the logit lens", sample_dims="position",
         )

@@ -45,22 +45,28 @@ def main(
     scores.nc (batch, layer, head), heads.nc (layer, head) and heads.png.
     """
     arguments = dict(locals())
+    arguments.pop("top")  # names more or fewer of the heads that were measured
     from nnheads import results
+    from nnheads.errors import BadInput
     from nnheads.model import geometry
     from nnheads.prompts.ioi import check_corruption
+    from nnheads.provenance import model_identity, prompts_hash
     from nnheads.stats import parse_numbers
 
+    options.positive(limit=limit, batch_size=batch_size, top=top)
     check_corruption(corruption)
+    if not 0 <= gap < float("inf"):
+        raise BadInput(f"--gap {gap} is not possible; it must be a number that is at least 0")
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
     pairs = make_prompts(loaded.tokenizer, prompts, writer, corruption, limit, seed)
-    identity = results.model_identity(loaded, model)
+    identity = model_identity(loaded, model)
     facts = {
         **arguments,
         "model": identity["model"],
         "weights": identity["commit"],
-        "prompts_sha256": results.prompts_hash(pairs),
+        "prompts_sha256": prompts_hash(pairs),
     }
     run = results.Run(output, "ioi", model, identity["revision"], facts, overwrite=overwrite)
     if not run.complete:
@@ -76,8 +82,6 @@ def make_prompts(tokenizer, path: Path | None, writer: str | None, corruption: s
     from nnheads.prompts.pairs import read_pairs, tokenize
     from nnheads.prompts.writer import open_writer
 
-    if limit < 1:
-        raise BadInput(f"--limit {limit} is not possible; ask for at least 1 prompt")
     if path is not None and writer is not None:
         raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
     dropped: Counter = Counter()
@@ -105,10 +109,11 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
     import numpy as np
 
-    from nnheads import batches, plot, results, stats
+    from nnheads import batches, plot, stats
     from nnheads.answers import correct
     from nnheads.errors import RunError
     from nnheads.patching.patch import patch
+    from nnheads.provenance import provenance
 
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet}
     pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
@@ -131,7 +136,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
         lambda part: patch(model, part, layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote),
         kept, name="patch", title="heads", **keep,
     )  # fmt: skip
-    about = results.provenance(
+    about = provenance(
         title="indirect object: effect of every head",
         model=model,
         name=name,

@@ -37,10 +37,13 @@ def main(
     effect per site, and a picture of each.
     """
     arguments = dict(locals())
+    arguments.pop("top")  # names more or fewer of the heads that were measured
     from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.prompts.pairs import Pair, one_pair
+    from nnheads.provenance import model_identity
 
+    options.positive(top=top)
     given = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
     for name, text in given.items():
         if not text.strip():
@@ -48,7 +51,7 @@ def main(
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
     prompts = one_pair(loaded.tokenizer, Pair(clean, corrupted, answer, wrong))
-    identity = results.model_identity(loaded, model)
+    identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     item = results.item_of(clean, corrupted, answer, wrong, str(noising))
     run = results.Run(output, "patch", model, identity["revision"], facts, item=item, overwrite=overwrite)
@@ -61,9 +64,10 @@ def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) ->
     """Patch each site; the effect of every site is one variable."""
     import xarray as xr
 
-    from nnheads import batches, results
+    from nnheads import batches
     from nnheads.patching.patch import patch
     from nnheads.prompts.pairs import token_texts
+    from nnheads.provenance import provenance
 
     jobs = {"resid_pre": True, "attn_out": True, "mlp_out": True, "z_by_position": True, "z": False}
     effects = {}
@@ -82,7 +86,7 @@ def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) ->
     labels = [a if a == b else f"{a} / {b}" for a, b in zip(*texts)]
     result = result.assign_coords(token_text=("position", labels))
     result.attrs.update(
-        results.provenance(
+        provenance(
             title="patching of one pair", model=model, name=name, prompts=prompts, arguments=facts,
             references="Heimersheim & Nanda 2024, arXiv 2404.15255", sample_dims="",
         )
@@ -123,5 +127,5 @@ def report(run, top: int) -> None:
     options.say("heads with the strongest effect")
     for (layer, head), value in ranked.items():
         options.say(f"  {head_name(layer, head):<7} {value:+.3f}")
-    for path in sorted(run.folder.glob("*.*")):
+    for path in sorted(run.folder.glob("[!.]*.*")):
         options.say(options.shown(path))

@@ -15,11 +15,12 @@ SOURCES = sorted([*ROOT.glob("nnheads/**/*.py"), *ROOT.glob("recipes/*.py"), ROO
 # A module may import from its own rank and below.
 RANKS = [
     {"nnheads.errors", "nnheads.architectures", "nnheads.prompts.ioi_words"},
-    {"nnheads.model", "nnheads.reference"},
+    {"nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
     {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results"},
-    {"nnheads.batches", "nnheads.answers", "nnheads.lens", "nnheads.measure"},
+    {"nnheads.batches", "nnheads.answers", "nnheads.lens", "nnheads.measure", "nnheads.matching"},
     {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
+    {"nnheads.detect"},
     {"recipes"},
     {"cli"},
 ]

@@ -15,7 +15,9 @@ from nnheads.rows import read_rows, rows_of
 def eager_patterns(model_type: str, given: dict) -> torch.Tensor:
     """[layer, batch, head, query, key] from transformers itself."""
     with torch.no_grad():
-        return torch.stack(build(model_type, attention="eager")(**given, use_cache=False, output_attentions=True).attentions)
+        return torch.stack(
+            build(model_type, attention="eager")(**given, use_cache=False, output_attentions=True).attentions
+        )
 
 
 @pytest.mark.parametrize("rows", [slice(None), slice(-2, None)])

@@ -21,7 +21,9 @@ GOOD = {
     "answer": "John",
     "wrong": "Mary",
 }
-LONG = Pair("When Mary and John met, Mary gave the book to", "When Mary and John met, John gave the book to", "John", "Mary")  # fmt: skip
+LONG = Pair(
+    "When Mary and John met, Mary gave the book to", "When Mary and John met, John gave the book to", "John", "Mary"
+)
 SHORT = Pair(**GOOD)
 
 

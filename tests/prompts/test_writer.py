@@ -138,7 +138,7 @@ def test_every_bad_answer_is_one_line_without_the_key(monkeypatch, status, body,
 def test_nobody_listening_is_one_line(monkeypatch):
     with serving(monkeypatch):
         pass
-    with pytest.raises(RunError, match="gave no usable answer: URLError.*refused"):
+    with pytest.raises(RunError, match=r"gave no usable answer: URLError.*refused"):
         open_writer("openai:m")(1, 0)
 
 
@@ -222,7 +222,7 @@ def test_a_local_model_that_fails_is_one_line(llama_folder, monkeypatch):
 
 
 def test_a_writer_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="is a folder without config.json"):
+    with pytest.raises(ModelError, match=r"is a folder without config\.json"):
         open_writer(str(tmp_path))
     with pytest.raises(ModelError, match="no model folder"):
         open_writer(str(tmp_path / "none"))
