@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 RECIPES = Path(__file__).parent / "recipes"
+INTERRUPTED = 130  # what typer returns for ctrl-C
 REMOTE_VALUES = ("ndif", "local", "http://", "https://")
 
 
@@ -77,7 +78,10 @@ def app(arguments: list[str] | None = None) -> None:
 
     arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     try:
-        raise SystemExit(main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0)
+        code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        raise SystemExit(code)
     except KeyboardInterrupt:
         _fail("interrupted; finished batches are kept, and the same command goes on from there", 1)
     except Exception as error:

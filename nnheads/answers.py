@@ -76,3 +76,13 @@ def correct(model, prompts: xr.Dataset, *, candidates, strict: bool = False, rem
             .assign_attrs(long_name="corrupted is right, or has no right answer"),
         }
     )
+
+
+def predicted(model, prompts: xr.Dataset, *, remote=False) -> np.ndarray:
+    """The model's best token [batch, step] at the positions `ask` (batch, step) of the prompts."""
+    ask = torch.from_numpy(prompts["ask"].values).long()
+    keep = prompts.sizes["position"] - int(ask.min())  # logits from the first asked position on
+    fed, place = inputs(model, prompts), ask - int(ask.min())
+    with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=keep, remote=remote):
+        best = save(model.output.logits.argmax(-1).gather(1, place.to(model.output.logits.device)).clone())
+    return best.cpu().numpy()

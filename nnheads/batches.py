@@ -51,7 +51,8 @@ def run(
 def _one(function: Callable, part: xr.Dataset, parts: Path | None, name: str) -> xr.Dataset:
     if parts is None:
         return function(part)
-    path = parts / f"{name}-{prompts_hash(part)[:16]}.nc"
+    labelled = part.assign(number=part["batch"])  # the same prompt may come twice, under two numbers
+    path = parts / f"{name}-{prompts_hash(labelled)[:16]}.nc"
     if path.exists():
         with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
             return results.load(path)

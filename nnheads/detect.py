@@ -11,14 +11,21 @@ import xarray as xr
 
 from nnheads import batches
 from nnheads.errors import BadInput
-from nnheads.measure import measure, split_kinds
+from nnheads.measure import assemble, gate, kinds_of, measure
+from nnheads.prompts.ioi import ioi_spans
+from nnheads.prompts.iteration import iteration
+from nnheads.prompts.needle import needle
 from nnheads.prompts.repeated import repeated
-from nnheads.prompts.spans import NULL
 from nnheads.provenance import prompts_hash
 from nnheads.stats import calibrate
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
-STIMULI: dict[str, Callable[..., xr.Dataset]] = {"repeated": repeated}
+STIMULI: dict[str, Callable[..., xr.Dataset]] = {
+    "repeated": repeated,
+    "ioi": ioi_spans,
+    "iteration": iteration,
+    "needle": needle,
+}
 
 
 def types() -> dict[str, str]:
@@ -84,17 +91,24 @@ def raw_scores(
     for key in dict.fromkeys(detector(name).STIMULUS for name in names):
         prompts = STIMULI[key](model.tokenizer, n, seed=seed, **stimulus)
         wanted = [name for name in names if detector(name).STIMULUS == key]
-        present = set(map(str, prompts["kind"].values))
-        kinds = [kind for name in wanted for kind in (name, f"{name}{NULL}") if kind in present]
+        kinds = [kind for name in wanted for kind in kinds_of(prompts, name, beside(name))]
         scores = batches.run(
-            lambda part, kinds=kinds: measure(model, part, kinds=kinds, remote=remote),
+            lambda part, kinds=kinds: _measure_and_gate(model, part, kinds, remote),
             prompts, size=batch_size, parts=parts, name="-".join([key, *wanted]), quiet=quiet, title=key,
         )  # fmt: skip
-        for name, own in split_kinds(scores).items():
+        for name in wanted:
             module = detector(name)
-            own.attrs.update(headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads")
-            own.attrs["prompts_sha256"] = prompts_hash(prompts)
-            for values in own.data_vars.values():
-                values.attrs["source"] = module.SOURCE
-            found[name] = own
+            found[name] = assemble(scores, name, beside(name), module.SOURCE).assign_attrs(
+                headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads", stimulus=key,
+                prompts_sha256=prompts_hash(prompts), **{key: str(value) for key, value in stimulus.items()},
+            )  # fmt: skip
     return {name: found[name] for name in names}
+
+
+def beside(name: str) -> tuple[str, ...]:
+    """The kinds of span that a head type reports beside its own."""
+    return getattr(detector(name), "BESIDE", ())
+
+
+def _measure_and_gate(model, part: xr.Dataset, kinds: list[str], remote) -> xr.Dataset:
+    return measure(model, part, kinds=kinds, remote=remote).assign_coords(gate(model, part, remote=remote))

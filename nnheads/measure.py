@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from nnheads.answers import check_finite
+from nnheads.answers import check_finite, predicted
 from nnheads.errors import BadInput
 from nnheads.label import inputs, label
 from nnheads.model import architecture, geometry
@@ -80,27 +80,48 @@ def measure(
     return xr.Dataset(data).assign_coords({**coordinates, **{name: list(values) for name, values in index.items()}})
 
 
-def split_kinds(scores: xr.Dataset, *, source: str = "") -> dict[str, xr.Dataset]:
-    """kind -> scores (batch, layer, head) with the statistic of its null spans beside it as `null`."""
-    kinds = [str(kind) for kind in scores["kind"].values]
-    found = {}
-    for kind in kinds:
-        if kind.endswith(NULL):
-            continue
-        own = scores.sel(kind=kind).drop_vars("kind")
-        if f"{kind}{NULL}" in kinds:
-            null = scores["mass"].sel(kind=f"{kind}{NULL}").drop_vars("kind")
-            own["null"] = null.assign_attrs(long_name="attention mass on random targets of the same queries")
-        for name in own.data_vars:
-            own[name].attrs["source"] = source
-        found[kind] = own.assign_attrs(kind=kind)
-    return found
+def score(
+    model, prompts: xr.Dataset, kind: str, *, source: str, beside: tuple[str, ...] = (), remote: bool | str = False
+) -> xr.Dataset:
+    """Statistics (batch, layer, head) of one kind of span, from one forward: see `assemble`."""
+    scores = measure(model, prompts, kinds=kinds_of(prompts, kind, beside), remote=remote)
+    return assemble(scores, kind, beside, source).assign_coords(gate(model, prompts, remote=remote))
 
 
-def score(model, prompts: xr.Dataset, kind: str, *, source: str, remote: bool | str = False) -> xr.Dataset:
-    """Statistics (batch, layer, head) of one kind of span and of its null, from one forward."""
-    kinds = [name for name in (kind, f"{kind}{NULL}") if name in prompts["kind"].values]
-    return split_kinds(measure(model, prompts, kinds=kinds or [kind], remote=remote), source=source)[kind]
+def kinds_of(prompts: xr.Dataset, kind: str, beside: tuple[str, ...] = ()) -> list[str]:
+    """The kinds of span that a head type needs: its own, its null, those beside it, and its single steps."""
+    present = list(dict.fromkeys(map(str, prompts["kind"].values)))
+    steps = [name for name in present if name.startswith(f"{kind}@")]
+    return [kind, *(name for name in (f"{kind}{NULL}", *beside, *steps) if name in present)]
+
+
+def assemble(scores: xr.Dataset, kind: str, beside: tuple[str, ...], source: str) -> xr.Dataset:
+    """One kind's `mass`, `hit`, `above`, `uniform`; the mass on its null spans as `null`, on each kind beside
+    it under that kind's name, and on its single steps as `by_step` (batch, layer, head, step)."""
+    kinds = [str(name) for name in scores["kind"].values]
+    own = scores.sel(kind=kind).drop_vars("kind")
+    extra = {f"{kind}{NULL}": ("null", "attention mass on random targets of the same queries")}
+    extra |= {name: (name, f"attention mass on {name.replace('_', ' ')}") for name in beside}
+    for name, (variable, meaning) in extra.items():
+        if name in kinds:
+            own[variable] = scores["mass"].sel(kind=name).drop_vars("kind").assign_attrs(long_name=meaning)
+    steps = [name for name in kinds if name.startswith(f"{kind}@")]
+    if steps:
+        each = scores["mass"].sel(kind=steps).rename(kind="step").drop_vars("step")
+        own["by_step"] = each.assign_attrs(long_name="attention mass at each step")
+    for variable in own.data_vars.values():
+        variable.attrs["source"] = source
+    return own.assign_attrs(kind=kind)
+
+
+def gate(model, prompts: xr.Dataset, *, remote: bool | str = False) -> dict:
+    """`accuracy` (batch): share of the prompts' `target` tokens that the model itself predicts at `ask`.
+    Empty for prompts that ask for nothing."""
+    if "ask" not in prompts:
+        return {}
+    right = predicted(model, prompts, remote=remote) == prompts["target"].values
+    about = {"long_name": "share of wanted tokens that the model predicts", "units": "1"}
+    return {"accuracy": ("batch", right.mean(1).astype("float32"), about)}
 
 
 def check_spans(spans: xr.Dataset) -> None:

@@ -13,6 +13,7 @@ from nnheads.errors import BadInput
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+BLOCK = 20_000_000  # numbers in a block of resamples, so that memory does not grow with layers x heads x cases
 MARGIN = 0.05  # of attention mass: less is no head type, however significant
 
 
@@ -31,8 +32,10 @@ def ratio_of_means(
     numerator: xr.DataArray, denominator: xr.DataArray, dim: str = "batch", *, seed: int = 0
 ) -> xr.Dataset:
     """sum(numerator) / sum(denominator) over `dim`: far less noisy than the mean of ratios when some gaps
-    are small. The interval resamples cases, numerator and denominator together."""
+    are small. The interval resamples cases, numerator and denominator together. Both have the same unit."""
     denominator = denominator.broadcast_like(numerator).transpose(*numerator.dims)
+    known = numerator.notnull() & denominator.notnull()  # a case counts in both sums or in neither
+    numerator, denominator = (array.where(known) for array in (numerator, denominator))
 
     def statistic(a, b, axis):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -41,6 +44,7 @@ def ratio_of_means(
     low, high = _interval(statistic, [numerator, denominator], dim, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = numerator.sum(dim) / denominator.sum(dim)
+    numerator = numerator.assign_attrs(units="1")
     return _with_interval(numerator, value, low, high, f"{dim}: sum of numerators over sum of denominators")
 
 
@@ -54,16 +58,24 @@ def _interval(statistic, arrays: list[xr.DataArray], dim: str, seed: int) -> tup
     """Percentile bootstrap over `dim`, paired between arrays. One case has no interval: NaN."""
     rest = [name for name in arrays[0].dims if name != dim]
     data = [array.transpose(*rest, dim).values.astype(float) for array in arrays]
-    shape, count = data[0].shape[:-1], data[0].shape[-1]
-    if count < 2:
+    shape, known = data[0].shape[:-1], ~np.isnan(data[0])
+    used = known.any(tuple(range(len(rest))))
+    if used.sum() < 2:
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    # Resamples are taken in blocks, so that memory does not grow with layers x heads x cases.
-    block = max(1, int(2e7 // max(1, data[0].size)))
-    result = scipy_stats.bootstrap(
-        data, statistic, n_resamples=RESAMPLES, batch=block, vectorized=True, axis=-1, paired=len(data) > 1,
-        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return result.confidence_interval.low, result.confidence_interval.high
+    data = [values[..., used] for values in data]
+    block = max(1, BLOCK // max(1, data[0].size))
+    with warnings.catch_warnings():
+        # a cell without any case, or resamples without one: NaN says it
+        warnings.filterwarnings("ignore", category=scipy_stats.DegenerateDataWarning)
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        drawn = scipy_stats.bootstrap(
+            data, statistic, n_resamples=RESAMPLES, batch=block, vectorized=True, axis=-1, paired=len(data) > 1,
+            method="percentile", rng=np.random.default_rng(seed),
+        ).bootstrap_distribution  # fmt: skip
+        quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
+        ends = quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
+    low, high = np.where(known.sum(-1) >= 2, ends, np.nan)
+    return low, high
 
 
 def _with_interval(array: xr.DataArray, value: xr.DataArray, low, high, cell_methods: str) -> xr.Dataset:
@@ -107,10 +119,15 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
         (layer, head): every statistic's mean with its interval; `excess` (mass minus null) with its interval,
         `p_value`, `q_value` and `flag` (1 or 0).
     """
+    if "by_step" in scores:
+        steps = scores["by_step"]
+        scores = scores.drop_vars("by_step")
+    else:
+        steps = None
     excess = (scores["mass"] - scores["null"]).rename("excess")
     excess.attrs = {**scores["mass"].attrs, "long_name": "mass beyond random targets", "valid_min": -1.0}
-    heads = xr.merge([mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="drop")
-    heads = heads.merge(mean(excess, seed=seed), combine_attrs="drop")
+    heads = xr.merge([mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="drop_conflicts")
+    heads = heads.merge(mean(excess, seed=seed), combine_attrs="drop_conflicts")
     dims = ("layer", "head")
     p_value = _greater_than(excess.transpose("batch", *dims).values, margin)
     known = np.isfinite(p_value)
@@ -121,7 +138,19 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
     heads["q_value"] = (dims, q_value.astype("float32"), {"long_name": "p adjusted for all heads", "units": "1"})
     flag = {"long_name": "more than chance", "units": "1", "false_discovery_rate": rate, "margin": margin}
     heads["flag"] = (dims, (q_value < rate).astype("int8"), flag)
+    if steps is not None:
+        heads["invariance"] = invariance(steps)
     return heads.assign_attrs(scores.attrs)
+
+
+def invariance(by_step: xr.DataArray) -> xr.DataArray:
+    """1 minus the mean over steps of the standard deviation over cases (Cabannes et al. 2024).
+
+    A secondary column: a head that attends alike in every case scores 1 whatever it attends to.
+    """
+    spread = by_step.std("batch").mean("step")
+    about = {"long_name": "invariance over cases", "units": "1", "source": "Cabannes et al. 2024, arXiv 2406.02128"}
+    return (1 - spread).astype("float32").assign_attrs(about)
 
 
 def _greater_than(values: np.ndarray, margin: float) -> np.ndarray:
@@ -143,7 +172,7 @@ def normalised_effect(swapped: xr.DataArray, base: xr.DataArray, donor: xr.DataA
     gap is below `threshold` say nothing and become NaN; attrs count them as `cases_masked`.
     """
     gap = donor - base
-    usable = np.abs(gap) >= threshold
+    usable = (np.abs(gap) >= threshold) & (gap != 0)
     effect = ((swapped - base) / gap.where(usable)).astype("float32")
     effect.attrs = {"long_name": "normalised effect", "units": "1"}
     effect.attrs.update(cases_masked=int((~usable).sum()), gap_threshold=threshold)
@@ -173,7 +202,7 @@ def head_name(layer: int, head: int) -> str:
 
 def parse_head(text: str) -> tuple[int, int]:
     """`9.6` or `L9H6` -> (9, 6)."""
-    match = re.fullmatch(r"\s*(?:L(\d+)H(\d+)|(\d+)\.(\d+))\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(?:L(\d{1,6})H(\d{1,6})|(\d{1,6})\.(\d{1,6}))\s*", text, re.IGNORECASE)
     if match is None:
         raise BadInput(f"{text!r} is no head; write layer and head from zero, as 9.6 or L9H6")
     layer, head = (group for group in match.groups() if group is not None)
@@ -184,12 +213,14 @@ def parse_numbers(text: str, what: str, limit: int) -> list[int]:
     """`0,2,5-8` -> [0, 2, 5, 6, 7, 8], each below `limit`."""
     numbers: set[int] = set()
     for piece in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", piece)
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", piece)
         if match is None:
             raise BadInput(f"{text!r} is no list of {what}s; write 0,2,5-8")
         first = int(match.group(1))
         last = int(match.group(2) or first)
-        if last >= limit or first > last:
-            raise BadInput(f"{what} {max(first, last)} does not exist; this model has {what}s 0 to {limit - 1}")
+        if first > last:
+            raise BadInput(f"{piece.strip()!r} runs backwards; write {last}-{first}")
+        if last >= limit:
+            raise BadInput(f"{what} {last} does not exist; this model has {what}s 0 to {limit - 1}")
         numbers.update(range(first, last + 1))
     return sorted(numbers)

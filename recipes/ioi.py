@@ -176,15 +176,14 @@ def reduce(scores, seed: int):
     usable = scores["effect"].notnull().any(["layer", "head"])
     change = (scores["logit_difference"] - scores[base]).where(usable).rename("effect")
     change.attrs = {**scores["effect"].attrs, "long_name": "normalised effect, ratio of means"}
-    each = scores["effect"].rename("effect_mean_of_ratios")
-    each.attrs["long_name"] = "normalised effect, mean of ratios"
+    each = scores["effect"].rename("effect_mean_of_ratios").assign_attrs(long_name="normalised effect, mean of ratios")
     reduced = xr.merge(
         [
             stats.ratio_of_means(change, (scores[donor] - scores[base]).where(usable), seed=seed),
             stats.mean(each, seed=seed),
             stats.mean(scores["logit_difference"], seed=seed),
         ],
-        combine_attrs="drop",
+        combine_attrs="drop_conflicts",
     )
     for name in (base, donor):
         reduced[name] = scores[name].mean("batch").assign_attrs({**scores[name].attrs, "cell_methods": "batch: mean"})

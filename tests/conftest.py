@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import functools
+import json
 import warnings
 
 import hypothesis
@@ -24,7 +25,7 @@ torch.set_num_threads(1)  # tests run in several processes
 hypothesis.settings.register_profile("nnheads", deadline=None, database=None, print_blob=True, max_examples=50)
 hypothesis.settings.load_profile("nnheads")
 
-VOCABULARY = 300
+VOCABULARY = 500
 SIZES = {
     "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128,
@@ -96,8 +97,10 @@ def words_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
+    from nnheads.reference.words import CODE_WORDS
 
-    text = " ".join([*TEMPLATES, *NAMES, *PLACES, *OBJECTS])
+    tasks = ["input : parity : copy what is the code of ? .", *map(str, range(32)), *CODE_WORDS]
+    text = " ".join([*TEMPLATES, *NAMES, *PLACES, *OBJECTS, *tasks])
     for slot in ("{first}", "{second}", "{subject}", "{place}", "{object}"):
         text = text.replace(slot, " ")
     pieces = pre_tokenizers.Whitespace().pre_tokenize_str(text)
@@ -152,6 +155,20 @@ def llama_folder(tmp_path_factory):
     build("llama").save_pretrained(folder)
     words_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory):
+    """Pairs over two names, so that even a random model is right about some."""
+    path = tmp_path_factory.mktemp("prompts") / "pairs.jsonl"
+    with path.open("w") as file:
+        for place in ("market", "library", "museum", "beach", "hotel", "farm", "airport", "park"):
+            for io, subject in (("Mary", "John"), ("John", "Mary")):
+                clean = f"When {io} and {subject} went to the {place}, {subject} gave the book to"
+                corrupted = f"When {io} and {subject} went to the {place}, {io} gave the book to"
+                record = {"clean": clean, "corrupted": corrupted, "answer": io, "wrong": subject}
+                file.write(json.dumps(record) + "\n")
+    return path
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
 from nnheads.prompts.pairs import Pair, next_token, tokenize
+from nnheads.prompts.spans import NULL, null_in_rows, span_dataset
 
 CORRUPTIONS = {
     "other": "S2 becomes the other name, so the other answer is right",
@@ -127,3 +128,19 @@ def _fill(template: str, first: str, second: str, subject: str) -> tuple[str, di
             spans[part[1:-1]] = (len(text), len(text) + len(name))
         text += part if name is None else name
     return text, spans
+
+
+def ioi_spans(tokenizer, n: int = 32, *, seed: int = 0) -> xr.Dataset:
+    """Indirect-object sentences with spans from END: to IO (`name_mover`), to S2 (`subject`), and their nulls."""
+    prompts = ioi(tokenizer, n, seed=seed)
+    generator = np.random.default_rng(seed)
+    end, first = prompts["role_END"].values, prompts.sizes["position"] - prompts["mask"].sum("position").values
+    spans = {}
+    for kind, role in (("name_mover", "IO"), ("subject", "S2")):
+        key = prompts[f"role_{role}"].values
+        spans[kind] = (end[:, None], key[:, None], key[:, None] + 1)
+        spans[f"{kind}{NULL}"] = null_in_rows(spans[kind], first, generator)
+    spanned = span_dataset(prompts["token"].values, prompts["mask"].values, spans)
+    kept = prompts.drop_vars(["token", "mask", "batch"])
+    ask = {"ask": (("batch", "step"), end[:, None]), "target": (("batch", "step"), prompts["answer"].values[:, None])}
+    return spanned.merge(kept).assign(ask).assign_coords(batch=prompts["batch"]).assign_attrs(prompts.attrs)

@@ -107,14 +107,14 @@ def read_spans(path: str | Path, tokenizer, *, seed: int = 0) -> xr.Dataset:
     for kind in kinds:
         rows = [[tuple(span) for name, *span in spans if name == kind] for _, spans in examples]
         stacked[kind] = stack_spans(rows, shift)
-        stacked[f"{kind}{NULL}"] = _null_in_rows(stacked[kind], shift, generator)
+        stacked[f"{kind}{NULL}"] = null_in_rows(stacked[kind], shift, generator)
     dataset = span_dataset(token, mask, stacked)
     dataset.attrs.update(title=f"spans of {path.name}", seed=seed, null_draws=NULL_DRAWS)
     return dataset
 
 
-def _null_in_rows(spans, shift: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Null spans that start after each row's own padding and first token."""
+def null_in_rows(spans: tuple, shift: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """`null_spans` that start after each row's own padding (`shift` positions) and first token."""
     rows = [
         null_spans(*(one[[line]] for one in spans), generator, first=int(move) + 1) for line, move in enumerate(shift)
     ]

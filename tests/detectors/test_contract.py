@@ -14,11 +14,13 @@ from nnheads.detect import STIMULI, detector, types
 from nnheads.errors import BadInput
 
 TYPES = list(types())
+# the tiny models read at most 128 tokens
+SMALL: dict = {"repeated": {"length": 6}, "needle": {"lengths": [60, 80]}, "iteration": {"steps": 4}}
 
 
 @functools.cache
 def stimulus(name: str, n: int = 3) -> xr.Dataset:
-    options = {"length": 6} if detector(name).STIMULUS == "repeated" else {}
+    options = SMALL.get(detector(name).STIMULUS, {})
     return STIMULI[detector(name).STIMULUS](words_tokenizer(), n, seed=1, **options)
 
 
@@ -40,7 +42,7 @@ def test_scores_keep_the_contract_on_every_architecture(name, model_type, tmp_pa
     scores = run(name, model_type)
     assert detector(name).HEADLINE in scores
     for variable in scores.data_vars.values():
-        assert variable.dims == ("batch", "layer", "head") and variable.shape == (3, 3, 4)
+        assert variable.dims[:3] == ("batch", "layer", "head") and variable.shape[:3] == (3, 3, 4)
         assert variable.dtype == np.float32 and np.isfinite(variable).all()
         assert variable.attrs["long_name"] and variable.attrs["units"] and variable.attrs["source"]
     for bounded in ("mass", "hit", "above"):
@@ -69,7 +71,7 @@ def test_slices_concatenate_to_the_whole(name):
 
 @pytest.mark.parametrize("name", TYPES)
 def test_prompts_are_the_same_for_the_same_seed(name):
-    build, options = STIMULI[detector(name).STIMULUS], {"length": 6} if detector(name).STIMULUS == "repeated" else {}
+    build, options = STIMULI[detector(name).STIMULUS], SMALL.get(detector(name).STIMULUS, {})
     first, again, other = (build(words_tokenizer(), 3, seed=seed, **options) for seed in (1, 1, 2))
     xr.testing.assert_identical(first, again)
     assert not np.array_equal(first["token"], other["token"])
