@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def detect(
 
     Args:
         name: a head type, an alias, or "all".
-        n: how many prompts. stimulus: further arguments of the prompt set, e.g. length=50.
+        n: how many prompts. stimulus: further arguments of the prompt sets that know them, e.g. length=50.
         parts: folder in which finished batches are kept for a later call.
 
     Returns:
@@ -88,8 +89,10 @@ def raw_scores(
 ) -> dict[str, xr.Dataset]:
     """type -> statistics (batch, layer, head). One forward per batch serves all types of a stimulus."""
     found = {}
+    check_options(names, stimulus)
     for key in dict.fromkeys(detector(name).STIMULUS for name in names):
-        prompts = STIMULI[key](model.tokenizer, n, seed=seed, **stimulus)
+        own = {option: value for option, value in stimulus.items() if option in options_of(key)}
+        prompts = STIMULI[key](model.tokenizer, n, seed=seed, **own)
         wanted = [name for name in names if detector(name).STIMULUS == key]
         kinds = [kind for name in wanted for kind in kinds_of(prompts, name, beside(name))]
         scores = batches.run(
@@ -100,9 +103,22 @@ def raw_scores(
             module = detector(name)
             found[name] = assemble(scores, name, beside(name), module.SOURCE).assign_attrs(
                 headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads", stimulus=key,
-                prompts_sha256=prompts_hash(prompts), **{key: str(value) for key, value in stimulus.items()},
+                prompts_sha256=prompts_hash(prompts), **{f"stimulus_{option}": str(value) for option, value in own.items()},
             )  # fmt: skip
     return {name: found[name] for name in names}
+
+
+def options_of(key: str) -> set[str]:
+    """What a stimulus can be asked for besides tokenizer, n and seed."""
+    return set(inspect.signature(STIMULI[key]).parameters) - {"tokenizer", "n", "seed"}
+
+
+def check_options(names: list[str], stimulus: dict) -> None:
+    """Refuse an option that none of the stimuli in question knows."""
+    known = set().union(*(options_of(detector(name).STIMULUS) for name in names))
+    for option in stimulus:
+        if option not in known:
+            raise BadInput(f"{', '.join(names)} know no {option!r}; known: {', '.join(sorted(known)) or 'none'}")
 
 
 def beside(name: str) -> tuple[str, ...]:

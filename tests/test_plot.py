@@ -1,0 +1,126 @@
+"""Pictures of odd shapes and values: no warning (warnings are errors here), every label where a reader looks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nnheads import plot
+from nnheads.results import Run, write
+
+ODD = {
+    "one cell": np.array([[0.5]]),
+    "one layer": np.linspace(-1, 1, 64)[None],
+    "one head": np.linspace(0, 1, 12)[:, None],
+    "all unknown": np.full((3, 4), np.nan),
+    "all zero": np.zeros((3, 4)),
+    "one known": np.where(np.eye(4) * np.arange(4) == 2, -0.25, np.nan),
+    "wide and deep": np.random.default_rng(0).normal(size=(80, 64)),
+}
+
+
+def table(values: np.ndarray, second: str = "head") -> xr.DataArray:
+    rows, columns = values.shape
+    return xr.DataArray(
+        values.astype(np.float32), {"layer": range(rows), second: range(columns)}, ("layer", second), "effect",
+        {"long_name": "normalised effect", "units": "1"},
+    )  # fmt: skip
+
+
+def drawn(figure: Figure, folder):
+    """Render as a run does: most of what can go wrong goes wrong here."""
+    path = Run(folder, "test", "m", "main", {}).picture("picture", figure)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    return figure.axes[0]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("name", ODD)
+def test_a_heatmap_of_any_shape_is_drawn_with_its_labels(name, signed, tmp_path):
+    values = table(ODD[name])
+    figure = plot.heatmap(values, title="A title", signed=signed, note="model (main), n = 3")
+    axes = drawn(figure, tmp_path)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("head", "layer", "A title")
+    assert figure.axes[1].get_ylabel() == "normalised effect [1]"
+    assert figure.get_supxlabel() == "model (main), n = 3"
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(head) for head in values["head"].values]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [str(layer) for layer in values["layer"].values]
+    top, bottom = axes.get_ylim()[::-1]
+    assert top < bottom, "layer 0 at the top"
+
+
+def test_signed_colours_are_centred_and_the_others_start_at_zero(tmp_path):
+    values = table(np.array([[-0.5, 2.0]]))
+    signed = drawn(plot.heatmap(values, title=""), tmp_path).collections[0]
+    assert signed.get_clim() == (-2.0, 2.0) and signed.cmap(0.5)[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)
+    assert drawn(plot.heatmap(values, title="", signed=False), tmp_path).collections[0].get_clim() == (0.0, 2.0)
+
+
+def test_marked_heads_get_a_frame_and_their_name(tmp_path):
+    values = table(np.arange(12.0).reshape(3, 4)).assign_coords(layer=[2, 5, 7])
+    marks = [{"layer": 5, "head": 1, "value": 5.0}, {"layer": 7, "head": 3, "value": 11.0}]
+    axes = drawn(plot.heatmap(values, title="", marked=marks), tmp_path)
+    assert [text.get_text() for text in axes.texts] == ["5.1", "7.3"]
+    assert [patch.get_xy() for patch in axes.patches] == [(1, 1), (3, 2)]
+
+
+def test_positions_are_named_by_their_tokens_and_cells_by_their_texts(tmp_path):
+    values = table(np.array([[0.1, 0.2, np.nan]]), "position")
+    values["position"].attrs["labels"] = np.array(["Mary", "$5", " to"])
+    axes = drawn(plot.heatmap(values, title="", texts=np.array([["a", "$b$", "\\"]])), tmp_path)
+    assert axes.get_xlabel() == "position"
+    assert len(axes.get_xticklabels()) == 3 and axes.get_xticklabels()[0].get_text() == "Mary"
+    assert len(axes.texts) >= 2
+
+
+AWKWARD = ["$x", "$\\frac$", "a$b$", "\n", "\t", "", "\\", "日本", "🙂", "\x00", "x" * 500, "{", "_^", "%", "\ufffd"]
+
+
+def test_tokens_of_any_kind_are_labels_and_no_formulas(tmp_path):
+    n = len(AWKWARD)
+    values = table(np.zeros((2, n)), "position")
+    values["position"].attrs["labels"] = np.array(AWKWARD, dtype=object)
+    axes = drawn(plot.heatmap(values, title="", texts=np.array([AWKWARD, AWKWARD])), tmp_path)
+    assert len(axes.get_xticklabels()) == n
+    attention = xr.DataArray(np.tri(n) / n, dims=("query", "key"))
+    axes = drawn(plot.pattern(attention, AWKWARD, title="Attention"), tmp_path)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[3:5] == ["\\n", "\\t"] and len(labels[10]) < 40, "line breaks are shown, long tokens cut"
+
+
+@pytest.mark.parametrize("n", [1, 2, 90])
+def test_a_pattern_hides_the_future(n, tmp_path):
+    attention = xr.DataArray(np.tri(n) / np.arange(1, n + 1)[:, None], dims=("query", "key"))
+    figure = plot.pattern(attention, [f"t{i}" for i in range(n)], title="Attention of L0H0", note="small")
+    axes = drawn(figure, tmp_path)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("key", "query", "Attention of L0H0")
+    assert figure.axes[1].get_ylabel() == "attention [1]"
+    hidden = np.ma.getmaskarray(axes.collections[0].get_array()).reshape(n, n)
+    assert (hidden == ~np.tri(n, dtype=bool)).all()
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.1, np.nan, 0.3], [np.nan, np.nan]])
+def test_lines_name_their_quantity(values, tmp_path):
+    line = xr.DataArray(values, {"layer": range(len(values))}, ("layer",), attrs={"long_name": "loss", "units": "nat"})
+    axes = drawn(plot.lines(line, title="A line"), tmp_path)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("layer", "loss [nat]", "A line")
+
+
+def test_the_small_print_names_model_revision_n_and_date():
+    source = json.dumps({"model": "owner--name", "revision": "main", "dtype": "float32"})
+    dataset = xr.Dataset(attrs={"source": source, "history": "2030-01-02T03:04:05Z nnheads ioi"})
+    assert plot.note(dataset, 7) == "owner--name (main, float32), n = 7, 2030-01-02"
+
+
+def test_drawing_changes_neither_the_data_nor_the_state_of_pyplot(tmp_path):
+    import matplotlib.pyplot
+
+    values = table(ODD["one known"])
+    before = values.copy(deep=True)
+    figure = plot.heatmap(values, title="")
+    write(tmp_path / "a.png", figure.savefig)
+    assert values.identical(before) and matplotlib.pyplot.get_fignums() == []
