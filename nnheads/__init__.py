@@ -16,10 +16,14 @@ _WHERE = {
     "read_pairs": "nnheads.prompts.pairs",
     "tokenize": "nnheads.prompts.pairs",
     "Pair": "nnheads.prompts.pairs",
-    "answers": "nnheads.answers",
-    "correct": "nnheads.answers",
+    "answers": "nnheads.answering",
+    "correct": "nnheads.answering",
     "patch": "nnheads.patching.patch",
     "look": "nnheads.lens",
+    "measure": "nnheads.attention",
+    "detect": "nnheads.detection",
+    "detect_heads": "nnheads.detection",
+    "read_scores": "nnheads.legacy",
 }
 __all__ = sorted(_WHERE)
 

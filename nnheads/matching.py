@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from nnheads.attention import measure
 from nnheads.errors import BadInput
-from nnheads.measure import measure
 from nnheads.prompts.spans import span_dataset
 
 PATTERNS = ("previous_token", "duplicate_token", "induction")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib
 
@@ -44,9 +48,9 @@ def heatmap(
     )
     label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
     ticks = _tick_labels(values)
-    sns.heatmap(
+    _heatmap(
         values.values, ax=axes, cbar_kws={"label": label}, xticklabels=ticks, yticklabels=values["layer"].values,
-        linewidths=0.3 if columns <= 40 else 0, annot=False if texts is None else texts, fmt="",
+        linewidths=0.3 if columns <= 40 else 0, annot=False if texts is None else np.vectorize(_visible)(texts), fmt="",
         annot_kws={"fontsize": 6}, **colours,
     )  # fmt: skip
     for mark in marked or []:
@@ -57,9 +61,35 @@ def heatmap(
     return figure
 
 
+def _heatmap(*arguments, **options) -> None:
+    with _boxes_for_missing_glyphs():
+        sns.heatmap(*arguments, **options)
+
+
+def render(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    with _boxes_for_missing_glyphs():
+        figure.savefig(path, dpi=144, bbox_inches="tight")
+
+
+@contextlib.contextmanager
+def _boxes_for_missing_glyphs() -> Iterator[None]:
+    """Tokens may be of any script; what the font lacks is drawn as a box, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support", UserWarning)
+        yield
+
+
 def _tick_labels(values: xr.DataArray) -> list[str]:
     coordinate = values[values.dims[1]]
-    return [str(item) for item in coordinate.attrs.get("labels", coordinate.values)]
+    return [_visible(item) for item in coordinate.attrs.get("labels", coordinate.values)]
+
+
+def _visible(token, longest: int = 24) -> str:
+    """A token as a label: line breaks as escapes, dollars as themselves (two would start a formula), not too long."""
+    text = repr(str(token))[1:-1] if not str(token).isprintable() else str(token)
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return text.replace("$", r"\$")
 
 
 def _mark(axes, values: xr.DataArray, mark: dict) -> None:
@@ -85,10 +115,11 @@ def note(dataset: xr.Dataset, n: int) -> str:
 def pattern(values: xr.DataArray, tokens: list[str], *, title: str, note: str = "") -> Figure:
     """One head's attention (query, key), with the tokens on both axes."""
     side = min(14, max(4.0, 0.32 * len(tokens) + 1.8))
+    labels = [_visible(token) for token in tokens]
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
-    sns.heatmap(
-        values.values, ax=axes, cmap="viridis", vmin=0.0, vmax=1.0, xticklabels=tokens, yticklabels=tokens, square=True,
+    _heatmap(
+        values.values, ax=axes, cmap="viridis", vmin=0.0, vmax=1.0, xticklabels=labels, yticklabels=labels, square=True,
         mask=np.triu(np.ones_like(values.values, bool), 1), cbar_kws={"label": "attention [1]"},
     )  # fmt: skip
     axes.set(xlabel="key", ylabel="query", title=title)
@@ -122,5 +153,34 @@ def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "")
         sns.lineplot(x=[str(r) for r in values["revision"].values], y=one.values, marker="o", label=label, ax=axes)
     axes.set(xlabel="revision", ylabel=f"{values.attrs.get('long_name')} [{values.attrs.get('units')}]", title=title)
     axes.legend(title="head", fontsize=7)
+    _small_print(figure, note)
+    return figure
+
+
+def types_map(types: dict[str, xr.DataArray], *, title: str = "Head types", note: str = "") -> Figure:
+    """Several head types on one map (layer, head): NaN is not of the type; a cell is split between its types,
+    each part as opaque as its score is high."""
+    rows, columns = next(iter(types.values())).shape
+    size = (min(16, max(6.0, 0.5 * columns + 4)), min(16, max(3.4, 0.42 * rows + 1.4)))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    colours = dict(zip(types, sns.color_palette("tab10", len(types))))
+    for layer in range(rows):
+        for head in range(columns):
+            own = [
+                (name, float(values[layer, head])) for name, values in types.items() if values[layer, head].notnull()
+            ]
+            for place, (name, value) in enumerate(own):
+                left, width, opacity = head + place / len(own), 1 / len(own), 0.25 + 0.75 * min(1.0, max(0.0, value))
+                axes.add_patch(
+                    matplotlib.patches.Rectangle((left, layer), width, 1, color=colours[name], alpha=opacity, lw=0)
+                )
+    axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel="head", ylabel="layer", title=title)
+    axes.set_xticks(np.arange(columns) + 0.5, next(iter(types.values()))["head"].values)
+    axes.set_yticks(np.arange(rows) + 0.5, next(iter(types.values()))["layer"].values)
+    axes.hlines(np.arange(rows + 1), 0, columns, color="0.85", lw=0.5)
+    axes.vlines(np.arange(columns + 1), 0, rows, color="0.85", lw=0.5)
+    handles = [matplotlib.patches.Patch(color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     _small_print(figure, note)
     return figure

@@ -107,7 +107,9 @@ class Run:
     def picture(self, name: str, figure) -> Path:
         """Write a matplotlib figure to `<name>.png`."""
         self.files.append(f"{name}.png")
-        return write(self.folder / f"{name}.png", lambda path: figure.savefig(path, dpi=144, bbox_inches="tight"))
+        from nnheads.plot import render
+
+        return write(self.folder / f"{name}.png", lambda path: render(figure, path))
 
     def finish(self, **more) -> None:
         """Mark the run complete and drop its parts."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +15,11 @@ from recipes import _options as options
 def main(
     head_type: Annotated[str, typer.Argument(help="A head type (see `nnheads heads`), or all.")] = "all",
     model: options.Model = "reference",
-    length: Annotated[int, typer.Option(help="Random tokens before they are repeated.")] = 50,
+    length: Annotated[int, typer.Option(help="Repeated tokens: how many before they are repeated.")] = 50,
+    task: Annotated[str, typer.Option(help="Iteration: copy, parity, polynomial or maximum.")] = "parity",
+    steps: Annotated[int, typer.Option(help="Iteration: steps of the computation.")] = 8,
+    lengths: Annotated[str, typer.Option(help="Retrieval: tokens of a prompt, e.g. 128,256.")] = "128,256",
+    haystack: Annotated[Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")] = None,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     limit: options.Limit = 32,
     batch_size: options.BatchSize = 8,
@@ -33,33 +39,48 @@ def main(
     false discovery rate of 5% over all heads. Writes one folder a type with scores.nc, heads.nc and heads.png.
     """
     arguments = dict(locals())
-    from nnheads.detect import canonical, types
+    from nnheads.detection import canonical, types
     from nnheads.model import checkpoint
+    from nnheads.stats import parse_numbers
 
     names = list(types()) if head_type == "all" else [canonical(head_type)]
     options.positive(limit=limit, batch_size=batch_size, top=top, length=length)
+    sizes = parse_numbers(lengths, "length", 10**7)
     where = options.remote_of(remote)
     revisions = [None] if revision is None else [one.strip() for one in revision.split(",") if one.strip()]
+    stimulus = {"length": length, "task": task, "steps": steps, "lengths": sizes, "haystack": haystack}
+    arguments["stimulus"] = stimulus_for(names, stimulus)
     places = {one: checkpoint(model, one) for one in revisions}  # a missing one is refused before anything runs
     runs = {one: at_revision(names, model, one, places[one], arguments, where) for one in revisions}
     if len(revisions) > 1:
         emergence(runs, names, model, arguments)
     else:
         report(next(iter(runs.values())), top)
+        if len(names) > 1:
+            overview(next(iter(runs.values())))
+
+
+def stimulus_for(names: list[str], stimulus: dict) -> dict:
+    """The options that the stimuli of these types know."""
+    from nnheads.detection import detector, options_of
+
+    known = set().union(*(options_of(detector(name).STIMULUS) for name in names))
+    return {option: value for option, value in stimulus.items() if option in known}
 
 
 def at_revision(names: list[str], model: str, revision: str | None, place: tuple, arguments: dict, remote):
     """The finished runs of each type at one revision: type -> Run."""
     from nnheads import results
-    from nnheads.detect import detector
+    from nnheads.detection import detector, options_of
     from nnheads.provenance import model_folder, model_identity
 
     name, asked = place
     loaded = None
     runs, missing = {}, []
     for kind in names:
-        facts = {key: value for key, value in arguments.items() if key not in ("head_type", "top")}
-        facts = {**facts, "revision": revision, "type": kind, "stimulus": detector(kind).STIMULUS}
+        facts = {key: value for key, value in arguments.items() if key in ("limit", "seed", "dtype", "remote")}
+        own = {key: value for key, value in arguments["stimulus"].items() if key in options_of(detector(kind).STIMULUS)}
+        facts = {**facts, **own, "revision": revision, "type": kind}
         loaded = loaded or options.load(name, asked, arguments["dtype"], arguments["device_map"], remote)
         identity = model_identity(loaded, name)
         facts.update(model=model_folder(model), weights=identity["commit"])
@@ -83,13 +104,13 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
 def compute(runs: dict, model, name: str, arguments: dict, remote) -> None:
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
     from nnheads import plot, stats
-    from nnheads.detect import raw_scores
+    from nnheads.detection import raw_scores
     from nnheads.provenance import provenance
 
     folder = next(iter(runs.values())).folder.parent
     raw = raw_scores(
         model, list(runs), n=arguments["limit"], seed=arguments["seed"], batch_size=arguments["batch_size"],
-        remote=remote, quiet=arguments["quiet"], parts=folder / "parts", length=arguments["length"],
+        remote=remote, quiet=arguments["quiet"], parts=folder / "parts", **arguments["stimulus"],
     )  # fmt: skip
     for kind, scores in raw.items():
         run = runs[kind]
@@ -124,6 +145,19 @@ def report(runs: dict, top: int) -> None:
             f"{kind}: {count} of {heads['flag'].size} heads beyond chance (*); {headline} [95% interval]", best
         )
         options.say(f"  {options.shown(run.folder)}")
+
+
+def overview(runs: dict) -> None:
+    """One map of all types: a cell is split when a head has several."""
+    from nnheads import plot, results
+
+    heads = {kind: run.load("heads") for kind, run in runs.items()}
+    one = next(iter(heads.values()))
+    note = plot.note(one, int(json.loads(one.attrs["arguments"])["limit"]))
+    figure = plot.types_map({kind: each["mass"].where(each["flag"] == 1) for kind, each in heads.items()}, note=note)
+    path = next(iter(runs.values())).folder.parent / "all.png"
+    results.write(path, lambda target: figure.savefig(target, dpi=144))
+    options.say(options.shown(path))
 
 
 def emergence(revisions: dict, names: list[str], model: str, arguments: dict) -> None:

@@ -7,7 +7,7 @@ from recipes import _options as options
 
 def main(traceback: options.Traceback = False) -> None:
     """List the head types: meaning, statistic, source."""
-    from nnheads.detect import ALIASES, detector, types
+    from nnheads.detection import ALIASES, detector, types
 
     other = {name: alias for alias, name in ALIASES.items()}
     width = max(map(len, types()))

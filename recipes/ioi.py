@@ -110,7 +110,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     import numpy as np
 
     from nnheads import batches, plot, stats
-    from nnheads.answers import correct
+    from nnheads.answering import correct
     from nnheads.errors import RunError
     from nnheads.patching.patch import patch
     from nnheads.provenance import provenance

@@ -17,10 +17,10 @@ RANKS = [
     {"nnheads.errors", "nnheads.architectures", "nnheads.prompts.ioi_words"},
     {"nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
-    {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results"},
-    {"nnheads.batches", "nnheads.answers", "nnheads.lens", "nnheads.measure", "nnheads.matching"},
+    {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results", "nnheads.legacy"},
+    {"nnheads.batches", "nnheads.answering", "nnheads.lens", "nnheads.attention", "nnheads.matching"},
     {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
-    {"nnheads.detect"},
+    {"nnheads.detection"},
     {"recipes"},
     {"cli"},
 ]
@@ -111,6 +111,8 @@ def test_importing_nnheads_is_light():
 def test_public_names_resolve():
     import nnheads
 
+    # a module of the same name would take the place of the function once it is imported
+    assert not {name for name in nnheads.__all__ if (ROOT / "nnheads" / f"{name}.py").exists()}
     for name in nnheads.__all__:
         assert getattr(nnheads, name) is not None
     with pytest.raises(AttributeError, match="no_such_thing"):

@@ -10,8 +10,8 @@ import xarray as xr
 from conftest import tiny
 from test_rows import eager_patterns
 
+from nnheads.attention import measure
 from nnheads.errors import BadInput
-from nnheads.measure import measure
 
 KINDS = ["before", "before", "first", "wide", "only one has it"]
 QUERY = [[6, 8, 8, 8, -1], [6, 8, 7, 8, 8]]

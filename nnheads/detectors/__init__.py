@@ -1,6 +1,6 @@
 """Head types, one a file, named like its function.
 
-A detector file says what to show the model (STIMULUS, a key of `detect.STIMULI`), which statistic is its
+A detector file says what to show the model (STIMULUS, a key of `detection.STIMULI`), which statistic is its
 headline (HEADLINE), where the idea is from (SOURCE), and has one function (model, prompts, *, remote=False)
 -> float32 statistics (batch, layer, head). Adding a file adds a head type.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from nnheads.measure import score
+from nnheads.attention import score
 
 STIMULUS = "ioi"
 HEADLINE = "mass"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from nnheads.answers import check_finite
+from nnheads.answering import check_finite
 from nnheads.errors import BadInput
 from nnheads.label import inputs, label
 from nnheads.model import architecture, geometry

@@ -67,15 +67,12 @@ def iteration(
     place = ("batch", "step")
     asked = np.array([[query for query, *_ in row["state_queries"]] for row in rows]) + shift[:, None]
     dataset["ask"] = (place, asked.astype(np.int32), {"long_name": "position that predicts the state"})
-    dataset["target"] = (
-        place,
-        np.take_along_axis(token, asked + 1, 1).astype(np.int32),
-        {"long_name": "first token of the state"},
-    )
+    wanted = np.take_along_axis(token, asked + 1, 1).astype(np.int32)
+    dataset["target"] = (place, wanted, {"long_name": "first token of the state"})
     dataset = dataset.assign_coords(text=("batch", [text for text, *_ in drawn]))
     dataset.attrs.update(
-        title=f"{task}, step by step", seed=seed, task=task, steps=steps, examples=shown, style=style, null_draws=NULL_DRAWS,
-        source="Cabannes et al. 2024, arXiv 2406.02128",
+        title=f"{task}, step by step", seed=seed, task=task, steps=steps, examples=shown, style=style,
+        null_draws=NULL_DRAWS, source="Cabannes et al. 2024, arXiv 2406.02128",
     )  # fmt: skip
     return dataset
 

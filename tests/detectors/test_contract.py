@@ -10,7 +10,7 @@ import xarray as xr
 from conftest import tiny, words_tokenizer
 
 from nnheads import results
-from nnheads.detect import STIMULI, detector, types
+from nnheads.detection import STIMULI, detector, types
 from nnheads.errors import BadInput
 
 TYPES = list(types())

@@ -11,13 +11,15 @@ from pathlib import Path
 import xarray as xr
 
 from nnheads import batches
+from nnheads.attention import assemble, gate, kinds_of, measure
 from nnheads.errors import BadInput
-from nnheads.measure import assemble, gate, kinds_of, measure
+from nnheads.model import load
 from nnheads.prompts.ioi import ioi_spans
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.needle import needle
 from nnheads.prompts.repeated import repeated
 from nnheads.provenance import prompts_hash
+from nnheads.results import save
 from nnheads.stats import calibrate
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
@@ -84,6 +86,37 @@ def detect(
     return found if name == "all" else found[canonical(name)]
 
 
+def detect_heads(
+    model_name: str, head_type: str = "all", save_path: str | Path | None = None, *, flagged: bool = False, **options
+) -> list[tuple[int, int]] | dict[str, list[tuple[int, int]]]:
+    """Ranked heads of a type: [(layer, head), ...], strongest first; for "all" a dict from type to list.
+
+    Args:
+        model_name: Hub id, folder, or "reference".
+        save_path: folder in which each type's dataset is written as `<type>.nc`.
+        flagged: only heads beyond chance.
+        options: as for `detect`; `revision`, `dtype`, `device_map` go to `load`.
+    """
+    where = {key: options.pop(key) for key in ("revision", "dtype", "device_map") if key in options}
+    model = load(model_name, remote=options.get("remote", False), **where)
+    names = list(types()) if head_type == "all" else [canonical(head_type)]
+    found = detect(model, head_type, **options)
+    datasets = found if isinstance(found, dict) else {names[0]: found}
+    if save_path is not None:
+        for name, heads in datasets.items():
+            save(Path(save_path) / f"{name}.nc", heads)
+    ranked = {name: ranking(heads, flagged=flagged) for name, heads in datasets.items()}
+    return ranked if head_type == "all" else ranked[names[0]]
+
+
+def ranking(heads: xr.Dataset, *, flagged: bool = False) -> list[tuple[int, int]]:
+    """(layer, head) by the headline statistic, strongest first."""
+    values = heads[heads.attrs["headline"]]
+    values = values.where(heads["flag"] == 1) if flagged else values
+    order = values.to_series().dropna().sort_values(ascending=False, kind="stable")
+    return [(int(layer), int(head)) for layer, head in order.index]
+
+
 def raw_scores(
     model, names: list[str], *, n: int, seed: int, batch_size: int, remote, quiet: bool, parts: Path | None, **stimulus
 ) -> dict[str, xr.Dataset]:
@@ -103,7 +136,7 @@ def raw_scores(
             module = detector(name)
             found[name] = assemble(scores, name, beside(name), module.SOURCE).assign_attrs(
                 headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads", stimulus=key,
-                prompts_sha256=prompts_hash(prompts), **{f"stimulus_{option}": str(value) for option, value in own.items()},
+                prompts_sha256=prompts_hash(prompts), **{f"stimulus_{key}": str(value) for key, value in own.items()},
             )  # fmt: skip
     return {name: found[name] for name in names}
 
