@@ -77,6 +77,9 @@ def app(arguments: list[str] | None = None) -> None:
     from nnheads.errors import BadInput, NNHeadsError
 
     arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
+    for argument in arguments:
+        if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
+            _fail(f"error: argument {argument!a} is not UTF-8 text", 2)
     try:
         code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
         if code == INTERRUPTED:
@@ -89,10 +92,13 @@ def app(arguments: list[str] | None = None) -> None:
             raise
         if hasattr(error, "format_message"):  # the command line itself does not parse
             name = f" {arguments[0]}" if arguments[0] in recipes() else ""
-            _fail(f"error: {error.format_message().rstrip('.')}; nnheads{name} --help shows what there is", 2)
+            said = " ".join(error.format_message().split()).rstrip(".")
+            _fail(f"error: {said}; nnheads{name} --help shows what there is", 2)
         if isinstance(error, NNHeadsError):
             _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
         reason = (str(error).strip().splitlines() or [""])[0]
+        if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
+            _fail(f"error: the server of --remote cannot be reached ({reason}); is it running at that address?", 1)
         _fail(f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)", 1)
 
 

@@ -33,6 +33,7 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
     ids = torch.from_numpy(np.ascontiguousarray(prompts[token].values)).long()
     mask = torch.from_numpy(np.ascontiguousarray(prompts["mask"].values)).long()
     check_tokens(prompts[token].values, model.config.vocab_size)
+    check_length(int(mask.sum(-1).max()), model.config)
     fed = {"input_ids": ids, "attention_mask": mask}
     if architecture(model).position_ids:
         fed["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -46,3 +47,10 @@ def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocabulary:
         raise BadInput(f"token {high if high >= vocabulary else low} lies outside the vocabulary of {vocabulary}")
+
+
+def check_length(length: int, config) -> None:
+    """Refuse more tokens than a model has positions for: it would fail far from the cause, or answer nonsense."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and length > limit:
+        raise BadInput(f"the text has {length} tokens; this model reads at most {limit}")

@@ -10,9 +10,10 @@ import torch
 import xarray as xr
 from nnsight import save
 
+from nnheads.answering import check_finite
 from nnheads.errors import BadInput
 from nnheads.heads import hidden
-from nnheads.label import check_tokens, label
+from nnheads.label import check_length, check_tokens, label
 from nnheads.model import architecture, geometry
 from nnheads.prompts.pairs import token_texts
 from nnheads.readout import readout
@@ -34,6 +35,7 @@ def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, 
 
     Raises:
         BadInput: an empty text, one longer than the model's context, or a head that does not exist.
+        RunError: activations that are not finite.
     """
     ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
     _check(model, text, ids, k, head)
@@ -58,6 +60,8 @@ def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, 
         chances = save(torch.stack([*chance, best.values.exp()]))
         ahead = model.output.logits[0, -1].float().softmax(-1).topk(k)
         next_chance, next_token = save(ahead.values.clone()), save(ahead.indices.clone())
+    for values in (norms, chances, next_chance):
+        check_finite(values, "the model's activations")
     return _dataset(model, ids[0], norms, tokens, chances, next_token, next_chance, patterns)
 
 
@@ -65,9 +69,7 @@ def _check(model, text: str, ids: torch.Tensor, k: int, head: tuple[int, int] | 
     if not text.strip() or ids.numel() == 0:
         raise BadInput("the text is empty; there is nothing to look at")
     check_tokens(ids.numpy(), model.config.vocab_size)
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit and ids.shape[1] > limit:
-        raise BadInput(f"the text has {ids.shape[1]} tokens; this model reads at most {limit}")
+    check_length(ids.shape[1], model.config)
     if not 1 <= k <= model.config.vocab_size:
         raise BadInput(f"{k} candidates are not possible; the vocabulary has {model.config.vocab_size}")
     if head is not None:

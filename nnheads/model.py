@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +74,7 @@ def load(
     # Families outside the attention interface show their patterns only under eager attention.
     attention = attn_implementation or (None if row.interface else "eager")
     optional = {"device_map": device_map, "attn_implementation": attention}
-    with one_line(name):
+    with one_line(name), whole_checkpoint(name):
         model = TransformersModel(
             path,
             task="text-generation",
@@ -91,11 +95,11 @@ def locate(name: str) -> str:
 
         return str(PATH)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and name.strip():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{name} is a folder without config.json; save a model there with save_pretrained")
         return str(folder)
-    if folder.exists():
+    if folder.is_file():
         raise ModelError(f"{name} is a file; expected a model folder, a Hub id or {REFERENCE!r}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}")
@@ -184,6 +188,36 @@ def _tokenizer(path: str, revision: str | None):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(path, revision=revision)
+
+
+@contextlib.contextmanager
+def whole_checkpoint(name: str) -> Iterator[None]:
+    """Refuse a checkpoint that lacks weights: transformers fills them with random numbers, and only logs it."""
+    logger, missing = logging.getLogger("transformers.modeling_utils"), _Missing()
+    before = logger.level, logger.propagate
+    logger.propagate = logger.propagate and logger.isEnabledFor(logging.WARNING)
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(missing)
+    try:
+        yield
+    finally:
+        logger.removeHandler(missing)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+    if missing.names:
+        more = f" and {len(missing.names) - 1} more" if len(missing.names) > 1 else ""
+        raise ModelError(f"cannot load {name!r}: its checkpoint has no weights for {missing.names[0]}{more}")
+
+
+class _Missing(logging.Handler):
+    """Collects the names of missing weights from transformers' report of a loading."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.names: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.names += re.findall(r"(?m)^\s*(\S.*?)\s*\|\s*(?:\x1b\[[\d;]*m)*MISSING\b", record.getMessage())
 
 
 class one_line:

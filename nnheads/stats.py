@@ -213,7 +213,7 @@ def parse_numbers(text: str, what: str, limit: int) -> list[int]:
     """`0,2,5-8` -> [0, 2, 5, 6, 7, 8], each below `limit`."""
     numbers: set[int] = set()
     for piece in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", piece)
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", piece)
         if match is None:
             raise BadInput(f"{text!r} is no list of {what}s; write 0,2,5-8")
         first = int(match.group(1))

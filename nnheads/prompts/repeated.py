@@ -22,7 +22,9 @@ KINDS = ("previous_token", "duplicate_token", "induction", "attention_sink", "cu
 
 
 def repeated(tokenizer, n: int = 32, *, length: int = 50, seed: int = 0) -> xr.Dataset:
-    """n sequences r r of `length` random tokens each, after whatever the tokenizer puts in front.
+    """n sequences r r of `length` random tokens each, after the beginning-of-sequence token if there is one.
+
+    Where there is none, the very first token is never a target.
 
     Returns:
         token, mask (batch, position) and spans of all KINDS with their nulls (see `prompts.spans`).
@@ -38,7 +40,8 @@ def repeated(tokenizer, n: int = 32, *, length: int = 50, seed: int = 0) -> xr.D
     if len(pool) < length:
         raise BadInput(f"this tokenizer has {len(pool)} ordinary tokens; {length} different ones cannot be drawn")
     generator = np.random.default_rng(seed)
-    prefix = tokenizer("")["input_ids"]
+    # Something must stand in front, or the attention sink falls on a token that is also a target.
+    prefix = tokenizer("")["input_ids"] or [token for token in [tokenizer.bos_token_id] if token is not None]
     copies = np.stack([generator.choice(pool, length, replace=False) for _ in range(n)])
     token = np.concatenate([np.tile(np.array(prefix, np.int64), (n, 1)).reshape(n, -1), copies, copies], 1)
     spans = _spans(len(prefix), length, n, generator)
@@ -60,9 +63,10 @@ def _spans(prefix: int, length: int, n: int, generator: np.random.Generator) -> 
     """kind -> (query, key_start, key_stop), each [batch, span]; all examples share the true spans."""
     total = prefix + 2 * length
     every, second = np.arange(prefix + 1, total), np.arange(prefix + length, total)
+    first = int(prefix == 0)  # without a prefix, key 0 is where sinks rest: no target
     keys = {
-        "previous_token": (every, every - 1),
-        "duplicate_token": (second, second - length),
+        "previous_token": (every[first:], every[first:] - 1),
+        "duplicate_token": (second[first:], second[first:] - length),
         "induction": (second, second - length + 1),
         "attention_sink": (np.arange(total), np.zeros(total, int)),
         "current_token": (every, every),

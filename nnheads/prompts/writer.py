@@ -91,10 +91,10 @@ def _local(name: str) -> Callable[[str, int], str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nnheads.model import locate, one_line
+    from nnheads.model import locate, one_line, whole_checkpoint
 
     path = locate(name)
-    with one_line(name):
+    with one_line(name), whole_checkpoint(name):
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path).eval()
 

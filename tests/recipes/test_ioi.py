@@ -1,0 +1,162 @@
+"""The indirect-object study on the shipped model: an independent recomputation, causal sanity, every option."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import oracle
+import pytest
+import torch
+import xarray as xr
+
+import cli
+import nnheads
+from nnheads.label import inputs
+from nnheads.patching.patch import one_at_a_time
+
+
+@pytest.fixture(scope="session")
+def reference():
+    return nnheads.load("reference")
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """One run of the command as a user would issue it."""
+    output = tmp_path_factory.mktemp("results")
+    command("ioi", "--limit", "40", "--output", str(output))
+    return output / "ioi" / "reference" / "shipped"
+
+
+def command(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.app(list(arguments))
+    assert stop.value.code == 0
+
+
+def difference(module, given: dict, answers: torch.Tensor) -> torch.Tensor:
+    own = oracle.end_logits(module, given).gather(-1, answers)
+    return own[:, 0] - own[:, 1]
+
+
+def test_files_open_and_say_where_they_are_from(run_folder):
+    for name in ("scores", "heads"):
+        with xr.open_dataset(run_folder / f"{name}.nc") as data:
+            assert data.attrs["model"] == "reference" and data.attrs["seed"] == 0
+            assert json.loads(data.attrs["arguments"])["corruption"] == "other"
+            assert len(data["effect"].to_dataframe()) == data["effect"].size
+    assert (run_folder / "heads.png").stat().st_size > 10_000
+    assert not list(run_folder.glob("**/.*")) and not (run_folder / "parts").exists()
+
+
+def test_every_effect_equals_plain_hooks(run_folder, reference):
+    """All heads of all kept sentences again: one full forward per head with PyTorch hooks, no nnsight."""
+    module = reference._module
+    with xr.open_dataset(run_folder / "scores.nc") as scores:
+        prompts = nnheads.ioi(reference.tokenizer, 40, seed=0).sel(batch=scores["batch"].values)
+        base, donor = inputs(reference, prompts, "corrupted"), inputs(reference, prompts)
+        answers = torch.from_numpy(np.stack([prompts["answer"], prompts["wrong"]], 1)).long()
+        clean, corrupted = difference(module, donor, answers), difference(module, base, answers)
+        sizes = nnheads.geometry(reference)
+        cells = one_at_a_time(prompts.sizes["position"], sizes.heads, by_position=False)
+        for layer in range(sizes.layers):
+            for head in range(sizes.heads):
+                where = cells[head].expand(len(answers), -1, -1)
+                logits = oracle.patched_logits(module, "llama", base, donor, layer, "z", where).gather(-1, answers)
+                effect = (logits[:, 0] - logits[:, 1] - corrupted) / (clean - corrupted)
+                np.testing.assert_allclose(scores["effect"].sel(layer=layer, head=head), effect, atol=1e-4)
+
+
+def test_the_ratio_of_means_is_what_it_says(run_folder):
+    with xr.open_dataset(run_folder / "scores.nc") as scores, xr.open_dataset(run_folder / "heads.nc") as heads:
+        change = (scores["logit_difference"] - scores["corrupted_logit_difference"]).mean("batch")
+        gap = (scores["clean_logit_difference"] - scores["corrupted_logit_difference"]).mean("batch")
+        np.testing.assert_allclose(heads["effect"], change / gap, atol=1e-5)
+        np.testing.assert_allclose(heads["effect_mean_of_ratios"], scores["effect"].mean("batch"), atol=1e-5)
+        assert bool((heads["effect_low"] <= heads["effect"]).all() and (heads["effect"] <= heads["effect_high"]).all())
+
+
+def test_knocking_out_the_top_heads_hurts_more_than_any_random_triple(run_folder, reference):
+    """Zero the three heads of largest effect, and 20 random triples from the same layers, with plain hooks."""
+    module = reference._module
+    heads = xr.open_dataset(run_folder / "heads.nc").load()
+    found = [(one["layer"], one["head"]) for one in nnheads_top(heads)]
+    prompts = nnheads.ioi(reference.tokenizer, 40, seed=7)
+    given = inputs(reference, prompts)
+    answers = torch.from_numpy(np.stack([prompts["answer"], prompts["wrong"]], 1)).long()
+
+    def without(cut: list[tuple[int, int]]) -> float:
+        import contextlib
+
+        def zero(chosen):
+            def change(z):
+                z = z.clone()
+                z.view(*z.shape[:-1], 8, -1)[:, :, chosen] = 0
+                return z
+
+            return change
+
+        with contextlib.ExitStack() as stack:
+            for layer in {layer for layer, _ in cut}:
+                chosen = [head for own, head in cut if own == layer]
+                stack.enter_context(oracle.hooked(module, "llama", layer, "z", zero(chosen)))
+            return float(difference(module, given, answers).mean())
+
+    generator = np.random.default_rng(0)
+    random: list[float] = []
+    while len(random) < 20:
+        triple = [(layer, int(generator.integers(8))) for layer, _ in found]
+        if len(set(triple)) == 3 and not set(triple) & set(found):
+            random.append(without(triple))
+    assert without(found) < min(random)
+    assert without([]) > 5
+
+
+def nnheads_top(heads: xr.Dataset) -> list[dict]:
+    from nnheads.stats import top_heads
+
+    return top_heads(heads, "effect", 3)
+
+
+@pytest.mark.parametrize("corruption", ["random", "abc", "swapped"])
+def test_every_corruption_runs(corruption, tmp_path, capsys):
+    command("ioi", "--limit", "12", "--corruption", corruption, "--gap", "0.5", "--output", str(tmp_path))
+    assert "kept" in capsys.readouterr().out
+
+
+def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
+    folders = []
+    for number, remote in enumerate(((), ("--remote", "local"))):
+        output = tmp_path / str(number)
+        command("ioi", "--limit", "10", "--noising", "--layers", "1-2", "--output", str(output), *remote)
+        folders.append(output / "ioi" / "reference" / "shipped")
+    here, there = (xr.open_dataset(folder / "scores.nc") for folder in folders)
+    assert list(here["layer"].values) == [1, 2] and here.attrs["direction"] == "noising"
+    np.testing.assert_allclose(here["effect"], there["effect"], atol=1e-5)
+
+
+def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
+    from nnheads.patching import patch
+
+    monkeypatch.setattr(patch, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
+    before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
+    command("ioi", "--limit", "40", "--output", str(run_folder.parents[2]))
+    assert "highest" in capsys.readouterr().out
+    assert before == {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
+
+
+def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_path):
+    prompts = nnheads.ioi(reference.tokenizer, 40, seed=0)
+    names = {"clean": "clean_text", "corrupted": "corrupted_text", "answer": "answer_text", "wrong": "wrong_text"}
+    lines = [
+        {
+            **{key: str(prompts[name].values[i]) for key, name in names.items()},
+            "corrupted_answer": str(prompts["wrong_text"].values[i]),
+        }
+        for i in range(40)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    command("ioi", "--prompts", str(tmp_path / "pairs.jsonl"), "--limit", "40", "--output", str(tmp_path))
+    ours = xr.open_dataset(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
+    np.testing.assert_allclose(ours["effect"], xr.open_dataset(run_folder / "heads.nc")["effect"], atol=1e-5)

@@ -1,0 +1,230 @@
+"""What a user can get wrong, over all recipes: one line that says what to do, the right exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import cli
+
+CLEAN = "When Mary and John went to the market, John gave the book to"
+CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
+PAIR = {"clean": CLEAN, "corrupted": CORRUPTED, "answer": "Mary", "wrong": "John"}
+LONG = "When Mary and John went to the market, " + "long " * 130 + "John gave the book to"
+
+
+def models(folder: Path, sound: Path) -> dict[str, Path]:
+    """Model folders, each with one thing wrong."""
+    places = {name: folder / name for name in ("empty", "mamba", "half_config", "no_family")}
+    configs = {"mamba": '{"model_type": "mamba"}', "half_config": '{"model_type": "lla', "no_family": "{}"}
+    for name, place in places.items():
+        place.mkdir()
+        if name in configs:
+            (place / "config.json").write_text(configs[name])
+    copies = ("truncated", "garbage", "no_tokenizer", "half_tokenizer", "no_weights", "no_head", "nan")
+    for name in copies:
+        places[name] = Path(shutil.copytree(sound, folder / name))
+    weights = {name: places[name] / "model.safetensors" for name in copies}
+    weights["truncated"].write_bytes(weights["truncated"].read_bytes()[:-1000])
+    weights["garbage"].write_bytes(b"no weights at all")
+    weights["no_weights"].unlink()
+    for file in places["no_tokenizer"].glob("tokenizer*"):
+        file.unlink()
+    (places["half_tokenizer"] / "tokenizer.json").write_text('{"version": "1.0", "mod')
+    tensors = load_file(weights["no_head"])
+    some = {name: tensor for name, tensor in tensors.items() if "layers.1.self_attn.q_proj" not in name}
+    save_file(some, weights["no_head"], {"format": "pt"})
+    save_file(
+        {name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, weights["nan"], {"format": "pt"}
+    )
+    return places
+
+
+def prompts(folder: Path) -> dict[str, Path]:
+    """Prompt files, each with one thing wrong."""
+
+    def lines(*changes: dict) -> bytes:
+        return "".join(json.dumps({**PAIR, **change}) + "\n" for change in changes).encode()
+
+    whole = lines({})
+    files = {
+        "nothing.jsonl": b"", "binary.jsonl": bytes(range(256)), "half.jsonl": whole + b'{"clean": "When', "list.jsonl": b"[]",
+        "third.jsonl": whole * 2 + b'{"clean": "a", "corrupted": "b", "answer": "c"}\n', "bare.csv": b"a,b,c,d\ne,f,g,h\n",
+        "header.csv": b"clean,corrupted,answer,wrong\n", "blank.jsonl": lines({"clean": " "}),
+        "unequal.jsonl": lines({"corrupted": CORRUPTED.replace("to the market", "to market")}),
+        "split.jsonl": lines({"wrong": "Zebulon", "clean": CLEAN.replace("John", "Zebulon")}), "same.jsonl": lines({"wrong": "Mary"}),
+        "alike.jsonl": lines({"corrupted": CLEAN}), "shapeless.jsonl": lines({"clean": "Mary gave the book to"}),
+        "long.jsonl": lines({"clean": LONG, "corrupted": LONG.replace("John gave", "Mary gave")}), "good.jsonl": whole,
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return {name.replace(".", "_"): folder / name for name in files}
+
+
+def outputs(folder: Path, model: str) -> dict[str, Path]:
+    """Results folders that are taken."""
+    records = {"another": '{"arguments": {"seed": 5}, "complete": false}', "corrupt": '{"arguments": '}
+    for name, record in records.items():
+        place = folder / name / "ioi" / model / "local"
+        place.mkdir(parents=True)
+        (place / "run.json").write_text(record)
+    file = folder / "a file"
+    file.write_text("mine")
+    return {**{name: folder / name for name in records}, "file": file}
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory, llama_folder) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("wrong")
+    for name in ("models", "prompts", "outputs"):
+        (folder / name).mkdir()
+    found = {
+        "model": llama_folder,
+        **models(folder / "models", llama_folder),
+        **prompts(folder / "prompts"),
+        **outputs(folder / "outputs", llama_folder.name),
+    }
+    return {name: str(path) for name, path in found.items()}
+
+
+IOI = "ioi {model}"
+FILE = "ioi {model} --prompts"
+INSPECT = ["inspect", CLEAN, "{model}"]
+PATCH = ["patch", "{model}"]
+
+CASES = {
+    # the model
+    "no such path": ("ioi ./nowhere", 2, r"no model folder './nowhere'; expected a folder, a Hub id"),
+    "no such absolute path": ("ioi /no/such/model", 2, "no model folder '/no/such/model'"),
+    "too many slashes": ("inspect hello a/b/c", 2, "no model folder 'a/b/c'"),
+    "a name of blanks": (["ioi", "  "], 2, "no model folder '  '"),
+    "an empty name": (["patch", ""], 2, "no model folder ''"),
+    "a folder without a model": ("ioi {empty}", 2, r"is a folder without config\.json; save a model there"),
+    "a file as a model": ("ioi {file}", 2, "is a file; expected a model folder"),
+    "an unknown family": ("ioi {mamba}", 2, "model family 'mamba' is not known to nnheads; known: .*llama"),
+    "half a config": ("ioi {half_config}", 2, "cannot load '.*half_config'"),
+    "a config without family": ("ioi {no_family}", 2, "cannot load '.*no_family'.*model_type"),
+    "a Hub id without network": ("ioi owner/name", 2, "cannot load 'owner/name': no such folder here, and the Hub"),
+    "a short Hub id without network": ("patch some-model", 2, "cannot load 'some-model': no such folder here"),
+    "no Hub id at all": ("ioi owner/na:me", 2, "cannot load 'owner/na:me': no such folder and no such model"),
+    "truncated weights": ("ioi {truncated}", 2, "cannot load '.*truncated'"),
+    "garbage for weights": ("patch {garbage}", 2, "cannot load '.*garbage'"),
+    "no weights": ("ioi {no_weights}", 2, "cannot load '.*no_weights'"),
+    "a tensor missing": ("ioi {no_head}", 2, r"cannot load '.*no_head': .*layers\.1\.self_attn\.q_proj"),
+    "no tokenizer": ("ioi {no_tokenizer}", 2, "cannot load '.*no_tokenizer'.*tokenizer"),
+    "half a tokenizer": ("ioi {half_tokenizer}", 2, "cannot load '.*half_tokenizer'"),
+    "unknown dtype": (f"{IOI} --dtype float8", 2, "dtype 'float8' is not known; use one of auto, float32"),
+    "unknown device": (f"{IOI} --device-map moon", 2, "cannot load '.*': .*"),
+    "revision of a folder": (f"{IOI} --revision v1", 2, "is a folder and has no revision 'v1'"),
+    # prompts
+    "no prompt file": (f"{FILE} none.jsonl", 2, r"no file 'none\.jsonl'; expected \.jsonl or \.csv"),
+    "a folder of prompts": (f"{FILE} {{empty}}", 2, "no file '.*empty'"),
+    "an empty prompt file": (f"{FILE} {{nothing_jsonl}}", 2, r"nothing\.jsonl holds no pairs"),
+    "a binary prompt file": (f"{FILE} {{binary_jsonl}}", 2, r"binary\.jsonl is not a text file in UTF-8"),
+    "half a record": (f"{FILE} {{half_jsonl}}", 2, r"half\.jsonl, line 2: not JSON"),
+    "a list for a record": (f"{FILE} {{list_jsonl}}", 2, r"list\.jsonl, line 1: expected an object"),
+    "a field missing in line 3": (f"{FILE} {{third_jsonl}}", 2, r"third\.jsonl, line 3: 'wrong' is missing"),
+    "a table without a header": (f"{FILE} {{bare_csv}}", 2, r"bare\.csv, line 1: the header names no 'clean'"),
+    "a table of a header": (f"{FILE} {{header_csv}}", 2, r"header\.csv holds no pairs"),
+    "an empty text": (f"{FILE} {{blank_jsonl}}", 2, "line 1: 'clean' is missing or empty"),
+    "unequal lengths": (f"{FILE} {{unequal_jsonl}}", 2, "none of 1 .*clean and corrupted differ in their number"),
+    "a name of several tokens": (f"{FILE} {{split_jsonl}}", 2, "none of 1 .*wrong is not a single token"),
+    "the same word twice": (f"{FILE} {{same_jsonl}}", 2, "none of 1 .*not the shape of the task"),
+    "the same text twice": (f"{FILE} {{alike_jsonl}}", 2, "none of 1 .*clean and corrupted are the same tokens"),
+    "another shape": (f"{FILE} {{shapeless_jsonl}}", 2, "none of 1 sentences can be used: not the shape"),
+    "longer than the context": (f"{FILE} {{long_jsonl}}", 2, r"the text has \d+ tokens; this model reads at most 128"),
+    "prompts and a writer": (f"{FILE} {{good_jsonl}} --writer gpt2", 2, "--prompts and --writer exclude each other"),
+    "a writer without a key": (f"{IOI} --writer openai:m", 2, "needs OPENAI_API_KEY"),
+    "a writer that is nowhere": (f"{IOI} --writer ./nowhere", 2, r"no model folder '\./nowhere'"),
+    "a writer that writes nonsense": (f"{IOI} --writer {{model}} -n 1", 2, "none of .* sentences can be used"),
+    # numbers and words
+    "no prompts": (f"{IOI} --limit 0", 2, "--limit"),
+    "fewer than no prompts": (f"{IOI} -n -1", 2, "--limit"),
+    "batches of nothing": (f"{IOI} --batch-size 0", 2, "--batch-size"),
+    "a negative seed": (f"{IOI} --seed -1", 2, "--seed"),
+    "a top of none": (f"{IOI} --top 0", 2, "--top 0 is not possible; it must be at least 1"),
+    "an unknown corruption": (f"{IOI} --corruption zzz", 2, "corruption 'zzz' is not known; use one of other, random"),
+    "a layer that is not there": (f"{IOI} --layers 3", 2, "layer 3 does not exist; this model has layers 0 to 2"),
+    "no list of layers": (f"{IOI} --layers 1-", 2, "'1-' is no list of layers; write 0,2,5-8"),
+    "layers backwards": (f"{IOI} --layers 2-0", 2, "'2-0' runs backwards; write 0-2"),
+    "a gap that is no number": (f"{IOI} --gap nan", 2, "--gap nan is not possible; it must be a number"),
+    "a negative gap": (f"{IOI} --gap -1", 2, "--gap -1.0 is not possible"),
+    "an infinite gap": (f"{IOI} --gap inf", 2, "--gap inf is not possible"),
+    "remote nonsense": (f"{IOI} --remote=nonsense", 2, "--remote 'nonsense' is not possible; use ndif, local or a URL"),
+    "a server that is not there": (f"{IOI} --remote http://127.0.0.1:9", 1, "the server of --remote cannot be reached"),
+    # the run
+    "a file for results": (f"{IOI} -o {{file}}", 2, "--output.* is a file"),
+    "a place where nothing can be": (f"{IOI} -o /proc/nowhere", 1, "cannot write /proc/nowhere.*"),
+    "results of another run": (f"{IOI} -o {{another}}", 2, "holds another run .*seed 5 there, 0 here.*--overwrite"),
+    "a corrupt record": (f"{IOI} -o {{corrupt}}", 2, r"run\.json is not a record of a run; use --overwrite"),
+    "weights that are no numbers": ("ioi {nan}", 1, "not finite: broken weights, or a dtype that overflows"),
+    "nothing answered right": (f"{IOI} --strict -n 2", 1, "answers none of 2 prompts right on both runs"),
+    # inspect
+    "nothing to inspect": (["inspect", "", "{model}"], 2, "the text is empty"),
+    "blanks to inspect": (["inspect", " \n ", "{model}"], 2, "the text is empty"),
+    "too much to inspect": (["inspect", LONG, "{model}"], 2, r"the text has \d+ tokens; this model reads at most 128"),
+    "no head": ([*INSPECT, "--head", "L1"], 2, "'L1' is no head; write layer and head from zero, as 9.6 or L9H6"),
+    "a head that is not there": ([*INSPECT, "--head", "1.4"], 2, "head 1.4 does not exist.*heads 0 to 3"),
+    "a head of no layer": ([*INSPECT, "--head", "L3H0"], 2, "head 3.0 does not exist; this model has layers 0 to 2"),
+    "no candidates": ([*INSPECT, "--top", "0"], 2, "--top 0 is not possible"),
+    "too many candidates": ([*INSPECT, "--top", "9999"], 2, "9999 candidates are not possible; the vocabulary has"),
+    "inspecting no numbers": (["inspect", CLEAN, "{nan}"], 1, "not finite"),
+    "inspecting into a file": ([*INSPECT, "-o", "{file}"], 2, "--output.* is a file"),
+    # patch
+    "two rows of tokens": ([*PATCH, "--corrupted", "Mary gave the book to"], 2, "clean and corrupted have 14 and 5 tokens"),
+    "an answer of several tokens": ([*PATCH, "--answer", "Mary John"], 2, r"answer 'Mary John' is not one token.*Mary \| John"),
+    "an answer that is unknown": ([*PATCH, "--wrong", "Zebulon"], 2, "wrong 'Zebulon' is not one token"),
+    "the same answer twice": ([*PATCH, "--wrong", "Mary"], 2, "answer and wrong are the same token"),
+    "the same prompt twice": ([*PATCH, "--corrupted", CLEAN], 2, "clean and corrupted are the same tokens"),
+    "an empty prompt": ([*PATCH, "--clean", ""], 2, "--clean is empty"),
+    "an empty answer": ([*PATCH, "--answer", " "], 2, "--answer is empty"),
+    "a prompt that is too long": (
+        [*PATCH, "--clean", LONG, "--corrupted", LONG.replace("John gave", "Mary gave")], 2, "this model reads at most 128",
+    ),
+    "patching no numbers": (["patch", "{nan}"], 1, "logits are not finite"),
+    "a top of less than none": ([*PATCH, "--top", "-1"], 2, "--top -1 is not possible"),
+}  # fmt: skip
+ROWS = {"two rows of tokens": 3}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_line_with_the_right_exit_code(name, places, tmp_path, monkeypatch, capfd):
+    given, code, message = CASES[name]
+    arguments = [word.format(**places) for word in (given.split() if isinstance(given, str) else given)]
+    if "-o" not in arguments:
+        arguments += ["-o", str(tmp_path / "out")]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.chdir(scratch)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(SystemExit) as done:
+        cli.app(arguments)
+    out, err = capfd.readouterr()
+    assert (done.value.code, out) == (code, ""), err
+    assert len(err.splitlines()) == ROWS.get(name, 1) and err.startswith("error: "), err
+    assert re.search(message, err), err
+    assert "Traceback" not in err and not list(scratch.iterdir())
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".") or path.suffix == ".png"]
+
+
+def test_a_refusal_leaves_what_was_there_as_it_was(places):
+    """Runs after the table above in the same process, or alone: nothing may have touched what the user had."""
+    assert Path(places["file"]).read_text() == "mine"
+    for name, record in (("another", '{"arguments": {"seed": 5}, "complete": false}'), ("corrupt", '{"arguments": ')):
+        files = [path for path in Path(places[name]).rglob("*") if path.is_file()]
+        assert [path.read_text() for path in files] == [record]
+
+
+def test_the_model_of_these_tests_is_sound(places, tmp_path, capfd):
+    """Otherwise the table would prove nothing."""
+    with pytest.raises(SystemExit) as done:
+        cli.app(["patch", places["model"], "-o", str(tmp_path)])
+    assert done.value.code == 0 and "heads with the strongest effect" in capfd.readouterr().out

@@ -1,0 +1,164 @@
+"""The command line itself: quick help, one command a file, and what typing mistakes get."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(cli.recipes())
+
+
+def call(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as done:
+        cli.app(list(arguments))
+    out, err = capsys.readouterr()
+    return done.value.code, re.sub(r"\x1b\[[0-9;]*m", "", out), err
+
+
+def test_every_recipe_is_a_file_with_one_line_about_it():
+    assert {"ioi", "inspect", "patch"} <= set(RECIPES)
+    for name, line in cli.recipes().items():
+        assert (ROOT / "recipes" / f"{name.replace('-', '_')}.py").is_file()
+        assert line.endswith((".", "?", "one.", "at once.")) and len(line) <= 120, name
+
+
+def test_help_lists_every_recipe_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    code, out, err = call(capsys, "--help")
+    assert (code, err) == (0, "")
+    for name, line in cli.recipes().items():
+        assert re.search(rf"(?m)^\W*{name}\s+{re.escape(line)}\W*$", out), name
+
+
+def test_nothing_at_all_shows_the_help(capsys):
+    assert call(capsys) == call(capsys, "--help")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_explains_itself(name, capsys):
+    code, out, err = call(capsys, name, "--help")
+    assert (code, err) == (0, "") and f"nnheads {name}" in out
+    assert "--traceback" in out or "COMMAND" in out, "a command, or a group of them"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in RECIPES), ["no-such-command"]])
+def test_help_and_typing_mistakes_load_no_library(arguments):
+    heavy = {"torch", "transformers", "xarray", "matplotlib", "numpy", "nnsight", "scipy"}
+    code = (
+        "import sys, cli\n"
+        f"try: cli.app({arguments!r})\n"
+        "except SystemExit: pass\n"
+        f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["iio"], "error: No such command 'iio'.*nnheads --help shows what there is"),
+        (["--nonsense"], "error: No such option: --nonsense; nnheads --help"),
+        (["ioi", "--nonsense"], "error: No such option: --nonsense.*; nnheads ioi --help shows what there is"),
+        (["ioi", "--limit"], "error: Option '--limit' requires an argument; nnheads ioi --help"),
+        (
+            ["ioi", "--limit", "many"],
+            "error: Invalid value for '--limit' / '-n': .*valid integer.*; nnheads ioi --help",
+        ),
+        (["ioi", "one", "two"], r"error: Got unexpected extra argument(\(s\))? \(two\); nnheads ioi --help"),
+        (["ioi", "--limit", "a\nb"], "error: Invalid value for '--limit'"),
+        (["_options"], "error: No such command '_options'"),
+    ],
+)
+def test_a_typing_mistake_is_one_line_and_exit_code_2(arguments, message, capsys):
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1 and re.match(message, err)
+
+
+def test_an_argument_that_is_no_text_is_one_line(capsys):
+    code, out, err = call(capsys, "inspect", "a\udcff")
+    assert (code, out) == (2, "") and re.match(r"error: argument 'a\\udcff' is not UTF-8 text\n$", err)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["ioi", "--remote"], ["ioi", "--remote=ndif"]),
+        (["ioi", "--remote", "--limit", "3"], ["ioi", "--remote=ndif", "--limit", "3"]),
+        (["ioi", "--remote", "gpt2"], ["ioi", "--remote=ndif", "gpt2"]),
+        (["ioi", "--remote", "local"], ["ioi", "--remote", "local"]),
+        (["ioi", "--remote", "ndif"], ["ioi", "--remote", "ndif"]),
+        (["ioi", "--remote", "http://127.0.0.1:5000"], ["ioi", "--remote", "http://127.0.0.1:5000"]),
+        (["ioi", "--remote", "https://host"], ["ioi", "--remote", "https://host"]),
+        (["ioi", "--remote=local"], ["ioi", "--remote=local"]),
+        (["ioi"], ["ioi"]),
+        ([], []),
+    ],
+)
+def test_remote_alone_means_ndif(given, wanted):
+    assert cli._bare_remote(list(given)) == wanted
+
+
+def recipe_that(monkeypatch, effect) -> None:
+    """Put a recipe in place of ioi that does nothing but `effect`."""
+    import types
+
+    module = types.ModuleType("recipes.ioi")
+
+    def main(traceback: bool = False) -> None:
+        effect()
+
+    main.__annotations__ = {"traceback": bool, "return": None}
+    module.main = main
+    monkeypatch.setitem(sys.modules, "recipes.ioi", module)
+
+
+def raising(error: BaseException):
+    def effect():
+        raise error
+
+    return effect
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 1, "interrupted; finished batches are kept, and the same command goes on from there"),
+        (ZeroDivisionError("a\nb"), 1, r"unexpected error: ZeroDivisionError: a \(--traceback shows where\)"),
+        (KeyError(), 1, r"unexpected error: KeyError:  ?\(--traceback shows where\)"),
+    ],
+)
+def test_whatever_a_recipe_raises_is_one_line(error, code, message, monkeypatch, capsys):
+    recipe_that(monkeypatch, raising(error))
+    got, out, err = call(capsys, "ioi")
+    assert (got, out) == (code, "") and re.fullmatch(message + "\n", err)
+
+
+def test_traceback_shows_where(monkeypatch):
+    recipe_that(monkeypatch, raising(ZeroDivisionError("x")))
+    with pytest.raises(ZeroDivisionError):
+        cli.app(["ioi", "--traceback"])
+
+
+def test_a_full_disk_behind_stdout_is_one_line():
+    line = [sys.executable, "-m", "cli", "heads"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "No space left" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error_message():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "heads"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1

@@ -1,0 +1,149 @@
+"""Finding heads by type: known heads of the shipped model, false alarms on random ones, the interfaces."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import config, tiny, words_tokenizer
+from nnsight import TransformersModel
+
+import nnheads
+from nnheads.architectures import ARCHITECTURES
+from nnheads.detection import canonical, detect, detect_heads, ranking, raw_scores, types
+from nnheads.errors import BadInput
+from nnheads.reference import PATH
+
+
+@pytest.fixture(scope="session")
+def reference():
+    return nnheads.load("reference")
+
+
+def planted(job: str) -> set[tuple[int, int]]:
+    entries = json.loads((PATH / "heads.json").read_text())
+    return {(one["layer"], one["head"]) for one in entries if one["job"] == job and one["planted"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("previous_token", "previous"),
+        ("duplicate_token", "duplicate"),
+        ("induction", "induction"),
+        ("iteration", "iteration"),
+        ("retrieval", "retrieval"),
+    ],
+)
+def test_planted_heads_are_found_first(name, job, reference):
+    heads = detect(reference, name)
+    found = ranking(heads, flagged=True)
+    assert planted(job), "the card names no such head"
+    assert planted(job) <= set(found[: len(planted(job)) + 2]), found[:5]
+
+
+def test_one_forward_per_batch_serves_all_types_of_a_stimulus(reference, monkeypatch):
+    from nnheads import attention
+
+    calls = []
+    real = attention.measure_spans
+    monkeypatch.setattr(attention, "measure_spans", lambda *a, **k: calls.append(1) or real(*a, **k))
+    names = [name for name in types() if nnheads.detection.detector(name).STIMULUS == "repeated"]
+    assert len(names) >= 5
+    raw_scores(reference, names, n=8, seed=0, batch_size=4, remote=False, quiet=True, parts=None, length=20)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_random_weights_raise_few_alarms(model_type):
+    """20 untrained models: at most 5% of heads are flagged, for each type."""
+    from transformers import AutoModelForCausalLM
+
+    alarms: dict[str, list[float]] = {}
+    for seed in range(20):
+        torch.manual_seed(seed)
+        module = AutoModelForCausalLM.from_config(config(model_type)).eval().requires_grad_(False)
+        rename = ARCHITECTURES[model_type].rename()
+        model = TransformersModel(module, tokenizer=words_tokenizer(), rename=rename)
+        names = [
+            "previous_token",
+            "duplicate_token",
+            "induction",
+            "current_token",
+            "attention_sink",
+            "iteration",
+            "name_mover",
+        ]
+        for name in names if seed < 2 else names[:5]:
+            small = {"length": 25} if name in names[:5] else {}
+            heads = detect(model, name, n=8, seed=seed, **small)
+            alarms.setdefault(name, []).append(float(heads["flag"].mean()))
+    assert all(np.mean(shares) <= 0.05 for shares in alarms.values()), alarms
+
+
+def test_a_pure_sink_is_only_a_sink():
+    """Keys that grow towards the first token: every head rests there."""
+    module = tiny("gpt2")[1]
+    import copy
+
+    sink = copy.deepcopy(module)
+    for block in sink.transformer.h:
+        width = block.attn.embed_dim
+        block.attn.c_attn.weight[:, : 2 * width] = 0
+        block.attn.c_attn.bias[: 2 * width] = 0
+        # queries are constant; keys read one direction that only the first position has
+        block.attn.c_attn.bias[:width] = 10.0
+        block.attn.c_attn.weight[0, width : 2 * width] = 5.0
+    sink.transformer.wpe.weight[:] = 0
+    sink.transformer.wpe.weight[0, 0] = 50.0
+    sink.transformer.wte.weight[:, 0] = 0
+    for block in sink.transformer.h:
+        block.attn.c_proj.weight[:] = 0
+        block.mlp.c_proj.weight[:] = 0
+        block.attn.c_proj.bias[:] = 0
+        block.mlp.c_proj.bias[:] = 0
+        block.ln_1.weight[:] = 1
+        block.ln_1.bias[:] = 0
+    model = TransformersModel(sink, tokenizer=words_tokenizer(), rename=ARCHITECTURES["gpt2"].rename())
+    found = {
+        name: detect(model, name, n=8, length=20)
+        for name in ("attention_sink", "previous_token", "duplicate_token", "induction")
+    }
+    assert float(found["attention_sink"]["mass"].min()) > 0.99
+    assert bool(found.pop("attention_sink")["flag"].all())
+    for name, heads in found.items():
+        assert not heads["flag"].any(), name
+
+
+def test_detect_heads_ranks_and_saves(tmp_path):
+    ranked = detect_heads("reference", "duplicate", tmp_path, n=4, length=20)
+    assert len(ranked) == 32 and len(set(ranked)) == 32 and isinstance(ranked[0][0], int)
+    assert (tmp_path / "duplicate_token.nc").exists()
+    every = detect_heads("reference", "all", n=4)
+    assert set(every) == set(types())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("zigzag", {}), "head type 'zigzag' is not known; use one of attention_sink"),
+        (("induction", {"steps": 3}), "induction know no 'steps'; known: length"),
+        (("induction", {"n": 0}), "0 prompts were asked for"),
+        (("induction", {"length": 1}), "1 tokens are too short to repeat"),
+        (("induction", {"length": 10**6}), "ordinary tokens; 1000000 different ones cannot be drawn"),
+        (("iteration", {"task": "sorting"}), "task 'sorting' is not known; use one of copy"),
+        (("iteration", {"steps": 2}), "2 steps are too few"),
+        (("retrieval", {"lengths": [10]}), "a prompt of 10 tokens cannot hold needle, question and answer"),
+        (("retrieval", {"haystack": "/no/such"}), "no folder '/no/such'"),
+    ],
+)
+def test_what_cannot_be_detected_is_refused(arguments, message, reference):
+    name, options = arguments
+    with pytest.raises(BadInput, match=message):
+        detect(reference, name, **options)
+
+
+def test_aliases():
+    assert canonical("duplicate") == "duplicate_token" and canonical("Previous-Token") == "previous_token"
