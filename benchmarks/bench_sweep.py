@@ -24,7 +24,9 @@ def build(layers: int, heads: int, width: int):
     torch.manual_seed(0)
     config = AutoConfig.for_model("gpt2", n_layer=layers, n_head=heads, n_embd=width, vocab_size=50257)
     module = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), pad_token="a")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), pad_token="a"
+    )
     return TransformersModel(module, tokenizer=tokenizer, rename=ARCHITECTURES["gpt2"].rename()), module
 
 

@@ -15,8 +15,8 @@ from nnheads.spans import BLOCK_BYTES, measure_spans
 
 STATISTICS = {
     "mass": "attention mass on the target",
-    "hit": "share of queries whose strongest key is the target",
     "above": "share of queries with more than the threshold on the target",
+    "hit": "share of queries whose strongest key is the target",
 }
 DIMS = ("batch", "layer", "head", "kind")
 
@@ -27,6 +27,7 @@ def measure(
     *,
     kinds: list[str] | None = None,
     threshold: float = 0.5,
+    hit: bool = True,
     block_bytes: int = BLOCK_BYTES,
     remote: bool | str = False,
 ) -> xr.Dataset:
@@ -37,11 +38,12 @@ def measure(
             query -1 marks a span that an example does not have; coordinate `kind` (span) names the set.
         kinds: which sets; default all.
         threshold: mass from which a query counts for `above`.
+        hit: also find each row's strongest key. Without it, long unpadded prompts are much faster.
         block_bytes: memory for scores at a time.
 
     Returns:
-        float32 (batch, layer, head, kind): `mass`, `hit`, `above`, means over a kind's spans and between 0
-        and 1; `uniform`, the mass that a head attending alike to all visible tokens would have. NaN where an
+        float32 (batch, layer, head, kind): `mass`, `above` and, if asked, `hit`, means over a kind's spans and
+        between 0 and 1; `uniform`, the mass that a head attending alike to all visible tokens would have. NaN where an
         example has no span of a kind.
 
     Raises:
@@ -63,6 +65,7 @@ def measure(
         *(torch.from_numpy(spans[name].values).long() for name in ("query", "key_start", "key_stop")),
         torch.from_numpy(weights),
         threshold,
+        hit,
         architecture(model).interface,
         block_bytes,
         remote=remote,
@@ -71,7 +74,7 @@ def measure(
     values = values.permute(1, 2, 0, 3, 4)
     data = {
         name: label(values[index], DIMS, long_name=meaning, units="1", valid_min=0.0, valid_max=1.0).where(~missing)
-        for index, (name, meaning) in enumerate(STATISTICS.items())
+        for index, (name, meaning) in zip(range(2 + hit), STATISTICS.items())
     }
     data["above"].attrs["threshold"] = threshold
     data["uniform"] = _uniform(spans, weights, data["mass"]).where(~missing)

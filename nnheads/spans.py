@@ -1,8 +1,11 @@
 """Where would this head look? Attention from chosen queries to chosen keys, measured inside a trace.
 
 A *span* is a triple (query, first key, end of keys) of one example. For every head and span the trace
-measures the attention mass on the span's keys and whether the row's strongest key lies among them. Rows are
-processed in blocks under a memory budget and reduced at once, so no pattern is ever held.
+measures the attention mass on the span's keys and, if asked, whether the row's strongest key lies among them.
+
+No pattern is ever held. A span's mass needs only q.k on its own keys and the log-sum-exp of its row, which the
+fused attention kernel returns: that is the fast way. Masks, soft caps, sinks, and the strongest key need the
+row itself; rows are then computed in blocks under a memory budget and reduced at once.
 
 Shipped to remote servers as source: torch only, no decorators.
 """
@@ -27,12 +30,13 @@ def measure_spans(
     stop: Int[torch.Tensor, "batch span"],
     weights: Float[torch.Tensor, "batch span kind"],
     threshold: float,
+    hit: bool,
     interface: bool,
     block_bytes: int,
     remote=False,
 ) -> Float[torch.Tensor, "layer statistic batch head kind"]:
-    """One forward. Statistics: mass on the span, share of spans that hold the row's strongest key, share of
-    spans whose mass exceeds `threshold`; each is the weighted sum over the spans of a kind.
+    """One forward. Statistics: mass on the span, share of spans whose mass exceeds `threshold` and, with `hit`,
+    share of spans that hold the row's strongest key; each is the weighted sum over the spans of a kind.
 
     A span that an example does not have has query -1 and weight 0.
     """
@@ -40,9 +44,9 @@ def measure_spans(
         measured = []
         for number in layers:
             given = read_attention(model.layers[number], interface)
-            mass, hit = span_mass(*given, query, start, stop, block_bytes)
+            mass, strongest = span_mass(*given, query, start, stop, hit, block_bytes)
             share = weights.to(mass.device)
-            every = torch.stack([mass, hit, (mass > threshold).float()])
+            every = torch.stack([mass, (mass > threshold).float(), strongest][: 2 + hit])
             measured.append(torch.einsum("cbhs,bsk->cbhk", every, share))
         result = save(torch.stack([one.to(measured[0].device) for one in measured]))
         tracer.stop()
@@ -50,29 +54,69 @@ def measure_spans(
 
 
 def read_attention(layer, interface: bool):
-    """(query, key, mask, options, weights) of one layer: weights where attention is eager, else the rest."""
+    """(query, key, value, mask, options, weights) of one layer: weights where attention is eager, else the rest."""
     if not interface:
-        return None, None, None, {}, layer.attention.output[1]
+        return None, None, None, None, {}, layer.attention.output[1]
     given, options = layer.attention.source.attention_interface_1.inputs
-    return given[1], given[2], given[4] if len(given) > 4 else options.get("attention_mask"), options, None
+    return (*given[1:4], given[4] if len(given) > 4 else options.get("attention_mask"), options, None)
 
 
 def span_mass(
-    query_states,
-    key_states,
+    queries,
+    keys,
+    values,
     mask,
     options: dict,
     weights,
     query: Int[torch.Tensor, "batch span"],
     start: Int[torch.Tensor, "batch span"],
     stop: Int[torch.Tensor, "batch span"],
+    hit: bool,
     block_bytes: int,
 ) -> tuple[Float[torch.Tensor, "batch head span"], Float[torch.Tensor, "batch head span"]]:
-    """Mass on each span and whether it holds the strongest key (1 or 0), for every head of a layer."""
-    like = query_states if weights is None else weights
+    """Mass on each span and, with `hit`, whether it holds the strongest key (1 or 0), for every head of a layer."""
+    device = (queries if weights is None else weights).device
+    query, start, stop = query.to(device), start.to(device), stop.to(device)
+    plain = weights is None and mask is None and not options.get("softcap") and options.get("s_aux") is None
+    if plain and not hit and device.type == "cpu" and queries.shape[2] == keys.shape[2]:
+        mass = fused_mass(queries, keys, values, options.get("scaling"), query, start, stop, block_bytes)
+        return mass, mass
+    return blockwise_mass(queries, keys, mask, options, weights, query, start, stop, block_bytes)
+
+
+def fused_mass(
+    queries, keys, values, scaling, query, start, stop, block_bytes: int
+) -> Float[torch.Tensor, "batch head span"]:
+    """Mass under plain causal attention: exp(q.k * scaling - lse), with the row's lse from the fused CPU kernel."""
+    group = queries.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+    batch, heads, _, width = queries.shape
+    scaling = width**-0.5 if scaling is None else scaling
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    norm = fused(queries.contiguous(), keys, values, 0.0, True, scale=scaling)[1]
+    mass = torch.zeros(batch, heads, query.shape[1], device=queries.device)
+    step = max(1, block_bytes // (8 * batch * heads * width))
+    for first in range(0, query.shape[1], step):
+        asked, low, high = (one[:, first : first + step] for one in (query, start, stop))
+        row = asked.clamp(min=0).unsqueeze(1).expand(-1, heads, -1)
+        chosen = queries.gather(2, row.unsqueeze(-1).expand(-1, -1, -1, width)).float() * scaling
+        level = norm.gather(2, row)
+        for offset in range(int((high - low).max())):
+            place = low + offset
+            key = keys.gather(2, place.clamp(max=keys.shape[2] - 1)[:, None, :, None].expand(-1, heads, -1, width))
+            valid = ((place < high) & (asked >= 0)).unsqueeze(1)
+            share = ((chosen * key.float()).sum(-1) - level).exp()
+            mass[:, :, first : first + step] += torch.where(valid, share, 0.0)
+    return mass
+
+
+def blockwise_mass(
+    queries, keys, mask, options: dict, weights, query, start, stop, block_bytes: int
+) -> tuple[Float[torch.Tensor, "batch head span"], Float[torch.Tensor, "batch head span"]]:
+    """Mass and strongest key from rows, a block of rows at a time, under any mask, soft cap or sink."""
+    like = queries if weights is None else weights
     batch, heads, length = like.shape[:3]
-    total = key_states.shape[2] if weights is None else weights.shape[3]
-    query, start, stop = query.to(like.device), start.to(like.device), stop.to(like.device)
+    total = keys.shape[2] if weights is None else weights.shape[3]
     rows = torch.unique(query[query >= 0])
     step = max(1, block_bytes // (4 * batch * heads * total))
     mass = torch.zeros(batch, heads, query.shape[1], device=like.device)
@@ -84,7 +128,7 @@ def span_mass(
         # a causal row reaches no further than its query: later keys need not be computed
         reach = min(total, int(block[-1]) + 1 + total - length)
         if weights is None:
-            scores = masked_scores(query_states, key_states, mask, options, block, reach)
+            scores = masked_scores(queries, keys, mask, options, block, reach)
             norm = scores.logsumexp(-1) if options.get("s_aux") is None else with_sink(scores, options["s_aux"])
         else:
             scores = weights[:, :, block, :reach].float().log()

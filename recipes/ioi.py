@@ -60,38 +60,51 @@ def main(
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
-    pairs = make_prompts(loaded.tokenizer, prompts, writer, corruption, limit, seed)
     identity = model_identity(loaded, model)
-    facts = {
-        **arguments,
-        "model": identity["model"],
-        "weights": identity["commit"],
-        "prompts_sha256": prompts_hash(pairs),
-    }
-    run = results.Run(output, "ioi", model, identity["revision"], facts, overwrite=overwrite)
+    facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
+    place = (output, "ioi", model, identity["revision"])
+    if writer is None:
+        pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed)
+        run = results.Run(*place, {**facts, "prompts_sha256": prompts_hash(pairs)}, overwrite=overwrite)
+    else:
+        run = results.Run(*place, facts, overwrite=overwrite)
+        pairs = written_prompts(run, loaded.tokenizer, prompts, writer, corruption, limit, seed)
     if not run.complete:
         compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
     report(run, top)
 
 
-def make_prompts(tokenizer, path: Path | None, writer: str | None, corruption: str, limit: int, seed: int):
+def written_prompts(run, tokenizer, path: Path | None, writer: str, corruption: str, limit: int, seed: int):
+    """What a model wrote for this run; asked for once, because an endpoint need not repeat itself."""
+    from nnheads import results
+    from nnheads.errors import BadInput
+    from nnheads.prompts.writer import open_writer
+
+    if path is not None:
+        raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
+    keep = run.folder / "sentences.json"
+    sentences = json.loads(keep.read_text()) if keep.exists() else open_writer(writer)(limit, seed)
+    pairs = make_prompts(tokenizer, None, sentences, corruption, limit, seed)
+    results.write(keep, lambda target: target.write_text(json.dumps(sentences, indent=1)))
+    return pairs
+
+
+def make_prompts(tokenizer, path: Path | None, sentences: list[str] | None, corruption: str, limit: int, seed: int):
     """Sentences of our own, from a file, or from a language model; all pass the same filters."""
     from nnheads.errors import BadInput
     from nnheads.prompts.format import from_sentences, keep_well_formed
     from nnheads.prompts.ioi import ioi
     from nnheads.prompts.pairs import read_pairs, tokenize
-    from nnheads.prompts.writer import open_writer
 
-    if path is not None and writer is not None:
-        raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
     dropped: Counter = Counter()
     if path is not None:
-        pairs = read_pairs(path)[:limit]
+        pairs = read_pairs(path)
         asked = len(pairs)
-    elif writer is None:
+        dropped["beyond --limit"] = max(0, asked - limit)
+        pairs = pairs[:limit]
+    elif sentences is None:
         return ioi(tokenizer, limit, seed=seed, corruption=corruption)
     else:
-        sentences = open_writer(writer)(limit, seed)
         pairs, dropped = from_sentences(sentences, corruption)
         asked = len(sentences)
     pairs, malformed = keep_well_formed(pairs)

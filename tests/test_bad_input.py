@@ -1,4 +1,4 @@
-"""What a user can get wrong, over all recipes: one line that says what to do, the right exit code, nothing left behind."""
+"""What a user can get wrong, over all recipes: one line that says what to do, and the right exit code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
 PAIR = {"clean": CLEAN, "corrupted": CORRUPTED, "answer": "Mary", "wrong": "John"}
 LONG = "When Mary and John went to the market, " + "long " * 130 + "John gave the book to"
+LONG_CORRUPTED = LONG.replace("John gave", "Mary gave")
 
 
 def models(folder: Path, sound: Path) -> dict[str, Path]:
@@ -55,14 +56,22 @@ def prompts(folder: Path) -> dict[str, Path]:
 
     whole = lines({})
     files = {
-        "nothing.jsonl": b"", "binary.jsonl": bytes(range(256)), "half.jsonl": whole + b'{"clean": "When', "list.jsonl": b"[]",
-        "third.jsonl": whole * 2 + b'{"clean": "a", "corrupted": "b", "answer": "c"}\n', "bare.csv": b"a,b,c,d\ne,f,g,h\n",
-        "header.csv": b"clean,corrupted,answer,wrong\n", "blank.jsonl": lines({"clean": " "}),
+        "nothing.jsonl": b"",
+        "binary.jsonl": bytes(range(256)),
+        "half.jsonl": whole + b'{"clean": "When',
+        "list.jsonl": b"[]",
+        "third.jsonl": whole * 2 + b'{"clean": "a", "corrupted": "b", "answer": "c"}\n',
+        "bare.csv": b"a,b,c,d\ne,f,g,h\n",
+        "header.csv": b"clean,corrupted,answer,wrong\n",
+        "blank.jsonl": lines({"clean": " "}),
         "unequal.jsonl": lines({"corrupted": CORRUPTED.replace("to the market", "to market")}),
-        "split.jsonl": lines({"wrong": "Zebulon", "clean": CLEAN.replace("John", "Zebulon")}), "same.jsonl": lines({"wrong": "Mary"}),
-        "alike.jsonl": lines({"corrupted": CLEAN}), "shapeless.jsonl": lines({"clean": "Mary gave the book to"}),
-        "long.jsonl": lines({"clean": LONG, "corrupted": LONG.replace("John gave", "Mary gave")}), "good.jsonl": whole,
-    }  # fmt: skip
+        "split.jsonl": lines({"wrong": "Zebulon", "clean": CLEAN.replace("John", "Zebulon")}),
+        "same.jsonl": lines({"wrong": "Mary"}),
+        "alike.jsonl": lines({"corrupted": CLEAN}),
+        "shapeless.jsonl": lines({"clean": "Mary gave the book to"}),
+        "long.jsonl": lines({"clean": LONG, "corrupted": LONG_CORRUPTED}),
+        "good.jsonl": whole,
+    }
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return {name.replace(".", "_"): folder / name for name in files}
@@ -178,18 +187,24 @@ CASES = {
     "inspecting no numbers": (["inspect", CLEAN, "{nan}"], 1, "not finite"),
     "inspecting into a file": ([*INSPECT, "-o", "{file}"], 2, "--output.* is a file"),
     # patch
-    "two rows of tokens": ([*PATCH, "--corrupted", "Mary gave the book to"], 2, "clean and corrupted have 14 and 5 tokens"),
-    "an answer of several tokens": ([*PATCH, "--answer", "Mary John"], 2, r"answer 'Mary John' is not one token.*Mary \| John"),
+    "two rows of tokens": ([*PATCH, "--corrupted", "Mary gave the book to"], 2, "have 14 and 5 tokens"),
+    "an answer of several tokens": ([*PATCH, "--answer", "Mary John"], 2, r"'Mary John' is not one.*Mary \| John"),
     "an answer that is unknown": ([*PATCH, "--wrong", "Zebulon"], 2, "wrong 'Zebulon' is not one token"),
     "the same answer twice": ([*PATCH, "--wrong", "Mary"], 2, "answer and wrong are the same token"),
     "the same prompt twice": ([*PATCH, "--corrupted", CLEAN], 2, "clean and corrupted are the same tokens"),
     "an empty prompt": ([*PATCH, "--clean", ""], 2, "--clean is empty"),
     "an empty answer": ([*PATCH, "--answer", " "], 2, "--answer is empty"),
-    "a prompt that is too long": (
-        [*PATCH, "--clean", LONG, "--corrupted", LONG.replace("John gave", "Mary gave")], 2, "this model reads at most 128",
-    ),
+    "a prompt that is too long": ([*PATCH, "--clean", LONG, "--corrupted", LONG_CORRUPTED], 2, "reads at most 128"),
     "patching no numbers": (["patch", "{nan}"], 1, "logits are not finite"),
     "a top of less than none": ([*PATCH, "--top", "-1"], 2, "--top -1 is not possible"),
+    # detect
+    "an unknown head type": ("detect zzz {model}", 2, "zzz"),
+    "nothing to repeat": ("detect induction {model} --length 0", 2, "--length 0 is not possible"),
+    "more to repeat than fits": ("detect induction {model} --length 100", 2, "this model reads at most 128"),
+    "detecting no numbers": ("detect induction {nan} --length 8 -n 2", 1, "not finite"),
+    "a checkpoint that is not there": ("detect induction {model} --revision a,b", 2, "has no folder 'a'"),
+    "detecting into a file": ("detect induction {model} -o {file}", 2, "--output.* is a file"),
+    "fewer than no sequences": ("detect induction {model} -n -2", 2, "--limit -2 is not possible"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}
 

@@ -166,6 +166,33 @@ def test_after_kill_9_the_same_command_computes_only_the_rest(tmp_path):
     assert (tmp_path / "calls").read_text().splitlines() == ["[0, 1]", "[2, 3]", "[2, 3]", "[4, 5]"]
 
 
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np, xarray as xr
+from nnheads import batches
+from nnheads.errors import RunError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def job(part):
+    noise = np.random.default_rng(0).normal(size=(2, 10 if 0 in part["batch"] else 100_000))
+    return xr.Dataset({"noise": (("batch", "sample"), noise)}, {"batch": part["batch"]})
+prompts = xr.Dataset({"token": (("batch", "position"), np.arange(12).reshape(6, 2))}, {"batch": range(6)})
+try:
+    batches.run(job, prompts, size=2, parts=Path(sys.argv[1]))
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_keeps_the_finished_parts_and_leaves_no_other(tmp_path):
+    line = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("cannot write ") and done.stdout.count("\n") == 1
+    (part,) = tmp_path.iterdir()
+    assert batches.results.load(part)["batch"].values.tolist() == [0, 1]
+
+
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(llama_folder, pairs_file, tmp_path, capsys):
     options = ["ioi", str(llama_folder), "--prompts", str(pairs_file), "--batch-size", "1", "--gap", "0"]
     arguments = [*options, "--output", str(tmp_path)]

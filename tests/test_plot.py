@@ -110,6 +110,18 @@ def test_lines_name_their_quantity(values, tmp_path):
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("layer", "loss [nat]", "A line")
 
 
+@pytest.mark.parametrize("revisions", [["step1"], ["step1", "step20", "step300"]])
+def test_heads_that_emerge_are_named_strongest_first(revisions, tmp_path):
+    values = np.zeros((len(revisions), 2, 3))
+    values[-1] = [[0.1, 0.9, 0.2], [np.nan, 0.5, 0.3]]
+    dims = ("revision", "layer", "head")
+    coordinates = {"revision": revisions, "layer": [0, 1], "head": [0, 1, 2]}
+    scores = xr.DataArray(values, coordinates, dims, attrs={"long_name": "mass", "units": "1"})
+    axes = drawn(plot.emergence(scores, title="Emergence", top=2), tmp_path)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("revision", "mass [1]", "Emergence")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0.1", "1.1"]
+
+
 def test_the_small_print_names_model_revision_n_and_date():
     source = json.dumps({"model": "owner--name", "revision": "main", "dtype": "float32"})
     dataset = xr.Dataset(attrs={"source": source, "history": "2030-01-02T03:04:05Z nnheads ioi"})

@@ -67,6 +67,27 @@ def test_statistics_equal_whole_patterns(model_type, padded, block_bytes):
         np.testing.assert_allclose(scores[name], values, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("block_bytes", [1, 1 << 25])
+def test_the_fast_way_gives_the_same_numbers(model_type, padded, block_bytes):
+    """Unpadded, without the strongest key: the fused kernel's norm, where the family allows it."""
+    ids, mask, length = padded
+    model, _ = tiny(model_type)
+    prompts = with_spans((ids, torch.ones_like(mask), length))
+    slow, fast = measure(model, prompts), measure(model, prompts, hit=False, block_bytes=block_bytes)
+    assert "hit" not in fast
+    for name in fast.data_vars:
+        np.testing.assert_allclose(fast[name], slow[name], atol=1e-5, err_msg=name)
+
+
+def test_the_fast_way_is_taken(padded, monkeypatch):
+    from nnheads import spans
+
+    ids, mask, length = padded
+    monkeypatch.setattr(spans, "blockwise_mass", lambda *_: pytest.fail("rows were computed"))
+    for model_type in ("llama", "gpt2"):
+        measure(tiny(model_type)[0], with_spans((ids, torch.ones_like(mask), length)), hit=False)
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
 def test_rehearsed_remotely_gives_the_same_numbers(model_type, padded):
     model, _ = tiny(model_type)

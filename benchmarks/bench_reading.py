@@ -1,0 +1,145 @@
+"""Scoring every head by where it looks: the measuring trace against whole eager patterns, one run, same inputs.
+
+Prints the time of each way over that of a plain forward without patterns (sdpa), after checking that the
+scores agree, and the peak memory of each. Run: python benchmarks/bench_reading.py [--tokens 2048]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from nnsight import TransformersModel
+from tokenizers import Tokenizer, models
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from nnheads.architectures import ARCHITECTURES
+from nnheads.attention import measure
+from nnheads.prompts.repeated import KINDS, repeated
+
+
+def build(attention: str, given):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gpt2",
+        n_layer=given.layers,
+        n_head=given.heads,
+        n_embd=given.width,
+        vocab_size=given.vocabulary,
+        n_positions=1 << 14,
+    )
+    module = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
+    vocabulary = {str(i): i for i in range(given.vocabulary)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="0")), pad_token="0"
+    )
+    return TransformersModel(module, tokenizer=tokenizer, rename=ARCHITECTURES["gpt2"].rename()), module
+
+
+def prompts_of(tokenizer, tokens: int):
+    return repeated(tokenizer, 1, length=tokens // 2)
+
+
+def plain(given, prompts):
+    _, module = build("sdpa", given)
+    ids = torch.from_numpy(prompts["token"].values).long()
+    return lambda: module(ids, use_cache=False, logits_to_keep=1).logits
+
+
+def ours(given, prompts, hit=False):
+    model, _ = build("sdpa", given)
+    return lambda: measure(model, prompts, kinds=list(KINDS), hit=hit)["mass"].values[0]
+
+
+def eager(given, prompts):
+    """What everybody does: keep all patterns, then take the mean over each kind's cells."""
+    _, module = build("eager", given)
+    ids = torch.from_numpy(prompts["token"].values).long()
+
+    def score():
+        patterns = module(ids, use_cache=False, logits_to_keep=1, output_attentions=True).attentions
+        out = np.empty((given.layers, given.heads, len(KINDS)), np.float32)
+        for number, kind in enumerate(KINDS):
+            spans = prompts.isel(span=prompts["kind"].values == kind)
+            query, key = (torch.from_numpy(spans[name].values[0]).long() for name in ("query", "key_start"))
+            for layer, pattern in enumerate(patterns):
+                out[layer, :, number] = pattern[0][:, query, key].mean(-1)
+        return out
+
+    return score
+
+
+WAYS = {
+    "plain forward": plain,
+    "nnheads, five types": ours,
+    "the same with strongest keys": partial(ours, hit=True),
+    "eager with patterns": eager,
+}
+
+
+def peak(name: str, given, queue) -> None:
+    torch.set_num_threads(2)
+    model, _ = build("sdpa", given)
+    way = WAYS[name](given, prompts_of(model.tokenizer, given.tokens))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.no_grad():
+        way()
+    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory(given, name: str) -> float:
+    """MiB beyond the loaded model, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=peak, args=(name, given, queue))
+    process.start()
+    taken = queue.get(timeout=600)
+    process.join()
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, value in (
+        ("tokens", 2048),
+        ("layers", 12),
+        ("heads", 12),
+        ("width", 768),
+        ("vocabulary", 5000),
+        ("rounds", 3),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--memory", type=int, nargs="*", default=[512, 1024, 2048, 4096, 8192])
+    given = parser.parse_args()
+    tokenizer = build("sdpa", given)[0].tokenizer
+    prompts = prompts_of(tokenizer, given.tokens)
+    ways = {name: way(given, prompts) for name, way in WAYS.items()}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    with torch.no_grad():
+        for _ in range(given.rounds):
+            scores = {}
+            for name, way in ways.items():
+                start = time.perf_counter()
+                scores[name] = way()
+                times[name].append(time.perf_counter() - start)
+        np.testing.assert_allclose(scores["nnheads, five types"], scores["eager with patterns"], atol=1e-5)
+    base = min(times["plain forward"])
+    print(f"{given.layers} x {given.heads} heads, {given.tokens} tokens, scores agree to 1e-5")
+    for name, taken in times.items():
+        print(f"  {name:<22} {min(taken):7.2f} s   {min(taken) / base:5.2f} x a plain forward")
+    for tokens in given.memory:
+        given.tokens = tokens
+        row = {name: memory(given, name) for name in WAYS if name != "eager with patterns" or tokens <= 2048}
+        print(
+            f"  {tokens:>5} tokens, MiB beyond the model: "
+            + ", ".join(f"{name} {value:.0f}" for name, value in row.items())
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Sentences from a file or an endpoint in a whole run: nothing is left out in silence, an endpoint is asked once."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from endpoint import chat, serving
+
+import cli
+from nnheads.results import load
+
+PLACES = ("market", "library", "museum", "beach", "hotel")
+
+
+def sentences() -> bytes:
+    lines = []
+    for number, place in enumerate(PLACES, 1):
+        first, second = ("Mary", "John") if number % 2 else ("John", "Mary")
+        lines.append(f"{number}. When {first} and {second} went to the {place}, {second} gave the book to ...")
+    return chat("\n".join(lines))
+
+
+def command(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as done:
+        cli.app(["ioi", *arguments])
+    return done.value.code, *capsys.readouterr()
+
+
+def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch, capsys):
+    arguments = [
+        str(llama_folder),
+        "--writer",
+        "openai:m",
+        "-n",
+        "10",
+        "--gap",
+        "0",
+        "--corruption",
+        "random",
+        "-o",
+        str(tmp_path),
+    ]
+    with serving(monkeypatch, body=sentences()) as endpoint:
+        code, out, err = command(capsys, *arguments)
+        assert (code, err) == (0, "") and len(endpoint.asked) == 2
+        assert command(capsys, *arguments) == (0, out, "") and len(endpoint.asked) == 2
+        folder = tmp_path / "ioi" / llama_folder.name / "local"
+        (folder / "heads.png").unlink()
+        assert command(capsys, *arguments) == (0, out, "") and len(endpoint.asked) == 2
+        assert (folder / "heads.png").exists()
+        assert command(capsys, *arguments, "--overwrite") == (0, out, "") and len(endpoint.asked) == 4
+    heads = load(folder / "heads.nc")
+    assert heads.attrs["asked"] == 10 and 1 <= heads.attrs["kept"] <= 10
+    assert json.loads((folder / "sentences.json").read_text())[0].startswith("When Mary and John went to the market")
+
+
+def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatch, capsys):
+    arguments = [
+        str(llama_folder),
+        "--writer",
+        "openai:m",
+        "-n",
+        "5",
+        "--gap",
+        "0",
+        "--corruption",
+        "random",
+        "-o",
+        str(tmp_path),
+    ]
+    with serving(monkeypatch, body=chat("I would rather not.")):
+        code, _, err = command(capsys, *arguments)
+    assert code == 2 and "none of 1 sentences can be used: not exactly two known names" in err
+    with serving(monkeypatch, body=sentences()):
+        assert command(capsys, *arguments)[0] == 0
+
+
+def test_pairs_beyond_the_limit_are_counted(llama_folder, pairs_file, tmp_path, capsys):
+    arguments = [str(llama_folder), "--prompts", str(pairs_file), "-n", "6", "--gap", "0", "-o", str(tmp_path)]
+    code, out, err = command(capsys, *arguments)
+    assert (code, err) == (0, "") and re.match(r"kept \d of 16 prompts \(dropped: 10 beyond --limit", out)
