@@ -127,18 +127,35 @@ def raw_scores(
         own = {option: value for option, value in stimulus.items() if option in options_of(key)}
         prompts = STIMULI[key](model.tokenizer, n, seed=seed, **own)
         wanted = [name for name in names if detector(name).STIMULUS == key]
-        kinds = [kind for name in wanted for kind in kinds_of(prompts, name, beside(name))]
-        scores = batches.run(
-            lambda part, kinds=kinds: _measure_and_gate(model, part, kinds, remote),
-            prompts, size=batch_size, parts=parts, name="-".join([key, *wanted]), quiet=quiet, title=key,
-        )  # fmt: skip
+        scores = _shared(model, prompts, key, wanted, batch_size, remote, quiet, parts)
         for name in wanted:
             module = detector(name)
-            found[name] = assemble(scores, name, beside(name), module.SOURCE).assign_attrs(
+            found[name] = scores[name].assign_attrs(
                 headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads", stimulus=key,
                 prompts_sha256=prompts_hash(prompts), **{f"stimulus_{key}": str(value) for key, value in own.items()},
             )  # fmt: skip
     return {name: found[name] for name in names}
+
+
+def _shared(model, prompts: xr.Dataset, key: str, names: list[str], batch_size: int, remote, quiet: bool, parts):
+    """type -> statistics. One forward per batch for all types that only read; one run for each that writes."""
+    how = {"size": batch_size, "parts": parts, "quiet": quiet}
+    writing = [name for name in names if getattr(detector(name), "GENERATES", False)]
+    reading = [name for name in names if name not in writing]
+    found = {}
+    if reading:
+        kinds = [kind for name in reading for kind in kinds_of(prompts, name, beside(name))]
+        scores = batches.run(
+            lambda part: _measure_and_gate(model, part, kinds, remote),
+            prompts, name="-".join([key, *reading]), title=key, **how,
+        )  # fmt: skip
+        found = {name: assemble(scores, name, beside(name), detector(name).SOURCE) for name in reading}
+    for name in writing:
+        find = getattr(detector(name), name)
+        found[name] = batches.run(
+            lambda part, find=find: find(model, part, remote=remote), prompts, name=f"{key}-{name}", title=name, **how
+        )
+    return found
 
 
 def options_of(key: str) -> set[str]:

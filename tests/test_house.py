@@ -18,7 +18,7 @@ RANKS = [
     {"nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
     {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results", "nnheads.legacy"},
-    {"nnheads.batches", "nnheads.answering", "nnheads.lens", "nnheads.attention", "nnheads.matching"},
+    {"nnheads.batches", "nnheads.answering", "nnheads.lens", "nnheads.attention", "nnheads.matching", "nnheads.generation"},
     {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
     {"nnheads.detection"},
     {"recipes"},

@@ -190,6 +190,45 @@ def test_padding_stays_unknown_and_is_no_masked_case():
     assert effect.attrs["cases_masked"] == 0
 
 
+# ---- more than chance
+
+
+def masses(mass, null=0.1) -> xr.Dataset:
+    mass = scores(mass, "mass")
+    return xr.Dataset({"mass": mass, "null": xr.full_like(mass, null).rename("null")}, attrs={"seed": 1})
+
+
+def test_p_values_are_those_of_a_one_sided_t_test_corrected_for_all_heads():
+    values = np.random.default_rng(2).normal(0.2, 0.1, (12, 3, 4))
+    out = stats.calibrate(masses(values), margin=0.05)
+    plain = scipy_stats.ttest_1samp(np.float32(values) - np.float32(0.1), 0.05, axis=0, alternative="greater").pvalue
+    np.testing.assert_allclose(out["p_value"], plain, rtol=1e-3)
+    np.testing.assert_allclose(
+        out["q_value"], scipy_stats.false_discovery_control(plain, axis=None).reshape(3, 4), rtol=1e-3
+    )
+    assert ((out["flag"] == 1) == (out["q_value"] < 0.05)).all() and out.attrs == {"seed": 1}
+    np.testing.assert_allclose(out["excess"], values.mean(0) - 0.1, atol=1e-5)
+    assert {"mass_low", "null", "excess_high"} <= set(out.data_vars)
+    for name in ("mass", "excess", "p_value", "flag"):
+        assert out[name].attrs["long_name"] and out[name].attrs["units"]
+
+
+def test_heads_at_chance_are_hardly_ever_flagged_and_strong_ones_always():
+    values = np.random.default_rng(3).normal(0.15, 0.1, (20, 20, 20))
+    values[:, 0, :5] += 0.5
+    flag = stats.calibrate(masses(values), margin=0.05)["flag"]
+    assert bool((flag[0, :5] == 1).all()) and int(flag.sum()) - 5 <= 2
+
+
+def test_heads_without_spread_or_without_cases_are_judged_without_a_warning():
+    values = np.full((4, 1, 3), 0.15)
+    values[:, 0, 1], values[:, 0, 2] = 0.9, np.nan
+    out = stats.calibrate(masses(values, 0.1), margin=0.1)
+    assert out["flag"].values.tolist() == [[0, 1, 0]] and out["p_value"].values[0, :2].tolist() == [1.0, 0.0]
+    assert np.isnan(out["p_value"].values[0, 2])
+    assert not stats.calibrate(masses(normal(1)))["flag"].any(), "one case proves nothing"
+
+
 # ---- rankings and arguments
 
 

@@ -92,23 +92,20 @@ def _json(path: Path, number: int, line: str) -> dict:
 
 
 def _pair(path: Path, number: int, record: dict) -> Pair:
-    known = {name: record.get(name) for name in FIELDS}
+    clean, corrupted, answer, wrong = (_text(path, number, name, record.get(name)) for name in FIELDS)
     right = record.get("corrupted_answer") or None
-    for name, text in {**known, **({} if right is None else {"corrupted_answer": right})}.items():
-        if not isinstance(text, str) or not text.strip():
-            raise BadInput(f"{path}, line {number}: {name!r} is missing or empty")
-        if not is_text(text):
-            raise BadInput(f"{path}, line {number}: {name!r} holds half a character (a lone surrogate)")
-    return Pair(**known, corrupted_answer=right)
+    right = None if right is None else _text(path, number, "corrupted_answer", right)
+    return Pair(clean, corrupted, answer, wrong, right)
 
 
-def is_text(text: str) -> bool:
-    """Whether a string can be written down: lone surrogates, as broken escapes leave them, cannot."""
+def _text(path: Path, number: int, name: str, text) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise BadInput(f"{path}, line {number}: {name!r} is missing or empty")
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise BadInput(f"{path}, line {number}: {name!r} holds half a character (a lone surrogate)") from None
+    return text
 
 
 def next_token(tokenizer, text: str, word: str) -> int | None:

@@ -51,7 +51,10 @@ def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch
         assert command(capsys, *arguments) == (0, out, "") and len(endpoint.asked) == 2
         assert (folder / "heads.png").exists()
         assert command(capsys, *arguments, "--overwrite") == (0, out, "") and len(endpoint.asked) == 4
+    assert load(folder / "scores.nc")["effect"].attrs["long_name"] == "normalised effect"
     heads = load(folder / "heads.nc")
+    assert heads["effect"].attrs["units"] == "1" and heads["logit_difference"].attrs["units"] == "logit"
+    assert all(values.attrs["long_name"] for values in heads.data_vars.values())
     assert heads.attrs["asked"] == 10 and 1 <= heads.attrs["kept"] <= 10
     assert json.loads((folder / "sentences.json").read_text())[0].startswith("When Mary and John went to the market")
 

@@ -1,0 +1,53 @@
+"""What the README says, runs; what it lists, exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import cli
+import pytest
+
+from nnheads.architectures import ARCHITECTURES
+from nnheads.detection import types
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_in_the_readme_runs(code):
+    exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), {})
+
+
+def test_results_readme_opens_what_is_shipped():
+    text = (ROOT / "results" / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    exec(code.replace('"results/', f'"{ROOT}/results/'), {})
+
+
+def test_every_command_in_the_readme_exists():
+    commands = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    named = [words[1] for words in commands if words[:1] == ["nnheads"] and len(words) > 1]
+    assert named and set(named) <= set(cli.recipes())
+
+
+def test_every_target_in_the_readme_is_in_the_makefile():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"make (demo|test|bench|lint)", README)) <= set(targets)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readme_lists_every_head_type_and_family():
+    for name in [*types(), *ARCHITECTURES]:
+        assert f"`{name}`" in README, name
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
