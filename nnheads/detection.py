@@ -20,7 +20,7 @@ from nnheads.prompts.needle import needle
 from nnheads.prompts.repeated import repeated
 from nnheads.provenance import prompts_hash
 from nnheads.results import save
-from nnheads.stats import calibrate
+from nnheads.stats import calibrate, contrast
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
 STIMULI: dict[str, Callable[..., xr.Dataset]] = {
@@ -82,8 +82,21 @@ def detect(
         model, list(types()) if name == "all" else [canonical(name)], n=n, seed=seed, batch_size=batch_size,
         remote=remote, quiet=quiet, parts=parts, **stimulus,
     )  # fmt: skip
-    found = {kind: calibrate(scores, seed=seed) for kind, scores in raw.items()}
+    found = {kind: calibrated(kind, scores, seed=seed) for kind, scores in raw.items()}
     return found if name == "all" else found[canonical(name)]
+
+
+def calibrated(name: str, scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
+    """Scores (batch, layer, head) of a type reduced to (layer, head): against random targets, or, for types that
+    contrast two sorts of prompts, between these."""
+    by = getattr(detector(name), "CONTRAST", None)
+    if by is None:
+        return calibrate(scores, seed=seed)
+    heads = contrast(scores[scores.attrs["headline"]], scores[by])
+    plain = calibrate(scores, seed=seed)
+    kept = plain[[variable for variable in plain.data_vars if variable not in heads]]
+    heads = heads.merge(kept, combine_attrs="drop_conflicts")
+    return heads.assign_attrs({**scores.attrs, "headline": "difference"})
 
 
 def detect_heads(

@@ -1,6 +1,8 @@
-"""Let a model write: greedy continuation of prompt datasets."""
+"""Let a model answer, and read its own answer: greedy continuations and the spans that they give rise to."""
 
 from __future__ import annotations
+
+import zlib
 
 import numpy as np
 import torch
@@ -8,10 +10,13 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.label import inputs
+from nnheads.prompts.spans import NULL, null_in_rows, span_dataset, stack_spans
+
+EXTRA_TOKENS = 4  # written beyond the answer's length, for models that begin with something else
 
 
 def generate(model, prompts: xr.Dataset, new_tokens: int, *, remote: bool | str = False) -> np.ndarray:
-    """Greedy continuations [batch, new_tokens] of token (batch, position), -1 after the end of a text."""
+    """Greedy continuations [batch, new_tokens] of token (batch, position), -1 from the end of a text on."""
     fed = inputs(model, prompts)
     fed.pop("position_ids", None)  # generation derives them from the mask, step by step
     with (
@@ -29,3 +34,74 @@ def _ends(model) -> list[int]:
     """Tokens that end a text."""
     ends = getattr(model.config, "eos_token_id", None)
     return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]
+
+
+def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
+    """Let the model answer needle prompts itself; its answer takes the place of the one in the prompt.
+
+    One forward over the result gives each step the rows that it had while it was written.
+
+    Kinds of spans, asked at the token that predicts what is written:
+        copied         each needle token that is the very token being written, one span each
+        copied~null    random tokens of the context
+        copied@i       the same as copied, for the needle's i-th different token alone
+        answer_span    the whole needle, at every step
+
+    Returns:
+        A span dataset with coordinates (batch): `copies`, how many spans of kind copied; `needle_tokens`,
+        `needle_different`, the needle's tokens and how many of them differ; `recall`, the share of the different ones
+        in the answer; `answered`, 1 where that is over a half.
+    """
+    needle = prompts.isel(span=prompts["kind"].values == "needle")
+    bounds = list(zip(needle["key_start"].values[:, 0].tolist(), needle["key_stop"].values[:, 0].tolist()))
+    steps = prompts.sizes["step"]
+    asked = prompts.isel(position=slice(None, -steps))
+    token, length = asked["token"].values, asked.sizes["position"]
+    written = generate(model, asked, steps + EXTRA_TOKENS, remote=remote)
+    copies = [_copies(token[case], written[case], *one, length) for case, one in enumerate(bounds)]
+    padding = length - asked["mask"].values.sum(1)
+    # each case draws its null from its own tokens, so that it is the same whichever batch it is in
+    seeds = [zlib.crc32(row[at:].tobytes()) for row, at in zip(token, padding)]
+    spans = _spans(copies, bounds, written, length, padding, seeds)
+    pad = model.tokenizer.pad_token_id or 0
+    extended = span_dataset(
+        np.concatenate([token, np.where(written < 0, pad, written)], 1),
+        np.concatenate([asked["mask"].values, np.ones_like(written)], 1),
+        spans,
+    )
+    different = np.array([len(set(token[case, low:high])) for case, (low, high) in enumerate(bounds)])
+    recall = np.array([len({which for *_, which in own}) for own in copies]) / different
+    about = {
+        "copies": np.array(list(map(len, copies))), "needle_tokens": np.array([high - low for low, high in bounds]),
+        "needle_different": different, "recall": recall.astype(np.float32), "answered": (recall > 0.5).astype(np.int8),
+    }  # fmt: skip
+    kept = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
+    return extended.assign_coords({**kept, **{name: ("batch", values) for name, values in about.items()}})
+
+
+def _copies(token, written, low: int, high: int, length: int) -> list[tuple[int, int, int, int]]:
+    """(query, key, key + 1, which of the needle's different tokens) wherever a step writes a needle token."""
+    different = list(dict.fromkeys(token[low:high].tolist()))
+    return [
+        (length - 1 + step, place, place + 1, different.index(int(word)))
+        for step, word in enumerate(written)
+        for place in range(low, high)
+        if token[place] == word
+    ]
+
+
+def _spans(copies: list, bounds: list, written: np.ndarray, length: int, padding, seeds: list) -> dict[str, tuple]:
+    """What is written stands at the same positions in all cases, so no span has to be moved."""
+    still = np.zeros(len(copies), int)
+    spans = {"copied": stack_spans([[span[:3] for span in own] for own in copies], still)}
+    spans[f"copied{NULL}"] = null_in_rows(spans["copied"], padding, *map(np.random.default_rng, seeds))
+    for which in range(max(high - low for low, high in bounds)):
+        rows = [[span[:3] for span in own if span[3] == which] for own in copies]
+        spans[f"copied@{which}"] = stack_spans(rows, still)
+    whole = [
+        [(length - 1 + step, *one) for step, word in enumerate(written[case]) if word >= 0 or step == 0]
+        for case, one in enumerate(bounds)
+    ]
+    spans["answer_span"] = stack_spans(whole, still)
+    spans[f"answer_span{NULL}"] = null_in_rows(spans["answer_span"], padding, *map(np.random.default_rng, seeds))
+    return spans

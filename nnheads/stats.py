@@ -130,10 +130,7 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
     heads = heads.merge(mean(excess, seed=seed), combine_attrs="drop_conflicts")
     dims = ("layer", "head")
     p_value = _greater_than(excess.transpose("batch", *dims).values, margin)
-    known = np.isfinite(p_value)
-    q_value = np.full_like(p_value, np.nan)
-    if known.any():
-        q_value[known] = scipy_stats.false_discovery_control(p_value[known])
+    q_value = adjusted(p_value)
     heads["p_value"] = (dims, p_value.astype("float32"), {"long_name": f"p of excess <= {margin}", "units": "1"})
     heads["q_value"] = (dims, q_value.astype("float32"), {"long_name": "p adjusted for all heads", "units": "1"})
     flag = {"long_name": "more than chance", "units": "1", "false_discovery_rate": rate, "margin": margin}
@@ -151,6 +148,50 @@ def invariance(by_step: xr.DataArray) -> xr.DataArray:
     spread = by_step.std("batch").mean("step")
     about = {"long_name": "invariance over cases", "units": "1", "source": "Cabannes et al. 2024, arXiv 2406.02128"}
     return (1 - spread).astype("float32").assign_attrs(about)
+
+
+def adjusted(p_value: np.ndarray) -> np.ndarray:
+    """p values adjusted for all that are known (Benjamini and Hochberg); NaN stays NaN."""
+    known, q_value = np.isfinite(p_value), np.full_like(p_value, np.nan)
+    if known.any():
+        q_value[known] = scipy_stats.false_discovery_control(p_value[known])
+    return q_value
+
+
+def contrast(scores: xr.DataArray, groups: xr.DataArray, *, rate: float = 0.05) -> xr.Dataset:
+    """Do two sorts of cases differ? Scores (batch, layer, head); `groups` (batch) is 1 or 0.
+
+    Returns:
+        (layer, head): `difference` (mean of group 1 minus group 0) with a 95% t interval, `p_value` (Welch, two
+        sided), `q_value`, `flag`. NaN, and no flag, where a group has fewer than two cases.
+    """
+    values = scores.transpose("batch", "layer", "head").values.astype(float)
+    own = groups.values.astype(bool)
+    shape = values.shape[1:]
+    low = high = p_value = np.full(shape, np.nan)
+    value = np.full(shape, np.nan)
+    if min(own.sum(), (~own).sum()) >= 2:
+        with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # heads that never vary: NaN says it
+            test = scipy_stats.ttest_ind(values[own], values[~own], equal_var=False)
+            low, high = test.confidence_interval(CONFIDENCE)
+        value, p_value = values[own].mean(0) - values[~own].mean(0), test.pvalue
+    q_value = adjusted(p_value)
+    about = {"units": str(scores.attrs.get("units", "1")), "source": str(scores.attrs.get("source", ""))}
+    meaning = {
+        "difference": (value, f"{scores.attrs.get('long_name', scores.name)}: {groups.name} minus not"),
+        "difference_low": (low, "lower end of its 95% interval"),
+        "difference_high": (high, "upper end of its 95% interval"),
+        "p_value": (p_value, "p of no difference"),
+        "q_value": (q_value, "p adjusted for all heads"),
+    }
+    dims = ("layer", "head")
+    heads = {
+        name: (dims, np.asarray(a, np.float32), {"long_name": text, **about}) for name, (a, text) in meaning.items()
+    }
+    flag = {"long_name": "the groups differ", "units": "1", "false_discovery_rate": rate}
+    result = xr.Dataset({**heads, "flag": (dims, (q_value < rate).astype("int8"), flag)})
+    return result.assign_coords({name: scores[name] for name in dims if name in scores.coords})
 
 
 def _greater_than(values: np.ndarray, margin: float) -> np.ndarray:

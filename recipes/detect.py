@@ -104,7 +104,7 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
 def compute(runs: dict, model, name: str, arguments: dict, remote) -> None:
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
     from nnheads import plot, stats
-    from nnheads.detection import raw_scores
+    from nnheads.detection import calibrated, raw_scores
     from nnheads.provenance import provenance
 
     folder = next(iter(runs.values())).folder.parent
@@ -120,12 +120,15 @@ def compute(runs: dict, model, name: str, arguments: dict, remote) -> None:
                 arguments=run.arguments, references=scores.attrs["references"],
             )
         )  # fmt: skip
-        heads = stats.calibrate(scores, seed=arguments["seed"])
+        heads = calibrated(kind, scores, seed=arguments["seed"])
         run.save(scores=scores, heads=heads)
-        headline = heads[scores.attrs["headline"]]
+        headline = heads[heads.attrs["headline"]]
         marked = stats.top_heads(heads, str(headline.name), 5)
         note = plot.note(heads, scores.sizes["batch"])
-        run.picture("heads", plot.heatmap(headline, title=f"{kind} heads", signed=False, marked=marked, note=note))
+        run.picture(
+            "heads",
+            plot.heatmap(headline, title=f"{kind} heads", signed=bool(headline.min() < 0), marked=marked, note=note),
+        )
         run.finish()
     shutil.rmtree(folder / "parts", ignore_errors=True)
 

@@ -113,10 +113,12 @@ def read_spans(path: str | Path, tokenizer, *, seed: int = 0) -> xr.Dataset:
     return dataset
 
 
-def null_in_rows(spans: tuple, shift: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """`null_spans` that start after each row's own padding (`shift` positions) and first token."""
+def null_in_rows(spans: tuple, shift: np.ndarray, *generators: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """`null_spans` that start after each row's own padding (`shift` positions) and first token; one generator
+    for all rows, or one for each."""
+    each = generators * len(shift) if len(generators) == 1 else generators
     rows = [
-        null_spans(*(one[[line]] for one in spans), generator, first=int(move) + 1) for line, move in enumerate(shift)
+        null_spans(*(one[[line]] for one in spans), each[line], first=int(move) + 1) for line, move in enumerate(shift)
     ]
     return tuple(np.concatenate([row[part] for row in rows]) for part in range(3))
 
