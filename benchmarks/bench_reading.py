@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
+import threading
 import time
 from functools import partial
 
 import numpy as np
+import psutil
 import torch
 from nnsight import TransformersModel
 from tokenizers import Tokenizer, models
@@ -83,13 +84,23 @@ WAYS = {
 
 
 def peak(name: str, given, queue) -> None:
-    torch.set_num_threads(2)
+    """Most memory beyond the loaded model and prompts while one way runs, sampled from a thread."""
     model, _ = build("sdpa", given)
     way = WAYS[name](given, prompts_of(model.tokenizer, given.tokens))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    process, samples, done = psutil.Process(), [], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            samples.append(process.memory_info().rss)
+
     with torch.no_grad():
+        before = process.memory_info().rss
+        thread = threading.Thread(target=watch)
+        thread.start()
         way()
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        done.set()
+        thread.join()
+    queue.put((max(samples) - before) / 2**20)
 
 
 def memory(given, name: str) -> float:
@@ -132,6 +143,7 @@ def main() -> None:
     print(f"{given.layers} x {given.heads} heads, {given.tokens} tokens, scores agree to 1e-5")
     for name, taken in times.items():
         print(f"  {name:<22} {min(taken):7.2f} s   {min(taken) / base:5.2f} x a plain forward")
+    given.layers = 2  # memory is per layer: nothing is kept from one to the next
     for tokens in given.memory:
         given.tokens = tokens
         row = {name: memory(given, name) for name in WAYS if name != "eager with patterns" or tokens <= 2048}

@@ -62,7 +62,7 @@ def measure(
         model,
         inputs(model, prompts),
         list(range(sizes.layers)),
-        *(torch.from_numpy(spans[name].values).long() for name in ("query", "key_start", "key_stop")),
+        torch.stack([torch.from_numpy(spans[name].values).long() for name in ("query", "key_start", "key_stop")]),
         torch.from_numpy(weights),
         threshold,
         hit,
@@ -105,9 +105,9 @@ def assemble(scores: xr.Dataset, kind: str, beside: tuple[str, ...], source: str
     own = scores.sel(kind=kind).drop_vars("kind")
     extra = {f"{kind}{NULL}": ("null", "attention mass on random targets of the same queries")}
     extra |= {name: (name, f"attention mass on {name.replace('_', ' ')}") for name in beside}
-    for name, (variable, meaning) in extra.items():
+    for name, (short, meaning) in extra.items():
         if name in kinds:
-            own[variable] = scores["mass"].sel(kind=name).drop_vars("kind").assign_attrs(long_name=meaning)
+            own[short] = scores["mass"].sel(kind=name).drop_vars("kind").assign_attrs(long_name=meaning)
     steps = [name for name in kinds if name.startswith(f"{kind}@")]
     if steps:
         each = scores["mass"].sel(kind=steps).rename(kind="step").drop_vars("step")

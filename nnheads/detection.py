@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -165,9 +166,7 @@ def _shared(model, prompts: xr.Dataset, key: str, names: list[str], batch_size: 
         found = {name: assemble(scores, name, beside(name), detector(name).SOURCE) for name in reading}
     for name in writing:
         find = getattr(detector(name), name)
-        found[name] = batches.run(
-            lambda part, find=find: find(model, part, remote=remote), prompts, name=f"{key}-{name}", title=name, **how
-        )
+        found[name] = batches.run(partial(find, model, remote=remote), prompts, name=f"{key}-{name}", title=name, **how)
     return found
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.label import inputs
-from nnheads.prompts.spans import NULL, null_in_rows, span_dataset, stack_spans
+from nnheads.prompts.spans import NULL, Spans, null_in_rows, span_dataset, stack_spans
 
 EXTRA_TOKENS = 4  # written beyond the answer's length, for models that begin with something else
 
@@ -90,7 +90,7 @@ def _copies(token, written, low: int, high: int, length: int) -> list[tuple[int,
     ]
 
 
-def _spans(copies: list, bounds: list, written: np.ndarray, length: int, padding, seeds: list) -> dict[str, tuple]:
+def _spans(copies: list, bounds: list, written: np.ndarray, length: int, padding, seeds: list) -> dict[str, Spans]:
     """What is written stands at the same positions in all cases, so no span has to be moved."""
     still = np.zeros(len(copies), int)
     spans = {"copied": stack_spans([[span[:3] for span in own] for own in copies], still)}

@@ -192,16 +192,26 @@ def _tokenizer(path: str, revision: str | None):
 
 @contextlib.contextmanager
 def whole_checkpoint(name: str) -> Iterator[None]:
-    """Refuse a checkpoint that lacks weights: transformers fills them with random numbers, and only logs it."""
+    """Refuse a checkpoint that lacks weights: transformers fills them with random numbers, and only logs it.
+
+    Meanwhile transformers keeps to itself: no bar for a load of milliseconds, no notes about sharding.
+    """
+    from transformers.utils import logging as talk
+
     logger, missing = logging.getLogger("transformers.modeling_utils"), _Missing()
-    before = logger.level, logger.propagate
-    logger.propagate = logger.propagate and logger.isEnabledFor(logging.WARNING)
+    before, verbosity, bars = (logger.level, logger.propagate), talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    logger.propagate = False
     logger.setLevel(logging.WARNING)
     logger.addHandler(missing)
     try:
         yield
     finally:
         logger.removeHandler(missing)
+        talk.set_verbosity(verbosity)
+        if bars:
+            talk.enable_progress_bar()
         logger.setLevel(before[0])
         logger.propagate = before[1]
     if missing.names:

@@ -25,9 +25,7 @@ def measure_spans(
     model,
     fed: dict,
     layers: list[int],
-    query: Int[torch.Tensor, "batch span"],
-    start: Int[torch.Tensor, "batch span"],
-    stop: Int[torch.Tensor, "batch span"],
+    spans: Int[torch.Tensor, "3 batch span"],
     weights: Float[torch.Tensor, "batch span kind"],
     threshold: float,
     hit: bool,
@@ -38,13 +36,13 @@ def measure_spans(
     """One forward. Statistics: mass on the span, share of spans whose mass exceeds `threshold` and, with `hit`,
     share of spans that hold the row's strongest key; each is the weighted sum over the spans of a kind.
 
-    A span that an example does not have has query -1 and weight 0.
+    `spans` are query, first key and end of keys; one that an example does not have has query -1 and weight 0.
     """
     with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote) as tracer:
         measured = []
         for number in layers:
             given = read_attention(model.layers[number], interface)
-            mass, strongest = span_mass(*given, query, start, stop, hit, block_bytes)
+            mass, strongest = span_mass(given, spans, hit, block_bytes)
             share = weights.to(mass.device)
             every = torch.stack([mass, (mass > threshold).float(), strongest][: 2 + hit])
             measured.append(torch.einsum("cbhs,bsk->cbhk", every, share))
@@ -62,21 +60,13 @@ def read_attention(layer, interface: bool):
 
 
 def span_mass(
-    queries,
-    keys,
-    values,
-    mask,
-    options: dict,
-    weights,
-    query: Int[torch.Tensor, "batch span"],
-    start: Int[torch.Tensor, "batch span"],
-    stop: Int[torch.Tensor, "batch span"],
-    hit: bool,
-    block_bytes: int,
+    attention: tuple, spans: Int[torch.Tensor, "3 batch span"], hit: bool, block_bytes: int
 ) -> tuple[Float[torch.Tensor, "batch head span"], Float[torch.Tensor, "batch head span"]]:
-    """Mass on each span and, with `hit`, whether it holds the strongest key (1 or 0), for every head of a layer."""
+    """Mass on each span and, with `hit`, whether it holds the strongest key (1 or 0), for every head of a layer.
+    `attention` is what `read_attention` returns."""
+    queries, keys, values, mask, options, weights = attention
     device = (queries if weights is None else weights).device
-    query, start, stop = query.to(device), start.to(device), stop.to(device)
+    query, start, stop = spans.to(device)
     plain = weights is None and mask is None and not options.get("softcap") and options.get("s_aux") is None
     if plain and not hit and device.type == "cpu" and queries.shape[2] == keys.shape[2]:
         mass = fused_mass(queries, keys, values, options.get("scaling"), query, start, stop, block_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -144,6 +145,9 @@ def report(runs: dict, top: int) -> None:
         for head in best:
             head["flag"] = bool(heads["flag"].sel(layer=head["layer"], head=head["head"]))
         count = int(heads["flag"].sum())
+        if not best:
+            options.say(f"{kind}: nothing to compare; all prompts, or none, were answered (try other --lengths)")
+            continue
         options.say_heads(
             f"{kind}: {count} of {heads['flag'].size} heads beyond chance (*); {headline} [95% interval]", best
         )
@@ -180,7 +184,7 @@ def emergence(revisions: dict, names: list[str], model: str, arguments: dict) ->
             title=f"{kind} heads over revisions",
             note=plot.note(joined, arguments["limit"]),
         )
-        results.write(folder / "emergence.png", lambda path, figure=figure: figure.savefig(path, dpi=144))
+        results.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
         best = joined[joined.attrs["headline"]].max(["layer", "head"])
         options.say(f"{kind}: strongest head by revision")
         for revision, value in zip(revisions, best.values):

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.spans import NULL, NULL_DRAWS, pad_left, span_dataset, stack_spans
+from nnheads.prompts.spans import NULL, NULL_DRAWS, Spans, pad_left, span_dataset, stack_spans
 
 MODULUS = 11
 TASKS: dict[str, tuple[range, Callable[[int, int], int]]] = {
@@ -98,7 +98,9 @@ def solve(task: str, inputs: list[int]) -> list[int]:
 def _draw(generator, task: str, steps: int, examples: int, style: str) -> tuple[str, list, list]:
     """The text, and the characters of the last example's inputs and states."""
     form, between = STYLES[style]
-    text, inputs_at, states_at = "", [], []
+    text = ""
+    inputs_at: list[tuple[int, int]] = []
+    states_at: list[tuple[int, int]] = []
     for number in range(examples + 1):
         inputs = [int(x) for x in generator.choice(TASKS[task][0], steps)]
         states = solve(task, inputs)
@@ -149,7 +151,7 @@ def _encode(tokenizer, text: str, inputs_at: list, states_at: list) -> dict:
     }
 
 
-def _other_inputs(rows: list[dict], shift: np.ndarray, generator) -> tuple[np.ndarray, ...]:
+def _other_inputs(rows: list[dict], shift: np.ndarray, generator) -> Spans:
     """The null of iteration: random inputs of the same sequence other than x_t."""
     drawn = []
     for row in rows:

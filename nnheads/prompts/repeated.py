@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.spans import NULL_DRAWS, null_spans, span_dataset
+from nnheads.prompts.spans import NULL_DRAWS, Spans, null_spans, span_dataset
 
 KINDS = ("previous_token", "duplicate_token", "induction", "attention_sink", "current_token")
 
@@ -59,7 +59,7 @@ def ordinary_tokens(tokenizer) -> np.ndarray:
     return np.array([token for token in range(len(tokenizer)) if token not in special])
 
 
-def _spans(prefix: int, length: int, n: int, generator: np.random.Generator) -> dict[str, tuple]:
+def _spans(prefix: int, length: int, n: int, generator: np.random.Generator) -> dict[str, Spans]:
     """kind -> (query, key_start, key_stop), each [batch, span]; all examples share the true spans."""
     total = prefix + 2 * length
     every, second = np.arange(prefix + 1, total), np.arange(prefix + length, total)
@@ -71,9 +71,9 @@ def _spans(prefix: int, length: int, n: int, generator: np.random.Generator) -> 
         "attention_sink": (np.arange(total), np.zeros(total, int)),
         "current_token": (every, every),
     }
-    spans = {}
+    spans: dict[str, Spans] = {}
     for kind, (query, key) in keys.items():
-        true = tuple(np.tile(one, (n, 1)) for one in (query, key, key + 1))
-        spans[kind] = true
-        spans[f"{kind}~null"] = null_spans(*true, generator, first=1)
+        query, key = (np.tile(one, (n, 1)) for one in (query, key))
+        spans[kind] = (query, key, key + 1)
+        spans[f"{kind}~null"] = null_spans(spans[kind], generator, first=1)
     return spans

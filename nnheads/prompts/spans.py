@@ -12,10 +12,11 @@ from nnheads.errors import BadInput
 
 NULL_DRAWS = 4  # random targets per query: enough to tell the null's mean from its noise
 NULL = "~null"
+Spans = tuple[np.ndarray, np.ndarray, np.ndarray]  # query, key_start, key_stop, each [batch, span]
 
 
 def span_dataset(
-    token: np.ndarray, mask: np.ndarray, spans: dict[str, tuple], coordinates: dict | None = None
+    token: np.ndarray, mask: np.ndarray, spans: dict[str, Spans], coordinates: dict | None = None
 ) -> xr.Dataset:
     """Prompts with spans.
 
@@ -40,7 +41,7 @@ def span_dataset(
     return xr.Dataset(data, {"batch": range(len(token)), "kind": ("span", kinds), **(coordinates or {})})
 
 
-def null_spans(query, start, stop, generator: np.random.Generator, first: int = 0) -> tuple[np.ndarray, ...]:
+def null_spans(spans: Spans, generator: np.random.Generator, first: int = 0) -> Spans:
     """For each span, NULL_DRAWS spans of the same query and width at random places that the query can see.
 
     Args:
@@ -49,7 +50,7 @@ def null_spans(query, start, stop, generator: np.random.Generator, first: int = 
     Returns:
         query, key_start, key_stop, each [batch, NULL_DRAWS x span]. A query with nowhere else to look gets -1.
     """
-    query, start, stop = (np.tile(one, (1, NULL_DRAWS)) for one in (query, start, stop))
+    query, start, stop = (np.tile(one, (1, NULL_DRAWS)) for one in spans)
     width = stop - start
     choices = query + 1 - width - first + 1  # places at which such a span fits
     true = (start >= first) & (start - first < choices)  # the true place is one of them and is left out
@@ -69,7 +70,7 @@ def pad_left(rows: list[list[int]], fill: int) -> tuple[np.ndarray, np.ndarray, 
     return token, mask, shift
 
 
-def stack_spans(rows: list[list[tuple[int, int, int]]], shift: np.ndarray) -> tuple[np.ndarray, ...]:
+def stack_spans(rows: list[list[tuple[int, int, int]]], shift: np.ndarray) -> Spans:
     """Ragged spans per example as three arrays, moved by each row's padding and filled up with query -1."""
     count = max(1, *map(len, rows))
     filled = np.tile(np.array([-1, 0, 1]), (len(rows), count, 1))
@@ -113,14 +114,17 @@ def read_spans(path: str | Path, tokenizer, *, seed: int = 0) -> xr.Dataset:
     return dataset
 
 
-def null_in_rows(spans: tuple, shift: np.ndarray, *generators: np.random.Generator) -> tuple[np.ndarray, ...]:
+def null_in_rows(spans: Spans, shift: np.ndarray, *generators: np.random.Generator) -> Spans:
     """`null_spans` that start after each row's own padding (`shift` positions) and first token; one generator
     for all rows, or one for each."""
     each = generators * len(shift) if len(generators) == 1 else generators
+    query, start, stop = spans
     rows = [
-        null_spans(*(one[[line]] for one in spans), each[line], first=int(move) + 1) for line, move in enumerate(shift)
+        null_spans((query[[line]], start[[line]], stop[[line]]), each[line], first=int(move) + 1)
+        for line, move in enumerate(shift)
     ]
-    return tuple(np.concatenate([row[part] for row in rows]) for part in range(3))
+    joined = [np.concatenate([row[part] for row in rows]) for part in range(3)]
+    return joined[0], joined[1], joined[2]
 
 
 def _example(path: Path, number: int, line: str, tokenizer) -> tuple[list[int], list[tuple]]:
