@@ -152,6 +152,32 @@ print(f"all heads {without([]):.2f}; without the top three {without(found):.2f};
 print(f"without three random ones {np.mean(random):.2f} (lowest of 20: {min(random):.2f})")
 
 # %% [markdown]
+# ## 6. What are they, and what is missing?
+#
+# The effect says *that* a head matters. Where it looks says something about *how*. `detect` scores every head by
+# its attention on prompts made for one question, against the same queries with random targets.
+
+# %%
+import pandas as pd
+
+types = ["current_token", "duplicate_token", "induction", "name_mover"]
+scores_of = {name: nnheads.detect(model, name, n=16).mass for name in types}
+columns = {name: values.to_series() for name, values in scores_of.items()}
+table = pd.DataFrame({"effect": heads.effect.to_series(), **columns})
+table.sort_values("effect", ascending=False).head(6).round(2)
+
+# %% [markdown]
+# The strongest head attends to itself: it prepares each word's identity for the layers above. The next ones are
+# induction heads, pressed into service. Now look for the head with the best *pattern* for the job, the one that
+# looks from the end of the sentence straight at the name that has to follow:
+
+# %%
+table.sort_values("name_mover", ascending=False).head(2).round(2)
+
+# %% [markdown]
+# A perfect pattern, and an effect of nothing. It was planted to make this point: **attention is a hypothesis,
+# intervention is the test.**
+#
 # ## Where to go from here
 #
 # * The same as one command, with files that load in xarray: `nnheads ioi`, `nnheads ioi openai-community/gpt2`.
