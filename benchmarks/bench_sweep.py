@@ -92,7 +92,9 @@ def main() -> None:
             rows=max(1, 16384 // given.tokens),
         )[0],
         "one trace per head": lambda: one_trace_per_head(model, base, donor, answers, given.layers, given.heads),
-        "plain hooks, one forward per head": lambda: plain_hooks(module, base, donor, answers, given.layers, given.heads),
+        "one forward per head, plain hooks": lambda: plain_hooks(
+            module, base, donor, answers, given.layers, given.heads
+        ),
     }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in ways}
     expected = None

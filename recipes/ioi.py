@@ -165,7 +165,8 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     heads = reduce(scores, facts["seed"])
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
-    marked = stats.top_heads(heads, "effect", 5) + stats.top_heads(heads, "effect", 3, lowest=True)
+    marked = for_and_against(heads, 5)
+    marked = marked[0] + marked[1][:3]
     direction = "corrupted into clean" if facts["noising"] else "clean into corrupted"
     figure = plot.heatmap(
         heads["effect"],
@@ -203,10 +204,17 @@ def reduce(scores, seed: int):
     return reduced
 
 
-def report(run, top: int) -> None:
-    """What was kept, the strongest heads in both directions, and where the files are."""
+def for_and_against(heads, top: int) -> tuple[list[dict], list[dict]]:
+    """The strongest heads in both directions, of those whose interval leaves zero out."""
     from nnheads import stats
 
+    positive = [head for head in stats.top_heads(heads, "effect", top) if not head["low"] <= 0]
+    negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if not head["high"] >= 0]
+    return [h for h in positive if h["value"] > 0], [h for h in negative if h["value"] < 0]
+
+
+def report(run, top: int) -> None:
+    """What was kept, the strongest heads in both directions, and where the files are."""
     heads = run.load("heads")
     dropped = json.loads(heads.attrs["dropped"])
     why = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
@@ -218,10 +226,12 @@ def report(run, top: int) -> None:
         options.say(
             f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit: left out of effects"
         )
-    positive = [head for head in stats.top_heads(heads, "effect", top) if head["value"] > 0]
-    negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if head["value"] < 0]
+    positive, negative = for_and_against(heads, top)
     direction = heads.attrs["direction"]
     options.say_heads(f"effect of each head, {direction}, ratio of means [95% interval]; highest:", positive)
-    options.say_heads("lowest:", negative)
+    if negative:
+        options.say_heads("lowest:", negative)
+    else:
+        options.say("no head works against the answer beyond its interval")
     for name in ("scores.nc", "heads.nc", "heads.png"):
         options.say(options.shown(run.folder / name))
