@@ -122,7 +122,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
     import numpy as np
 
-    from nnheads import batches, plot, stats
+    from nnheads import batches, plot
     from nnheads.answering import correct
     from nnheads.errors import RunError
     from nnheads.patching.patch import patch
@@ -165,13 +165,12 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     heads = reduce(scores, facts["seed"])
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
-    marked = for_and_against(heads, 5)
-    marked = marked[0] + marked[1][:3]
+    positive, negative = for_and_against(heads, 5)
     direction = "corrupted into clean" if facts["noising"] else "clean into corrupted"
     figure = plot.heatmap(
         heads["effect"],
         title=f"Indirect object: head output, {direction}",
-        marked=marked,
+        marked=positive + negative[:3],
         note=plot.note(heads, int(good.size)),
     )
     run.picture("heads", figure)
