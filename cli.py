@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -84,9 +86,13 @@ def app(arguments: list[str] | None = None) -> None:
         code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
+        sys.stdout.flush()  # what is buffered fails here, where it can be said, and not at exit
         raise SystemExit(code)
     except KeyboardInterrupt:
         _fail("interrupted; finished batches are kept, and the same command goes on from there", 1)
+    except BrokenPipeError:  # the reader has gone, as in `nnheads heads | head -1`
+        _drop_stdout_if_broken()
+        raise SystemExit(1) from None
     except Exception as error:
         if "--traceback" in arguments:
             raise
@@ -97,6 +103,8 @@ def app(arguments: list[str] | None = None) -> None:
         if isinstance(error, NNHeadsError):
             _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
         reason = (str(error).strip().splitlines() or [""])[0]
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"error: {error.strerror}; free some and issue the same command again", 1)
         if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
             _fail(f"error: the server of --remote cannot be reached ({reason}); is it running at that address?", 1)
         _fail(f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)", 1)
@@ -104,7 +112,16 @@ def app(arguments: list[str] | None = None) -> None:
 
 def _fail(text: str, code: int) -> None:
     sys.stderr.write(text + "\n")
+    _drop_stdout_if_broken()
     raise SystemExit(code)
+
+
+def _drop_stdout_if_broken() -> None:
+    """Send what could not be printed nowhere, or Python complains of it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bare_remote(arguments: list[str]) -> list[str]:

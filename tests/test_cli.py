@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -147,17 +148,24 @@ def test_traceback_shows_where(monkeypatch):
         cli.app(["ioi", "--traceback"])
 
 
-def test_a_full_disk_behind_stdout_is_one_line():
-    line = [sys.executable, "-m", "cli", "heads"]
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_a_full_disk_behind_stdout_is_one_line(buffering):
+    line, how = (
+        [sys.executable, "-m", "cli", "heads"],
+        {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": buffering}},
+    )
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, **how)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "No space left" in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error_message():
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "heads"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error_message(buffering):
+    line, how = (
+        [sys.executable, "-m", "cli", "heads"],
+        {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": buffering}},
     )
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()

@@ -12,6 +12,7 @@ import xarray as xr
 
 import cli
 import nnheads
+from nnheads import results
 from nnheads.label import inputs
 from nnheads.patching.patch import one_at_a_time
 
@@ -80,7 +81,7 @@ def test_the_ratio_of_means_is_what_it_says(run_folder):
 def test_knocking_out_the_top_heads_hurts_more_than_any_random_triple(run_folder, reference):
     """Zero the three heads of largest effect, and 20 random triples from the same layers, with plain hooks."""
     module = reference._module
-    heads = xr.open_dataset(run_folder / "heads.nc").load()
+    heads = results.load(run_folder / "heads.nc")
     found = [(one["layer"], one["head"]) for one in nnheads_top(heads)]
     prompts = nnheads.ioi(reference.tokenizer, 40, seed=7)
     given = inputs(reference, prompts)
@@ -131,7 +132,7 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
         output = tmp_path / str(number)
         command("ioi", "--limit", "10", "--noising", "--layers", "1-2", "--output", str(output), *remote)
         folders.append(output / "ioi" / "reference" / "shipped")
-    here, there = (xr.open_dataset(folder / "scores.nc") for folder in folders)
+    here, there = (results.load(folder / "scores.nc") for folder in folders)
     assert list(here["layer"].values) == [1, 2] and here.attrs["direction"] == "noising"
     np.testing.assert_allclose(here["effect"], there["effect"], atol=1e-5)
 
@@ -158,5 +159,5 @@ def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     command("ioi", "--prompts", str(tmp_path / "pairs.jsonl"), "--limit", "40", "--output", str(tmp_path))
-    ours = xr.open_dataset(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
-    np.testing.assert_allclose(ours["effect"], xr.open_dataset(run_folder / "heads.nc")["effect"], atol=1e-5)
+    ours = results.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
+    np.testing.assert_allclose(ours["effect"], results.load(run_folder / "heads.nc")["effect"], atol=1e-5)
