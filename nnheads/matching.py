@@ -40,8 +40,7 @@ def target(ids: np.ndarray, pattern: str | np.ndarray) -> np.ndarray:
         if not np.array_equal(own, np.tril(own)) or not np.isin(own, (0, 1)).all():
             raise BadInput("the pattern must be lower triangular, of zeros and ones: no head attends to the future")
         return own
-    if pattern not in PATTERNS:
-        raise BadInput(f"pattern {pattern!r} is not known; use one of {', '.join(PATTERNS)} or a matrix")
+    check_names(pattern, MEASURES[0])
     if pattern == "previous_token":
         return np.eye(n, k=-1)
     copies = np.tril(ids[:, None] == ids[None, :], -1).astype(float)
@@ -50,6 +49,14 @@ def target(ids: np.ndarray, pattern: str | np.ndarray) -> np.ndarray:
     shifted = np.zeros_like(copies)
     shifted[:, 1:] = copies[:, :-1]
     return np.tril(shifted)
+
+
+def check_names(pattern, kind: str) -> None:
+    """Refuse a pattern or a measure that is not known."""
+    if isinstance(pattern, str) and pattern not in PATTERNS:
+        raise BadInput(f"pattern {pattern!r} is not known; use one of {', '.join(PATTERNS)} or a matrix")
+    if kind not in MEASURES:
+        raise BadInput(f"measure {kind!r} is not known; use one of {', '.join(MEASURES)}")
 
 
 def cells(ids: np.ndarray, pattern, exclude_bos: bool, exclude_current: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -83,8 +90,7 @@ def match_text(
 
     Raises BadInput for an unknown measure or pattern, or a text of fewer than two tokens.
     """
-    if kind not in MEASURES:
-        raise BadInput(f"measure {kind!r} is not known; use one of {', '.join(MEASURES)}")
+    check_names(pattern, kind)
     ids = np.array(model.tokenizer(text)["input_ids"])
     wanted, out = cells(ids, pattern, exclude_bos, exclude_current)
     first = np.zeros_like(wanted)

@@ -1,0 +1,78 @@
+"""Pattern scores on a text of your own, as TransformerLens computes them, to compare with published numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from recipes import _options as options
+
+EXAMPLE = "Mary gave the book to John and Mary gave the letter to John"
+
+
+def main(
+    text: Annotated[str, typer.Argument(help="What the model reads.")] = EXAMPLE,
+    model: options.Model = "reference",
+    pattern: Annotated[str, typer.Option(help="previous_token, duplicate_token or induction.")] = "induction",
+    measure: Annotated[str, typer.Option(help="mul (share of attention on the pattern) or abs.")] = "mul",
+    exclude_bos: Annotated[bool, typer.Option("--exclude-bos", help="Leave the first token out.")] = False,
+    exclude_current: Annotated[bool, typer.Option("--exclude-current", help="Leave the diagonal out.")] = False,
+    top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device_map: options.DeviceMap = None,
+    remote: options.Remote = None,
+    output: options.Output = options.RESULTS,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Pattern scores on a text of your own, as TransformerLens computes them.
+
+    They depend on the text and its length; `nnheads detect` asks the better question. Writes heads.nc and heads.png.
+    """
+    arguments = dict(locals())
+    from nnheads import plot, results
+    from nnheads.matching import check_names, match_text
+    from nnheads.provenance import model_identity, provenance
+
+    check_names(pattern, measure)
+    options.positive(top=top)
+    where = options.remote_of(remote)
+    loaded = options.load(model, revision, dtype, device_map, where)
+    how = {"exclude_bos": exclude_bos, "exclude_current": exclude_current}
+    scores = match_text(loaded, text, pattern, kind=measure, remote=where, **how).to_dataset(name="match")
+    identity = model_identity(loaded, model)
+    facts = {**{key: value for key, value in arguments.items() if key != "top"}, "weights": identity["commit"]}
+    prompts = hash_of(loaded.tokenizer, text)
+    scores.attrs = provenance(
+        title=f"{pattern} on one text", model=loaded, name=model, prompts=prompts, arguments=facts,
+        references="TransformerLens head_detector", sample_dims="",
+    )  # fmt: skip
+    item = results.item_of(text, pattern, measure, str(how))
+    run = results.Run(output, "match", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    files = run.save(heads=scores)
+    note, signed = plot.note(scores, 1), measure == "abs"
+    files.append(
+        run.picture("heads", plot.heatmap(scores["match"], title=f"{pattern}, {measure}", signed=signed, note=note))
+    )
+    run.finish()
+    report(scores["match"], top, files)
+
+
+def hash_of(tokenizer, text: str) -> str:
+    """What stands for the prompts of a single text."""
+    import hashlib
+
+    return hashlib.sha256(str(tokenizer(text)["input_ids"]).encode()).hexdigest()
+
+
+def report(match, top: int, files: list) -> None:
+    from nnheads.stats import head_name
+
+    options.say(str(match.attrs["long_name"]))
+    for (layer, head), value in match.to_series().sort_values(ascending=False, kind="stable").head(top).items():
+        options.say(f"  {head_name(layer, head):<7} {value:+.3f}")
+    for path in files:
+        options.say(options.shown(path))
