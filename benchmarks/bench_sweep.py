@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from nnheads.architectures import ARCHITECTURES
 from nnheads.heads import read_z, split_heads
-from nnheads.patching.patch import one_at_a_time
+from nnheads.patching.patch import TOKENS_PER_FORWARD, one_at_a_time
 from nnheads.patching.sweep import sweep
 
 
@@ -79,18 +79,24 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--shared", type=int, default=9, help="tokens that clean and corrupted share at the start")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     model, module = build(given.layers, given.heads, given.width)
     ids = torch.randint(0, 50257, (2, given.cases, given.tokens))
+    ids[1, :, : given.shared] = ids[0, :, : given.shared]
     base, donor = ({"input_ids": one, "attention_mask": torch.ones_like(one)} for one in ids)
     answers = torch.randint(0, 50257, (given.cases, 2))
     cells = one_at_a_time(given.tokens, given.heads, by_position=False)
+
+    def ours(shared: int):
+        layers = list(range(given.layers))
+        rows = max(1, TOKENS_PER_FORWARD // given.tokens)
+        return sweep(model, base, donor, answers, cells, layers, "z", given.heads, False, rows, shared=shared)[0]
+
     ways = {
-        "sweep": lambda: sweep(
-            model, base, donor, answers, cells, list(range(given.layers)), "z", given.heads, False,
-            rows=max(1, 16384 // given.tokens),
-        )[0],
+        "sweep": lambda: ours(given.shared),
+        "sweep, no shared prefix used": lambda: ours(0),
         "one trace per head": lambda: one_trace_per_head(model, base, donor, answers, given.layers, given.heads),
         "one forward per head, plain hooks": lambda: plain_hooks(
             module, base, donor, answers, given.layers, given.heads
@@ -107,7 +113,10 @@ def main() -> None:
                 expected = result if expected is None else expected
                 torch.testing.assert_close(result.reshape(expected.shape), expected, atol=1e-4, rtol=0)
     best = min(times["sweep"])
-    print(f"{given.layers} x {given.heads} heads, {given.cases} cases x {given.tokens} tokens, same numbers to 1e-4")
+    print(
+        f"{given.layers} x {given.heads} heads, {given.cases} cases x {given.tokens} tokens, "
+        f"{given.shared} of them shared; same numbers to 1e-4"
+    )
     for name, taken in times.items():
         print(f"  {name:<34} {min(taken):7.2f} s   {min(taken) / best:5.1f} x the sweep")
 

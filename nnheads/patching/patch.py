@@ -76,6 +76,7 @@ def patch(
         sizes.heads,
         row.tuple_block,
         rows=max(1, tokens_per_forward // width),
+        shared=shared_positions(prompts),
         remote=remote,
     )
     for values in (base_logits, donor_logits, logits):
@@ -91,6 +92,13 @@ def patch(
     scores["effect"] = effect.assign_attrs(source=SOURCE)
     scores.attrs.update(site=site, site_meaning=SITES[site], direction="noising" if noising else "denoising")
     return scores
+
+
+def shared_positions(prompts: xr.Dataset) -> int:
+    """How many first positions are the same in the clean and the corrupted prompt, in every pair. The last
+    position is never counted: something has to run."""
+    differs = (prompts["token"].values != prompts["corrupted"].values).any(0)
+    return int(min(np.argmax(differs) if differs.any() else len(differs), len(differs) - 1))
 
 
 def one_at_a_time(width: int, units: int, by_position: bool) -> torch.Tensor:

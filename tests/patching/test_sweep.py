@@ -11,7 +11,7 @@ from conftest import VOCABULARY, tiny
 
 from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput, RunError
-from nnheads.patching.patch import one_at_a_time, patch
+from nnheads.patching.patch import one_at_a_time, patch, shared_positions
 from nnheads.patching.sites import SITES
 from nnheads.patching.sweep import sweep
 
@@ -31,13 +31,14 @@ def run(model_type, base, donor, cells, layers, site, **options):
     return sweep(model, base, donor, ANSWERS, cells, layers, site, 4, row.tuple_block, **{"rows": 1000, **options})
 
 
+@pytest.mark.parametrize("shared", [0, 5])
 @pytest.mark.parametrize("site", SITES)
-def test_every_cell_equals_a_plain_hook(model_type, site, padded):
+def test_every_cell_equals_a_plain_hook(model_type, site, shared, padded):
     _, module = tiny(model_type)
     base, donor = two_runs(model_type, padded)
     units = 4 if site == "z" else 1
     cells = one_at_a_time(9, units, by_position=True)
-    logits, base_logits, donor_logits = run(model_type, base, donor, cells, [0, 2], site)
+    logits, base_logits, donor_logits = run(model_type, base, donor, cells, [0, 2], site, shared=shared)
     torch.testing.assert_close(base_logits, oracle.end_logits(module, base).gather(-1, ANSWERS), atol=1e-5, rtol=0)
     torch.testing.assert_close(donor_logits, oracle.end_logits(module, donor).gather(-1, ANSWERS), atol=1e-5, rtol=0)
     moved = 0.0
@@ -68,6 +69,27 @@ def test_a_run_swapped_into_itself_changes_nothing(model_type, padded):
         cells = one_at_a_time(9, 4 if site == "z" else 1, by_position=False)
         logits, base_logits, _ = run(model_type, base, base, cells, [0, 1, 2], site)
         torch.testing.assert_close(logits, base_logits.expand_as(logits), atol=1e-5, rtol=0)
+
+
+def test_cells_before_the_first_difference_are_not_run(padded, monkeypatch):
+    from nnheads.patching import sweep as module
+
+    base, donor = two_runs("llama", padded)
+    rows, real = [], module.swap
+    monkeypatch.setattr(module, "swap", lambda *given: rows.append(len(given[3])) or real(*given))
+    logits, base_logits, _ = run("llama", base, donor, one_at_a_time(9, 4, by_position=True), [0, 2], "z", shared=5)
+    assert rows == [4 * 4 * 2, 1 * 4 * 2], "4 positions x 4 heads x 2 cases; in the last layer only the last position"
+    assert torch.equal(logits.reshape(2, 4, 9, 2, 2)[:, :, :5], base_logits.expand(2, 4, 5, 2, 2))
+
+
+@pytest.mark.parametrize("first", [0, 5, 8])
+def test_shared_positions_end_at_the_first_difference(padded, first):
+    prompts = pairs(padded)
+    prompts["corrupted"][:] = prompts["token"]
+    prompts["corrupted"][1, first] += 1
+    assert shared_positions(prompts) == first
+    prompts["corrupted"][:] = prompts["token"]
+    assert shared_positions(prompts) == 8
 
 
 def test_small_forwards_give_the_same_numbers(padded):
