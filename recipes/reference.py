@@ -24,7 +24,8 @@ def check(
     from nnheads.errors import RunError
 
     options.start()
-    from nnheads.model import REFERENCE, locate, one_line
+    from nnheads.loading import one_line
+    from nnheads.model import REFERENCE, locate
     from nnheads.reference import check as checks
 
     with one_line(model):

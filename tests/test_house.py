@@ -15,7 +15,7 @@ SOURCES = sorted([*ROOT.glob("nnheads/**/*.py"), *ROOT.glob("recipes/*.py"), ROO
 # A module may import from its own rank and below.
 RANKS = [
     {"nnheads.errors", "nnheads.architectures", "nnheads.prompts.ioi_words"},
-    {"nnheads.model", "nnheads.reference", "nnheads.provenance"},
+    {"nnheads.loading", "nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
     {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results", "nnheads.legacy"},
     {
@@ -25,6 +25,7 @@ RANKS = [
         "nnheads.attention",
         "nnheads.matching",
         "nnheads.generation",
+        "nnheads.stimulus",
     },
     {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
     {"nnheads.detection"},
@@ -94,7 +95,7 @@ def test_what_is_shipped_imports_only_torch_and_nnsight_and_wears_no_decorator(n
             shipped = tuple(f"nnheads.{other.replace('/', '.')}" for other in SHIPPED)
             assert module.startswith(shipped), f"{name} imports {module}, which does not travel"
         else:
-            assert module.split(".")[0] in {"torch", "math", "jaxtyping", "nnsight", "__future__"}, module
+            assert module.split(".")[0] in {"torch", "math", "copy", "jaxtyping", "nnsight", "__future__"}, module
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             assert not node.decorator_list, f"{node.name}: nnsight drops wrappers silently"

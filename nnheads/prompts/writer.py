@@ -91,7 +91,8 @@ def _local(name: str) -> Callable[[str, int], str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nnheads.model import locate, one_line, whole_checkpoint
+    from nnheads.loading import one_line, whole_checkpoint
+    from nnheads.model import locate
 
     path = locate(name)
     with one_line(name), whole_checkpoint(name):
