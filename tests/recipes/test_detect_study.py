@@ -1,0 +1,71 @@
+"""`nnheads detect` as a user issues it: one type, all types, checkpoints, a second time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import cli
+from nnheads import results
+from nnheads.detection import types
+
+
+def command(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.app(list(arguments))
+    assert stop.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    output = tmp_path_factory.mktemp("detect")
+    command("detect", "all", "--limit", "6", "--lengths", "100,140", "--output", str(output))
+    return output / "detect" / "reference" / "shipped"
+
+
+def test_each_type_has_its_folder_and_its_provenance(everything):
+    for name in types():
+        heads = results.load(everything / name / "heads.nc")
+        scores = results.load(everything / name / "scores.nc")
+        assert scores["mass"].dims[:3] == ("batch", "layer", "head") and heads["flag"].dims == ("layer", "head")
+        assert heads.attrs["headline"] in heads and heads.attrs["references"] and heads.attrs["model"] == "reference"
+        assert json.loads((everything / name / "run.json").read_text())["complete"]
+        assert (everything / name / "heads.png").stat().st_size > 5_000
+    assert (everything / "all.png").stat().st_size > 10_000
+    assert not (everything / "parts").exists()
+
+
+def test_the_same_command_again_computes_nothing(everything, monkeypatch, capsys):
+    from nnheads import attention
+
+    monkeypatch.setattr(attention, "measure_spans", lambda *_, **__: pytest.fail("measured again"))
+    command("detect", "all", "--limit", "6", "--lengths", "100,140", "--output", str(everything.parents[2]))
+    assert "induction" in capsys.readouterr().out
+
+
+def test_checkpoints_become_a_dimension(llama_folder, tmp_path, capsys):
+    for step in ("step1", "step2"):
+        shutil.copytree(llama_folder, tmp_path / "run" / step)
+    options = ["--limit", "4", "--length", "12", "--output", str(tmp_path / "out")]
+    command("detect", "induction", str(tmp_path / "run"), "--revision", "step1,step2", *options)
+    folder = tmp_path / "out" / "detect" / "run" / "revisions" / "induction"
+    joined = results.load(folder / "heads.nc")
+    assert list(joined["revision"].values) == ["step1", "step2"] and joined["mass"].dims == (
+        "revision",
+        "layer",
+        "head",
+    )
+    np.testing.assert_allclose(joined["mass"][0], joined["mass"][1])  # the same weights twice
+    assert (folder / "emergence.png").exists() and "strongest head by revision" in capsys.readouterr().out
+
+
+def test_a_rehearsal_gives_the_same_numbers(tmp_path):
+    for number, remote in enumerate(((), ("--remote", "local"))):
+        command(
+            "detect", "induction", "--limit", "3", "--length", "20", "--output", str(tmp_path / str(number)), *remote
+        )
+    here, there = (results.load(tmp_path / str(n) / "detect/reference/shipped/induction/scores.nc") for n in (0, 1))
+    np.testing.assert_allclose(here["mass"], there["mass"], atol=1e-6)
