@@ -20,8 +20,9 @@ def read_z(layer, heads: int) -> Float[torch.Tensor, "batch position head dim"]:
     return split_heads(layer.attention.projection.input, heads)
 
 
-def hidden(output) -> Float[torch.Tensor, "batch position d_model"]:
-    """The hidden states in what a module returned: some modules return (hidden states, something else)."""
+def hidden(output) -> Float[torch.Tensor, "*lead d_model"]:
+    """The hidden states in what a module returned: some modules return (hidden states, something else). Most are
+    [batch, position, d_model]; OPT flattens the rows of its feed-forward part."""
     return output[0] if isinstance(output, tuple) else output
 
 

@@ -1,0 +1,31 @@
+"""The shapes in the annotations are true: the tests of everything that traces run again with beartype on them.
+
+In a process of its own, because beartype has to be imported before nnsight, and without the rehearsals,
+because nnsight ships source and the checks wrap it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CODE = """
+import sys
+import beartype
+from jaxtyping import install_import_hook
+names = ["heads", "rows", "readout", "spans", "label", "patching.sites", "patching.sweep"]
+install_import_hook([f"nnheads.{name}" for name in names], "beartype.beartype")
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore", *sys.argv[1:]]))
+"""
+FILES = ["tests/test_spans.py", "tests/test_rows.py", "tests/patching", "tests/test_architectures.py"]
+SOME = "(llama or gpt2 or opt or bloom or gpt_oss) and not rehearsed"
+
+
+def test_annotated_shapes_hold():
+    line = [sys.executable, "-c", CODE, "-k", SOME, *FILES]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " failed" not in done.stdout and "[100%]" in done.stdout
