@@ -23,6 +23,7 @@ _WHERE = {
     "measure": "nnheads.attention",
     "detect": "nnheads.detection",
     "detect_heads": "nnheads.detection",
+    "detect_spans": "nnheads.detection",
     "read_scores": "nnheads.legacy",
 }
 __all__ = sorted(_WHERE)

@@ -79,10 +79,24 @@ def correct(model, prompts: xr.Dataset, *, candidates, strict: bool = False, rem
 
 
 def predicted(model, prompts: xr.Dataset, *, remote=False) -> np.ndarray:
-    """The model's best token [batch, step] at the positions `ask` (batch, step) of the prompts."""
+    """The model's best token [batch, step] at the positions `ask` (batch, step) of the prompts; -1 where an example
+    asks for fewer tokens than others."""
     ask = torch.from_numpy(prompts["ask"].values).long()
-    keep = prompts.sizes["position"] - int(ask.min())  # logits from the first asked position on
-    fed, place = inputs(model, prompts), ask - int(ask.min())
+    first = int(ask[ask >= 0].min())
+    keep = prompts.sizes["position"] - first  # logits from the first asked position on
+    fed, place = inputs(model, prompts), (ask - first).clamp(min=0)
     with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=keep, remote=remote):
         best = save(model.output.logits.argmax(-1).gather(1, place.to(model.output.logits.device)).clone())
-    return best.cpu().numpy()
+    return np.where(ask.numpy() < 0, -1, best.cpu().numpy())
+
+
+def accuracy_map(scores: xr.Dataset) -> xr.DataArray | None:
+    """Share of right answers (length, depth) of needle prompts, or None for prompts without such coordinates. NaN where
+    no prompt has that length and depth."""
+    measured = [name for name in ("answered", "accuracy") if name in scores.coords]
+    if not measured or not {"length", "depth"} <= set(scores.coords):
+        return None
+    table = scores.coords.to_dataset()[["length", "depth", measured[0]]].to_dataframe()
+    cells = table.groupby(["length", "depth"])[measured[0]].mean().to_xarray().astype("float32")
+    meaning = "share of prompts answered" if measured[0] == "answered" else "share of answer tokens predicted"
+    return cells.rename("accuracy").assign_attrs(long_name=meaning, units="1")

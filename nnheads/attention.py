@@ -118,13 +118,14 @@ def assemble(scores: xr.Dataset, kind: str, beside: tuple[str, ...], source: str
 
 
 def gate(model, prompts: xr.Dataset, *, remote: bool | str = False) -> dict:
-    """`accuracy` (batch): share of the prompts' `target` tokens that the model itself predicts at `ask`.
-    Empty for prompts that ask for nothing."""
+    """`accuracy` (batch): share of the prompts' `target` tokens that the model itself predicts at `ask`; -1 fills up
+    where an example wants fewer than others. Empty for prompts that ask for nothing."""
     if "ask" not in prompts:
         return {}
-    right = predicted(model, prompts, remote=remote) == prompts["target"].values
+    wanted = prompts["ask"].values >= 0
+    right = (predicted(model, prompts, remote=remote) == prompts["target"].values) & wanted
     about = {"long_name": "share of wanted tokens that the model predicts", "units": "1"}
-    return {"accuracy": ("batch", right.mean(1).astype("float32"), about)}
+    return {"accuracy": ("batch", (right.sum(1) / wanted.sum(1)).astype("float32"), about)}
 
 
 def check_spans(spans: xr.Dataset) -> None:

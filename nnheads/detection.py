@@ -6,22 +6,21 @@ import ast
 import importlib
 import inspect
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import xarray as xr
 
-from nnheads import batches
-from nnheads.attention import assemble, gate, kinds_of, measure
 from nnheads.errors import BadInput
+from nnheads.label import check_length
 from nnheads.model import load
 from nnheads.prompts.ioi import ioi_spans
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.needle import needle
 from nnheads.prompts.repeated import repeated
-from nnheads.provenance import prompts_hash
+from nnheads.prompts.spans import NULL, read_spans
 from nnheads.results import save
 from nnheads.stats import calibrate, contrast
+from nnheads.stimulus import HeadType, Stimulus, check_fits, measure_all
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
 STIMULI: dict[str, Callable[..., xr.Dataset]] = {
@@ -83,14 +82,36 @@ def detect(
         model, list(types()) if name == "all" else [canonical(name)], n=n, seed=seed, batch_size=batch_size,
         remote=remote, quiet=quiet, parts=parts, **stimulus,
     )  # fmt: skip
-    found = {kind: calibrated(kind, scores, seed=seed) for kind, scores in raw.items()}
+    found = {kind: calibrated(scores, seed=seed) for kind, scores in raw.items()}
     return found if name == "all" else found[canonical(name)]
 
 
-def calibrated(name: str, scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
+def detect_spans(
+    model,
+    path: str | Path,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    remote: bool | str = False,
+    quiet: bool = True,
+    parts: Path | None = None,
+) -> dict[str, xr.Dataset]:
+    """Heads that look where one's own spans say: kind of span -> scores and calibration, as `detect` returns them.
+
+    Args:
+        path: JSON lines with texts and spans, see `prompts.spans.read_spans`.
+        n: only the first n lines.
+    """
+    stimuli = prepare_spans(model, path, n=n, seed=seed)
+    raw = measure_all(model, stimuli, batch_size=batch_size, remote=remote, quiet=quiet, parts=parts)
+    return {kind: calibrated(scores, seed=seed) for kind, scores in raw.items()}
+
+
+def calibrated(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     """Scores (batch, layer, head) of a type reduced to (layer, head): against random targets, or, for types that
-    contrast two sorts of prompts, between these."""
-    by = getattr(detector(name), "CONTRAST", None)
+    contrast two sorts of prompts (`contrast` in attrs), between these."""
+    by = scores.attrs.get("contrast")
     if by is None:
         return calibrate(scores, seed=seed)
     heads = contrast(scores[scores.attrs["headline"]], scores[by])
@@ -135,39 +156,40 @@ def raw_scores(
     model, names: list[str], *, n: int, seed: int, batch_size: int, remote, quiet: bool, parts: Path | None, **stimulus
 ) -> dict[str, xr.Dataset]:
     """type -> statistics (batch, layer, head). One forward per batch serves all types of a stimulus."""
-    found = {}
+    stimuli = prepare(model, names, n=n, seed=seed, **stimulus)
+    scores = measure_all(model, stimuli, batch_size=batch_size, remote=remote, quiet=quiet, parts=parts)
+    return {name: scores[name] for name in names}
+
+
+def prepare(model, names: list[str], *, n: int, seed: int, **stimulus) -> list[Stimulus]:
+    """Draw the prompts of all types, and refuse those that the model cannot read, before any forward."""
     check_options(names, stimulus)
+    check_length(max(stimulus.get("lengths") or [0]), model.config)
+    prepared = []
     for key in dict.fromkeys(detector(name).STIMULUS for name in names):
         own = {option: value for option, value in stimulus.items() if option in options_of(key)}
         prompts = STIMULI[key](model.tokenizer, n, seed=seed, **own)
-        wanted = [name for name in names if detector(name).STIMULUS == key]
-        scores = _shared(model, prompts, key, wanted, batch_size, remote, quiet, parts)
-        for name in wanted:
-            module = detector(name)
-            found[name] = scores[name].assign_attrs(
-                headline=module.HEADLINE, references=module.SOURCE, title=f"{name} heads", stimulus=key,
-                prompts_sha256=prompts_hash(prompts), **{f"stimulus_{key}": str(value) for key, value in own.items()},
-            )  # fmt: skip
-    return {name: found[name] for name in names}
+        kinds = tuple(_head_type(name) for name in names if detector(name).STIMULUS == key)
+        prepared.append(Stimulus(key, prompts, kinds, own))
+        check_fits(prepared[-1], model.config)
+    return prepared
 
 
-def _shared(model, prompts: xr.Dataset, key: str, names: list[str], batch_size: int, remote, quiet: bool, parts):
-    """type -> statistics. One forward per batch for all types that only read; one run for each that writes."""
-    how = {"size": batch_size, "parts": parts, "quiet": quiet}
-    writing = [name for name in names if getattr(detector(name), "GENERATES", False)]
-    reading = [name for name in names if name not in writing]
-    found = {}
-    if reading:
-        kinds = [kind for name in reading for kind in kinds_of(prompts, name, beside(name))]
-        scores = batches.run(
-            lambda part: _measure_and_gate(model, part, kinds, remote),
-            prompts, name="-".join([key, *reading]), title=key, **how,
-        )  # fmt: skip
-        found = {name: assemble(scores, name, beside(name), detector(name).SOURCE) for name in reading}
-    for name in writing:
-        find = getattr(detector(name), name)
-        found[name] = batches.run(partial(find, model, remote=remote), prompts, name=f"{key}-{name}", title=name, **how)
-    return found
+def prepare_spans(model, path: str | Path, *, n: int | None = None, seed: int = 0) -> list[Stimulus]:
+    """Prompts from a file of spans; every kind in it is a head type of its own."""
+    prompts = read_spans(path, model.tokenizer, n=n, seed=seed)
+    names = [kind for kind in dict.fromkeys(map(str, prompts["kind"].values)) if not kind.endswith(NULL)]
+    kinds = tuple(HeadType(name, "mass", Path(path).name) for name in names)
+    prepared = Stimulus("spans", prompts, kinds, {})
+    check_fits(prepared, model.config)
+    return [prepared]
+
+
+def _head_type(name: str) -> HeadType:
+    module = detector(name)
+    find = getattr(module, name) if getattr(module, "GENERATES", False) else None
+    beside, contrasted = getattr(module, "BESIDE", ()), getattr(module, "CONTRAST", None)
+    return HeadType(name, module.HEADLINE, module.SOURCE, beside, find, contrasted)
 
 
 def options_of(key: str) -> set[str]:
@@ -181,12 +203,3 @@ def check_options(names: list[str], stimulus: dict) -> None:
     for option in stimulus:
         if option not in known:
             raise BadInput(f"{', '.join(names)} know no {option!r}; known: {', '.join(sorted(known)) or 'none'}")
-
-
-def beside(name: str) -> tuple[str, ...]:
-    """The kinds of span that a head type reports beside its own."""
-    return getattr(detector(name), "BESIDE", ())
-
-
-def _measure_and_gate(model, part: xr.Dataset, kinds: list[str], remote) -> xr.Dataset:
-    return measure(model, part, kinds=kinds, remote=remote).assign_coords(gate(model, part, remote=remote))

@@ -10,7 +10,7 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.label import inputs
-from nnheads.prompts.spans import NULL, Spans, null_in_rows, span_dataset, stack_spans
+from nnheads.prompts.spans import NULL, Spans, null_in_rows, pad_left, span_dataset, stack_spans
 
 EXTRA_TOKENS = 4  # written beyond the answer's length, for models that begin with something else
 
@@ -31,9 +31,12 @@ def generate(model, prompts: xr.Dataset, new_tokens: int, *, remote: bool | str 
 
 
 def _ends(model) -> list[int]:
-    """Tokens that end a text."""
-    ends = getattr(model.config, "eos_token_id", None)
-    return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]
+    """Tokens that end a text: chat models name more of them for generation than in their configuration."""
+    found: list[int] = []
+    for place in (model.config, getattr(model, "generation_config", None)):
+        ends = getattr(place, "eos_token_id", None)
+        found += [] if ends is None else ends if isinstance(ends, (list, tuple)) else [ends]
+    return found
 
 
 def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
@@ -52,10 +55,15 @@ def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) ->
         `needle_different`, the needle's tokens and how many of them differ; `recall`, the share of the different ones
         in the answer; `answered`, 1 where that is over a half.
     """
+    pad = model.tokenizer.pad_token_id or 0
+    asked, moved = without_answers(prompts, pad)
     needle = prompts.isel(span=prompts["kind"].values == "needle")
-    bounds = list(zip(needle["key_start"].values[:, 0].tolist(), needle["key_stop"].values[:, 0].tolist()))
+    # a needle's first span is there in every example, however long its answer is
+    bounds = [
+        (int(low + by), int(high + by))
+        for low, high, by in zip(needle["key_start"].values[:, 0], needle["key_stop"].values[:, 0], moved)
+    ]
     steps = prompts.sizes["step"]
-    asked = prompts.isel(position=slice(None, -steps))
     token, length = asked["token"].values, asked.sizes["position"]
     written = generate(model, asked, steps + EXTRA_TOKENS, remote=remote)
     copies = [_copies(token[case], written[case], *one, length) for case, one in enumerate(bounds)]
@@ -63,7 +71,6 @@ def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) ->
     # each case draws its null from its own tokens, so that it is the same whichever batch it is in
     seeds = [zlib.crc32(row[at:].tobytes()) for row, at in zip(token, padding)]
     spans = _spans(copies, bounds, written, length, padding, seeds)
-    pad = model.tokenizer.pad_token_id or 0
     extended = span_dataset(
         np.concatenate([token, np.where(written < 0, pad, written)], 1),
         np.concatenate([asked["mask"].values, np.ones_like(written)], 1),
@@ -77,6 +84,23 @@ def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) ->
     }  # fmt: skip
     kept = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     return extended.assign_coords({**kept, **{name: ("batch", values) for name, values in about.items()}})
+
+
+def without_answers(prompts: xr.Dataset, fill: int) -> tuple[xr.Dataset, np.ndarray]:
+    """Prompts up to the position that predicts the answer's first token, padded on the left again; and how far
+    each one was moved to the right by that."""
+    token, padding = prompts["token"].values, prompts.sizes["position"] - prompts["mask"].values.sum(1)
+    rows = [row[first:end].tolist() for row, first, end in zip(token, padding, prompts["ask"].values[:, 0] + 1)]
+    ids, mask, shift = pad_left(rows, fill)
+    place = ("batch", "position")
+    return xr.Dataset({"token": (place, ids.astype(np.int32)), "mask": (place, mask)}), shift - padding
+
+
+def tokens_while_answering(prompts: xr.Dataset) -> int:
+    """How many tokens the longest prompt has once its answer is written."""
+    padding = prompts.sizes["position"] - prompts["mask"].values.sum(1)
+    asked = prompts["ask"].values[:, 0] + 1 - padding
+    return int(asked.max()) + prompts.sizes["step"] + EXTRA_TOKENS
 
 
 def _copies(token, written, low: int, high: int, length: int) -> list[tuple[int, int, int, int]]:

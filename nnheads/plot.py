@@ -157,6 +157,23 @@ def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "")
     return figure
 
 
+def accuracy(values: xr.DataArray, *, title: str, note: str = "") -> Figure:
+    """Share of right answers (length, depth): depth from top to bottom as in the text, NaN (not asked) left blank."""
+    rows, columns = values.sizes["depth"], values.sizes["length"]
+    size = (min(16, max(4.6, 0.5 * columns + 2.6)), min(12, max(3.2, 0.32 * rows + 1.6)))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    _heatmap(
+        values.transpose("depth", "length").values, ax=axes, cmap="viridis", vmin=0.0, vmax=1.0,
+        xticklabels=values["length"].values, yticklabels=[f"{depth:.0%}" for depth in values["depth"].values],
+        linewidths=0.3, cbar_kws={"label": f"{values.attrs['long_name']} [{values.attrs['units']}]"},
+    )  # fmt: skip
+    axes.set(xlabel="length [tokens]", ylabel="depth of the needle", title=title)
+    axes.tick_params(axis="y", rotation=0)
+    _small_print(figure, note)
+    return figure
+
+
 def types_map(types: dict[str, xr.DataArray], *, title: str = "Head types", note: str = "") -> Figure:
     """Several head types on one map (layer, head): NaN is not of the type; a cell is split between its types,
     each part as opaque as its score is high."""

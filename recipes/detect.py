@@ -10,19 +10,34 @@ from typing import Annotated
 
 import typer
 
+from nnheads.errors import BadInput
+from recipes import _grid
 from recipes import _options as options
+
+OWN = "spans"  # the head type that a file of spans defines
+PROMPTS = 32
 
 
 def main(
-    head_type: Annotated[str, typer.Argument(help="A head type (see `nnheads heads`), or all.")] = "all",
+    head_type: Annotated[
+        str, typer.Argument(help="A head type (see `nnheads heads`), all, or spans (your own, see --spans).")
+    ] = "all",
     model: options.Model = "reference",
+    spans: Annotated[Path | None, typer.Option(help="Type spans: JSON lines with texts and spans.")] = None,
     length: Annotated[int, typer.Option(help="Repeated tokens: how many before they are repeated.")] = 50,
     task: Annotated[str, typer.Option(help="Iteration: copy, parity, polynomial or maximum.")] = "parity",
     steps: Annotated[int, typer.Option(help="Iteration: steps of the computation.")] = 8,
-    lengths: Annotated[str, typer.Option(help="Retrieval: tokens of a prompt, e.g. 128,256.")] = "128,256",
+    lengths: _grid.Lengths = None,
+    s_len: _grid.Shortest = None,
+    e_len: _grid.Longest = None,
+    context_lengths_num_intervals: _grid.LengthCount = None,
+    document_depth_percent_intervals: _grid.DepthCount = None,
     haystack: Annotated[Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")] = None,
+    needles: Annotated[Path | None, typer.Option(help="Retrieval: JSON lines with needle, question, answer.")] = None,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
-    limit: options.Limit = 32,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", help="How many prompts; 32, and with --spans all, unless given.")
+    ] = None,
     batch_size: options.BatchSize = 8,
     seed: options.Seed = 0,
     revision: Annotated[str | None, typer.Option(help="Revision, or several (a,b,c) to see heads emerge.")] = None,
@@ -40,25 +55,45 @@ def main(
     false discovery rate of 5% over all heads. Writes one folder a type with scores.nc, heads.nc and heads.png.
     """
     arguments = dict(locals())
-    from nnheads.detection import canonical, types
     from nnheads.model import checkpoint
-    from nnheads.stats import parse_numbers
 
-    names = list(types()) if head_type == "all" else [canonical(head_type)]
-    options.positive(limit=limit, batch_size=batch_size, top=top, length=length)
-    sizes = parse_numbers(lengths, "length", 10**7)
+    names = names_of(head_type, spans)
+    counts = {"limit": limit, "batch_size": batch_size, "top": top, "length": length}
+    options.positive(**{name: count for name, count in counts.items() if count is not None})
+    grid = _grid.options_of(arguments, needle_asked(head_type, names))
     where = options.remote_of(remote)
     revisions = [None] if revision is None else [one.strip() for one in revision.split(",") if one.strip()]
-    stimulus = {"length": length, "task": task, "steps": steps, "lengths": sizes, "haystack": haystack}
-    arguments["stimulus"] = stimulus_for(names, stimulus)
+    stimulus = {"length": length, "task": task, "steps": steps, **grid}
+    arguments["stimulus"] = {} if spans else stimulus_for(names, stimulus)
     places = {one: checkpoint(model, one) for one in revisions}  # a missing one is refused before anything runs
     runs = {one: at_revision(names, model, one, places[one], arguments, where) for one in revisions}
     if len(revisions) > 1:
-        emergence(runs, names, model, arguments)
+        emergence(runs)
     else:
         report(next(iter(runs.values())), top)
         if len(names) > 1:
             overview(next(iter(runs.values())))
+
+
+def names_of(head_type: str, spans: Path | None) -> list[str]:
+    """The head types to find: known ones, or the kinds in a file of spans."""
+    from nnheads.detection import canonical, types
+    from nnheads.prompts.spans import kinds_in, read_span_records
+
+    own = head_type.strip().lower() == OWN
+    if own != (spans is not None):
+        wrong = "needs --spans FILE" if own else f"does not go with --spans, which needs the type {OWN}"
+        raise BadInput(f"head type {head_type!r} {wrong}")
+    if spans is not None:
+        return kinds_in(read_span_records(spans))
+    return list(types()) if head_type == "all" else [canonical(head_type)]
+
+
+def needle_asked(head_type: str, names: list[str]) -> bool:
+    """Whether any of the types is measured on needles."""
+    from nnheads.detection import detector
+
+    return head_type.strip().lower() != OWN and any(detector(name).STIMULUS == "needle" for name in names)
 
 
 def stimulus_for(names: list[str], stimulus: dict) -> dict:
@@ -72,47 +107,44 @@ def stimulus_for(names: list[str], stimulus: dict) -> dict:
 def at_revision(names: list[str], model: str, revision: str | None, place: tuple, arguments: dict, remote):
     """The finished runs of each type at one revision: type -> Run."""
     from nnheads import results
-    from nnheads.detection import detector, options_of
-    from nnheads.provenance import model_folder, model_identity
+    from nnheads.detection import prepare, prepare_spans
+    from nnheads.provenance import model_folder, model_identity, prompts_hash
 
     name, asked = place
-    loaded = None
-    runs, missing = {}, []
-    for kind in names:
-        facts = {key: value for key, value in arguments.items() if key in ("limit", "seed", "dtype", "remote")}
-        own = {key: value for key, value in arguments["stimulus"].items() if key in options_of(detector(kind).STIMULUS)}
-        facts = {**facts, **own, "revision": revision, "type": kind}
-        loaded = loaded or options.load(name, asked, arguments["dtype"], arguments["device_map"], remote)
-        identity = model_identity(loaded, name)
-        facts.update(model=model_folder(model), weights=identity["commit"])
-        run = results.Run(
-            arguments["output"],
-            "detect",
-            model,
-            revision or identity["revision"],
-            facts,
-            item=kind,
-            overwrite=arguments["overwrite"],
-        )
-        runs[kind] = run
-        if not run.complete:
-            missing.append(kind)
-    if missing:
-        compute({kind: runs[kind] for kind in missing}, loaded, name, arguments, remote)
-    return runs
+    loaded = options.load(name, asked, arguments["dtype"], arguments["device_map"], remote)
+    spans, limit, seed = arguments["spans"], arguments["limit"], arguments["seed"]
+    if spans:
+        stimuli = prepare_spans(loaded, spans, n=limit, seed=seed)
+    else:
+        stimuli = prepare(loaded, names, n=limit or PROMPTS, seed=seed, **arguments["stimulus"])
+    identity = model_identity(loaded, name)
+    same = {key: arguments[key] for key in ("seed", "dtype", "remote")} | ({"spans": spans} if spans else {})
+    same |= {"revision": revision, "model": model_folder(model), "weights": identity["commit"]}
+    runs = {}
+    for stimulus in stimuli:
+        prompts = stimulus.prompts
+        drawn = {**stimulus.options, "limit": prompts.sizes["batch"], "prompts_sha256": prompts_hash(prompts)}
+        for kind in stimulus.kinds:
+            runs[kind.name] = results.Run(
+                arguments["output"], "detect", model, revision or identity["revision"],
+                {**same, **drawn, "type": kind.name},
+                item=f"{OWN}/{kind.name}" if spans else kind.name, overwrite=arguments["overwrite"],
+            )  # fmt: skip
+    missing = [kind for kind, run in runs.items() if not run.complete]
+    compute(runs, [stimulus.only(missing) for stimulus in stimuli], loaded, name, arguments, remote)
+    return {kind: runs[kind] for kind in names if kind in runs}
 
 
-def compute(runs: dict, model, name: str, arguments: dict, remote) -> None:
+def compute(runs: dict, stimuli: list, model, name: str, arguments: dict, remote) -> None:
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
-    from nnheads import plot, stats
-    from nnheads.detection import calibrated, raw_scores
+    from nnheads.detection import calibrated
     from nnheads.provenance import provenance
+    from nnheads.stimulus import measure_all
 
-    folder = next(iter(runs.values())).folder.parent
-    raw = raw_scores(
-        model, list(runs), n=arguments["limit"], seed=arguments["seed"], batch_size=arguments["batch_size"],
-        remote=remote, quiet=arguments["quiet"], parts=folder / "parts", **arguments["stimulus"],
-    )  # fmt: skip
+    parts = beside(next(iter(runs.values())), "parts")
+    raw = measure_all(
+        model, stimuli, batch_size=arguments["batch_size"], remote=remote, quiet=arguments["quiet"], parts=parts
+    )
     for kind, scores in raw.items():
         run = runs[kind]
         scores.attrs.update(
@@ -121,17 +153,31 @@ def compute(runs: dict, model, name: str, arguments: dict, remote) -> None:
                 arguments=run.arguments, references=scores.attrs["references"],
             )
         )  # fmt: skip
-        heads = calibrated(kind, scores, seed=arguments["seed"])
+        heads = calibrated(scores, seed=arguments["seed"])
         run.save(scores=scores, heads=heads)
-        headline = heads[heads.attrs["headline"]]
-        marked = stats.top_heads(heads, str(headline.name), 5)
-        note = plot.note(heads, scores.sizes["batch"])
-        run.picture(
-            "heads",
-            plot.heatmap(headline, title=f"{kind} heads", signed=bool(headline.min() < 0), marked=marked, note=note),
-        )
+        pictures(run, kind, scores, heads)
         run.finish()
-    shutil.rmtree(folder / "parts", ignore_errors=True)
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def pictures(run, kind: str, scores, heads) -> None:
+    """The heads of a type and, for needles, how often the model was right at which length and depth."""
+    from nnheads import plot, stats
+    from nnheads.answering import accuracy_map
+
+    headline = heads[heads.attrs["headline"]]
+    marked = stats.top_heads(heads, str(headline.name), 5)
+    note, signed = plot.note(heads, scores.sizes["batch"]), bool(headline.min() < 0)
+    run.picture("heads", plot.heatmap(headline, title=f"{kind} heads", signed=signed, marked=marked, note=note))
+    accuracy = accuracy_map(scores)
+    if accuracy is not None:
+        run.picture("accuracy", plot.accuracy(accuracy, title=f"Answers: {kind}", note=note))
+
+
+def beside(run, *names: str) -> Path:
+    """A place in the folder of the revision, of which each type has a folder."""
+    folder = run.folder.parent.parent if run.arguments.get("spans") else run.folder.parent
+    return folder.joinpath(*names)
 
 
 def report(runs: dict, top: int) -> None:
@@ -167,22 +213,23 @@ def overview(runs: dict) -> None:
     options.say(options.shown(path))
 
 
-def emergence(revisions: dict, names: list[str], model: str, arguments: dict) -> None:
+def emergence(revisions: dict) -> None:
     """Join the revisions along a dimension of their own and draw how the strongest heads come about."""
     import xarray as xr
 
     from nnheads import plot, results
 
-    for kind in names:
-        each = [runs[kind].load("heads") for runs in revisions.values()]
+    runs = next(iter(revisions.values()))
+    for kind in runs:
+        each = [of[kind].load("heads") for of in revisions.values()]
         joined = xr.concat(each, xr.Variable("revision", list(revisions)), combine_attrs="drop_conflicts")
         joined.attrs.update({key: each[-1].attrs[key] for key in ("source", "history", "headline")})
-        folder = next(iter(revisions.values()))[kind].folder.parent.parent / "revisions" / kind
+        folder = beside(runs[kind]).parent / "revisions" / runs[kind].folder.relative_to(beside(runs[kind]))
         results.save(folder / "heads.nc", joined)
         figure = plot.emergence(
             joined[joined.attrs["headline"]],
             title=f"{kind} heads over revisions",
-            note=plot.note(joined, arguments["limit"]),
+            note=plot.note(joined, int(json.loads(each[-1].attrs["arguments"])["limit"])),
         )
         results.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
         best = joined[joined.attrs["headline"]].max(["layer", "head"])

@@ -77,6 +77,32 @@ def prompts(folder: Path) -> dict[str, Path]:
     return {name.replace(".", "_"): folder / name for name in files}
 
 
+def stimuli(folder: Path) -> dict[str, Path]:
+    """Spans, needles and haystacks, each with one thing wrong."""
+    span = {"kind": "giver", "query": "to", "key": "Mary"}
+    good = {"text": "Mary gave the book to John", "spans": [span]}
+    spans = {
+        "future": {**good, "spans": [{**span, "query": "Mary", "key": "to"}]},
+        "path": {**good, "spans": [{**span, "kind": "../giver"}]},
+        "stretched": {**good, "text": "Mary gave the " + "book " * 130 + "to John"},
+        "spanned": good,
+    }
+    needles = {
+        "unanswered": {"needle": "the code of Mary is green .", "question": "what ?", "answer": "blue"},
+        "endless": {"needle": "the code " * 70 + "is green .", "question": "what ?", "answer": "green"},
+    }
+    places = {}
+    for name, record in {**spans, **needles}.items():
+        places[name] = folder / f"{name}.jsonl"
+        places[name].write_text(json.dumps(record) + "\n")
+    for name, content in (("no_text", None), ("no_letters", bytes(range(256)))):
+        places[name] = folder / name
+        places[name].mkdir()
+        if content:
+            (places[name] / "a.txt").write_bytes(content)
+    return places
+
+
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {"another": '{"arguments": {"seed": 5}, "complete": false}', "corrupt": '{"arguments": '}
@@ -92,12 +118,13 @@ def outputs(folder: Path, model: str) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def places(tmp_path_factory, llama_folder) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("wrong")
-    for name in ("models", "prompts", "outputs"):
+    for name in ("models", "prompts", "stimuli", "outputs"):
         (folder / name).mkdir()
     found = {
         "model": llama_folder,
         **models(folder / "models", llama_folder),
         **prompts(folder / "prompts"),
+        **stimuli(folder / "stimuli"),
         **outputs(folder / "outputs", llama_folder.name),
     }
     return {name: str(path) for name, path in found.items()}
@@ -107,6 +134,8 @@ IOI = "ioi {model}"
 FILE = "ioi {model} --prompts"
 INSPECT = ["inspect", CLEAN, "{model}"]
 PATCH = ["patch", "{model}"]
+NEEDLE = "detect retrieval {model}"
+OWN = "detect spans {model} --spans"
 
 CASES = {
     # the model
@@ -204,6 +233,38 @@ CASES = {
     "detecting no numbers": ("detect induction {nan} --length 8 -n 2", 1, "not finite"),
     "a checkpoint that is not there": ("detect induction {model} --revision a,b", 2, "has no folder 'a'"),
     "detecting into a file": ("detect induction {model} -o {file}", 2, "--output.* is a file"),
+    "one token to repeat": ("detect induction {model} --length 1", 2, "1 tokens are too short to repeat; at least 2"),
+    "two steps": ("detect iteration {model} --steps 2", 2, "2 steps are too few"),
+    "an unknown task": ("detect iteration {model} --task sorting", 2, "task 'sorting' is not known; use one of copy"),
+    "no room for a needle": (f"{NEEDLE} --lengths 12", 2, "a prompt of 12 tokens cannot hold needle, question and"),
+    "prompts beyond the context": (f"{NEEDLE} --lengths 64,129", 2, "129 tokens; this model reads at most 128"),
+    "answers beyond the context": ("detect hallucination {model} --lengths 128 -n 2", 2, "reads at most 128"),
+    "a grid beyond the context": (f"{NEEDLE} --s-len 60 --e-len 900", 2, "900 tokens; this model reads at most 128"),
+    "all types beyond the context": ("detect all {model} --lengths 129", 2, "this model reads at most 128"),
+    "a grid backwards": (f"{NEEDLE} --s-len 90 --e-len 60", 2, "from --s-len 90 to --e-len 60 are not possible"),
+    "a grid of no lengths": (f"{NEEDLE} --context-lengths-num-intervals 0", 2, "num-intervals 0 is not possible"),
+    "a grid of no depths": (f"{NEEDLE} --document-depth-percent-intervals 0", 2, "intervals 0 is not possible"),
+    "a grid and a list": (f"{NEEDLE} --s-len 60 --lengths 60", 2, "--lengths and --s-len exclude each other"),
+    "a grid for no needles": ("detect induction {model} --s-len 60", 2, "--s-len is for retrieval types; 'induction'"),
+    "no list of lengths": (f"{NEEDLE} --lengths many", 2, "'many' is no list of lengths"),
+    "an empty haystack": (f"{NEEDLE} --haystack {{no_text}}", 2, r"holds no \.txt file with sentences"),
+    "a binary haystack": (f"{NEEDLE} --haystack {{no_letters}}", 2, r"a\.txt is not a text file in UTF-8"),
+    "a haystack that is nowhere": (f"{NEEDLE} --haystack nowhere", 2, "no folder 'nowhere'"),
+    "needles that are nowhere": (f"{NEEDLE} --needles nowhere", 2, "no file 'nowhere'; --needles needs JSON lines"),
+    "needles without answer": (f"{NEEDLE} --needles {{unanswered}}", 2, "line 1: the answer 'blue' occurs 0 times"),
+    "a needle beyond the prompt": (f"{NEEDLE} --needles {{endless}} --lengths 100", 2, "100 tokens cannot hold needle"),
+    "no needles at all": (f"{NEEDLE} --needles {{nothing_jsonl}}", 2, "is empty; expected one needle"),
+    "spans without a file": ("detect spans {model}", 2, "head type 'spans' needs --spans FILE"),
+    "spans without a file or model": ("detect spans ./nowhere", 2, "head type 'spans' needs --spans FILE"),
+    "a file of spans without the type": ("detect all ./nowhere --spans {spanned}", 2, "which needs the type spans"),
+    "spans that are nowhere": (f"{OWN} nowhere", 2, "no file 'nowhere'; expected JSON lines"),
+    "spans that are no text": (f"{OWN} {{binary_jsonl}}", 2, "is not a text file in UTF-8"),
+    "no spans": (f"{OWN} {{nothing_jsonl}}", 2, "is empty; expected one text with its spans a line"),
+    "half a line of spans": (f"{OWN} {{half_jsonl}}", 2, "line 1: expected an object with text and spans"),
+    "spans into the future": (f"{OWN} {{future}}", 2, "the key 'to' comes after its query 'Mary'"),
+    "a kind that leads elsewhere": (f"{OWN} {{path}}", 2, r"kind '\.\./giver' cannot name a head type"),
+    "spans beyond the context": (f"{OWN} {{stretched}}", 2, "the text has 135 tokens; this model reads at most 128"),
+    "spans and needles": (f"{OWN} {{spanned}} --needles {{unanswered}}", 2, "--needles is for retrieval types"),
     "fewer than no sequences": ("detect induction {model} -n -2", 2, "--limit -2 is not possible"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}

@@ -26,6 +26,7 @@ RANKS = [
         "nnheads.matching",
         "nnheads.generation",
         "nnheads.stimulus",
+        "nnheads.prefixes",
     },
     {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
     {"nnheads.detection"},

@@ -136,3 +136,20 @@ def test_drawing_changes_neither_the_data_nor_the_state_of_pyplot(tmp_path):
     figure = plot.heatmap(values, title="")
     write(tmp_path / "a.png", figure.savefig)
     assert values.identical(before) and matplotlib.pyplot.get_fignums() == []
+
+
+def test_answers_are_drawn_by_length_and_depth_and_blank_where_not_asked(tmp_path):
+    values = xr.DataArray(
+        np.array([[1.0, 0.0, np.nan], [0.5, 0.25, 1.0]], np.float32), dims=("length", "depth"), name="accuracy",
+        coords={"length": [128, 256], "depth": [0.0, 0.5, 1.0]}, attrs={"long_name": "share answered", "units": "1"},
+    )  # fmt: skip
+    before = values.copy(deep=True)
+    figure = plot.accuracy(values, title="answers", note="small print")
+    axes = figure.axes[0]
+    shown = axes.collections[0].get_array()
+    assert shown.shape == (3, 2) and shown.mask.tolist() == [[False, False], [False, False], [True, False]]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["128", "256"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0%", "50%", "100%"]
+    assert axes.collections[0].get_clim() == (0.0, 1.0)
+    plot.render(figure, tmp_path / "accuracy.png")
+    xr.testing.assert_identical(values, before)

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.spans import NULL, NULL_DRAWS, Spans, pad_left, span_dataset, stack_spans
+from nnheads.prompts.spans import NULL, NULL_DRAWS, Spans, encode, pad_left, span_dataset, stack_spans
 
 MODULUS = 11
 TASKS: dict[str, tuple[range, Callable[[int, int], int]]] = {
@@ -126,8 +126,7 @@ def _numbers(text: str, values: list[int]) -> tuple[str, list[tuple[int, int]]]:
 
 def _encode(tokenizer, text: str, inputs_at: list, states_at: list) -> dict:
     """Token ids and the spans of one prompt, before padding."""
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    offsets = encoded["offset_mapping"]
+    ids, offsets = encode(tokenizer, text)
 
     def tokens(span: tuple[int, int]) -> tuple[int, int]:
         covered = [i for i, (low, high) in enumerate(offsets) if low < span[1] and high > span[0]]
@@ -136,7 +135,7 @@ def _encode(tokenizer, text: str, inputs_at: list, states_at: list) -> dict:
     inputs, states = [tokens(span) for span in inputs_at], [tokens(span) for span in states_at]
     queries = [start - 1 for start, _ in states]
     return {
-        "ids": encoded["input_ids"],
+        "ids": ids,
         "inputs": inputs,
         "state_queries": [(query,) for query in queries],
         "iteration": [(query, *key) for query, key in zip(queries, inputs)],

@@ -7,6 +7,7 @@ Source: Wu et al. 2024, arXiv 2404.15574 (the task; needles and text are our own
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -14,22 +15,32 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES
-from nnheads.prompts.spans import NULL, NULL_DRAWS, null_in_rows, pad_left, span_dataset, stack_spans
+from nnheads.prompts.haystack import Haystack
+from nnheads.prompts.needles import CODE_LENGTH, PLAIN, TERSE, Needle, code_needle, read_needles
+from nnheads.prompts.spans import NULL, NULL_DRAWS, encode, null_in_rows, pad_left, span_dataset, stack_spans
 
-CODE_LENGTH = 4
-PLAIN = ("The code of {name} is{code}.", "\n\nQuestion: What is the code of {name}?\nAnswer:")
-TERSE = ("the code of {name} is{code} .", " what is the code of {name} ?")
+LENGTHS = (128, 256)
+DEPTHS = tuple(step / 9 for step in range(10))
+GOLDEN = (5**0.5 - 1) / 2
 
 
 def needle(
-    tokenizer, n: int = 32, *, lengths: list[int] | None = None, seed: int = 0, haystack: str | Path | None = None
+    tokenizer,
+    n: int = 32,
+    *,
+    lengths: list[int] | None = None,
+    depths: list[float] | None = None,
+    seed: int = 0,
+    haystack: str | Path | None = None,
+    needles: str | Path | None = None,
 ) -> xr.Dataset:
-    """n prompts, over lengths and depths in turn.
+    """n prompts over all lengths, depths and needles; fewer than there are of these are spread over them.
 
     Args:
         lengths: about how many tokens a prompt has; default 128 and 256.
+        depths: where the needle is, from 0 (start) to 1 (end); default ten.
         haystack: a folder of .txt files; default: bland sentences made up here.
+        needles: JSON lines with needle, question and answer; default: codes of a few words, new in each prompt.
 
     Kinds of spans, asked at the token that predicts answer token j:
         retrieval        answer token j in the needle
@@ -37,94 +48,134 @@ def needle(
         needle           all answer tokens in the needle
 
     Returns:
-        A span dataset with `ask` and `target` (batch, step), the positions and tokens of the answer; coordinates
-        `length`, `depth` (0 start, 1 end) and `text` (batch).
+        A span dataset with `ask` and `target` (batch, step), the positions and tokens of the answer, -1 where an answer
+        is shorter than others; coordinates `length`, `depth` (0 start, 1 end) and `text` (batch).
 
     Raises:
-        BadInput: a folder without text, a length that does not hold needle and question, or a tokenizer that
-            splits all code words.
+        BadInput: a folder or file that cannot be used, a length that does not hold needle and question, a depth that
+            is none, or a tokenizer that splits all code words or does not know an answer.
     """
     if n < 1:
         raise BadInput(f"{n} prompts were asked for; ask for at least 1")
-    sizes = lengths or [128, 256]
     rng = random.Random(seed)
     style = TERSE if _only_terse(tokenizer) else PLAIN
     source = Haystack(tokenizer, rng, style is TERSE, haystack)
-    words = single_words(tokenizer, source.code_words)
+    given = None if needles is None else read_needles(needles)
+    words = single_words(tokenizer, source.code_words) if given is None else []
     rows = []
-    for number in range(n):
-        length, depth = sizes[number % len(sizes)], (number // len(sizes)) % 10 / 9
-        rows.append(_prompt(tokenizer, source, style, words, rng, length, depth))
-    token, mask, shift = pad_left([row["ids"] for row in rows], tokenizer.pad_token_id or 0)
-    spans = {kind: stack_spans([row[kind] for row in rows], shift) for kind in ("retrieval", "needle")}
-    spans[f"retrieval{NULL}"] = null_in_rows(spans["retrieval"], shift, np.random.default_rng(seed))
-    dataset = span_dataset(token, mask, spans)
-    ask = np.array([[query for query, *_ in row["retrieval"]] for row in rows]) + shift[:, None]
-    dataset["ask"] = (("batch", "step"), ask.astype(np.int32), {"long_name": "position that predicts the answer token"})
-    dataset["target"] = (("batch", "step"), np.take_along_axis(token, ask + 1, 1).astype(np.int32))
-    about = {name: ("batch", [row[name] for row in rows]) for name in ("length", "depth", "text")}
-    dataset = dataset.assign_coords(about)
-    dataset.attrs.update(
-        title="needle in a haystack", seed=seed, null_draws=NULL_DRAWS, source="Wu et al. 2024, arXiv 2404.15574",
-        haystack="made up" if haystack is None else Path(haystack).name,
-    )  # fmt: skip
+    for length, depth, which in cells(n, list(lengths or LENGTHS), list(depths or DEPTHS), len(given or [None])):
+        fact = given[which] if given else code_needle(rng, style, words)
+        text = source.sentences(_room(tokenizer, style[2], fact, length))
+        about = {"length": length, "depth": depth}
+        rows.append(_written(tokenizer, text, round(depth * len(text)), style[2], fact) | about)
+    dataset = _dataset(rows, tokenizer.pad_token_id or 0, np.random.default_rng(seed))
+    dataset.attrs.update(_origin(seed, haystack, needles))
     return dataset
 
 
-class Haystack:
-    """Sentences of unrelated text, and the code words to hide in it."""
+def needle_grid(
+    tokenizer, *, lengths: list[int], depths: list[float], needles: int | str | Path = 1, seed: int = 0,
+    haystack: str | Path | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """Every length at every depth with every needle, all in one and the same text, so that prompts begin alike.
 
-    def __init__(self, tokenizer, rng: random.Random, terse: bool, folder: str | Path | None) -> None:
-        self.tokenizer, self.rng, self.terse = tokenizer, rng, terse
-        self.read = None if folder is None else read_folder(folder)
-        self.code_words: tuple[str, ...] = (*OBJECTS, *PLACES)
-        if terse:
-            from nnheads.reference import words
+    A needle stands at the end of a sentence. Where that moves it by less than half the distance between two depths,
+    prompts of different lengths share that place, and then everything up to the end of the shorter text.
 
-            self.code_words = tuple(words.CODE_WORDS)
+    Args:
+        needles: how many codes to make up, or JSON lines as for `needle`. Others: as for `needle`.
 
-    def sentences(self, tokens: int) -> list[str]:
-        """Sentences that take about as many tokens as asked for, never more."""
-        found: list[str] = []
-        room = tokens
-        start = 0 if self.read is None else self.rng.randrange(len(self.read))
-        while True:
-            sentence = self.read[(start + len(found)) % len(self.read)] if self.read else self._made_up()
-            room -= len(self.tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"])
-            if room < 0:
-                return found
-            found.append(sentence)
+    Returns: what `needle` does; `depth` is where the needle really came to stand. More coordinates (batch):
+        `depth_asked` and `needle_number`.
+    """
+    if not lengths or not depths or (isinstance(needles, int) and needles < 1):
+        raise BadInput("a grid needs at least one length, one depth and one needle")
+    rng = random.Random(seed)
+    style = TERSE if _only_terse(tokenizer) else PLAIN
+    source = Haystack(tokenizer, rng, style is TERSE, haystack)
+    words = single_words(tokenizer, source.code_words) if isinstance(needles, int) else []
+    made = [code_needle(rng, style, words) for _ in range(needles)] if isinstance(needles, int) else []
+    given = made or read_needles(str(needles))
+    asked = cells(len(lengths) * len(depths) * len(given), lengths, depths, len(given))
+    depth, rooms = np.array([one[1] for one in asked]), [_room(tokenizer, style[2], given[i], n) for n, _, i in asked]
+    text = source.sentences(max(rooms))
+    ends = np.cumsum([0, *(len(tokenizer(f" {one}", add_special_tokens=False)["input_ids"]) for one in text)])
+    stops = np.searchsorted(ends, rooms, side="right") - 1
+    rows, step = [], min(np.diff(sorted(set(depths))), default=0.0)
+    for (length, _, which), stop, place in zip(asked, stops, shared_places(ends, stops, depth, step)):
+        about = {"length": length, "depth": float(ends[place] / max(1, ends[stop]))}
+        rows.append(_written(tokenizer, text[:stop], place, style[2], given[which]) | about)
+    dataset = _dataset(rows, tokenizer.pad_token_id or 0, np.random.default_rng(seed))
+    dataset.attrs.update(_origin(seed, haystack, None if made else str(needles)))
+    return dataset.assign_coords(depth_asked=("batch", depth), needle_number=("batch", [one[2] for one in asked]))
 
-    def _made_up(self) -> str:
-        if self.terse:
-            from nnheads.reference import world
 
-            return " ".join(world.sentences(self.rng, self.rng.randint(8, 14))[0])
-        pick = self.rng.choice
-        frames = (
-            f"{pick(NAMES)} put the {pick(OBJECTS)} near the {pick(PLACES)}.",
-            f"The {pick(PLACES)} was quiet and the {pick(OBJECTS)} was old.",
-            f"On the way to the {pick(PLACES)}, {pick(NAMES)} lost a {pick(OBJECTS)}.",
-            f"{pick(NAMES)} and {pick(NAMES)} talked about the {pick(PLACES)} for a while.",
+def shared_places(ends: np.ndarray, stops: np.ndarray, depths: np.ndarray, step: float) -> list[int]:
+    """After how many sentences each needle stands, so that few places serve all.
+
+    Args:
+        ends: tokens before the first, second, ... sentence and after the last.
+        stops, depths: [cell] how many sentences a cell has, and the depth that it asks for.
+        step: twice the depth by which a needle may be moved from where it was asked for.
+    """
+    size, wanted = ends[stops], depths * ends[stops]
+    nearest = np.array([np.abs(ends[: stop + 1] - place).argmin() for stop, place in zip(stops, wanted)])
+    low = np.minimum(np.searchsorted(ends, wanted - step / 2 * size, side="right"), nearest)
+    high = np.minimum(np.maximum(np.searchsorted(ends, wanted + step / 2 * size) - 1, nearest), stops)
+    places = np.full(len(stops), -1)
+    for cell in np.argsort(-stops, kind="stable"):  # the longest first: the shorter then cost nothing
+        here = np.unique(places[(places >= low[cell]) & (places <= high[cell])])
+        if not here.size:
+            here = np.arange(low[cell], high[cell] + 1)
+            serves = (low <= here[:, None]) & (here[:, None] <= high) & (places < 0)
+            saved = (serves * (size - ends[here][:, None])).sum(1)
+            here = here[saved == saved.max()]
+        places[cell] = here[np.abs(ends[here] - wanted[cell]).argmin()]
+    return places.tolist()
+
+
+def cells(n: int, lengths: list[int], depths: list[float], needles: int) -> list[tuple[int, float, int]]:
+    """(length, depth, needle) of n prompts: all in turn, or, where they are more than n, steps of the golden ratio
+    through them, so that a few prompts still meet every length and depth alike."""
+    for depth in depths:
+        if not 0 <= depth <= 1:
+            raise BadInput(f"depth {depth} is not possible; it runs from 0 (start) to 1 (end)")
+    total = len(lengths) * len(depths) * needles
+    stride = 1
+    if n < total:
+        stride = max(1, round(GOLDEN * total))
+        while math.gcd(stride, total) > 1:
+            stride += 1
+    order = [number * stride % total for number in range(n)]
+    return [
+        (
+            lengths[cell % len(lengths)],
+            depths[cell // len(lengths) % len(depths)],
+            cell // (len(lengths) * len(depths)),
         )
-        return pick(frames)
+        for cell in order
+    ]
 
 
-def read_folder(folder: str | Path) -> list[str]:
-    """The sentences of all .txt files of a folder. Raises BadInput if there are none, or if one is no text."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise BadInput(f"no folder {str(folder)!r}; --haystack needs a folder of .txt files")
-    text = []
-    for path in sorted(folder.glob("*.txt")):
-        try:
-            text.append(path.read_text(encoding="utf-8-sig"))
-        except UnicodeDecodeError:
-            raise BadInput(f"{path} is not a text file in UTF-8") from None
-    sentences = [f"{part.strip()}." for part in " ".join(" ".join(text).split()).split(". ") if part.strip(" .")]
-    if not sentences:
-        raise BadInput(f"{folder} holds no .txt file with sentences")
-    return [sentence.replace("..", ".") for sentence in sentences]
+def _origin(seed: int, haystack: str | Path | None, needles: str | Path | None) -> dict:
+    used = {"haystack": haystack, "needles": needles}
+    files = {name: "made up" if path is None else Path(path).name for name, path in used.items()}
+    about = {"title": "needle in a haystack", "seed": seed, "null_draws": NULL_DRAWS}
+    return {**about, "source": "Wu et al. 2024, arXiv 2404.15574", **files}
+
+
+def _dataset(rows: list[dict], fill: int, generator: np.random.Generator) -> xr.Dataset:
+    """Prompts of different lengths, with answers of different lengths, as one dataset."""
+    token, mask, shift = pad_left([row["ids"] for row in rows], fill)
+    spans = {kind: stack_spans([row[kind] for row in rows], shift) for kind in ("retrieval", "needle")}
+    spans[f"retrieval{NULL}"] = null_in_rows(spans["retrieval"], shift, generator)
+    dataset = span_dataset(token, mask, spans)
+    ask = spans["retrieval"][0]
+    target = np.where(ask < 0, -1, np.take_along_axis(token, np.maximum(ask, 0) + 1, 1))
+    place, short = ("batch", "step"), "; -1: this answer is shorter"
+    dataset["ask"] = (place, ask.astype(np.int32), {"long_name": f"position that predicts the answer token{short}"})
+    dataset["target"] = (place, target.astype(np.int32), {"long_name": f"token of the answer{short}"})
+    return dataset.assign_coords({name: ("batch", [row[name] for row in rows]) for name in ("length", "depth", "text")})
 
 
 def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:
@@ -141,39 +192,55 @@ def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:
 
 def _only_terse(tokenizer) -> bool:
     unknown = getattr(tokenizer, "unk_token_id", None)
-    return unknown is not None and unknown in tokenizer(PLAIN[1].format(name="Mary"))["input_ids"]
+    plain = PLAIN[2].format(question=PLAIN[1].format(name="Mary"))
+    return unknown is not None and unknown in tokenizer(plain)["input_ids"]
 
 
-def _prompt(
-    tokenizer, source: Haystack, style, words: list[str], rng: random.Random, length: int, depth: float
-) -> dict:
-    """One prompt with its answer, and where the answer's tokens are in the needle."""
-    name, code = rng.choice(NAMES), rng.sample(words, CODE_LENGTH)
-    fact, question = style[0].format(name=name, code="".join(f" {word}" for word in code)), style[1].format(name=name)
-    used = len(tokenizer(f" {fact}{question} {' '.join(code)}")["input_ids"])
+def _room(tokenizer, form: str, needle: Needle, length: int) -> int:
+    """How many tokens a prompt of this length has left for the haystack."""
+    question = form.format(question=needle.question)
+    used = len(tokenizer(f" {needle.fact}{question} {needle.answer}")["input_ids"])
     if used >= length:
         raise BadInput(f"a prompt of {length} tokens cannot hold needle, question and answer ({used} tokens)")
-    sentences = source.sentences(length - used)
-    place = round(depth * len(sentences))
+    return length - used
+
+
+def _written(tokenizer, sentences: list[str], place: int, form: str, needle: Needle) -> dict:
+    """The needle after this many sentences, the question and the answer; and where the answer is in the needle."""
+    fact, answer, question = needle.fact, needle.answer, form.format(question=needle.question)
     before = " ".join(sentences[:place])
     text = " ".join([*sentences[:place], fact, *sentences[place:]]) + question
-    start = len(before) + bool(before) + fact.index(" is ") + len(" is ")
-    spans, answer = [], ""
-    for word in code:
-        spans.append(
-            ((start, start + len(word)), (len(text) + len(answer) + 1, len(text) + len(answer) + 1 + len(word)))
-        )
-        answer, start = f"{answer} {word}", start + len(word) + 1
-    encoded = tokenizer(text + answer, return_offsets_mapping=True)
-    offsets = encoded["offset_mapping"]
-
-    def token_of(span: tuple[int, int]) -> int:
-        return next(i for i, (low, high) in enumerate(offsets) if low < span[1] and high > span[0])
-
-    pairs = [(token_of(asked) - 1, token_of(there)) for there, asked in spans]
+    ids, offsets = encode(tokenizer, f"{text} {answer}")
+    there, asked = len(before) + bool(before) + needle.start, len(text) + 1
+    written = _covering(offsets, asked, asked + len(answer))
+    if getattr(tokenizer, "unk_token_id", None) in [ids[one] for one in written]:
+        raise BadInput(f"this tokenizer does not know all words of the answer {answer!r}")
+    pairs = _pairs(ids, offsets, written, asked, there, len(answer))
+    if not pairs:
+        raise BadInput(f"this tokenizer has no token for the answer {answer!r}")
     return {
-        "ids": encoded["input_ids"],
-        "retrieval": [(query, key, key + 1) for query, key in pairs],
-        "needle": [(query, pairs[0][1], pairs[-1][1] + 1) for query, _ in pairs],
-        "length": length, "depth": depth, "text": text,
-    }  # fmt: skip
+        "ids": ids,
+        "retrieval": [(one - 1, *key) for one, key in pairs],
+        "needle": [(one - 1, pairs[0][1][0], pairs[-1][1][1]) for one, _ in pairs],
+        "text": text,
+    }
+
+
+def _pairs(ids: list[int], offsets: list, written: list[int], asked: int, there: int, size: int) -> list:
+    """Each token of the answer where it is written, with the tokens (first, end) of the needle that say the same: one,
+    or, where the two are split differently, those that share characters with it."""
+    stands = _covering(offsets, there, there + size)
+    if [ids[one] for one in written] == [ids[one] for one in stands]:
+        return [(one, (key, key + 1)) for one, key in zip(written, stands)]
+    pairs = []
+    for one in written:
+        low, high = (max(0, min(size, place - asked)) for place in offsets[one])
+        shared = _covering(offsets, there + low, there + high)
+        if shared:  # a blank of its own in one place may be part of a word in the other
+            pairs.append((one, (shared[0], shared[-1] + 1)))
+    return pairs
+
+
+def _covering(offsets: list[tuple[int, int]], start: int, stop: int) -> list[int]:
+    """The tokens that hold any of these characters."""
+    return [i for i, (low, high) in enumerate(offsets) if low < stop and high > start]

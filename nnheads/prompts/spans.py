@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,38 +82,59 @@ def stack_spans(rows: list[list[tuple[int, int, int]]], shift: np.ndarray) -> Sp
     return filled[..., 0], filled[..., 1], filled[..., 2]
 
 
-def read_spans(path: str | Path, tokenizer, *, seed: int = 0) -> xr.Dataset:
+def read_spans(path: str | Path, tokenizer, *, n: int | None = None, seed: int = 0) -> xr.Dataset:
     """The user's own spans from JSON lines: {"text": ..., "spans": [{"kind", "query", "key"}, ...]}.
 
     `query` and `key` are pieces of the text ("[start, stop]" characters, or the words themselves if they occur
     once). The last token of the query piece attends; the tokens of the key piece are attended to.
 
+    Args:
+        n: only the first n lines.
+
     Raises:
         BadInput: naming the line, for anything that does not fit.
     """
+    records = read_span_records(path)[:n]
+    examples = [_example(record, tokenizer) for record in records]
+    token, mask, shift = pad_left([ids for ids, _ in examples], tokenizer.pad_token_id or 0)
+    generator = np.random.default_rng(seed)
+    stacked = {}
+    for kind in kinds_in(records):
+        rows = [[span for name, span in spans if name == kind] for _, spans in examples]
+        stacked[kind] = stack_spans(rows, shift)
+        stacked[f"{kind}{NULL}"] = null_in_rows(stacked[kind], shift, generator)
+    dataset = span_dataset(token, mask, stacked)
+    dataset.attrs.update(title=f"spans of {Path(path).name}", seed=seed, null_draws=NULL_DRAWS)
+    return dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanRecord:
+    """One line of a file of spans: (kind, query piece, key piece) on a text."""
+
+    where: str
+    text: str
+    spans: list[tuple[str, object, object]]
+
+
+def read_span_records(path: str | Path) -> list[SpanRecord]:
+    """A file of spans as far as it can be checked without a tokenizer."""
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}; expected JSON lines with text and spans")
     try:
-        lines = [
-            (n, line) for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1) if line.strip()
-        ]
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not a text file in UTF-8") from None
-    if not lines:
+    records = [_record(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not records:
         raise BadInput(f"{path} is empty; expected one text with its spans a line")
-    examples = [_example(path, number, line, tokenizer) for number, line in lines]
-    token, mask, shift = pad_left([ids for ids, _ in examples], tokenizer.pad_token_id or 0)
-    kinds = list(dict.fromkeys(kind for _, spans in examples for kind, *_ in spans))
-    generator = np.random.default_rng(seed)
-    stacked = {}
-    for kind in kinds:
-        rows = [[tuple(span) for name, *span in spans if name == kind] for _, spans in examples]
-        stacked[kind] = stack_spans(rows, shift)
-        stacked[f"{kind}{NULL}"] = null_in_rows(stacked[kind], shift, generator)
-    dataset = span_dataset(token, mask, stacked)
-    dataset.attrs.update(title=f"spans of {path.name}", seed=seed, null_draws=NULL_DRAWS)
-    return dataset
+    return records
+
+
+def kinds_in(records: list[SpanRecord]) -> list[str]:
+    """The kinds of span in a file, in the order in which they come up."""
+    return list(dict.fromkeys(kind for record in records for kind, *_ in record.spans))
 
 
 def null_in_rows(spans: Spans, shift: np.ndarray, *generators: np.random.Generator) -> Spans:
@@ -127,8 +150,7 @@ def null_in_rows(spans: Spans, shift: np.ndarray, *generators: np.random.Generat
     return joined[0], joined[1], joined[2]
 
 
-def _example(path: Path, number: int, line: str, tokenizer) -> tuple[list[int], list[tuple]]:
-    where = f"{path}, line {number}"
+def _record(where: str, line: str) -> SpanRecord:
     try:
         record = json.loads(line)
         text, spans = record["text"], record["spans"]
@@ -136,17 +158,36 @@ def _example(path: Path, number: int, line: str, tokenizer) -> tuple[list[int], 
         raise BadInput(f"{where}: expected an object with text and spans") from None
     if not isinstance(text, str) or not text.strip() or not isinstance(spans, list) or not spans:
         raise BadInput(f"{where}: text must be words, and spans a list that is not empty")
-    encoded = tokenizer(text, return_offsets_mapping=True)
     found = []
     for span in spans:
         if not isinstance(span, dict) or not {"query", "key"} <= span.keys():
             raise BadInput(f"{where}: each span needs a query and a key")
-        query = _tokens(where, text, encoded["offset_mapping"], span["query"])
-        key = _tokens(where, text, encoded["offset_mapping"], span["key"])
+        kind = span.get("kind", "spans")
+        if not isinstance(kind, str) or not re.fullmatch(r"\w[\w-]{0,59}", kind, re.ASCII):
+            raise BadInput(f"{where}: kind {kind!r} cannot name a head type; use up to 60 letters, digits, _ and -")
+        found.append((kind, span["query"], span["key"]))
+    return SpanRecord(where, text, found)
+
+
+def _example(record: SpanRecord, tokenizer) -> tuple[list[int], list[tuple[str, tuple[int, int, int]]]]:
+    """Token ids, and (kind, span) for each span."""
+    ids, offsets = encode(tokenizer, record.text)
+    found = []
+    for kind, query_piece, key_piece in record.spans:
+        query = _tokens(record.where, record.text, offsets, query_piece)
+        key = _tokens(record.where, record.text, offsets, key_piece)
         if key[-1] > query[-1]:
-            raise BadInput(f"{where}: the key {span['key']!r} comes after its query {span['query']!r}")
-        found.append((str(span.get("kind", "spans")), query[-1], key[0], key[-1] + 1))
-    return encoded["input_ids"], found
+            raise BadInput(f"{record.where}: the key {key_piece!r} comes after its query {query_piece!r}")
+        found.append((kind, (query[-1], key[0], key[-1] + 1)))
+    return ids, found
+
+
+def encode(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids, and the characters that each one stands for."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise BadInput("this tokenizer does not say where its tokens are in the text; a fast one (tokenizer.json) does")
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    return encoded["input_ids"], encoded["offset_mapping"]
 
 
 def _tokens(where: str, text: str, offsets: list[tuple[int, int]], piece) -> list[int]:

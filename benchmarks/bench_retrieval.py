@@ -1,0 +1,103 @@
+"""A grid of retrieval prompts: shared prefixes against answering and then measuring every prompt, one run, same inputs.
+
+Prints token-layers (tokens times layers that were computed, padding not counted) and seconds of both ways, after
+checking that their scores agree. Run: python benchmarks/bench_retrieval.py [--longest 2000] [--lengths 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from nnsight import TransformersModel
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from nnheads.architectures import ARCHITECTURES
+from nnheads.attention import measure
+from nnheads.generation import answer_needles
+from nnheads.prefixes import answer_and_measure
+from nnheads.prompts.needle import needle_grid
+from nnheads.prompts.spans import NULL
+
+
+def build(given) -> TransformersModel:
+    """A random Llama with the reference model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parent.parent / "nnheads" / "reference" / "model")
+    tokenizer.model_max_length = 1 << 14
+    config = AutoConfig.for_model(
+        "llama",
+        num_hidden_layers=given.layers,
+        hidden_size=given.width,
+        intermediate_size=3 * given.width,
+        num_attention_heads=given.heads,
+        num_key_value_heads=given.heads // 2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1 << 14,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    module = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            parameter.mul_(3)  # rows of attention that differ from uniform ones
+    return TransformersModel(module, tokenizer=tokenizer, rename=ARCHITECTURES["llama"].rename())
+
+
+def plain(model, prompts: xr.Dataset, size: int) -> xr.Dataset:
+    """Slices of prompts of about the same length, as little padding as can be."""
+    order = np.argsort(prompts["length"].values, kind="stable")
+    parts = []
+    for first in range(0, len(order), size):
+        part = prompts.isel(batch=order[first : first + size])
+        padding = int((part["mask"].values.sum(0) == 0).sum())
+        spans = {name: part[name] - padding for name in ("key_start", "key_stop")}
+        moved = part.isel(position=slice(padding, None)).assign(ask=part["ask"] - padding, **spans)
+        parts.append(measure(model, answer_needles(model, moved)))
+    kinds = max((part["kind"].values for part in parts), key=len)
+    return xr.concat([part.reindex(kind=kinds) for part in parts], "batch").isel(batch=np.argsort(order))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    sizes = {"layers": 4, "heads": 4, "width": 256, "lengths": 20, "depths": 10, "longest": 2000, "needles": 1}
+    for name, value in {**sizes, "batch": 8, "rounds": 1}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args()
+    model = build(given)
+    lengths = np.linspace(given.longest / given.lengths, given.longest, given.lengths).astype(int).tolist()
+    depths = np.linspace(0, 1, given.depths).tolist()
+    prompts = needle_grid(model.tokenizer, lengths=lengths, depths=depths, needles=given.needles)
+    ways = {
+        "every prompt afresh": lambda: plain(model, prompts, given.batch),
+        "shared prefixes": lambda: answer_and_measure(model, prompts),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(given.rounds):
+        scores = {}
+        for name, way in ways.items():
+            start = time.perf_counter()
+            scores[name] = way()
+            times[name].append(time.perf_counter() - start)
+        # which random keys are drawn depends on the prompts that are read together, and these differ
+        drawn = [kind for kind in scores["shared prefixes"]["kind"].values if not kind.endswith(NULL)]
+        first, second = (one.sel(kind=drawn).drop_attrs() for one in scores.values())
+        xr.testing.assert_allclose(first, second, atol=1e-4)
+    about, copies = scores["shared prefixes"].attrs, int(scores["shared prefixes"]["copies"].sum())
+    spent = dict(zip(ways, (about["token_layers_plain"], about["token_layers"])))
+    print(f"{prompts.sizes['batch']} prompts of {min(lengths)} to {max(lengths)} tokens, {copies} copied tokens")
+    print("  scores agree to 1e-4")
+    for name, taken in times.items():
+        print(f"  {name:<20} {spent[name]:>10,} token-layers {min(taken):8.1f} s")
+    tokens, seconds = (one[0] / one[1] for one in (list(spent.values()), [min(taken) for taken in times.values()]))
+    print(f"  {tokens:.1f} times fewer token-layers, {seconds:.1f} times less time")
+
+
+if __name__ == "__main__":
+    main()

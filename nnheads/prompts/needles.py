@@ -1,0 +1,67 @@
+"""Needles: a fact, a question about it, and the answer that stands in the fact. Made up here, or read from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+from nnheads.errors import BadInput
+from nnheads.prompts.ioi_words import NAMES
+
+CODE_LENGTH = 4
+PLAIN = ("The code of {name} is {code}.", "What is the code of {name}?", "\n\nQuestion: {question}\nAnswer:")
+TERSE = ("the code of {name} is {code} .", "what is the code of {name} ?", " {question}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Needle:
+    """`start`: the character of the fact at which the answer begins."""
+
+    fact: str
+    question: str
+    answer: str
+    start: int
+
+
+def code_needle(rng: random.Random, style: tuple[str, str, str], words: list[str]) -> Needle:
+    """Somebody's code, of a few random words."""
+    name = rng.choice(NAMES)
+    code = " ".join(rng.sample(words, CODE_LENGTH))
+    fact = style[0].format(name=name, code=code)
+    return Needle(fact, style[1].format(name=name), code, fact.index(" is ") + len(" is "))
+
+
+def read_needles(path: str | Path) -> list[Needle]:
+    """Needles from JSON lines: {"needle": ..., "question": ..., "answer": ...}, the answer a part of the needle.
+
+    Raises:
+        BadInput: naming the line, for anything that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"no file {str(path)!r}; --needles needs JSON lines with needle, question and answer")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not a text file in UTF-8") from None
+    found = [_needle(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise BadInput(f"{path} is empty; expected one needle with its question and answer a line")
+    return found
+
+
+def _needle(where: str, line: str) -> Needle:
+    try:
+        record = json.loads(line)
+        parts = [record[name] for name in ("needle", "question", "answer")]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise BadInput(f"{where}: expected an object with needle, question and answer") from None
+    if not all(isinstance(part, str) and part.strip() for part in parts):
+        raise BadInput(f"{where}: needle, question and answer must be words")
+    fact, question, answer = (part.strip() for part in parts)
+    times = fact.count(answer)
+    if times != 1:
+        raise BadInput(f"{where}: the answer {answer!r} occurs {times} times in the needle; it has to be there once")
+    return Needle(fact, question, answer, fact.index(answer))

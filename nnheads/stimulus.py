@@ -1,0 +1,93 @@
+"""What is measured together: prompts with spans, and the head types that are asked about on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import xarray as xr
+
+from nnheads import batches
+from nnheads.attention import assemble, gate, kinds_of, measure
+from nnheads.generation import tokens_while_answering
+from nnheads.label import check_length
+from nnheads.provenance import prompts_hash
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadType:
+    """A kind of span with what is reported about it. `find` measures types whose spans are only known once the
+    model has written; `contrast` names the coordinate between whose values such a type is compared."""
+
+    name: str
+    headline: str
+    source: str
+    beside: tuple[str, ...] = ()
+    find: Callable[..., xr.Dataset] | None = None
+    contrast: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stimulus:
+    """Prompts that were drawn with some options, and the head types that they serve."""
+
+    key: str
+    prompts: xr.Dataset
+    kinds: tuple[HeadType, ...]
+    options: dict
+
+    def only(self, names: Iterable[str]) -> Stimulus:
+        wanted = set(names)
+        return dataclasses.replace(self, kinds=tuple(kind for kind in self.kinds if kind.name in wanted))
+
+
+def check_fits(stimulus: Stimulus, config) -> None:
+    """Refuse prompts, with what a model will write after them, that are longer than it reads."""
+    longest = int(stimulus.prompts["mask"].sum("position").max())
+    if any(kind.find for kind in stimulus.kinds):
+        longest = max(longest, tokens_while_answering(stimulus.prompts))
+    check_length(longest, config)
+
+
+def measure_all(
+    model, stimuli: Iterable[Stimulus], *, batch_size: int, remote, quiet: bool, parts: Path | None
+) -> dict[str, xr.Dataset]:
+    """type -> statistics (batch, layer, head), with what is known about them in attrs."""
+    found = {}
+    for stimulus in stimuli:
+        if not stimulus.kinds:
+            continue
+        scores = _measure(model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet}, remote)
+        options = {f"stimulus_{option}": str(value) for option, value in stimulus.options.items()}
+        for kind in stimulus.kinds:
+            contrast = {"contrast": kind.contrast} if kind.contrast else {}
+            found[kind.name] = scores[kind.name].assign_attrs(
+                headline=kind.headline, references=kind.source, title=f"{kind.name} heads", stimulus=stimulus.key,
+                prompts_sha256=prompts_hash(stimulus.prompts), **contrast, **options,
+            )  # fmt: skip
+    return found
+
+
+def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Dataset]:
+    """One forward per batch for all types that only read; one run for each that writes."""
+    prompts, found = stimulus.prompts, {}
+    reading = [kind for kind in stimulus.kinds if kind.find is None]
+    if reading:
+        kinds = list(dict.fromkeys(name for kind in reading for name in kinds_of(prompts, kind.name, kind.beside)))
+        scores = batches.run(
+            partial(_measure_and_gate, model, kinds, remote), prompts,
+            name=f"{stimulus.key}-{zlib.crc32(repr(kinds).encode()):08x}", title=stimulus.key, **how,
+        )  # fmt: skip
+        found = {kind.name: assemble(scores, kind.name, kind.beside, kind.source) for kind in reading}
+    for kind in stimulus.kinds:
+        if kind.find is not None:
+            find, name = partial(kind.find, model, remote=remote), f"{stimulus.key}-{kind.name}"
+            found[kind.name] = batches.run(find, prompts, name=name, title=kind.name, **how)
+    return found
+
+
+def _measure_and_gate(model, kinds: list[str], remote, part: xr.Dataset) -> xr.Dataset:
+    return measure(model, part, kinds=kinds, remote=remote).assign_coords(gate(model, part, remote=remote))

@@ -1,0 +1,208 @@
+"""What calibration claims: heads that merely do not vary, look at everything or at the wrong place do not pass."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import tiny, words_tokenizer
+from scipy import stats as scipy_stats
+
+import nnheads
+from nnheads import attention
+from nnheads.detection import calibrated, detect_spans, prepare, raw_scores
+from nnheads.detectors.iteration import BESIDE
+from nnheads.errors import BadInput
+from nnheads.prompts.iteration import iteration
+from nnheads.spans import span_mass
+from nnheads.stats import adjusted, contrast, invariance
+
+UNIFORM, IDEAL, EARLIER, SINK = range(4)
+STEPS = 6
+
+
+def keys_of(prompts: xr.Dataset, case: int) -> list[int]:
+    """Position of each input; every number is one token here."""
+    steps = [prompts.isel(batch=case, span=prompts["kind"].values == f"iteration@{t}") for t in range(STEPS)]
+    return [int(one["key_start"][0]) for one in steps]
+
+
+def made_up_attention(prompts: xr.Dataset) -> torch.Tensor:
+    """[batch, head, query, key]: four heads whose attention is known."""
+    batch, length = prompts["token"].shape
+    weights = torch.zeros(batch, 4, length, length)
+    weights[..., 0] = 1.0  # wherever nothing else is said, heads rest on the first token
+    for case in range(batch):
+        keys = keys_of(prompts, case)
+        for t, query in enumerate(prompts["ask"].values[case]):
+            weights[case, :SINK, query] = 0
+            weights[case, UNIFORM, query, keys] = 1 / STEPS
+            weights[case, IDEAL, query, keys[t]] = 1.0
+            weights[case, EARLIER, query, keys[max(t - 1, 0)]] = 1.0
+    return weights
+
+
+@pytest.fixture
+def heads(monkeypatch):
+    """Iteration scores of four made-up heads, calibrated."""
+    prompts = iteration(words_tokenizer(), 12, steps=STEPS)
+    weights = made_up_attention(prompts)
+
+    def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes, remote=False):
+        mass, strongest = span_mass((None, None, None, None, {}, weights), spans, hit, block_bytes)
+        every = torch.stack([mass, (mass > threshold).float(), strongest])
+        return torch.einsum("cbhs,bsk->cbhk", every, share).expand(len(layers), -1, -1, -1, -1)
+
+    monkeypatch.setattr(attention, "measure_spans", measured)
+    scores = attention.score(tiny("llama")[0], prompts, "iteration", source="here", beside=BESIDE)
+    return calibrated(scores.assign_attrs(headline="mass")).isel(layer=0)
+
+
+def test_only_the_head_that_walks_along_the_inputs_is_an_iteration_head(heads):
+    assert heads["flag"].values.tolist() == [0, 1, 0, 0]
+
+
+def test_a_head_that_attends_to_all_inputs_alike_does_not_pass_however_invariant_it_is(heads):
+    one = heads.isel(head=UNIFORM)
+    assert np.allclose(one["mass"], 1 / STEPS) and np.allclose(one["null"], 1 / STEPS)
+    assert np.allclose(one["excess"], 0, atol=1e-6) and float(one["p_value"]) == 1.0
+    assert float(one["invariance"]) > 0.999
+
+
+def test_a_sink_does_not_vary_and_does_not_pass(heads):
+    one = heads.isel(head=SINK)
+    assert float(one["invariance"]) == 1.0 and float(one["mass"]) == 0.0 and float(one["p_value"]) == 1.0
+
+
+def test_a_head_at_the_wrong_offset_shows_in_the_column_for_it(heads):
+    wrong = heads["wrong_offset"]
+    # step 0 has one neighbour, the last too, the others two; the head is on one of two at each step but the first
+    assert np.allclose(wrong.isel(head=EARLIER), (STEPS - 1) / (2 * STEPS - 2))
+    assert np.allclose(wrong.isel(head=IDEAL), 0) and np.allclose(wrong.isel(head=UNIFORM), 1 / STEPS)
+    assert np.allclose(heads["mass"].isel(head=EARLIER), 1 / STEPS)  # right by accident at the first step
+    assert np.allclose(heads["mass"].isel(head=IDEAL), 1) and np.allclose(heads["hit"].isel(head=IDEAL), 1)
+
+
+def test_invariance_is_one_minus_the_mean_spread_over_cases():
+    values = np.random.default_rng(0).random((7, 2, 3, 5)).astype("float32")
+    got = invariance(xr.DataArray(values, dims=("batch", "layer", "head", "step")))
+    expected = [[1 - np.mean([np.std(values[:, a, b, t]) for t in range(5)]) for b in range(3)] for a in range(2)]
+    assert np.allclose(got, expected, atol=1e-6) and got.dims == ("layer", "head")
+
+
+def two_groups(cases: int = 20) -> tuple[xr.DataArray, xr.DataArray]:
+    generator = np.random.default_rng(1)
+    groups = generator.permutation([1] * (cases // 2) + [0] * (cases - cases // 2))
+    values = generator.normal(size=(cases, 2, 3))
+    values[groups == 1, 1, 2] += 4
+    scores = xr.DataArray(values, dims=("batch", "layer", "head"), name="mass", attrs={"units": "1"})
+    return scores, xr.DataArray(groups, dims="batch", name="answered")
+
+
+def test_two_sorts_of_prompts_are_compared_by_welchs_test():
+    scores, groups = two_groups()
+    heads = contrast(scores, groups)
+    own, other = scores.values[groups.values == 1], scores.values[groups.values == 0]
+    p_value = np.empty((2, 3))
+    for layer, head in np.ndindex(2, 3):
+        test = scipy_stats.ttest_ind(own[:, layer, head], other[:, layer, head], equal_var=False)
+        p_value[layer, head] = test.pvalue
+        low, high = test.confidence_interval(0.95)
+        one = heads.isel(layer=layer, head=head)
+        expected = own[:, layer, head].mean() - other[:, layer, head].mean()
+        got = [float(one[name]) for name in ("p_value", "difference", "difference_low", "difference_high")]
+        assert np.allclose(got, [test.pvalue, expected, low, high], rtol=1e-5)
+    corrected = scipy_stats.false_discovery_control(p_value.ravel()).reshape(2, 3)
+    assert np.allclose(heads["q_value"], corrected, rtol=1e-5)
+    assert heads["flag"].values[1, 2] == 1 and np.array_equal(heads["flag"], corrected < 0.05)
+
+
+@pytest.mark.parametrize("ones", [0, 1, 19, 20])
+def test_groups_too_small_to_compare_give_no_number_and_no_flag(ones):
+    scores, _ = two_groups()
+    heads = contrast(scores, xr.DataArray([1] * ones + [0] * (20 - ones), dims="batch", name="answered"))
+    assert heads["difference"].isnull().all() and heads["p_value"].isnull().all() and not heads["flag"].any()
+
+
+def test_heads_that_never_vary_get_no_p_value_and_spoil_no_other():
+    scores, groups = two_groups()
+    scores[:, 0, 0] = 0.5
+    heads = contrast(scores, groups)
+    assert np.isnan(heads["p_value"].values[0, 0]) and heads["flag"].values[0, 0] == 0
+    assert heads["flag"].values[1, 2] == 1
+    assert np.array_equal(np.isnan(adjusted(np.array([0.01, np.nan]))), [False, True])
+
+
+GIVERS = ("Mary", "John", "Anna", "Leo", "Max", "Rita")
+
+
+@pytest.fixture
+def spans_file(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    spans = [{"kind": "giver", "query": "gave"}, {"kind": "current", "query": "gave", "key": "gave"}]
+    with path.open("w") as file:
+        for name in GIVERS:
+            text = f"When the day came , {name} gave the book to the market"
+            own = [{**spans[0], "key": name}, spans[1]]
+            file.write(json.dumps({"text": text, "spans": own}) + "\n")
+    return path
+
+
+def test_spans_of_ones_own_are_measured_and_calibrated_like_any_type(spans_file):
+    model, module = tiny("llama", "eager")
+    found = detect_spans(model, spans_file, batch_size=4)
+    assert list(found) == ["giver", "current"] and nnheads.detect_spans is detect_spans
+    mass = {"giver": [], "current": []}
+    for line in spans_file.read_text().splitlines():
+        text = json.loads(line)["text"]
+        ids = torch.tensor([words_tokenizer()(text)["input_ids"]])
+        query = text.split().index("gave")
+        patterns = torch.stack(module(ids, output_attentions=True).attentions)[:, 0, :, query]
+        mass["giver"].append(patterns[..., query - 1].numpy())
+        mass["current"].append(patterns[..., query].numpy())
+    for kind, heads in found.items():
+        assert np.allclose(heads["mass"], np.mean(mass[kind], 0), atol=1e-5)
+        assert heads["mass"].dims == ("layer", "head") and heads.attrs["headline"] == "mass"
+        assert {"null", "excess", "p_value", "q_value", "flag", "mass_low", "mass_high"} <= set(heads.data_vars)
+        assert heads.attrs["references"] == "mine.jsonl" and heads.attrs["stimulus"] == "spans"
+
+
+def test_the_first_lines_alone_can_be_measured(spans_file):
+    found = detect_spans(tiny("llama")[0], spans_file, n=1)
+    assert found["giver"]["p_value"].isnull().all() and not found["giver"]["flag"].any()
+
+
+def test_kinds_of_other_names_do_not_meet_old_parts(spans_file, tmp_path):
+    model = tiny("llama")[0]
+    first = detect_spans(model, spans_file, parts=tmp_path / "parts")
+    spans_file.write_text(spans_file.read_text().replace('"giver"', '"agent"'))
+    again = detect_spans(model, spans_file, parts=tmp_path / "parts")
+    assert list(again) == ["agent", "current"]
+    assert np.allclose(again["agent"]["mass"], first["giver"]["mass"])
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (["induction", "retrieval"], {"lengths": [60, 129]}),
+        (["induction", "generated_retrieval"], {"lengths": [128]}),
+        (["previous_token", "iteration"], {"length": 20, "steps": 70}),
+        (["induction"], {"length": 64}),
+    ],
+)
+def test_prompts_beyond_the_context_are_refused_before_any_forward(names, options, monkeypatch):
+    monkeypatch.setattr(attention, "measure_spans", lambda *_, **__: pytest.fail("a forward ran"))
+    with pytest.raises(BadInput, match=r"the text has 1\d\d tokens; this model reads at most 128"):
+        raw_scores(tiny("llama")[0], names, n=8, seed=0, batch_size=4, remote=False, quiet=True, parts=None, **options)
+
+
+def test_what_fits_is_prepared_once_for_all_types_of_a_stimulus():
+    model = tiny("llama")[0]
+    stimuli = prepare(model, ["induction", "retrieval", "current_token"], n=2, seed=0, lengths=[80], length=10)
+    assert [stimulus.key for stimulus in stimuli] == ["repeated", "needle"]
+    assert [kind.name for kind in stimuli[0].kinds] == ["induction", "current_token"]
+    assert [kind.name for kind in stimuli[0].only(["induction"]).kinds] == ["induction"]
+    assert stimuli[1].options == {"lengths": [80]}
