@@ -57,7 +57,7 @@ def measure(
     spans = prompts.isel(span=np.isin(prompts["kind"].values, kinds))
     check_spans(spans)
     sizes = geometry(model)
-    weights, missing = _weights(spans, kinds)
+    weights, missing = weights_of(spans, kinds)
     values = measure_spans(
         model,
         inputs(model, prompts),
@@ -70,17 +70,29 @@ def measure(
         block_bytes,
         remote=remote,
     )
+    return labelled(values.permute(1, 2, 0, 3, 4), spans, kinds, weights, missing, threshold)
+
+
+def labelled(
+    values: torch.Tensor,
+    spans: xr.Dataset,
+    kinds: list[str],
+    weights: np.ndarray,
+    missing: xr.DataArray,
+    threshold: float,
+) -> xr.Dataset:
+    """Statistics [statistic, batch, layer, head, kind], in the order of STATISTICS, as the dataset that `measure`
+    returns, with the uniform null beside them. `weights` and `missing` are those of `weights_of`."""
     check_finite(values, "attention scores")
-    values = values.permute(1, 2, 0, 3, 4)
     data = {
-        name: label(values[index], DIMS, long_name=meaning, units="1", valid_min=0.0, valid_max=1.0).where(~missing)
-        for index, (name, meaning) in zip(range(2 + hit), STATISTICS.items())
+        name: label(one, DIMS, long_name=meaning, units="1", valid_min=0.0, valid_max=1.0).where(~missing)
+        for one, (name, meaning) in zip(values, STATISTICS.items())
     }
     data["above"].attrs["threshold"] = threshold
     data["uniform"] = _uniform(spans, weights, data["mass"]).where(~missing)
-    coordinates = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    index = {"layer": range(sizes.layers), "head": range(sizes.heads), "kind": kinds}
-    return xr.Dataset(data).assign_coords({**coordinates, **{name: list(values) for name, values in index.items()}})
+    coordinates = {name: spans[name] for name in spans.coords if spans[name].dims == ("batch",)}
+    index = {"layer": range(values.shape[2]), "head": range(values.shape[3]), "kind": kinds}
+    return xr.Dataset(data).assign_coords({**coordinates, **{name: list(each) for name, each in index.items()}})
 
 
 def score(
@@ -144,7 +156,7 @@ def check_spans(spans: xr.Dataset) -> None:
         )
 
 
-def _weights(spans: xr.Dataset, kinds: list[str]) -> tuple[np.ndarray, xr.DataArray]:
+def weights_of(spans: xr.Dataset, kinds: list[str]) -> tuple[np.ndarray, xr.DataArray]:
     """[batch, span, kind] averaging weights, and where an example has no span of a kind."""
     belongs = spans["kind"].values[:, None] == np.array(kinds)[None]
     each = (spans["query"].values >= 0)[:, :, None] & belongs[None]

@@ -26,11 +26,11 @@ def generate(model, prompts: xr.Dataset, new_tokens: int, *, remote: bool | str 
         ids = save(tracer.result.clone())
     written = ids.cpu().numpy()[:, prompts.sizes["position"] :]
     written = np.pad(written, ((0, 0), (0, new_tokens - written.shape[1])), constant_values=-1)
-    ended = np.isin(written, _ends(model)).cumsum(1) > 0
+    ended = np.isin(written, ends_of(model)).cumsum(1) > 0
     return np.where(ended, -1, written)
 
 
-def _ends(model) -> list[int]:
+def ends_of(model) -> list[int]:
     """Tokens that end a text: chat models name more of them for generation than in their configuration."""
     found: list[int] = []
     for place in (model.config, getattr(model, "generation_config", None)):
@@ -56,25 +56,26 @@ def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) ->
         in the answer; `answered`, 1 where that is over a half.
     """
     pad = model.tokenizer.pad_token_id or 0
+    asked, _ = without_answers(prompts, pad)
+    return answered(prompts, generate(model, asked, prompts.sizes["step"] + EXTRA_TOKENS, remote=remote), pad)
+
+
+def answered(prompts: xr.Dataset, written: np.ndarray, pad: int) -> xr.Dataset:
+    """What `answer_needles` returns, for answers [batch, step] that are already written."""
     asked, moved = without_answers(prompts, pad)
     needle = prompts.isel(span=prompts["kind"].values == "needle")
     # a needle's first span is there in every example, however long its answer is
-    bounds = [
-        (int(low + by), int(high + by))
-        for low, high, by in zip(needle["key_start"].values[:, 0], needle["key_stop"].values[:, 0], moved)
-    ]
-    steps = prompts.sizes["step"]
+    starts, stops = (needle[name].values[:, 0] + moved for name in ("key_start", "key_stop"))
+    bounds = [(int(low), int(high)) for low, high in zip(starts, stops)]
     token, length = asked["token"].values, asked.sizes["position"]
-    written = generate(model, asked, steps + EXTRA_TOKENS, remote=remote)
     copies = [_copies(token[case], written[case], *one, length) for case, one in enumerate(bounds)]
     padding = length - asked["mask"].values.sum(1)
     # each case draws its null from its own tokens, so that it is the same whichever batch it is in
     seeds = [zlib.crc32(row[at:].tobytes()) for row, at in zip(token, padding)]
-    spans = _spans(copies, bounds, written, length, padding, seeds)
     extended = span_dataset(
         np.concatenate([token, np.where(written < 0, pad, written)], 1),
         np.concatenate([asked["mask"].values, np.ones_like(written)], 1),
-        spans,
+        _spans(copies, bounds, written, length, padding, seeds),
     )
     different = np.array([len(set(token[case, low:high])) for case, (low, high) in enumerate(bounds)])
     recall = np.array([len({which for *_, which in own}) for own in copies]) / different

@@ -12,7 +12,6 @@ be used the plain way is taken, and `attrs["reading"]` says why.
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,14 +19,13 @@ import torch
 import xarray as xr
 from nnsight import save
 
-from nnheads.answering import check_finite
-from nnheads.attention import DIMS, STATISTICS, _uniform, _weights, check_spans, measure
-from nnheads.generation import EXTRA_TOKENS, _copies, _ends, _spans, answer_needles, without_answers
-from nnheads.label import check_length, check_tokens, label
+from nnheads.attention import check_spans, labelled, measure, weights_of
+from nnheads.generation import EXTRA_TOKENS, answer_needles, answered, ends_of, without_answers
+from nnheads.label import check_length, check_tokens
 from nnheads.model import architecture, geometry
-from nnheads.prompts.spans import span_dataset
 from nnheads.spans import BLOCK_BYTES, read_attention, span_mass
 
+WORTH = 0.7  # of all tokens: a tree with more is no gain over one batch, since it is walked one segment at a time
 CACHE_BYTES = 1 << 28  # keys and values of the prompts that are decoded together
 SHARED = "shared prefixes"
 Past = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer [batch, kv head, position, dim]
@@ -76,6 +74,13 @@ def _forks(rows: list[list[int]], members: list[int], at: int) -> list[list[int]
     return list(reversed(groups.values()))
 
 
+def _plainly(model, prompts, reason: str, spent: int, threshold: float, block_bytes: int, remote) -> xr.Dataset:
+    """Write all answers in one batch, then read them in another forward."""
+    extended = answer_needles(model, prompts, remote=remote)
+    scores = measure(model, extended, threshold=threshold, block_bytes=block_bytes, remote=remote)
+    return scores.assign_attrs(reading=f"plain: {reason}", token_layers=spent, token_layers_plain=spent)
+
+
 def answer_and_measure(
     model,
     prompts: xr.Dataset,
@@ -105,13 +110,13 @@ def answer_and_measure(
     plain = int(2 * lengths.sum() + (2 * new - 1) * len(lengths)) * layers
     reason = not_shareable(model, lengths.min(), remote)
     if reason:
-        extended = answer_needles(model, prompts, remote=remote)
-        scores = measure(model, extended, threshold=threshold, block_bytes=block_bytes, remote=remote)
-        return scores.assign_attrs(reading=f"plain: {reason}", token_layers=plain, token_layers_plain=plain)
+        return _plainly(model, prompts, reason, plain, threshold, block_bytes, remote)
     check_tokens(asked["token"].values, model.config.vocab_size)
     check_length(int(lengths.max()) + new, model.config)
     rows = [row[mask > 0].tolist() for row, mask in zip(asked["token"].values, asked["mask"].values)]
     tree = prefix_tree([row[:-1] for row in rows])
+    if sum(len(segment.tokens) for segment in tree) > WORTH * int(lengths.sum()):
+        return _plainly(model, prompts, "the prompts have little in common", plain, threshold, block_bytes, remote)
     parts, order, spent = [], [], sum(len(segment.tokens) for segment in tree) * layers
     for group, pasts in _grouped(_prefill(model, tree), cache_bytes):
         written, attention = _decode(model, [rows[row] for row in group], pasts, new)
@@ -208,7 +213,7 @@ def _decode(model, rows: list[list[int]], pasts: list[Past], new_tokens: int) ->
             seen.append(save([read_attention(layer, True) for layer in model.layers]))
             token = save(model.output.logits[:, -1:].argmax(-1))
         token = token.cpu()
-        ended |= np.isin(token[:, 0].numpy(), _ends(model))
+        ended |= np.isin(token[:, 0].numpy(), ends_of(model))
         written.append(np.where(ended, -1, token[:, 0].numpy()))
         if ended.all():
             break
@@ -248,22 +253,12 @@ def _measured(
     spans = answered(prompts, written, model.tokenizer.pad_token_id or 0)
     check_spans(spans)
     kinds = list(dict.fromkeys(map(str, spans["kind"].values)))
-    weights, missing = _weights(spans, kinds)
+    weights, missing = weights_of(spans, kinds)
     first = spans.sizes["position"] - written.shape[1] - 1  # of the positions that were queries
     query = np.where(spans["query"].values < 0, -1, spans["query"].values - first)
     each = [torch.from_numpy(one).long() for one in (query, spans["key_start"].values, spans["key_stop"].values)]
     layers = [_statistics(one, torch.stack(each), weights, threshold, block_bytes) for one in attention]
-    check_finite(torch.stack(layers), "attention scores")
-    values = torch.stack(layers, 2)
-    data = {
-        name: label(values[index], DIMS, long_name=meaning, units="1", valid_min=0.0, valid_max=1.0).where(~missing)
-        for index, (name, meaning) in enumerate(STATISTICS.items())
-    }
-    data["above"].attrs["threshold"] = threshold
-    data["uniform"] = _uniform(spans, weights, data["mass"]).where(~missing)
-    coordinates = {name: spans[name] for name in spans.coords if spans[name].dims == ("batch",)}
-    index = {"layer": list(range(values.shape[2])), "head": list(range(values.shape[3])), "kind": kinds}
-    return xr.Dataset(data).assign_coords({**coordinates, **index})
+    return labelled(torch.stack(layers, 2), spans, kinds, weights, missing, threshold)
 
 
 def _statistics(attention: tuple, spans: torch.Tensor, weights: np.ndarray, threshold: float, block_bytes: int):
@@ -271,28 +266,3 @@ def _statistics(attention: tuple, spans: torch.Tensor, weights: np.ndarray, thre
     mass, strongest = span_mass(attention, spans, True, block_bytes)
     every = torch.stack([mass, (mass > threshold).float(), strongest])
     return torch.einsum("cbhs,bsk->cbhk", every, torch.from_numpy(weights).to(mass.device)).cpu()
-
-
-def answered(prompts: xr.Dataset, written: np.ndarray, pad: int) -> xr.Dataset:
-    """What `answer_needles` returns, for an answer that is already written."""
-    asked, moved = without_answers(prompts, pad)
-    needle = prompts.isel(span=prompts["kind"].values == "needle")
-    starts, stops = (needle[name].values[:, 0] + moved for name in ("key_start", "key_stop"))
-    bounds = [(int(low), int(high)) for low, high in zip(starts, stops)]
-    token, length = asked["token"].values, asked.sizes["position"]
-    padding = length - asked["mask"].values.sum(1)
-    copies = [_copies(token[case], written[case], *one, length) for case, one in enumerate(bounds)]
-    seeds = [zlib.crc32(row[at:].tobytes()) for row, at in zip(token, padding)]
-    extended = span_dataset(
-        np.concatenate([token, np.where(written < 0, pad, written)], 1),
-        np.concatenate([asked["mask"].values, np.ones_like(written)], 1),
-        _spans(copies, bounds, written, length, padding, seeds),
-    )
-    different = np.array([len(set(token[case, low:high])) for case, (low, high) in enumerate(bounds)])
-    recall = np.array([len({which for *_, which in own}) for own in copies]) / different
-    about = {
-        "copies": np.array(list(map(len, copies))), "needle_tokens": np.array([high - low for low, high in bounds]),
-        "needle_different": different, "recall": recall.astype(np.float32), "answered": (recall > 0.5).astype(np.int8),
-    }  # fmt: skip
-    kept = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    return extended.assign_coords({**kept, **{name: ("batch", values) for name, values in about.items()}})

@@ -118,12 +118,12 @@ def test_memory_decides_what_is_decoded_together_and_nothing_else(cache_bytes):
     np.testing.assert_array_equal(one["needle_number"], prompts["needle_number"])
 
 
-def test_prompts_that_share_nothing_still_work():
+def test_prompts_that_share_little_are_answered_in_one_batch():
     model, _ = tiny("llama")
     prompts = needle(words_tokenizer(), 4, lengths=[60, 80])
     scores = answer_and_measure(model, prompts)
     xr.testing.assert_allclose(scores.drop_attrs(), plainly(model, prompts).drop_attrs(), atol=1e-4)
-    assert scores.attrs["token_layers"] < scores.attrs["token_layers_plain"]
+    assert scores.attrs["reading"] == "plain: the prompts have little in common"
 
 
 def test_on_a_server_the_plain_way_is_taken():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xarray as xr
 
-from nnheads.attention import assemble, kinds_of, measure
-from nnheads.generation import answer_needles
+from nnheads.attention import assemble
+from nnheads.prefixes import answer_and_measure
 
 STIMULUS = "needle"
 HEADLINE = "score"
@@ -29,18 +29,16 @@ def generated_retrieval(model, prompts: xr.Dataset, *, remote: bool | str = Fals
     Misleads: on prompts that were not answered (`answered` 0), where nothing can be copied.
     Source: Wu et al. 2024, arXiv 2404.15574.
     """
-    extended = answer_needles(model, prompts, remote=remote)
-    # the answer's span is always there, also where nothing of it was written
-    scores = measure(model, extended, kinds=[*kinds_of(extended, "copied"), "answer_span"], remote=remote)
+    scores = answer_and_measure(model, prompts, remote=remote)
     own = (
         assemble(scores, "copied", (), SOURCE).drop_vars("by_step").fillna(0.0).assign_attrs(kind="generated_retrieval")
     )
     single = [name for name in scores["kind"].values if str(name).startswith("copied@")]
     once = (scores["hit"].sel(kind=single) > 0).sum("kind")
     about = {"units": "1", "source": SOURCE}
-    share = extended["copies"] / extended["needle_tokens"]
+    share = scores["copies"] / scores["needle_tokens"]
     own["score"] = (own["hit"] * share).assign_attrs(long_name="copies over the needle's length", **about)
-    own["score_once"] = (once / extended["needle_different"]).assign_attrs(
+    own["score_once"] = (once / scores["needle_different"]).assign_attrs(
         long_name="share of the needle's different tokens that were copied", **about
     )
     return own.transpose("batch", "layer", "head").astype("float32")

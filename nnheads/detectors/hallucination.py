@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xarray as xr
 
-from nnheads.attention import assemble, kinds_of, measure
-from nnheads.generation import answer_needles
+from nnheads.attention import assemble
+from nnheads.prefixes import answer_and_measure
 
 STIMULUS = "needle"
 HEADLINE = "mass"
@@ -31,6 +31,5 @@ def hallucination(model, prompts: xr.Dataset, *, remote: bool | str = False) -> 
     Misleads: attention follows from what is being written as much as it leads to it; knock the heads out.
     Source: Wu et al. 2024, arXiv 2404.15574 (retrieval heads and hallucination).
     """
-    extended = answer_needles(model, prompts, remote=remote)
-    scores = measure(model, extended, kinds=kinds_of(extended, "answer_span"), remote=remote)
+    scores = answer_and_measure(model, prompts, remote=remote)
     return assemble(scores, "answer_span", (), SOURCE).assign_attrs(kind="hallucination")

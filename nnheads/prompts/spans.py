@@ -141,13 +141,14 @@ def null_in_rows(spans: Spans, shift: np.ndarray, *generators: np.random.Generat
     """`null_spans` that start after each row's own padding (`shift` positions) and first token; one generator
     for all rows, or one for each."""
     each = generators * len(shift) if len(generators) == 1 else generators
-    query, start, stop = spans
-    rows = [
-        null_spans((query[[line]], start[[line]], stop[[line]]), each[line], first=int(move) + 1)
-        for line, move in enumerate(shift)
-    ]
-    joined = [np.concatenate([row[part] for row in rows]) for part in range(3)]
-    return joined[0], joined[1], joined[2]
+    rows = []
+    for line, move in enumerate(shift):
+        # only the row's own spans are drawn for, or its null would depend on how many the others have
+        own = np.flatnonzero(spans[0][line] >= 0)
+        query, start, stop = (one[[line]][:, own] for one in spans)
+        drawn = null_spans((query, start, stop), each[line], first=int(move) + 1)
+        rows.append([span for span in zip(*(one[0].tolist() for one in drawn)) if span[0] >= 0])
+    return stack_spans(rows, np.zeros(len(shift), int))
 
 
 def _record(where: str, line: str) -> SpanRecord:
