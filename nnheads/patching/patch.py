@@ -56,32 +56,19 @@ def patch(
     """
     if site not in SITES:
         raise BadInput(f"site {site!r} is not known; use one of {', '.join(SITES)}")
-    sizes, row = geometry(model), architecture(model)
+    sizes = geometry(model)
     chosen = list(range(sizes.layers)) if layers is None else list(layers)
     for layer in chosen:
         if not 0 <= layer < sizes.layers:
             raise BadInput(f"layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}")
-    base, donor = ("token", "corrupted") if noising else ("corrupted", "token")
-    width = prompts.sizes["position"]
     units = sizes.heads if site == "z" else 1
-    pair = torch.from_numpy(np.stack([prompts["answer"].values, prompts["wrong"].values], 1)).long()
-    logits, base_logits, donor_logits = sweep(
-        model,
-        inputs(model, prompts, base),
-        inputs(model, prompts, donor),
-        pair,
-        one_at_a_time(width, units, by_position),
-        chosen,
-        site,
-        sizes.heads,
-        row.tuple_block,
-        rows=max(1, tokens_per_forward // width),
-        shared=shared_positions(prompts),
-        remote=remote,
-    )
+    cells = one_at_a_time(prompts.sizes["position"], units, by_position)
+    logits, base_logits, donor_logits = _sweep(model, prompts, cells, site, chosen, noising, tokens_per_forward, remote)
     for values in (base_logits, donor_logits, logits):
         check_finite(values, "the model's logits")
-    swapped = (logits[..., 0] - logits[..., 1]).reshape(len(chosen), units, -1, len(pair)).permute(3, 0, 1, 2)
+    swapped = (
+        (logits[..., 0] - logits[..., 1]).reshape(len(chosen), units, -1, prompts.sizes["batch"]).permute(3, 0, 1, 2)
+    )
     differences = [values[:, 0] - values[:, 1] for values in (base_logits, donor_logits)]
     clean, corrupted = differences if noising else reversed(differences)
     scores = _dataset(prompts, swapped, clean, corrupted, chosen, units, by_position)
@@ -92,6 +79,25 @@ def patch(
     scores["effect"] = effect.assign_attrs(source=SOURCE)
     scores.attrs.update(site=site, site_meaning=SITES[site], direction="noising" if noising else "denoising")
     return scores
+
+
+def _sweep(model, prompts: xr.Dataset, cells, site: str, layers: list[int], noising: bool, tokens: int, remote):
+    """The sweep of a pair dataset: logits of answer and wrong answer after each swap, and of both runs."""
+    base, donor = ("token", "corrupted") if noising else ("corrupted", "token")
+    return sweep(
+        model,
+        inputs(model, prompts, base),
+        inputs(model, prompts, donor),
+        torch.from_numpy(np.stack([prompts["answer"].values, prompts["wrong"].values], 1)).long(),
+        cells,
+        layers,
+        site,
+        geometry(model).heads,
+        architecture(model).tuple_block,
+        rows=max(1, tokens // prompts.sizes["position"]),
+        shared=shared_positions(prompts),
+        remote=remote,
+    )
 
 
 def shared_positions(prompts: xr.Dataset) -> int:
