@@ -22,7 +22,11 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_in_the_readme_runs(code):
-    exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), {})
+    names: dict = {}
+    exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), names)
+    # what the comments in the README say of the shapes
+    assert names["scores"]["effect"].dims == ("batch", "layer", "head")
+    assert {"mass", "mass_low", "null", "p_value", "q_value", "flag"} <= set(names["heads"].data_vars)
 
 
 def test_results_readme_opens_what_is_shipped():
@@ -30,7 +34,8 @@ def test_results_readme_opens_what_is_shipped():
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     names: dict = {}
     exec(code.replace('"results/', f'"{ROOT}/results/'), names)
-    names["heads"].close()
+    with names["heads"] as heads:
+        assert heads["effect"].sizes == {"layer": 4, "head": 8} and bool(heads["effect"].notnull().all())
 
 
 def test_the_shipped_run_is_of_the_shipped_model_and_can_be_repeated(tmp_path):

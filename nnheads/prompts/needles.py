@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi_words import NAMES
+from nnheads.prompts.lines import numbered_lines
 
 CODE_LENGTH = 4
 PLAIN = ("The code of {name} is {code}.", "What is the code of {name}?", "\n\nQuestion: {question}\nAnswer:")
@@ -39,17 +40,8 @@ def read_needles(path: str | Path) -> list[Needle]:
     Raises:
         BadInput: naming the line, for anything that does not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}; --needles needs JSON lines with needle, question and answer")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not a text file in UTF-8") from None
-    found = [_needle(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise BadInput(f"{path} is empty; expected one needle with its question and answer a line")
-    return found
+    lines = numbered_lines(path, "one needle with its question and answer a line, as JSON")
+    return [_needle(where, line) for where, line in lines]
 
 
 def _needle(where: str, line: str) -> Needle:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.prompts.lines import numbered_lines
 
 NULL_DRAWS = 4  # random targets per query: enough to tell the null's mean from its noise
 NULL = "~null"
@@ -119,17 +120,8 @@ class SpanRecord:
 
 def read_span_records(path: str | Path) -> list[SpanRecord]:
     """A file of spans as far as it can be checked without a tokenizer."""
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}; expected JSON lines with text and spans")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not a text file in UTF-8") from None
-    records = [_record(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not records:
-        raise BadInput(f"{path} is empty; expected one text with its spans a line")
-    return records
+    lines = numbered_lines(path, "one text with its spans a line, as JSON")
+    return [_record(where, line) for where, line in lines]
 
 
 def kinds_in(records: list[SpanRecord]) -> list[str]:

@@ -143,7 +143,9 @@ def test_needles_that_do_not_fit_are_refused_by_line(name, tmp_path):
 
 
 def test_what_is_no_file_of_needles_is_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"no file '.*'; --needles needs JSON lines"):
+    with pytest.raises(
+        BadInput, match=r"no file '.*'; expected one needle with its question and answer a line, as JSON"
+    ):
         read_needles(tmp_path / "nowhere")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     with pytest.raises(BadInput, match="is not a text file in UTF-8"):
