@@ -24,8 +24,8 @@ class Architecture:
 
     tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
     position_ids: the model takes them. Families with ALiBi only do not.
-    interface: attention goes through transformers' attention interface, so q and k after rotary can be
-        read under any implementation. The others only show eager attention weights.
+    kernel: where attention is computed. "interface" is transformers' attention interface, whose queries, keys and
+        values can be read under any implementation; the others name their own place and run eagerly.
     """
 
     layers: str = "model.layers"
@@ -37,7 +37,12 @@ class Architecture:
     unembedding: str = "lm_head"
     tuple_block: bool = False
     position_ids: bool = True
-    interface: bool = True
+    kernel: str = "interface"
+
+    @property
+    def interface(self) -> bool:
+        """Attention goes through transformers' interface: any implementation will do."""
+        return self.kernel == "interface"
 
     def rename(self) -> dict[str, str]:
         """nnsight `rename` entries: the family's path -> the name used throughout nnheads."""
@@ -74,7 +79,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         embedding="transformer.wte",
         final_norm="transformer.ln_f",
         tuple_block=True,
-        interface=False,
+        kernel="attn",
     ),
     "gptj": Architecture(
         layers="transformer.h",
@@ -83,7 +88,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         embedding="transformer.wte",
         final_norm="transformer.ln_f",
         tuple_block=True,
-        interface=False,
+        kernel="attn",
     ),
     "gpt_neox": Architecture(
         layers="gpt_neox.layers",
@@ -107,7 +112,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         final_norm="transformer.ln_f",
         tuple_block=True,
         position_ids=False,
-        interface=False,
+        kernel="bloom",
     ),
     "falcon": Architecture(
         layers="transformer.h",
@@ -116,7 +121,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         embedding="transformer.word_embeddings",
         final_norm="transformer.ln_f",
         tuple_block=True,
-        interface=False,
+        kernel="falcon",
     ),
     "phi": Architecture(projection="self_attn.dense", final_norm="model.final_layernorm"),
     **dict.fromkeys(

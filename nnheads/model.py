@@ -145,6 +145,21 @@ def geometry(model: TransformersModel) -> Geometry:
     )
 
 
+def form(model: TransformersModel) -> dict:
+    """What traces have to know of a model's shape, as plain data that travels: head counts, what a block returns,
+    where attention is computed, and the reach of local attention layers that no mask shows (None: all)."""
+    config, row, sizes = model.config, architecture(model), geometry(model)
+    kinds = getattr(config, "attention_layers", None) or [None] * sizes.layers  # GPT-Neo
+    alibi = row.kernel == "falcon" and getattr(config, "alibi", False)
+    return {
+        "heads": sizes.heads,
+        "kv_heads": sizes.kv_heads,
+        "tuple_block": row.tuple_block,
+        "kernel": "falcon_alibi" if alibi else row.kernel,
+        "windows": [config.window_size if kind == "local" else None for kind in kinds],
+    }
+
+
 def _kv_heads(config, heads: int) -> int:
     if getattr(config, "new_decoder_architecture", False):  # Falcon 40B and later
         return config.num_kv_heads

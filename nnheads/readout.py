@@ -9,11 +9,44 @@ import torch
 from jaxtyping import Float, Int
 
 
-def answer_logits(
-    logits: Float[torch.Tensor, "row vocabulary"], answers: Int[torch.Tensor, "row answer"]
-) -> Float[torch.Tensor, "row answer"]:
-    """The logits of each row's own answer tokens."""
-    return logits.gather(-1, answers.to(logits.device)).float()
+def read_logits(model, ask: dict) -> Float[torch.Tensor, "row question reading"]:
+    """What is asked of a run's logits; the last thing that a trace reads.
+
+    ask: `place` [row, question], or None for the last position; `answers` [row, question, answer]; `weight`
+    [row, question, answer, d_model] and `bias` of the unembedding's columns, if they are at hand: the logits of all
+    other tokens are then never computed. With `full` there are further readings: each answer's rank (0 is the
+    highest), the log-sum-exp, and KL(reference || run) if there is a `reference` of log-probabilities.
+    """
+    final = model.unembedding.input
+    if ask["place"] is not None:
+        place = ask["place"].to(final.device).clamp(min=0)
+        final = final.gather(1, place.unsqueeze(-1).expand(-1, -1, final.shape[-1]))
+    if ask.get("weight") is not None:
+        few = (ask["weight"].to(final.device) @ final.unsqueeze(-1)).squeeze(-1)
+        if ask.get("bias") is not None:
+            few = few + ask["bias"].to(final.device)
+        model.unembedding.skip(few)  # the model's own scale and soft cap still act on what it is given
+        return model.output.logits.float().clone()
+    if ask["place"] is not None:
+        model.unembedding.input = final
+    return logit_readings(model.output.logits, ask)
+
+
+def logit_readings(logits, ask: dict) -> Float[torch.Tensor, "row question reading"]:
+    """The answers' logits, and with `full` what needs the whole vocabulary."""
+    answers = ask["answers"].to(logits.device)
+    own = logits.gather(-1, answers).float()
+    if not ask["full"]:
+        return own
+    logits = logits.float()
+    ranks = [(logits > own[..., i : i + 1]).sum(-1, keepdim=True).float() for i in range(answers.shape[-1])]
+    total = logits.logsumexp(-1, keepdim=True)
+    reference = ask.get("reference")
+    if reference is None:
+        return torch.cat([own, *ranks, total, torch.zeros_like(total)], -1)
+    reference = reference.to(logits.device)
+    divergence = (reference.exp() * (reference - (logits - total))).sum(-1, keepdim=True)
+    return torch.cat([own, *ranks, total, divergence], -1)
 
 
 def read_answers(

@@ -74,3 +74,73 @@ def patched_logits(module, model_type, base, donor, layer, site, where) -> torch
 
     with hooked(module, model_type, layer, site, exchange):
         return end_logits(module, base)
+
+
+@contextlib.contextmanager
+def kernel(module, model_type: str, layer: int, change=lambda q, k, v: (q, k, v), reweigh=None):
+    """Eager attention of one layer with `change(q, k, v)` of what its kernel receives, [row, head, position, dim], and
+    with `reweigh(weights)` in place of its weights. `module` must run eagerly."""
+    import sys
+
+    home = sys.modules[type(module).__module__]
+    row = ARCHITECTURES[model_type]
+    attention = attrgetter(row.attention)(attrgetter(row.layers)(module)[layer])
+    with contextlib.ExitStack() as stack:
+
+        def swap(owner, name, new):
+            old = getattr(owner, name)
+            stack.callback(setattr, owner, name, old)
+            setattr(owner, name, new(old))
+
+        def interface(old):
+            def run(own, query, key, value, *rest, **keywords):
+                if own is not attention:
+                    return old(own, query, key, value, *rest, **keywords)
+                query, key, value = change(query, key, value)
+                output, weights = old(own, query, key, value, *rest, **keywords)
+                if reweigh is not None:
+                    group = query.shape[1] // value.shape[1]
+                    weights = reweigh(weights)
+                    output = (weights @ value.repeat_interleave(group, 1)).transpose(1, 2)
+                return output, weights
+
+            return run
+
+        def own_attention(old):
+            def run(query, key, value, mask=None):
+                query, key, value = change(query, key, value)
+                output, weights = old(query, key, value, mask)
+                return (output, weights) if reweigh is None else (reweigh(weights) @ value, weights)
+
+            return run
+
+        def split(transposed):
+            def wrap(old):
+                def run(fused):
+                    parts = old(fused)
+                    turned = [part.transpose(1, 2) for part in parts] if transposed else parts
+                    changed = change(*turned)
+                    return tuple(part.transpose(1, 2) for part in changed) if transposed else tuple(changed)
+
+                return run
+
+            return wrap
+
+        def softmax(old):
+            calls = []
+
+            def run(scores, *rest, **keywords):
+                calls.append(1)
+                weights = old(scores, *rest, **keywords)
+                return reweigh(weights) if reweigh is not None and len(calls) == layer + 1 else weights
+
+            return run
+
+        if model_type in ("gptj", "gpt_neo"):
+            swap(attention, "_attn", own_attention)
+        elif model_type in ("bloom", "falcon"):
+            swap(attention, "_reshape" if model_type == "bloom" else "_split_heads", split(model_type == "falcon"))
+            swap(torch.nn.functional, "softmax", softmax)
+        else:
+            swap(home, "eager_attention_forward", interface)
+        yield

@@ -1,27 +1,31 @@
-"""Activation patching as datasets: prompt pairs in, effects per case, layer and head or position out.
+"""Patching and ablation as datasets: prompts in, effects per case, layer and head or position out.
 
 Denoising (default) puts the clean run's value into the corrupted run and asks what is *sufficient* to bring
 the answer back. Noising puts the corrupted value into the clean run and asks what is *necessary*. They are
-different questions and their numbers need not agree.
+different questions and their numbers need not agree. Ablation takes a head's own information away.
 Sources: Wang et al. 2022, arXiv 2211.00593; Heimersheim & Nanda 2024, arXiv 2404.15255.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 import xarray as xr
 
-from nnheads.answering import check_finite
 from nnheads.errors import BadInput
-from nnheads.label import inputs, label
-from nnheads.model import architecture, geometry
-from nnheads.patching.sites import SITES
-from nnheads.patching.sweep import sweep
-from nnheads.stats import normalised_effect
+from nnheads.label import label
+from nnheads.model import geometry
+from nnheads.patching import cells as which
+from nnheads.patching.metrics import Metric, evaluate, metric_of
+from nnheads.patching.run import Readings, measure, prepare, units
+from nnheads.patching.sites import SITES, UNITS
+from nnheads.patching.values import ABLATIONS, aligned, means, resampled
+from nnheads.stats import head_name, normalised_effect
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"
-TOKENS_PER_FORWARD = 16384  # rows x positions in one forward: enough to keep a CPU or GPU busy on short prompts
+Group = Sequence[tuple[int, int]]
 
 
 def patch(
@@ -29,114 +33,182 @@ def patch(
     prompts: xr.Dataset,
     *,
     site: str = "z",
+    layers: Sequence[int] | None = None,
+    groups: Sequence[Group] | None = None,
     by_position: bool = False,
-    layers: list[int] | None = None,
+    at: str | None = None,
     noising: bool = False,
+    metric: str | Callable = "logit_difference",
     gap: float = 0.1,
-    tokens_per_forward: int = TOKENS_PER_FORWARD,
+    tokens: int | None = None,
     remote: bool | str = False,
 ) -> xr.Dataset:
-    """Swap one site at a time between the clean and the corrupted run of every pair.
+    """Swap one part at a time, or groups of parts, between the clean and the corrupted run of every pair.
 
     Args:
         prompts: pairs as `prompts.pairs.tokenize` lays them out.
-        site: "z" (head outputs), "resid_pre", "attn_out" or "mlp_out".
-        by_position: swap at one position at a time instead of all at once.
-        layers: which layers; default all.
+        site: a key of `patching.sites.SITES`: "z" (head outputs), "q", "k", "v", "pattern", "attn_out", "mlp_out",
+            "resid_pre".
+        layers: which layers; default all. groups: sets of (layer, head) that are swapped together, instead.
+        by_position: swap at one position at a time instead of all at once. at: a role such as "END": swap only there.
         noising: corrupted into clean, instead of clean into corrupted.
-        gap: pairs whose logit differences differ by less are left out of `effect` (NaN).
+        metric: a key of `patching.metrics.METRICS`, or a function from the answers' logits [..., answer] to [...].
+        gap: pairs whose metric differs by less between the runs are left out of `effect` (NaN).
+        tokens: most rows x positions in one forward; default: what suits the device.
 
     Returns:
-        `logit_difference` and `effect` (batch, layer[, head][, position]), float32, and
-        `clean_logit_difference`, `corrupted_logit_difference` (batch). `effect` is 0 where the swap changed
-        nothing and 1 where it carried the whole difference over; it is not bounded.
+        `<metric>` and `effect`, float32, (batch, layer[, head or kv_head][, position]), or (batch, group[, position]),
+        and `clean_<metric>`, `corrupted_<metric>` (batch). `effect` is 0 where the swap changed nothing and 1 where it
+        carried the whole difference over; it is not bounded.
 
     Raises:
-        BadInput: unknown site or layer, or no prompts. RunError: logits that are not finite.
+        BadInput: unknown site, layer, head, role or metric, or no prompts. RunError: logits that are not finite.
     """
-    if site not in SITES:
-        raise BadInput(f"site {site!r} is not known; use one of {', '.join(SITES)}")
-    sizes = geometry(model)
-    chosen = list(range(sizes.layers)) if layers is None else list(layers)
-    for layer in chosen:
-        if not 0 <= layer < sizes.layers:
-            raise BadInput(f"layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}")
-    units = sizes.heads if site == "z" else 1
-    cells = one_at_a_time(prompts.sizes["position"], units, by_position)
-    logits, base_logits, donor_logits = _sweep(model, prompts, cells, site, chosen, noising, tokens_per_forward, remote)
-    for values in (base_logits, donor_logits, logits):
-        check_finite(values, "the model's logits")
-    swapped = (
-        (logits[..., 0] - logits[..., 1]).reshape(len(chosen), units, -1, prompts.sizes["batch"]).permute(3, 0, 1, 2)
-    )
-    differences = [values[:, 0] - values[:, 1] for values in (base_logits, donor_logits)]
-    clean, corrupted = differences if noising else reversed(differences)
-    scores = _dataset(prompts, swapped, clean, corrupted, chosen, units, by_position)
+    chosen = metric_of(metric)
+    job, axes = plan_patch(
+        model, prompts, site=site, layers=layers, groups=groups, by_position=by_position, at=at, noising=noising,
+        full=chosen.full, tokens=tokens, remote=remote,
+    )  # fmt: skip
+    readings = measure(model, job, remote)
+    scores = labelled(prompts, readings, chosen, axes)
     start, end = ("clean", "corrupted") if noising else ("corrupted", "clean")
-    effect = normalised_effect(
-        scores["logit_difference"], scores[f"{start}_logit_difference"], scores[f"{end}_logit_difference"], gap
+    for name, values in ((start, readings.base), (end, readings.source)):
+        scores[f"{name}_{chosen.name}"] = _of_case(chosen, readings, values, name)
+    scores["effect"] = normalised_effect(
+        scores[chosen.name], scores[f"{start}_{chosen.name}"], scores[f"{end}_{chosen.name}"], gap
+    ).assign_attrs(source=SOURCE)
+    scores.attrs.update(
+        site=site, site_meaning=SITES[site], metric=chosen.name, direction="noising" if noising else "denoising"
     )
-    scores["effect"] = effect.assign_attrs(source=SOURCE)
-    scores.attrs.update(site=site, site_meaning=SITES[site], direction="noising" if noising else "denoising")
     return scores
 
 
-def _sweep(model, prompts: xr.Dataset, cells, site: str, layers: list[int], noising: bool, tokens: int, remote):
-    """The sweep of a pair dataset: logits of answer and wrong answer after each swap, and of both runs."""
-    base, donor = ("token", "corrupted") if noising else ("corrupted", "token")
-    return sweep(
-        model,
-        inputs(model, prompts, base),
-        inputs(model, prompts, donor),
-        torch.from_numpy(np.stack([prompts["answer"].values, prompts["wrong"].values], 1)).long(),
-        cells,
-        layers,
-        site,
-        geometry(model).heads,
-        architecture(model).tuple_block,
-        rows=max(1, tokens // prompts.sizes["position"]),
-        shared=shared_positions(prompts),
-        remote=remote,
-    )
+def plan_patch(model, prompts: xr.Dataset, *, site, layers, groups, by_position, at, noising, full, tokens, remote):
+    """The job that `patch` runs, and the names of its axes."""
+    cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
+    base, source = ("token", "corrupted") if noising else ("corrupted", "token")
+    job = prepare(model, prompts, cells, site=site, base=base, source=source, full=full, tokens=tokens, remote=remote)
+    return job, axes
 
 
-def shared_positions(prompts: xr.Dataset) -> int:
-    """How many first positions are the same in the clean and the corrupted prompt, in every pair. The last
-    position is never counted: something has to run."""
-    differs = (prompts["token"].values != prompts["corrupted"].values).any(0)
-    return int(min(np.argmax(differs) if differs.any() else len(differs), len(differs) - 1))
+def ablate(
+    model,
+    prompts: xr.Dataset,
+    how: str = "mean",
+    *,
+    reference: xr.Dataset | None = None,
+    site: str = "z",
+    layers: Sequence[int] | None = None,
+    groups: Sequence[Group] | None = None,
+    by_position: bool = False,
+    at: str | None = None,
+    metric: str | Callable = "logit_difference",
+    seed: int = 0,
+    tokens: int | None = None,
+    remote: bool | str = False,
+) -> xr.Dataset:
+    """Take away what one part at a time, or groups of parts, say about the prompt at hand.
+
+    Args:
+        prompts: pairs, or prompts with `ask` and `target` (batch, step).
+        how: "mean" over the reference prompts of the same template, "zero", "uniform" attention, or "resample".
+        reference: prompts that means or other values come from, e.g. the "abc" sentences of the indirect-object task;
+            default: the prompts themselves. site, layers, groups, by_position, at, metric, tokens: as for `patch`.
+        seed: of the prompts drawn by "resample".
+
+    Returns:
+        `<metric>`, `change` (after minus before) and `relative` (change over before; negative: the part helped),
+        float32, with the dimensions of `patch`, and `base_<metric>` (batch).
+
+    Raises:
+        BadInput: as `patch`; a reference without a case's template. RunError: logits that are not finite.
+    """
+    if how not in ABLATIONS:
+        raise BadInput(f"ablation {how!r} is not known; use one of {', '.join(ABLATIONS)}")
+    if how == "uniform":
+        if site not in ("z", "pattern"):
+            raise BadInput(f"uniform attention is a pattern, not a value of {site}; use site z or pattern")
+        site = "pattern"
+    chosen = metric_of(metric)
+    cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
+    put_in = filling(prompts, how, reference, seed)
+    job = prepare(model, prompts, cells, site=site, full=chosen.full, tokens=tokens, remote=remote, **put_in)
+    readings = measure(model, job, remote)
+    scores = labelled(prompts, readings, chosen, axes)
+    before = _of_case(chosen, readings, readings.base, "unchanged")
+    change = scores[chosen.name] - before
+    scores[f"base_{chosen.name}"] = before
+    about = {"source": SOURCE, "long_name": f"change of {chosen.long_name}", "units": chosen.units}
+    scores["change"] = change.astype("float32").assign_attrs(about)
+    relative = (change / before.where(before != 0)).astype("float32")
+    scores["relative"] = relative.assign_attrs(source=SOURCE, long_name="change over the unchanged value", units="1")
+    scores.attrs.update(site=site, site_meaning=SITES[site], metric=chosen.name, ablation=how, meaning=ABLATIONS[how])
+    return scores
 
 
-def one_at_a_time(width: int, units: int, by_position: bool) -> torch.Tensor:
-    """Cells [unit (x position), width, units], each of one unit at all positions or at one."""
-    unit = torch.eye(units, dtype=torch.bool)
-    if not by_position:
-        return unit.unsqueeze(1).repeat(1, width, 1)
-    place = torch.eye(width, dtype=torch.bool)
-    cells = unit[:, None, None, :] & place[None, :, :, None]
-    return cells.reshape(units * width, width, units)
+def filling(prompts: xr.Dataset, how: str, reference: xr.Dataset | None, seed: int) -> dict:
+    """What `prepare` is told to put in."""
+    if how in ("zero", "uniform"):
+        return {"fill": how}
+    others = prompts if reference is None else reference
+    lined_up = aligned(others, prompts)
+    kept = others.sel(batch=lined_up["batch"]) if lined_up.sizes["batch"] < others.sizes["batch"] else others
+    mix = means(prompts, kept) if how == "mean" else resampled(prompts, kept, seed)
+    return {"source": lined_up, "mix": mix}
 
 
-def _dataset(prompts, swapped, clean, corrupted, layers, units, by_position) -> xr.Dataset:
-    """Name the dimensions and drop those of size one that mean nothing for this site."""
-    dims = ["batch", "layer", "head", "position"]
-    values = label(
-        swapped, tuple(dims), long_name="logit(answer) - logit(wrong) after the swap", units="logit", source=SOURCE
-    )
-    if not by_position:
-        values = values.isel(position=0)
+def chosen_cells(model, prompts: xr.Dataset, site: str, layers, groups, by_position: bool, at: str | None):
+    """The cells of a question, and the dimensions and coordinates of its answer."""
+    count, sizes, mask = units(model, site), geometry(model), prompts["mask"].values
+    if at is not None and by_position:
+        raise BadInput("swap at each position or at one role, not both")
+    if at is not None:
+        places = which.at(role(prompts, at), mask)
     else:
-        values = values.where(prompts["mask"].astype(bool))  # padding is no position of the prompt
-    if units == 1:
-        values = values.isel(head=0)
+        places = which.each_position(mask) if by_position else which.everywhere(mask)
+    axes: dict[str, list] = {}
+    if groups is None:
+        rows = list(range(sizes.layers)) if layers is None else list(layers)
+        for layer in rows:
+            if not 0 <= layer < sizes.layers:
+                raise BadInput(f"layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}")
+        cells = which.grid(rows, count, places)
+        axes["layer"] = rows
+        if site in UNITS:
+            axes[UNITS[site]] = list(range(count))
+    else:
+        members = [[(int(layer), int(unit)) for layer, unit in group] for group in groups]
+        which.check_members(members, sizes.layers, count, UNITS.get(site, "unit"))
+        cells = which.groups(members, places)
+        axes["group"] = ["+".join(head_name(*head) for head in group) or "none" for group in members]
+    if by_position:
+        axes["position"] = list(range(mask.shape[1]))
+    return cells, axes
+
+
+def role(prompts: xr.Dataset, name: str) -> np.ndarray:
+    """The position of a role in each prompt."""
+    known = [str(key).removeprefix("role_") for key in prompts.coords if str(key).startswith("role_")]
+    if name == "END" and name not in known:
+        return np.full(prompts.sizes["batch"], prompts.sizes["position"] - 1)
+    if name not in known:
+        raise BadInput(f"role {name!r} is not known in these prompts; use one of {', '.join(known) or 'END'}")
+    return prompts[f"role_{name}"].values
+
+
+def labelled(prompts: xr.Dataset, readings: Readings, metric: Metric, axes: dict[str, list]) -> xr.Dataset:
+    """The metric after each swap, (batch, *axes)."""
+    values = evaluate(metric, readings, readings.swapped).T
+    values = values.reshape(-1, *(len(index) for index in axes.values()))
+    dims = ("batch", *axes)
+    scores = label(values, dims, long_name=f"{metric.long_name}, after the swap", units=metric.units, source=SOURCE)
+    if "position" in axes:
+        scores = scores.where(prompts["mask"].astype(bool))  # padding is no position of the prompt
     batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    index = {"layer": layers, "head": range(units), "position": range(prompts.sizes["position"])}
-    coordinates = {**batch, **{name: list(index[name]) for name in values.dims if name in index}}
-    data = {
-        "logit_difference": values.astype("float32"),
-        "clean_logit_difference": label(clean, ("batch",), long_name="logit difference, clean", units="logit"),
-        "corrupted_logit_difference": label(
-            corrupted, ("batch",), long_name="logit difference, corrupted", units="logit"
-        ),
-    }
-    return xr.Dataset(data).assign_coords(coordinates)
+    return scores.astype("float32").to_dataset(name=metric.name).assign_coords({**batch, **axes})
+
+
+def _of_case(metric: Metric, readings: Readings, values: torch.Tensor | None, which_run: str) -> xr.DataArray:
+    assert values is not None, "only mixed sources are not read"
+    found = evaluate(metric, readings, values)
+    return label(found, ("batch",), long_name=f"{metric.long_name}, {which_run}", units=metric.units)

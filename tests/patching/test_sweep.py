@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import oracle
 import pytest
@@ -9,121 +11,26 @@ import torch
 import xarray as xr
 from conftest import VOCABULARY, tiny
 
-from nnheads.architectures import ARCHITECTURES
-from nnheads.errors import BadInput, RunError
-from nnheads.patching.patch import one_at_a_time, patch, shared_positions
+from nnheads.patching import cells as which
+from nnheads.patching import sweep as engine
+from nnheads.patching.run import measure, prepare, units
 from nnheads.patching.sites import SITES
-from nnheads.patching.sweep import sweep
 
 ANSWERS = torch.tensor([[5, 6], [7, 8]])
+WIDTH = 9
 
 
-def two_runs(model_type, padded):
+def pairs(padded, differ: slice = slice(5, 8)) -> xr.Dataset:
+    """Two pairs of different length that differ at some positions."""
     ids, mask, _ = padded
     other = ids.clone()
-    other[:, 5:8] = (ids[:, 5:8] + 100 - 4) % (VOCABULARY - 4) + 4
-    return oracle.fed(model_type, ids, mask), oracle.fed(model_type, other, mask)
-
-
-def run(model_type, base, donor, cells, layers, site, **options):
-    model, _ = tiny(model_type)
-    row = ARCHITECTURES[model_type]
-    return sweep(model, base, donor, ANSWERS, cells, layers, site, 4, row.tuple_block, **{"rows": 1000, **options})
-
-
-@pytest.mark.parametrize("shared", [0, 5])
-@pytest.mark.parametrize("site", SITES)
-def test_every_cell_equals_a_plain_hook(model_type, site, shared, padded):
-    _, module = tiny(model_type)
-    base, donor = two_runs(model_type, padded)
-    units = 4 if site == "z" else 1
-    cells = one_at_a_time(9, units, by_position=True)
-    logits, base_logits, donor_logits = run(model_type, base, donor, cells, [0, 2], site, shared=shared)
-    torch.testing.assert_close(base_logits, oracle.end_logits(module, base).gather(-1, ANSWERS), atol=1e-5, rtol=0)
-    torch.testing.assert_close(donor_logits, oracle.end_logits(module, donor).gather(-1, ANSWERS), atol=1e-5, rtol=0)
-    moved = 0.0
-    for index, layer in enumerate([0, 2]):
-        for cell in range(units * 9 - 4, units * 9) if site == "z" else (5, 8):
-            where = cells[cell].expand(2, -1, -1)
-            plain = oracle.patched_logits(module, model_type, base, donor, layer, site, where).gather(-1, ANSWERS)
-            torch.testing.assert_close(logits[index, cell], plain, atol=1e-5, rtol=0)
-            moved = max(moved, float((plain - base_logits).abs().max()))
-    assert moved > 1e-3, "a swap must move something, or the comparison says nothing"
-
-
-def test_all_positions_equals_a_plain_hook(model_type, padded):
-    _, module = tiny(model_type)
-    base, donor = two_runs(model_type, padded)
-    cells = one_at_a_time(9, 4, by_position=False)
-    logits, _, _ = run(model_type, base, donor, cells, [0, 1, 2], "z")
-    for layer in range(3):
-        for head in range(4):
-            where = cells[head].expand(2, -1, -1)
-            plain = oracle.patched_logits(module, model_type, base, donor, layer, "z", where).gather(-1, ANSWERS)
-            torch.testing.assert_close(logits[layer, head], plain, atol=1e-5, rtol=0)
-
-
-def test_a_run_swapped_into_itself_changes_nothing(model_type, padded):
-    base, _ = two_runs(model_type, padded)
-    for site in SITES:
-        cells = one_at_a_time(9, 4 if site == "z" else 1, by_position=False)
-        logits, base_logits, _ = run(model_type, base, base, cells, [0, 1, 2], site)
-        torch.testing.assert_close(logits, base_logits.expand_as(logits), atol=1e-5, rtol=0)
-
-
-def test_cells_before_the_first_difference_are_not_run(padded, monkeypatch):
-    from nnheads.patching import sweep as module
-
-    base, donor = two_runs("llama", padded)
-    rows, real = [], module.swap
-    monkeypatch.setattr(module, "swap", lambda *given: rows.append(len(given[3])) or real(*given))
-    logits, base_logits, _ = run("llama", base, donor, one_at_a_time(9, 4, by_position=True), [0, 2], "z", shared=5)
-    assert rows == [4 * 4 * 2, 1 * 4 * 2], "4 positions x 4 heads x 2 cases; in the last layer only the last position"
-    assert torch.equal(logits.reshape(2, 4, 9, 2, 2)[:, :, :5], base_logits.expand(2, 4, 5, 2, 2))
-
-
-@pytest.mark.parametrize("first", [0, 5, 8])
-def test_shared_positions_end_at_the_first_difference(padded, first):
-    prompts = pairs(padded)
-    prompts["corrupted"][:] = prompts["token"]
-    prompts["corrupted"][1, first] += 1
-    assert shared_positions(prompts) == first
-    prompts["corrupted"][:] = prompts["token"]
-    assert shared_positions(prompts) == 8
-
-
-def test_small_forwards_give_the_same_numbers(padded):
-    base, donor = two_runs("llama", padded)
-    cells = one_at_a_time(9, 4, by_position=True)
-    whole = run("llama", base, donor, cells, [1], "z")[0]
-    pieces = run("llama", base, donor, cells, [1], "z", rows=7)[0]
-    torch.testing.assert_close(whole, pieces, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
-def test_rehearsed_remotely_gives_the_same_numbers(model_type, padded):
-    base, donor = two_runs(model_type, padded)
-    cells = one_at_a_time(9, 4, by_position=False)
-    here = run(model_type, base, donor, cells, [0, 2], "z")
-    there = run(model_type, base, donor, cells, [0, 2], "z", remote="local")
-    for ours, theirs in zip(here, there):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-
-
-def test_cells_name_each_unit_and_position_once():
-    cells = one_at_a_time(3, 2, by_position=True)
-    assert cells.shape == (6, 3, 2) and bool((cells.sum((1, 2)) == 1).all()) and bool((cells.sum(0) == 1).all())
-    assert one_at_a_time(3, 2, by_position=False).sum((1, 2)).tolist() == [3, 3]
-
-
-def pairs(padded) -> xr.Dataset:
-    base, donor = two_runs("llama", padded)
+    other[:, differ] = (ids[:, differ] + 100 - 4) % (VOCABULARY - 4) + 4
     place = ("batch", "position")
     return xr.Dataset(
         {
-            "token": (place, donor["input_ids"].numpy().astype("int32")),
-            "corrupted": (place, base["input_ids"].numpy().astype("int32")),
-            "mask": (place, base["attention_mask"].numpy().astype("int8")),
+            "token": (place, other.numpy().astype("int32")),
+            "corrupted": (place, ids.numpy().astype("int32")),
+            "mask": (place, mask.numpy().astype("int8")),
             "answer": ("batch", np.array([5, 7], "int32")),
             "wrong": ("batch", np.array([6, 8], "int32")),
         },
@@ -131,83 +38,250 @@ def pairs(padded) -> xr.Dataset:
     )
 
 
-@pytest.mark.parametrize("noising", [False, True])
-def test_patch_labels_and_normalises(padded, noising):
-    model, module = tiny("llama")
-    scores = patch(model, pairs(padded), noising=noising, gap=0.0)
-    assert scores["effect"].dims == ("batch", "layer", "head") and scores["effect"].dtype == np.float32
-    assert scores["effect"].shape == (2, 3, 4) and list(scores["batch"].values) == [3, 9]
-    base, donor = two_runs("llama", padded)
-    if noising:
-        base, donor = donor, base
-    where = one_at_a_time(9, 4, by_position=False)[2].expand(2, -1, -1)
-
-    def difference(logits):
-        own = logits.gather(-1, ANSWERS)
-        return own[:, 0] - own[:, 1]
-
-    swapped = difference(oracle.patched_logits(module, "llama", base, donor, 1, "z", where))
-    start, end = difference(oracle.end_logits(module, base)), difference(oracle.end_logits(module, donor))
-    np.testing.assert_allclose(scores["logit_difference"].sel(layer=1, head=2), swapped, atol=1e-5)
-    np.testing.assert_allclose(scores["effect"].sel(layer=1, head=2), (swapped - start) / (end - start), atol=1e-4)
+def runs(model_type: str, prompts: xr.Dataset) -> tuple[dict, dict]:
+    """Inputs of the base (corrupted) and the source (clean) run."""
+    mask = torch.from_numpy(prompts["mask"].values).long()
+    base, source = (torch.from_numpy(prompts[name].values).long() for name in ("corrupted", "token"))
+    return oracle.fed(model_type, base, mask), oracle.fed(model_type, source, mask)
 
 
-def test_patch_by_position_leaves_padding_out(padded):
-    model, _ = tiny("llama")
-    scores = patch(model, pairs(padded), site="resid_pre", by_position=True, gap=0.0)
-    assert scores["effect"].dims == ("batch", "layer", "position")
-    missing = scores["effect"].isnull().all("layer")
-    assert missing.values.tolist() == [[False] * 9, [True] * 4 + [False] * 5]
+def sweep(model_type: str, prompts: xr.Dataset, cells, site: str, remote=False, **options):
+    model, _ = tiny(model_type)
+    return measure(
+        model,
+        prepare(model, prompts, cells, site=site, base="corrupted", source="token", remote=remote, **options),
+        remote,
+    )
 
 
-def test_whole_residual_stream_carries_everything_over(padded):
-    model, _ = tiny("llama")
-    effect = patch(model, pairs(padded), site="resid_pre", gap=0.0)["effect"]
-    np.testing.assert_allclose(effect, 1.0, atol=1e-4)
+def plain(
+    model_type: str, prompts: xr.Dataset, layer: int, site: str, unit: int, positions: np.ndarray
+) -> torch.Tensor:
+    """Answers' logits [case, answer] of the corrupted run with one unit's clean value at [case, position]."""
+    base, source = runs(model_type, prompts)
+    where = torch.from_numpy(positions)
+    if site in ("z", "resid_pre", "attn_out", "mlp_out"):
+        _, module = tiny(model_type)
+        count = 4 if site == "z" else 1
+        mask = torch.zeros(*where.shape, count, dtype=torch.bool)
+        mask[..., unit] = where
+        return oracle.patched_logits(module, model_type, base, source, layer, site, mask).gather(-1, ANSWERS)
+    _, module = tiny(model_type, "eager")
+    seen = {}
+
+    def look(q, k, v):
+        seen.update(q=q.clone(), k=k.clone(), v=v.clone())
+        return q, k, v
+
+    def look_at_weights(weights):
+        seen["pattern"] = weights.clone()
+        return weights
+
+    def exchange(name, value):
+        group = value.shape[1] // units(tiny(model_type)[0], site)  # Falcon's kernel sees a copy for every head
+        value = value.clone()
+        for head in range(unit * group, (unit + 1) * group):
+            value[:, head] = torch.where(where.unsqueeze(-1), seen[name][:, head], value[:, head])
+        return value
+
+    def change(q, k, v):
+        given = {"q": q, "k": k, "v": v}
+        return tuple(exchange(name, value) if name == site else value for name, value in given.items())
+
+    with torch.no_grad(), oracle.kernel(module, model_type, layer, look, look_at_weights):
+        module(**source, use_cache=False)
+    reweigh = (lambda weights: exchange("pattern", weights)) if site == "pattern" else None
+    with oracle.kernel(module, model_type, layer, change, reweigh):
+        return oracle.end_logits(module, base).gather(-1, ANSWERS)
 
 
-def test_chosen_layers_keep_their_numbers(padded):
-    model, _ = tiny("llama")
-    every = patch(model, pairs(padded), gap=0.0)
-    some = patch(model, pairs(padded), gap=0.0, layers=[2])
-    assert list(some["layer"].values) == [2]
-    np.testing.assert_allclose(some["effect"], every["effect"].sel(layer=[2]), atol=1e-5)
+@pytest.mark.parametrize("differ", [slice(5, 8), slice(4, 9)], ids=["shared prefix", "nothing shared"])
+@pytest.mark.parametrize("site", SITES)
+def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
+    prompts = pairs(padded, differ)
+    if differ.start == 4:
+        prompts = prompts.isel(position=slice(4, None))  # both start with a token that differs
+    count = units(tiny(model_type)[0], site)
+    places = which.each_position(prompts["mask"].values)
+    cells = which.grid([0, 2], count, places)
+    readings = sweep(model_type, prompts, cells, site)
+    logits = readings.swapped.reshape(2, count, len(places), 2, 2)
+    moved = 0.0
+    for index, layer in enumerate([0, 2]):
+        for unit in {0, count - 1}:
+            for position in (len(places) - 4, len(places) - 1):
+                expected = plain(model_type, prompts, layer, site, unit, places[position])
+                torch.testing.assert_close(logits[index, unit, position], expected, atol=2e-5, rtol=0)
+                moved = max(moved, float((expected - readings.base[:, 0]).abs().max()))
+    assert moved > 1e-4, "a swap must move something, or the comparison says nothing"
 
 
-def test_one_pair_alone_equals_it_in_a_batch(padded):
-    model, _ = tiny("llama")
-    whole, alone = patch(model, pairs(padded), gap=0.0), patch(model, pairs(padded).isel(batch=[1]), gap=0.0)
-    np.testing.assert_allclose(alone["logit_difference"][0], whole["logit_difference"][1], atol=1e-5)
-
-
-def test_small_gaps_are_masked_and_counted(padded):
-    model, _ = tiny("llama")
-    scores = patch(model, pairs(padded), gap=1e6)
-    assert bool(scores["effect"].isnull().all()) and scores["effect"].attrs["cases_masked"] == 2
-
-
-def test_unknown_site_and_layer_are_refused(padded):
-    model, _ = tiny("llama")
-    with pytest.raises(BadInput, match=r"'zz' is not known.*resid_pre"):
-        patch(model, pairs(padded), site="zz")
-    with pytest.raises(BadInput, match=r"layer 3 does not exist.*0 to 2"):
-        patch(model, pairs(padded), layers=[3])
-
-
-def test_token_outside_the_vocabulary_is_refused(padded):
-    model, _ = tiny("llama")
+@pytest.mark.parametrize("site", SITES)
+def test_all_positions_equal_a_plain_hook(model_type, site, padded):
     prompts = pairs(padded)
-    prompts["token"][0, 0] = VOCABULARY
-    with pytest.raises(BadInput, match=f"token {VOCABULARY} lies outside the vocabulary of {VOCABULARY}"):
-        patch(model, prompts)
+    count = units(tiny(model_type)[0], site)
+    places = which.everywhere(prompts["mask"].values)
+    readings = sweep(model_type, prompts, which.grid([0, 1, 2], count, places), site)
+    for layer in range(3):
+        for unit in {0, count - 1}:
+            expected = plain(model_type, prompts, layer, site, unit, places[0])
+            torch.testing.assert_close(readings.swapped[layer * count + unit, :, 0], expected, atol=2e-5, rtol=0)
 
 
-def test_weights_with_nan_are_named(padded):
-    from conftest import build, words_tokenizer
-    from nnsight import TransformersModel
+def test_both_plain_runs_are_the_models_own(model_type, padded):
+    prompts = pairs(padded)
+    _, module = tiny(model_type)
+    base, source = runs(model_type, prompts)
+    readings = sweep(model_type, prompts, which.grid([1], 4, which.everywhere(prompts["mask"].values)), "z")
+    for found, given in ((readings.base, base), (readings.source, source)):
+        expected = oracle.end_logits(module, given).gather(-1, ANSWERS)
+        torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=0)
 
-    module = build("llama")
-    module.model.layers[1].mlp.up_proj.weight[:] = float("nan")
-    model = TransformersModel(module, tokenizer=words_tokenizer(), rename=ARCHITECTURES["llama"].rename())
-    with pytest.raises(RunError, match="logits are not finite"):
-        patch(model, pairs(padded))
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_run_swapped_into_itself_changes_nothing(model_type, site, padded):
+    prompts = pairs(padded)
+    model, _ = tiny(model_type)
+    cells = which.grid([0, 1, 2], units(model, site), which.everywhere(prompts["mask"].values))
+    same = prompts.assign(token=prompts["corrupted"].copy())
+    same["token"][0, 0] += 1  # so that nothing is shared and all is run; only the values are asked of position 5 on
+    late = which.grid([0, 1, 2], units(model, site), which.each_position(prompts["mask"].values)[8:])
+    assert measure(model, prepare(model, prompts, cells, site=site, source="token")).swapped.isfinite().all()
+    readings = measure(model, prepare(model, prompts, late, site=site, base="token", source="token"))
+    torch.testing.assert_close(readings.swapped, readings.base.expand_as(readings.swapped), atol=1e-5, rtol=0)
+
+
+def test_groups_over_several_layers_equal_plain_hooks(model_type, padded):
+    prompts = pairs(padded)
+    _, module = tiny(model_type)
+    base, source = runs(model_type, prompts)
+    members = [[(0, 1), (1, 2), (2, 3)], [(1, 0), (1, 3)]]
+    places = which.everywhere(prompts["mask"].values)
+    readings = sweep(model_type, prompts, which.groups(members, places), "z")
+    for number, group in enumerate(members):
+        given = {layer: oracle.value_at(module, model_type, source, layer, "z") for layer, _ in group}
+        with contextlib.ExitStack() as stack:
+            for layer, _ in group:
+                heads = [head for own, head in group if own == layer]
+
+                def exchange(value, new=given[layer], heads=heads):
+                    value = value.clone()
+                    shape = (*value.shape[:2], 4, -1)
+                    value.view(shape)[:, :, heads] = new.view(shape)[:, :, heads]
+                    return value
+
+                stack.enter_context(oracle.hooked(module, model_type, layer, "z", exchange))
+            expected = oracle.end_logits(module, base).gather(-1, ANSWERS)
+        torch.testing.assert_close(readings.swapped[number, :, 0], expected, atol=2e-5, rtol=0)
+
+
+def rows_run(monkeypatch) -> list[tuple[int, int]]:
+    """(rows, positions) of every swapped forward."""
+    seen, real = [], engine.swap
+    monkeypatch.setattr(engine, "swap", lambda *given: seen.append(tuple(given[1]["input_ids"].shape)) or real(*given))
+    return seen
+
+
+def test_only_what_can_change_is_run(padded, monkeypatch):
+    prompts, seen = pairs(padded), rows_run(monkeypatch)
+    cells = which.grid([0, 2], 4, which.each_position(prompts["mask"].values))
+    readings = sweep("llama", prompts, cells, "z", tokens=10_000)
+    # 4 heads x 2 cases at positions 5 to 8, each from its own position on; in the last layer position 8 alone counts
+    assert sorted(seen) == [(8, 1), (8, 1), (8, 2), (8, 3), (8, 4)]
+    logits = readings.swapped.reshape(2, 4, WIDTH, 2, 1, 2)
+    assert torch.equal(logits[:, :, :5], readings.base.expand(2, 4, 5, 2, 1, 2))
+
+
+def test_small_forwards_give_the_same_numbers(padded, monkeypatch):
+    prompts = pairs(padded)
+    cells = which.grid([1], 4, which.everywhere(prompts["mask"].values))
+    whole = sweep("llama", prompts, cells, "z").swapped
+    seen = rows_run(monkeypatch)
+    pieces = sweep("llama", prompts, cells, "z", tokens=12).swapped
+    assert sorted(seen) == [(2, 4), (3, 4), (3, 4)]
+    torch.testing.assert_close(whole, pieces, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
+@pytest.mark.parametrize("remote", [False, "local"])
+def test_a_forward_that_does_not_fit_is_halved(padded, monkeypatch, message, remote):
+    prompts, real, failed = pairs(padded), engine.swap, []
+    cells = which.grid([0, 1], 4, which.everywhere(prompts["mask"].values))
+    whole = sweep("llama", prompts, cells, "z").swapped
+    kind = torch.OutOfMemoryError if "CUDA" in message else RuntimeError
+
+    def small_machine(model, fed, *rest):
+        if fed["input_ids"].shape[0] > 2:
+            failed.append(fed["input_ids"].shape[0])
+            raise kind(message)
+        return real(model, fed, *rest)
+
+    monkeypatch.setattr(engine, "swap", small_machine)
+    pieces = sweep("llama", prompts, cells, "z", remote=remote).swapped
+    assert failed[:2] == [8, 4]
+    torch.testing.assert_close(whole, pieces, atol=1e-5, rtol=0)
+
+
+def test_other_failures_are_not_retried(padded, monkeypatch):
+    prompts, calls = pairs(padded), []
+
+    def broken(*_):
+        calls.append(1)
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(engine, "swap", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        sweep("llama", prompts, which.grid([0], 4, which.everywhere(prompts["mask"].values)), "z")
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom", "gptj", "falcon"])
+def test_rehearsed_remotely_gives_the_same_numbers(model_type, site, padded):
+    prompts = pairs(padded)
+    cells = which.grid([0, 2], units(tiny(model_type)[0], site), which.everywhere(prompts["mask"].values))
+    here, there = (sweep(model_type, prompts, cells, site, remote=remote) for remote in (False, "local"))
+    for name in ("swapped", "base", "source"):
+        torch.testing.assert_close(getattr(here, name), getattr(there, name), atol=1e-5, rtol=0)
+
+
+def test_questions_inside_the_prompt_are_read_where_they_are_asked(model_type, padded):
+    prompts = pairs(padded).drop_vars(["answer", "wrong"])
+    ask, target = np.array([[6, 8], [7, -1]]), np.array([[5, 6], [7, -1]])
+    prompts = prompts.assign(ask=(("batch", "step"), ask), target=(("batch", "step"), target))
+    cells = which.grid([0, 2], 4, which.everywhere(prompts["mask"].values))
+    readings = sweep(model_type, prompts, cells, "z", full=True)
+    _, module = tiny(model_type)
+    base, source = runs(model_type, prompts)
+    where = torch.zeros(2, WIDTH, 4, dtype=torch.bool)
+    where[..., 3] = True
+    given = oracle.value_at(module, model_type, source, 2, "z")
+    exchange = lambda value: torch.where(  # noqa: E731
+        where.unsqueeze(-1), given.view(2, WIDTH, 4, -1), value.view(2, WIDTH, 4, -1)
+    ).view_as(value)
+    with torch.no_grad():
+        before = module(**base, use_cache=False).logits.float().log_softmax(-1)
+        with oracle.hooked(module, model_type, 2, "z", exchange):
+            logits = module(**base, use_cache=False).logits.float()
+    read = {name: value[7] for name, value in readings.named(readings.swapped).items()}
+    for case, question in ((0, 0), (0, 1), (1, 0)):
+        own, token = logits[case, ask[case, question]], target[case, question]
+        after, reference = own.log_softmax(-1), before[case, ask[case, question]]
+        expected = [
+            own[token],
+            (own > own[token]).sum().float(),
+            own.logsumexp(-1),
+            (reference.exp() * (reference - after)).sum(),
+        ]
+        got = [read["logit"][..., 0], read["rank"][..., 0], read["total"], read["divergence"]]
+        for mine, theirs in zip(got, expected):
+            torch.testing.assert_close(mine[case, question], theirs, atol=3e-5, rtol=0)
+
+
+def test_nothing_is_left_of_a_sweep_in_the_model(padded):
+    prompts = pairs(padded)
+    _, module = tiny("llama")
+    base, _ = runs("llama", prompts)
+    before = oracle.end_logits(module, base)
+    sweep("llama", prompts, which.grid([0, 1, 2], 2, which.everywhere(prompts["mask"].values)), "v")
+    assert torch.equal(before, oracle.end_logits(module, base))

@@ -14,7 +14,6 @@ import cli
 import nnheads
 from nnheads import results
 from nnheads.label import inputs
-from nnheads.patching.patch import one_at_a_time
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +59,10 @@ def test_every_effect_equals_plain_hooks(run_folder, reference):
         answers = torch.from_numpy(np.stack([prompts["answer"], prompts["wrong"]], 1)).long()
         clean, corrupted = difference(module, donor, answers), difference(module, base, answers)
         sizes = nnheads.geometry(reference)
-        cells = one_at_a_time(prompts.sizes["position"], sizes.heads, by_position=False)
+        everywhere = torch.ones(len(answers), prompts.sizes["position"], 1, dtype=torch.bool)
         for layer in range(sizes.layers):
             for head in range(sizes.heads):
-                where = cells[head].expand(len(answers), -1, -1)
+                where = everywhere & (torch.arange(sizes.heads) == head)
                 logits = oracle.patched_logits(module, "llama", base, donor, layer, "z", where).gather(-1, answers)
                 effect = (logits[:, 0] - logits[:, 1] - corrupted) / (clean - corrupted)
                 np.testing.assert_allclose(scores["effect"].sel(layer=layer, head=head), effect, atol=1e-4)
@@ -138,9 +137,9 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
 
 
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
-    from nnheads.patching import patch
+    from nnheads.patching import run
 
-    monkeypatch.setattr(patch, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
+    monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
     before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
     command("ioi", "--limit", "40", "--output", str(run_folder.parents[2]))
     assert "highest" in capsys.readouterr().out

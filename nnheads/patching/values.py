@@ -1,0 +1,69 @@
+"""What an ablation puts in, as weights over the rows of a prompt set: means, or another prompt's value."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from nnheads.errors import BadInput
+
+ABLATIONS = {
+    "mean": "mean over the prompt set, for each template and position",
+    "zero": "zero",
+    "uniform": "what equal attention to every key gives",
+    "resample": "the value in another prompt of the same template",
+}
+
+
+def aligned(reference: xr.Dataset, prompts: xr.Dataset) -> xr.Dataset:
+    """The reference prompts on the positions of the others: padding on the left is added or cut. Prompts that are
+    longer than all of the others are left out: none of them could use their positions."""
+    width, own = prompts.sizes["position"], reference.sizes["position"]
+    reference = reference[["token", "mask"]]
+    if own < width:
+        return reference.pad(position=(width - own, 0), constant_values=0)
+    short = reference["mask"].values.sum(1) <= width
+    return reference.isel(position=slice(own - width, None), batch=np.flatnonzero(short))
+
+
+def kinds(prompts: xr.Dataset) -> list[tuple[int, int]]:
+    """What prompts must share for their positions to mean the same: template and length."""
+    template = prompts["template"].values if "template" in prompts.coords else np.zeros(prompts.sizes["batch"], int)
+    return [(int(a), int(b)) for a, b in zip(template, prompts["mask"].values.sum(1))]
+
+
+def means(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
+    """[case, reference row]: weights of the mean over the reference prompts of each case's template and length.
+
+    Raises BadInput if a case has none.
+    """
+    own, other = kinds(prompts), kinds(reference)
+    same = np.array([[mine == theirs for theirs in other] for mine in own], np.float32).reshape(len(own), len(other))
+    count = same.sum(1)
+    if (count == 0).any():
+        template, length = own[int(np.argmin(count))]
+        raise BadInput(
+            f"the mean set has no prompt of template {template} with {length} tokens, and means of other templates "
+            "mix positions; draw it from the same templates"
+        )
+    return same / count[:, None]
+
+
+def resampled(prompts: xr.Dataset, reference: xr.Dataset, seed: int) -> np.ndarray:
+    """[case, reference row]: one other prompt of the same template and length for each case, drawn at random.
+
+    Raises BadInput if a case has none but itself.
+    """
+    generator = np.random.default_rng(seed)
+    weights = means(prompts, reference) > 0
+    if reference is prompts:
+        weights &= ~np.eye(len(weights), dtype=bool)
+    if not weights.any(1).all():
+        template, length = kinds(prompts)[int(np.argmin(weights.any(1)))]
+        raise BadInput(
+            f"template {template} with {length} tokens has one prompt, so none can be drawn in its place; use more"
+        )
+    drawn = np.zeros(weights.shape, np.float32)
+    for case, allowed in enumerate(weights):
+        drawn[case, generator.choice(np.flatnonzero(allowed))] = 1
+    return drawn
