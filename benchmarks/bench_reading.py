@@ -1,26 +1,31 @@
 """Scoring every head by where it looks: the measuring trace against whole eager patterns, one run, same inputs.
 
 Prints the time of each way over that of a plain forward without patterns (sdpa), after checking that the
-scores agree, and the peak memory of each. Run: python benchmarks/bench_reading.py [--tokens 2048]
+scores agree, and the peak memory of each. Where TransformerLens is installed (make bench-others), its head detector
+reads the same text in turns with ours. Run: python benchmarks/bench_reading.py [--tokens 2048]
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import tempfile
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 from nnsight import TransformersModel
-from tokenizers import Tokenizer, models
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from other_tools import MISSING, Job, Taken, add_tools, compare, interpreter, started, turn, versions, words
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from nnheads.architectures import ARCHITECTURES
 from nnheads.attention import measure
+from nnheads.matching import PATTERNS, match_text
 from nnheads.prompts.repeated import KINDS, repeated
 
 
@@ -35,11 +40,7 @@ def build(attention: str, given):
         n_positions=1 << 14,
     )
     module = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
-    vocabulary = {str(i): i for i in range(given.vocabulary)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="0")), pad_token="0"
-    )
-    return TransformersModel(module, tokenizer=tokenizer, rename=ARCHITECTURES["gpt2"].rename()), module
+    return TransformersModel(module, tokenizer=words(given.vocabulary), rename=ARCHITECTURES["gpt2"].rename()), module
 
 
 def prompts_of(tokenizer, tokens: int):
@@ -75,11 +76,23 @@ def eager(given, prompts):
     return score
 
 
+def matching(given, prompts):
+    """Our match of three types with a text, a forward each."""
+    model, _ = build("sdpa", given)
+    text = " ".join(map(str, prompts["token"].values[0]))
+    return lambda: np.stack([match_text(model, text, pattern).values for pattern in PATTERNS])
+
+
 WAYS = {
     "plain forward": plain,
     "nnheads, five types": ours,
     "the same with strongest keys": partial(ours, hit=True),
     "eager with patterns": eager,
+    "nnheads, match of three types": matching,
+}
+DETECTORS = {  # the same three scores; in the second way its user asks for the patterns once
+    "TransformerLens, three types": "detect",
+    "the same from one run's patterns": "detect_shared",
 }
 
 
@@ -114,6 +127,49 @@ def memory(given, name: str) -> float:
     return taken
 
 
+def detectors(given, folder: Path, prompts) -> list[Job]:
+    """TransformerLens on the same weights and tokens."""
+    _, module = build("sdpa", given)
+    module.save_pretrained(folder / "model")
+    words(given.vocabulary).save_pretrained(folder / "model")
+    np.savez(folder / "inputs.npz", token=prompts["token"].values)
+    python = interpreter("transformer-lens", given)
+    return [Job(label, python, "run_transformer_lens", way) for label, way in DETECTORS.items()]
+
+
+def compete(given, folder: Path) -> None:
+    """Time all ways in turns, check that they agree, print the table."""
+    prompts = prompts_of(words(given.vocabulary), given.tokens)
+    ways = {name: way(given, prompts) for name, way in WAYS.items()}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    with started(detectors(given, folder, prompts), folder, given) as others, torch.no_grad():
+        taken = {other.label: Taken() for other in others if other.process is not None}
+        for _ in range(given.rounds):
+            scores = {}
+            for name, way in ways.items():
+                start = time.perf_counter()
+                scores[name] = way()
+                times[name].append(time.perf_counter() - start)
+            for other in others:
+                if other.label in taken:
+                    turn(other, taken[other.label])
+    np.testing.assert_allclose(scores["nnheads, five types"], scores["eager with patterns"], atol=1e-5)
+    compare(others, taken, scores["nnheads, match of three types"])
+    base = min(times["plain forward"])
+    print(f"{given.layers} x {given.heads} heads, {given.tokens} tokens, scores agree to 1e-5, other tools' to 1e-4")
+    for name, seconds in times.items():
+        print(f"  {name:<32} {min(seconds):7.2f} s   {min(seconds) / base:5.2f} x a plain forward")
+    for other in others:
+        if other.label not in taken:
+            print(f"  {other.label:<32} {MISSING}")
+            continue
+        best, mib = min(taken[other.label].seconds), taken[other.label].mib
+        print(
+            f"  {other.label:<32} {best:7.2f} s   {best / base:5.2f} x a plain forward,"
+            f" {mib:.0f} MiB with its model{versions(other)}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, value in (
@@ -123,26 +179,17 @@ def main() -> None:
         ("width", 768),
         ("vocabulary", 5000),
         ("rounds", 3),
+        ("threads", 0),
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--memory", type=int, nargs="*", default=[512, 1024, 2048, 4096, 8192])
+    add_tools(parser)
     given = parser.parse_args()
-    tokenizer = build("sdpa", given)[0].tokenizer
-    prompts = prompts_of(tokenizer, given.tokens)
-    ways = {name: way(given, prompts) for name, way in WAYS.items()}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.no_grad():
-        for _ in range(given.rounds):
-            scores = {}
-            for name, way in ways.items():
-                start = time.perf_counter()
-                scores[name] = way()
-                times[name].append(time.perf_counter() - start)
-        np.testing.assert_allclose(scores["nnheads, five types"], scores["eager with patterns"], atol=1e-5)
-    base = min(times["plain forward"])
-    print(f"{given.layers} x {given.heads} heads, {given.tokens} tokens, scores agree to 1e-5")
-    for name, taken in times.items():
-        print(f"  {name:<22} {min(taken):7.2f} s   {min(taken) / base:5.2f} x a plain forward")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        compete(given, Path(folder))
     given.layers = 2  # memory is per layer: nothing is kept from one to the next
     for tokens in given.memory:
         given.tokens = tokens

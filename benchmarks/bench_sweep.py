@@ -1,124 +1,208 @@
-"""Patching every head of a GPT-2-small shape: one batch per layer against one forward per head.
+"""Patching every head of a model, in five ways: nnheads, one nnsight trace per head, plain hooks, TransformerLens and
+pyvene. And the time that a machine needs for the multiplications alone that an exact answer takes.
 
-Prints ratios measured side by side in one run, on the same random weights and prompts, after checking that
-all ways give the same numbers. Run: make bench, or python benchmarks/bench_sweep.py [--cases 8] [--tokens 15].
+Every way runs in a process of its own on the same random weights and prompts, round after round in turns; what they
+return has to agree before a second is printed. The ratios say how much slower a way is than nnheads in the same run.
+Run: make bench, or make bench-others for the other tools, or
+    python benchmarks/bench_sweep.py [--full] [--only 8x15] [--transformer-lens PYTHON] [--pyvene PYTHON]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
-from nnsight import TransformersModel
-from tokenizers import Tokenizer, models
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from other_tools import MISSING, Job, add_tools, compare, interleave, interpreter, started, versions, words
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
-from nnheads.architectures import ARCHITECTURES
-from nnheads.heads import read_z, split_heads
-from nnheads.patching.patch import TOKENS_PER_FORWARD, one_at_a_time
-from nnheads.patching.sweep import sweep
+SLOW_TOKENS = 200  # prompts with more tokens in all: a round of the slow ways takes minutes, so they get one
 
 
-def build(layers: int, heads: int, width: int):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("gpt2", n_layer=layers, n_head=heads, n_embd=width, vocab_size=50257)
-    module = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), pad_token="a"
+@dataclass(frozen=True)
+class Setting:
+    """Prompts of one size: pairs, tokens of each, and how many of those both prompts of a pair start with."""
+
+    model_type: str
+    cases: int
+    tokens: int
+    shared: int
+    full: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.cases}x{self.tokens}"
+
+
+SETTINGS = (
+    Setting("gpt2", 8, 15, 9),
+    Setting("gpt2", 8, 15, 0),
+    Setting("gpt2", 64, 15, 9),
+    Setting("gpt2", 8, 64, 38),
+    Setting("llama", 8, 15, 9),
+    Setting("gpt2", 64, 64, 38, full=True),
+)
+
+
+def config_of(model_type: str, given):
+    """GPT-2 small's shape, or a Llama of the same size whose query heads share key-value heads in groups."""
+    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0, "vocab_size": given.vocabulary}
+    if model_type == "gpt2":
+        return AutoConfig.for_model(
+            "gpt2", n_layer=given.layers, n_head=given.heads, n_embd=given.width, n_positions=1024, **special
+        )
+    return AutoConfig.for_model(
+        "llama",
+        num_hidden_layers=given.layers,
+        hidden_size=given.width,
+        intermediate_size=8 * given.width // 3,
+        num_attention_heads=given.heads,
+        num_key_value_heads=given.kv_heads,
+        max_position_embeddings=1024,
+        **special,
     )
-    return TransformersModel(module, tokenizer=tokenizer, rename=ARCHITECTURES["gpt2"].rename()), module
 
 
-def plain_hooks(module, base, donor, answers, layers, heads):
-    """One forward per head with forward hooks, as a careful script would do it."""
-    blocks, kept = module.transformer.h, {}
-    handles = [
-        block.attn.c_proj.register_forward_pre_hook(lambda _, a, n=n: kept.__setitem__(n, a[0].clone()))
-        for n, block in enumerate(blocks)
+def save_model(config, folder: Path) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).eval().save_pretrained(folder)
+    words(config.vocab_size).save_pretrained(folder)
+
+
+def save_inputs(setting: Setting, vocabulary: int, path: Path) -> None:
+    """Random clean and corrupted prompts; answer and wrong answer."""
+    generator = np.random.default_rng(0)
+    ids = generator.integers(vocabulary, size=(2, setting.cases, setting.tokens))
+    ids[1, :, : setting.shared] = ids[0, :, : setting.shared]
+    answers = generator.integers(vocabulary, size=(2, setting.cases))
+    np.savez(path, token=ids[0], corrupted=ids[1], answer=answers[0], wrong=answers[1])
+
+
+def jobs(given) -> list[Job]:
+    own = Path(sys.executable)
+    return [
+        Job("nnheads", own, "run_nnheads", "nnheads"),
+        Job("one trace per head", own, "run_nnheads", "trace"),
+        Job("one forward per head, plain hooks", own, "run_nnheads", "hooks"),
+        Job("TransformerLens", interpreter("transformer-lens", given), "run_transformer_lens", "sweep"),
+        Job("pyvene", interpreter("pyvene", given), "run_pyvene", "sweep"),
     ]
-    module(**donor, use_cache=False)
-    for handle in handles:
-        handle.remove()
-    result = torch.empty(layers, heads, *answers.shape)
-    for layer in range(layers):
-        for head in range(heads):
-
-            def swap(_, arguments, layer=layer, head=head):
-                z = arguments[0].clone()
-                split_heads(z, heads)[:, :, head] = split_heads(kept[layer], heads)[:, :, head]
-                return (z, *arguments[1:])
-
-            handle = blocks[layer].attn.c_proj.register_forward_pre_hook(swap)
-            result[layer, head] = module(**base, use_cache=False).logits[:, -1].gather(-1, answers)
-            handle.remove()
-    return result
 
 
-def one_trace_per_head(model, base, donor, answers, layers, heads):
-    """One nnsight trace per head over the whole model."""
-    from nnsight import save
+def least_operations(config, setting: Setting) -> int:
+    """Floating-point operations (a multiplication and an addition are two) that no exact sweep can do without.
 
-    with model.trace(**donor, use_cache=False):
-        kept = save([read_z(layer, heads).clone() for layer in model.layers])
-    result = torch.empty(layers, heads, *answers.shape)
-    for layer in range(layers):
-        for head in range(heads):
-            given = kept[layer]
-            with model.trace(**base, use_cache=False):
-                read_z(model.layers[layer], heads)[:, :, head] = given[:, :, head]
-                logits = save(model.output.logits[:, -1].gather(-1, answers))
-            result[layer, head] = logits
-    return result
+    Both runs once: the clean one only behind the shared prefix. Then for every head and case of layer l, at the tail
+    positions behind the shared prefix: the head's slice of W_O and the MLP of layer l and all of layers l + 1 to L - 2;
+    of the last layer keys and values at the tail, and the rest at the answer's position alone; and two columns of the
+    unembedding. Norms, activations and softmax are not counted.
+    """
+    width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
+    dim, kv = width // heads, getattr(config, "num_key_value_heads", heads)
+    mlp = 2 * width * 4 * width if config.model_type == "gpt2" else 3 * width * config.intermediate_size
+    keys_values, query, out = 2 * width * kv * dim, width * width, width * width
+
+    def attention(first: int) -> int:
+        """Products of queries from `first` on with the keys that they see, and of those patterns with values."""
+        return sum(2 * heads * dim * (place + 1) for place in range(first, setting.tokens))
+
+    def whole(first: int) -> int:
+        """One layer, from position `first` on."""
+        return (setting.tokens - first) * (keys_values + query + out + mlp) + attention(first)
+
+    tail, last = setting.tokens - setting.shared, setting.tokens - 1
+    end = tail * keys_values + query + out + mlp + attention(last)
+    readout = 2 * width
+    total = layers * (whole(0) + whole(setting.shared)) + 2 * readout
+    for layer in range(layers - 1):
+        entry = tail * (dim * width + mlp)
+        total += heads * (entry + (layers - 2 - layer) * whole(setting.shared) + end + readout)
+    total += heads * (dim * width + mlp + readout)
+    return 2 * setting.cases * total
+
+
+def multiplications_per_second(config, setting: Setting, threads: int, tries: int = 9) -> float:
+    """The best floating-point rate of any float32 product that the sweep consists of, in operations per second."""
+    width = config.hidden_size
+    inner = 4 * width if config.model_type == "gpt2" else config.intermediate_size
+    rows = config.num_attention_heads * setting.cases * (setting.tokens - setting.shared)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    best = 0.0
+    for first, second in ((width, width), (width, inner), (inner, width)):
+        left, right, out = torch.randn(rows, first), torch.randn(first, second), torch.empty(rows, second)
+        for _ in range(tries):
+            start = time.perf_counter()
+            torch.mm(left, right, out=out)
+            best = max(best, 2 * rows * first * second / (time.perf_counter() - start))
+    torch.set_num_threads(before)
+    return best
+
+
+def run(setting: Setting, given, folder: Path) -> None:
+    """One table."""
+    config = config_of(setting.model_type, given)
+    save_inputs(setting, config.vocab_size, folder / "inputs.npz")
+    slow = given.rounds if setting.cases * setting.tokens <= SLOW_TOKENS else 1
+    rates = [multiplications_per_second(config, setting, given.threads)]
+    with started(jobs(given), folder, given) as ways:
+        rounds = {way.label: given.rounds if way.label == "nnheads" else slow for way in ways}
+        taken = interleave(ways, rounds)
+    rates.append(multiplications_per_second(config, setting, given.threads))
+    expected = taken["one forward per head, plain hooks"].values
+    spread = float(np.ptp(expected, axis=(1, 2)).max())
+    if spread < 1e-2:
+        raise SystemExit(f"no head moves these answers by more than {spread:.2g}: agreement would say nothing")
+    off = compare(ways, taken, expected)
+    best = min(taken["nnheads"].seconds)
+    print(
+        f"\n{setting.model_type}, {given.layers} layers x {given.heads} heads, width {given.width}:"
+        f" {setting.cases} cases x {setting.tokens} tokens, {setting.shared} of them shared;"
+        f" all within {off:.1g}, heads move answers by up to {spread:.2g}"
+    )
+    for way in ways:
+        if way.label not in taken:
+            print(f"  {way.label:<34} {MISSING}")
+            continue
+        seconds, mib = taken[way.label].seconds, taken[way.label].mib
+        print(
+            f"  {way.label:<34} {min(seconds):8.2f} s {min(seconds) / best:7.1f} x   {mib:6.0f} MiB at most"
+            f"   best of {len(seconds)}{versions(way)}"
+        )
+    operations, rate = least_operations(config, setting), max(rates)
+    print(
+        f"  {'the multiplications alone':<34} {operations / rate:8.2f} s {operations / rate / best:7.2f} x"
+        f"   {operations / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s, measured here"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=15)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--heads", type=int, default=12)
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--shared", type=int, default=9, help="tokens that clean and corrupted share at the start")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = {"layers": 12, "heads": 12, "kv-heads": 4, "width": 768, "vocabulary": 50257, "rounds": 3}
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--threads", type=int, default=0, help="threads of every process; 0 is torch's own choice")
+    parser.add_argument("--full", action="store_true", help="also the largest setting: hours for the slow ways")
+    parser.add_argument("--only", nargs="*", metavar="CASESxTOKENS", help="these settings alone, such as 8x15")
+    add_tools(parser)
     given = parser.parse_args()
-    model, module = build(given.layers, given.heads, given.width)
-    ids = torch.randint(0, 50257, (2, given.cases, given.tokens))
-    ids[1, :, : given.shared] = ids[0, :, : given.shared]
-    base, donor = ({"input_ids": one, "attention_mask": torch.ones_like(one)} for one in ids)
-    answers = torch.randint(0, 50257, (given.cases, 2))
-    cells = one_at_a_time(given.tokens, given.heads, by_position=False)
-
-    def ours(shared: int):
-        layers = list(range(given.layers))
-        rows = max(1, TOKENS_PER_FORWARD // given.tokens)
-        return sweep(model, base, donor, answers, cells, layers, "z", given.heads, False, rows, shared=shared)[0]
-
-    ways = {
-        "sweep": lambda: ours(given.shared),
-        "sweep, no shared prefix used": lambda: ours(0),
-        "one trace per head": lambda: one_trace_per_head(model, base, donor, answers, given.layers, given.heads),
-        "one forward per head, plain hooks": lambda: plain_hooks(
-            module, base, donor, answers, given.layers, given.heads
-        ),
-    }  # fmt: skip
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    expected = None
-    with torch.no_grad():
-        for _ in range(given.rounds):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                result = way()
-                times[name].append(time.perf_counter() - start)
-                expected = result if expected is None else expected
-                torch.testing.assert_close(result.reshape(expected.shape), expected, atol=1e-4, rtol=0)
-    best = min(times["sweep"])
-    print(
-        f"{given.layers} x {given.heads} heads, {given.cases} cases x {given.tokens} tokens, "
-        f"{given.shared} of them shared; same numbers to 1e-4"
-    )
-    for name, taken in times.items():
-        print(f"  {name:<34} {min(taken):7.2f} s   {min(taken) / best:5.1f} x the sweep")
+    chosen = [one for one in SETTINGS if (one.name in given.only if given.only else given.full or not one.full)]
+    if not chosen:
+        raise SystemExit(f"--only: no such setting; there are {', '.join(dict.fromkeys(one.name for one in SETTINGS))}")
+    disable_progress_bar()
+    with tempfile.TemporaryDirectory() as temporary:
+        for model_type in dict.fromkeys(one.model_type for one in chosen):
+            folder = Path(temporary) / model_type
+            save_model(config_of(model_type, given), folder / "model")
+            for setting in chosen:
+                if setting.model_type == model_type:
+                    run(setting, given, folder)
 
 
 if __name__ == "__main__":

@@ -92,11 +92,13 @@ def predicted(model, prompts: xr.Dataset, *, remote=False) -> np.ndarray:
 
 def accuracy_map(scores: xr.Dataset) -> xr.DataArray | None:
     """Share of right answers (length, depth) of needle prompts, or None for prompts without such coordinates. NaN where
-    no prompt has that length and depth."""
+    no prompt has that length and depth; the depth is the one that was asked for, where the prompts say so, since a
+    needle stands at the end of a sentence near it."""
     measured = [name for name in ("answered", "accuracy") if name in scores.coords]
     if not measured or not {"length", "depth"} <= set(scores.coords):
         return None
-    table = scores.coords.to_dataset()[["length", "depth", measured[0]]].to_dataframe()
-    cells = table.groupby(["length", "depth"])[measured[0]].mean().to_xarray().astype("float32")
+    depth = "depth_asked" if "depth_asked" in scores.coords else "depth"
+    table = scores.coords.to_dataset()[["length", depth, measured[0]]].to_dataframe()
+    cells = table.groupby(["length", depth])[measured[0]].mean().to_xarray().astype("float32")
     meaning = "share of prompts answered" if measured[0] == "answered" else "share of answer tokens predicted"
-    return cells.rename("accuracy").assign_attrs(long_name=meaning, units="1")
+    return cells.rename("accuracy").rename({depth: "depth"}).assign_attrs(long_name=meaning, units="1")

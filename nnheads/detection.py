@@ -110,7 +110,14 @@ def detect_spans(
 
 def calibrated(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     """Scores (batch, layer, head) of a type reduced to (layer, head): against random targets, or, for types that
-    contrast two sorts of prompts (`contrast` in attrs), between these."""
+    contrast two sorts of prompts (`contrast` in attrs), between these.
+
+    Where `counts` in attrs names a coordinate, only prompts for which it is 1 count, in every number; `cases_counted`
+    says how many of `cases` these are. With none of them all values are NaN and nothing is flagged.
+    """
+    if "counts" in scores.attrs:
+        own = scores[scores.attrs["counts"]].values == 1
+        scores = scores.isel(batch=own).assign_attrs(cases=own.size, cases_counted=int(own.sum()))
     by = scores.attrs.get("contrast")
     if by is None:
         return calibrate(scores, seed=seed)
@@ -188,8 +195,8 @@ def prepare_spans(model, path: str | Path, *, n: int | None = None, seed: int = 
 def _head_type(name: str) -> HeadType:
     module = detector(name)
     find = getattr(module, name) if getattr(module, "GENERATES", False) else None
-    beside, contrasted = getattr(module, "BESIDE", ()), getattr(module, "CONTRAST", None)
-    return HeadType(name, module.HEADLINE, module.SOURCE, beside, find, contrasted)
+    named = {field: getattr(module, field.upper(), None) for field in ("contrast", "counts")}
+    return HeadType(name, module.HEADLINE, module.SOURCE, getattr(module, "BESIDE", ()), find, **named)
 
 
 def options_of(key: str) -> set[str]:

@@ -39,9 +39,23 @@ def ends_of(model) -> list[int]:
     return found
 
 
+def holds_line_break(model, tokens: np.ndarray) -> np.ndarray:
+    """Which of these tokens, of any shape and -1 for none, stand for text with a line break in it."""
+    different, place = np.unique(tokens, return_inverse=True)
+    broken = [token >= 0 and "\n" in model.tokenizer.decode([int(token)]) for token in different]
+    return np.array(broken)[place].reshape(tokens.shape)
+
+
+def first_line(model, written: np.ndarray) -> np.ndarray:
+    """What is written [batch, step] up to the first token with a line break; -1 after it."""
+    broken = holds_line_break(model, written).astype(int)
+    return np.where(broken.cumsum(1) > broken, -1, written)
+
+
 def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
     """Let the model answer needle prompts itself; its answer takes the place of the one in the prompt.
 
+    An answer ends with its first line, or with the text (Wu et al. 2024, arXiv 2404.15574): nothing after that counts.
     One forward over the result gives each step the rows that it had while it was written.
 
     Kinds of spans, asked at the token that predicts what is written:
@@ -57,7 +71,8 @@ def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) ->
     """
     pad = model.tokenizer.pad_token_id or 0
     asked, _ = without_answers(prompts, pad)
-    return answered(prompts, generate(model, asked, prompts.sizes["step"] + EXTRA_TOKENS, remote=remote), pad)
+    written = generate(model, asked, prompts.sizes["step"] + EXTRA_TOKENS, remote=remote)
+    return answered(prompts, first_line(model, written), pad)
 
 
 def answered(prompts: xr.Dataset, written: np.ndarray, pad: int) -> xr.Dataset:

@@ -20,7 +20,7 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.attention import check_spans, labelled, measure, weights_of
-from nnheads.generation import EXTRA_TOKENS, answer_needles, answered, ends_of, without_answers
+from nnheads.generation import EXTRA_TOKENS, answer_needles, answered, ends_of, holds_line_break, without_answers
 from nnheads.label import check_length, check_tokens
 from nnheads.model import architecture, geometry
 from nnheads.spans import BLOCK_BYTES, read_attention, span_mass
@@ -106,28 +106,40 @@ def answer_and_measure(
     asked, _ = without_answers(prompts, 0)
     new, layers = prompts.sizes["step"] + EXTRA_TOKENS, geometry(model).layers
     lengths = asked["mask"].values.sum(1)
-    # written once and read once: the last token is only read
-    plain = int(2 * lengths.sum() + (2 * new - 1) * len(lengths)) * layers
-    reason = not_shareable(model, lengths.min(), remote)
-    if reason:
-        return _plainly(model, prompts, reason, plain, threshold, block_bytes, remote)
     check_tokens(asked["token"].values, model.config.vocab_size)
     check_length(int(lengths.max()) + new, model.config)
-    rows = [row[mask > 0].tolist() for row, mask in zip(asked["token"].values, asked["mask"].values)]
+    # written once and read once: the last token is only read
+    plain = int(2 * lengths.sum() + (2 * new - 1) * len(lengths)) * layers
+    reason = why_plain(model, prompts, remote)
+    if reason:
+        return _plainly(model, prompts, reason, plain, threshold, block_bytes, remote)
+    rows = _rows_of(asked)
     tree = prefix_tree([row[:-1] for row in rows])
-    if sum(len(segment.tokens) for segment in tree) > WORTH * int(lengths.sum()):
-        return _plainly(model, prompts, "the prompts have little in common", plain, threshold, block_bytes, remote)
     parts, order, spent = [], [], sum(len(segment.tokens) for segment in tree) * layers
     for group, pasts in _grouped(_prefill(model, tree), cache_bytes):
         written, attention = _decode(model, [rows[row] for row in group], pasts, new)
         parts.append(_measured(model, prompts.isel(batch=group), written, attention, threshold, block_bytes))
         order += group
-        spent += written.size * layers
+        spent += len(group) * attention[0][0].shape[2] * layers
     kinds = max((part["kind"].values for part in parts), key=len)
     parts = [part.reindex(kind=kinds) for part in parts]
     scores = xr.concat(parts, "batch", data_vars="minimal", coords="minimal", compat="override")
     about = {"reading": SHARED, "token_layers": spent, "token_layers_plain": plain}
     return scores.isel(batch=np.argsort(order)).assign_attrs(about)
+
+
+def why_plain(model, prompts: xr.Dataset, remote: bool | str = False) -> str:
+    """Why needle prompts are each read afresh; empty where what they share is computed once."""
+    asked, _ = without_answers(prompts, 0)
+    rows = _rows_of(asked)
+    reason = not_shareable(model, min(map(len, rows)), remote)
+    tokens = 0 if reason else sum(len(segment.tokens) for segment in prefix_tree([row[:-1] for row in rows]))
+    return reason or ("the prompts have little in common" if tokens > WORTH * sum(map(len, rows)) else "")
+
+
+def _rows_of(asked: xr.Dataset) -> list[list[int]]:
+    """Token ids of each prompt, without its padding."""
+    return [row[mask > 0].tolist() for row, mask in zip(asked["token"].values, asked["mask"].values)]
 
 
 def not_shareable(model, shortest: int, remote: bool | str) -> str:
@@ -199,7 +211,7 @@ def _cache(past: Past):
 
 def _decode(model, rows: list[list[int]], pasts: list[Past], new_tokens: int) -> tuple[np.ndarray, list[tuple]]:
     """Greedy continuations of rows of which all but the last token are in the caches: what is written [batch, step]
-    (-1 from the end of a text on), and each layer's attention as `span_mass` takes it, with one query per step."""
+    (-1 from the end of a text on, or behind a line break), and each layer's attention as `span_mass` takes it, with one query per step."""
     width = max(map(len, rows))
     mask = torch.zeros(len(rows), width + new_tokens, dtype=torch.long)
     for line, row in enumerate(rows):
@@ -215,6 +227,7 @@ def _decode(model, rows: list[list[int]], pasts: list[Past], new_tokens: int) ->
         token = token.cpu()
         ended |= np.isin(token[:, 0].numpy(), ends_of(model))
         written.append(np.where(ended, -1, token[:, 0].numpy()))
+        ended |= holds_line_break(model, written[-1])
         if ended.all():
             break
     filled = np.full((len(rows), new_tokens), -1)

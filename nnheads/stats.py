@@ -113,23 +113,25 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
     A head is flagged when its mass exceeds that on random targets of the same queries by more than `margin`,
     at a false discovery rate of `rate` over all heads: a one-sided t test over the batch, corrected by
     Benjamini and Hochberg. Without the margin, any preference, however small, would be significant with
-    enough prompts, in a random model too.
+    enough prompts, in a random model too. Scores with `by_step` (batch, layer, head, step) must also pass a t test
+    over the steps: these stand at the same places in all prompts, so that a head which looks at the target of one
+    step by accident does so in every prompt.
 
     Returns:
         (layer, head): every statistic's mean with its interval; `excess` (mass minus null) with its interval,
         `p_value`, `q_value` and `flag` (1 or 0).
     """
-    if "by_step" in scores:
-        steps = scores["by_step"]
-        scores = scores.drop_vars("by_step")
-    else:
-        steps = None
+    steps = scores.get("by_step")
+    scores = scores.drop_vars("by_step", errors="ignore")
     excess = (scores["mass"] - scores["null"]).rename("excess")
     excess.attrs = {**scores["mass"].attrs, "long_name": "mass beyond random targets", "valid_min": -1.0}
     heads = xr.merge([mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="drop_conflicts")
     heads = heads.merge(mean(excess, seed=seed), combine_attrs="drop_conflicts")
     dims = ("layer", "head")
     p_value = _greater_than(excess.transpose("batch", *dims).values, margin)
+    if steps is not None:
+        each = (steps - scores["null"]).mean("batch").transpose("step", *dims)
+        p_value = np.maximum(p_value, _greater_than(each.values, margin))
     q_value = adjusted(p_value)
     heads["p_value"] = (dims, p_value.astype("float32"), {"long_name": f"p of excess <= {margin}", "units": "1"})
     heads["q_value"] = (dims, q_value.astype("float32"), {"long_name": "p adjusted for all heads", "units": "1"})

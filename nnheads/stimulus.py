@@ -14,13 +14,15 @@ from nnheads import batches
 from nnheads.attention import assemble, gate, kinds_of, measure
 from nnheads.generation import tokens_while_answering
 from nnheads.label import check_length
+from nnheads.prefixes import why_plain
 from nnheads.provenance import prompts_hash
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadType:
     """A kind of span with what is reported about it. `find` measures types whose spans are only known once the
-    model has written; `contrast` names the coordinate between whose values such a type is compared."""
+    model has written; `contrast` names the coordinate between whose values such a type is compared, `counts` the one
+    that is 1 for the prompts that count."""
 
     name: str
     headline: str
@@ -28,6 +30,7 @@ class HeadType:
     beside: tuple[str, ...] = ()
     find: Callable[..., xr.Dataset] | None = None
     contrast: str | None = None
+    counts: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +66,11 @@ def measure_all(
         scores = _measure(model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet}, remote)
         options = {f"stimulus_{option}": str(value) for option, value in stimulus.options.items()}
         for kind in stimulus.kinds:
-            contrast = {"contrast": kind.contrast} if kind.contrast else {}
+            named = {"contrast": kind.contrast, "counts": kind.counts}
+            named = {role: coordinate for role, coordinate in named.items() if coordinate}
             found[kind.name] = scores[kind.name].assign_attrs(
                 headline=kind.headline, references=kind.source, title=f"{kind.name} heads", stimulus=stimulus.key,
-                prompts_sha256=prompts_hash(stimulus.prompts), **contrast, **options,
+                prompts_sha256=prompts_hash(stimulus.prompts), **named, **options,
             )  # fmt: skip
     return found
 
@@ -84,9 +88,26 @@ def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Datas
         found = {kind.name: assemble(scores, kind.name, kind.beside, kind.source) for kind in reading}
     for kind in stimulus.kinds:
         if kind.find is not None:
-            find, name = partial(kind.find, model, remote=remote), f"{stimulus.key}-{kind.name}"
-            found[kind.name] = batches.run(find, prompts, name=name, title=kind.name, **how)
+            found[kind.name] = _write_and_measure(model, stimulus, kind, how, remote)
     return found
+
+
+def _write_and_measure(model, stimulus: Stimulus, kind: HeadType, how: dict, remote) -> xr.Dataset:
+    """Prompts in one haystack are answered together where that spares reading what they share; others in batches.
+
+    What was computed for a single batch (`token_layers`) is not said of all."""
+    find, prompts, found = partial(kind.find, model, remote=remote), stimulus.prompts, []
+    numbers = prompts.get("haystack_number", xr.zeros_like(prompts["batch"])).values
+    for number in dict.fromkeys(numbers.tolist()):
+        part = prompts.isel(batch=numbers == number)
+        size = how["size"] if why_plain(model, part, remote) else part.sizes["batch"]
+        name = f"{stimulus.key}-{kind.name}"
+        found.append(batches.run(find, part, name=name, title=kind.name, **{**how, "size": size}))
+    scores = xr.concat(
+        found, "batch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="drop_conflicts"
+    )
+    scores.attrs = {name: value for name, value in scores.attrs.items() if not name.startswith("token_layers")}
+    return scores
 
 
 def _measure_and_gate(model, kinds: list[str], remote, part: xr.Dataset) -> xr.Dataset:

@@ -167,11 +167,12 @@ def pictures(run, kind: str, scores, heads) -> None:
 
     headline = heads[heads.attrs["headline"]]
     marked = stats.top_heads(heads, str(headline.name), 5)
-    note, signed = plot.note(heads, scores.sizes["batch"]), bool(headline.min() < 0)
+    cases, signed = scores.sizes["batch"], bool(headline.min() < 0)
+    note = plot.note(heads, heads.attrs.get("cases_counted", cases))
     run.picture("heads", plot.heatmap(headline, title=f"{kind} heads", signed=signed, marked=marked, note=note))
     accuracy = accuracy_map(scores)
     if accuracy is not None:
-        run.picture("accuracy", plot.accuracy(accuracy, title=f"Answers: {kind}", note=note))
+        run.picture("accuracy", plot.accuracy(accuracy, title=f"Answers: {kind}", note=plot.note(heads, cases)))
 
 
 def beside(run, *names: str) -> Path:
@@ -188,16 +189,28 @@ def report(runs: dict, top: int) -> None:
         heads = run.load("heads")
         headline = heads.attrs["headline"]
         best = stats.top_heads(heads, headline, top)
+        if not best:
+            options.say(f"{kind}: {why_empty(heads)} (try other --lengths)")
+            continue
         for head in best:
             head["flag"] = bool(heads["flag"].sel(layer=head["layer"], head=head["head"]))
-        count = int(heads["flag"].sum())
-        if not best:
-            options.say(f"{kind}: nothing to compare; all prompts, or none, were answered (try other --lengths)")
-            continue
-        options.say_heads(
-            f"{kind}: {count} of {heads['flag'].size} heads beyond chance (*); {headline} [95% interval]", best
-        )
+        title = f"{kind}: {int(heads['flag'].sum())} of {heads['flag'].size} heads beyond chance (*); {headline}"
+        counted = heads.attrs.get("cases_counted")
+        among = "" if counted is None else f"; {counted} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
+        if best[0]["low"] == best[0]["low"]:
+            options.say_heads(f"{title} [95% interval]{among}", best)
+        else:
+            options.say(f"{title} [no interval: one prompt]{among}")
+            for head in best:
+                options.say(f"  {stats.head_name(head['layer'], head['head']):<7} {head['value']:+.3f}")
         options.say(f"  {options.shown(run.folder)}")
+
+
+def why_empty(heads) -> str:
+    """Why no head of a type has a value."""
+    if heads.attrs.get("cases_counted") == 0:
+        return f"none of {heads.attrs['cases']} prompts was {heads.attrs['counts']}, so no head has a score"
+    return "nothing to compare; all prompts, or none, were answered"
 
 
 def overview(runs: dict) -> None:
@@ -235,5 +248,5 @@ def emergence(revisions: dict) -> None:
         best = joined[joined.attrs["headline"]].max(["layer", "head"])
         options.say(f"{kind}: strongest head by revision")
         for revision, value in zip(revisions, best.values):
-            options.say(f"  {revision:<16} {float(value):.3f}")
+            options.say(f"  {revision:<16} {f'{float(value):.3f}' if value == value else 'no value'}")
         options.say(f"  {options.shown(folder)}")

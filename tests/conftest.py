@@ -182,6 +182,21 @@ def padded():
 
 
 @pytest.fixture
+def breaking(monkeypatch):
+    """A model whose tokenizer says that some token holds a line break."""
+    import copy
+
+    def with_break(model, token: int):
+        tokenizer = copy.deepcopy(model.tokenizer)
+        plain = tokenizer.decode
+        tokenizer.decode = lambda ids: plain(ids) + ("\n" if token in ids else "")
+        monkeypatch.setattr(model, "tokenizer", tokenizer)
+        return model
+
+    return with_break
+
+
+@pytest.fixture
 def quiet_libraries():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,8 +17,9 @@ from nnheads.detection import calibrated, detect_spans, prepare, raw_scores
 from nnheads.detectors.iteration import BESIDE
 from nnheads.errors import BadInput
 from nnheads.prompts.iteration import iteration
+from nnheads.prompts.repeated import DISTANCES, repeated
 from nnheads.spans import span_mass
-from nnheads.stats import adjusted, contrast, invariance
+from nnheads.stats import adjusted, calibrate, contrast, invariance
 
 UNIFORM, IDEAL, EARLIER, SINK = range(4)
 STEPS = 6
@@ -91,6 +92,78 @@ def test_invariance_is_one_minus_the_mean_spread_over_cases():
     got = invariance(xr.DataArray(values, dims=("batch", "layer", "head", "step")))
     expected = [[1 - np.mean([np.std(values[:, a, b, t]) for t in range(5)]) for b in range(3)] for a in range(2)]
     assert np.allclose(got, expected, atol=1e-6) and got.dims == ("layer", "head")
+
+
+def test_a_head_that_meets_one_step_of_every_case_is_no_iteration_head():
+    """Its excess is the same in all cases: only the test over steps sees that it is an accident."""
+    generator = np.random.default_rng(0)
+    by_step = generator.uniform(0, 0.01, (20, 1, 3, 8)).astype("float32")
+    by_step[:, 0, 0, 2] = by_step[:, 0, 1] = 0.9
+    dims = ("batch", "layer", "head")
+    scores = {"by_step": ((*dims, "step"), by_step), "mass": (dims, by_step.mean(-1)), "null": (dims, 0 * by_step[..., 0])}
+    heads = calibrate(xr.Dataset(scores))
+    assert heads["flag"].values.tolist() == [[0, 1, 0]] and float(heads["excess"][0, 0]) > 0.1
+    assert calibrate(xr.Dataset(scores).drop_vars("by_step"))["flag"].values.tolist() == [[1, 1, 0]]
+
+
+def heads_of_fixed_distances(prompts: xr.Dataset) -> torch.Tensor:
+    """[batch, head, query, key]: head d looks d tokens back, or at the first token; then a head on the same token of
+    the first copy, and one on the token after it."""
+    batch, length = prompts["token"].shape
+    weights = torch.zeros(batch, length + 2, length, length)
+    for distance in range(length):
+        for query in range(length):
+            weights[:, distance, query, max(query - distance, 0)] = 1.0
+    for head, kind in enumerate(("duplicate_token", "induction"), length):
+        own = prompts.isel(span=prompts["kind"].values == kind)
+        for case, (queries, keys) in enumerate(zip(own["query"].values, own["key_start"].values)):
+            weights[case, head, queries, keys] = 1.0
+    return weights
+
+
+@pytest.mark.parametrize("n", [8, 32, 5 * DISTANCES])
+def test_a_head_that_looks_a_fixed_distance_back_is_no_duplicate_or_induction_head(n, monkeypatch):
+    prompts = repeated(words_tokenizer(), n, length=22)
+    weights = heads_of_fixed_distances(prompts)
+
+    def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes, remote=False):
+        mass, strongest = span_mass((None, None, None, None, {}, weights), spans, hit, block_bytes)
+        every = torch.stack([mass, (mass > threshold).float(), strongest])
+        return torch.einsum("cbhs,bsk->cbhk", every, share)[None]
+
+    monkeypatch.setattr(attention, "measure_spans", measured)
+    for kind, head in (("duplicate_token", -2), ("induction", -1)):
+        heads = calibrated(attention.score(tiny("llama")[0], prompts, kind, source="here")).isel(layer=0)
+        flagged = np.flatnonzero(heads["flag"].values).tolist()
+        assert flagged == [heads.sizes["head"] + head] and np.isclose(heads["mass"][head], 1)
+
+
+def gated(answered: list[int]) -> xr.Dataset:
+    """Scores of a type that counts answered prompts: heads 0 and 1 do something there, head 2 elsewhere."""
+    generator, dims = np.random.default_rng(0), ("batch", "layer", "head")
+    own = np.array(answered)[:, None, None]
+    mass = generator.uniform(0, 0.01, (len(answered), 1, 4))
+    mass[..., :2] += 0.8 * own
+    mass[..., 2:3] += 0.8 * (1 - own)
+    values = {"score": 2 * mass, "mass": mass, "null": 0 * mass}
+    scores = xr.Dataset({name: (dims, one.astype("float32")) for name, one in values.items()})
+    return scores.assign_coords(answered=("batch", answered)).assign_attrs(headline="score", counts="answered")
+
+
+def test_prompts_that_do_not_count_are_left_out_of_every_number():
+    scores = gated([1, 0, 1, 1, 0, 0, 0, 1, 0, 0])
+    heads, alone = calibrated(scores), calibrate(scores.isel(batch=[0, 2, 3, 7]))
+    xr.testing.assert_identical(heads.drop_attrs(deep=False), alone.drop_attrs(deep=False))
+    assert heads.attrs["cases"] == 10 and heads.attrs["cases_counted"] == 4
+    assert heads["flag"].values.tolist() == [[1, 1, 0, 0]] and scores.sizes["batch"] == 10
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_where_none_or_one_prompt_counts_nothing_is_flagged(count, recwarn):
+    heads = calibrated(gated([1] * count + [0] * 6))
+    assert heads.attrs["cases_counted"] == count and not heads["flag"].any() and heads["p_value"].isnull().all()
+    assert bool(heads["score"].isnull().all()) == (count == 0) and heads["score_low"].isnull().all()
+    assert not [str(one.message) for one in recwarn if "nnheads" in one.filename or "numpy" in one.filename]
 
 
 def two_groups(cases: int = 20) -> tuple[xr.DataArray, xr.DataArray]:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, tiny
+from conftest import VOCABULARY, byte_tokenizer, tiny, words_tokenizer
 
 import nnheads
 from nnheads.answering import accuracy_map
 from nnheads.attention import gate
-from nnheads.generation import EXTRA_TOKENS, answer_needles, generate, tokens_while_answering, without_answers
+from nnheads.generation import (
+    EXTRA_TOKENS,
+    answer_needles,
+    first_line,
+    generate,
+    holds_line_break,
+    tokens_while_answering,
+    without_answers,
+)
 from nnheads.prompts.needle import needle
+from nnheads.prompts.needles import CODE_LENGTH
 
 PLACE = ("batch", "position")
 
@@ -73,6 +84,43 @@ def test_nothing_counts_after_the_end_of_a_text(where, padded, never_ending):
         assert own.tolist() == [*row[:stop], *[-1] * (6 - stop)]
 
 
+def llama_like_tokenizer():
+    """Bytes that are tokens of their own, as in the first Llamas."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"a": 256}
+    backend = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+@pytest.mark.parametrize("build", [byte_tokenizer, llama_like_tokenizer])
+def test_tokens_with_a_line_break_are_known_by_their_text(build):
+    model = types.SimpleNamespace(tokenizer=build())
+    ids = model.tokenizer("a\na")["input_ids"]
+    assert len(ids) == 3
+    rows = np.array([[ids[0], ids[1], ids[2], ids[1]], [ids[0], -1, -1, -1]])
+    assert holds_line_break(model, rows).tolist() == [[False, True, False, True], [False] * 4]
+    assert first_line(model, rows).tolist() == [[*ids[:2], -1, -1], [ids[0], -1, -1, -1]]
+
+
+def test_an_answer_ends_with_its_line(breaking, never_ending):
+    model, _ = never_ending("llama")
+    prompts = needle(words_tokenizer(), 4, lengths=[60, 80])
+    asked, _ = without_answers(prompts, 0)
+    whole = generate(model, asked, CODE_LENGTH + EXTRA_TOKENS)
+    end = int(whole[0, 2])
+    found = answer_needles(breaking(model, end), prompts)
+    for case, row in enumerate(whole.tolist()):
+        stop = row.index(end) + 1 if end in row else len(row)
+        queries = found["query"].values[case, found["kind"].values == "answer_span"]
+        assert (queries >= 0).sum() == stop, "the token with the line break is the last that counts"
+        written = found["token"].values[case, asked.sizes["position"] :].tolist()
+        assert written == [*row[:stop], *[0] * (len(row) - stop)]
+    assert (whole[0, 3:] != 0).any()
+
+
 def needles_file(folder):
     path = folder / "needles.jsonl"
     answers = {"Mary": "green", "John": "red blue black", "Anna": "white grey"}
@@ -130,4 +178,6 @@ def test_the_accuracy_map_is_the_mean_over_prompts_of_a_length_and_depth():
     assert cells.sel(length=60, depth=0.0) == 0.5 and cells.sel(length=60, depth=1.0) == 0.5
     assert cells.sel(length=80, depth=0.0) == 0.25 and np.isnan(cells.sel(length=80, depth=1.0))
     assert accuracy_map(scores.drop_vars("depth")) is None
+    asked = scores.assign_coords(depth=("batch", [0.1, 0.2, 0.9, 0.3]), depth_asked=scores["depth"])
+    xr.testing.assert_identical(accuracy_map(asked), cells)
     assert float(accuracy_map(scores.assign_coords(answered=("batch", [1, 1, 0, 0]))).sel(length=60, depth=0.0)) == 1

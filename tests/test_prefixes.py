@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nnheads.architectures import ARCHITECTURES
 from nnheads.attention import measure
+from nnheads.detection import prepare, raw_scores
 from nnheads.errors import BadInput
 from nnheads.generation import answer_needles, generate, without_answers
 from nnheads.model import load
@@ -148,6 +149,96 @@ def test_an_answer_ends_where_the_settings_say(monkeypatch):
     assert (generate(model, asked, 8) == -1).any()
     scores = answer_and_measure(model, prompts)
     xr.testing.assert_allclose(scores.drop_attrs(), plainly(model, prompts).drop_attrs(), atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_an_answer_ends_with_its_line_in_both_ways(step, breaking):
+    model, _ = tiny("llama")
+    prompts = grid(needles=1)
+    free = plainly(model, prompts)
+    asked = without_answers(prompts, 0)[0]
+    token = int(generate(model, asked, 8)[0, step])
+    scores = answer_and_measure(breaking(model, token), prompts)
+    assert scores.attrs["reading"] == SHARED
+    plain = plainly(model, prompts)
+    xr.testing.assert_allclose(scores.drop_attrs(), plain.drop_attrs(), atol=1e-4)
+    assert not np.allclose(plain["mass"].sel(kind="answer_span"), free["mass"].sel(kind="answer_span"))
+
+
+def test_decoding_stops_once_every_line_has_ended(breaking):
+    model, _ = tiny("llama")
+    prompts = grid(needles=1).isel(batch=[0, 0, 0])
+    token = int(generate(model, without_answers(prompts, 0)[0], 8)[0, 0])
+    layers, prefix = len(model.layers), len(rows_of(prompts)[0]) - 1
+    scores = answer_and_measure(breaking(model, token), prompts)
+    assert scores.attrs["token_layers"] == (prefix + 3) * layers
+
+
+class Counter:
+    """Tokens times layers that a plain model computes, whoever calls it."""
+
+    def __init__(self, module) -> None:
+        self.tokens = 0
+        self.hooks = [
+            layer.register_forward_pre_hook(lambda _, given: self.add(given[0])) for layer in module.model.layers
+        ]
+
+    def add(self, hidden) -> None:
+        self.tokens += hidden.shape[0] * hidden.shape[1]
+
+
+@pytest.fixture
+def counted():
+    """Run something on a plain model and count."""
+    counters = []
+
+    def count(module, function):
+        counters.append(Counter(module))
+        result = function()
+        while counters[-1].hooks:
+            counters[-1].hooks.pop().remove()
+        return result, counters[-1].tokens
+
+    yield count
+    for hook in (hook for counter in counters for hook in counter.hooks):
+        hook.remove()
+
+
+DETECT: dict = {"n": 40, "seed": 0, "remote": False, "quiet": True, "lengths": [60, 110]}
+
+
+def test_detection_answers_what_shares_a_haystack_together_and_computes_less(counted, tmp_path):
+    model, module = tiny("llama")
+    name = "generated_retrieval"
+    found, spent = counted(module, lambda: raw_scores(model, [name], batch_size=8, parts=tmp_path, **DETECT)[name])
+    prompts = prepare(model, [name], **{key: DETECT[key] for key in ("n", "seed", "lengths")})[0].prompts
+    parts = [prompts.isel(batch=slice(first, first + 8)) for first in range(0, 40, 8)]
+    plain, before = counted(module, lambda: xr.concat([plainly(model, part) for part in parts], "batch"))
+    assert 2 * spent < before, (spent, before)
+    assert len(list(tmp_path.iterdir())) == 2, "a part for each haystack"
+    np.testing.assert_allclose(found["hit"], plain["hit"].sel(kind="copied").fillna(0), atol=1e-5)
+    np.testing.assert_array_equal(found["recall"], plain["recall"])
+    assert found["batch"].values.tolist() == list(range(40)) and found.attrs["reading"] == SHARED
+
+
+def test_a_haystack_that_was_finished_is_not_read_again(counted, tmp_path):
+    model, module = tiny("llama")
+    names = ["generated_retrieval"]
+    again = functools.partial(raw_scores, model, names, batch_size=8, parts=tmp_path, **DETECT)
+    first, whole = counted(module, again)
+    sorted(tmp_path.iterdir())[0].unlink()
+    second, half = counted(module, again)
+    third, none = counted(module, again)
+    assert 0 < half < whole and none == 0
+    for taken_up in (second, third):
+        xr.testing.assert_equal(taken_up[names[0]], first[names[0]])
+
+
+def test_what_cannot_be_shared_goes_on_in_batches(tmp_path):
+    model, _ = tiny("llama")
+    found = raw_scores(model, ["hallucination"], batch_size=16, parts=tmp_path, **{**DETECT, "remote": "local"})
+    assert len(list(tmp_path.iterdir())) == 4, "20 prompts of each haystack, 16 at a time"
+    assert found["hallucination"].attrs["reading"] == "plain: caches stay on the server"
 
 
 def test_positions_by_the_whole_length_are_not_shared(monkeypatch):

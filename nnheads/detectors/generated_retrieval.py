@@ -11,6 +11,7 @@ STIMULUS = "needle"
 HEADLINE = "score"
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
 GENERATES = True  # its spans are only known once the model has written
+COUNTS = "answered"  # prompts for which this is 1 count, as in the original
 
 
 def generated_retrieval(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
@@ -24,9 +25,9 @@ def generated_retrieval(model, prompts: xr.Dataset, *, remote: bool | str = Fals
         copied twice; `score_once`, share of the needle's different tokens that were copied, in [0, 1]; `mass`, `hit`,
         `above`, `uniform`, `null` on the copied tokens (0 where nothing of the needle was written). Coordinates
         (batch): `recall`, share of the needle's different tokens in the answer, and `answered`, 1 where that is over
-        a half: the original counts only those.
+        a half. Scores are given for every prompt; `nnheads.detect` counts only those that were answered.
 
-    Misleads: on prompts that were not answered (`answered` 0), where nothing can be copied.
+    Misleads: where few prompts were answered (`cases_counted` in the attributes of what `nnheads.detect` returns).
     Source: Wu et al. 2024, arXiv 2404.15574.
     """
     scores = answer_and_measure(model, prompts, remote=remote)

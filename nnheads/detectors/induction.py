@@ -23,7 +23,8 @@ def induction(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.D
     Returns:
         float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`, `null`.
 
-    Misleads: heads that look a fixed distance back, when all prompts have the same length.
+    Misleads: on prompts of one's own in which all copies are equally far apart, where a head that looks a fixed
+        distance back passes; `prompts.repeated` varies the distance.
     Sources: Olsson et al. 2022, arXiv 2209.11895; Wang et al. 2022, arXiv 2211.00593, appendix H.
     """
     return score(model, prompts, "induction", source=SOURCE, remote=remote)

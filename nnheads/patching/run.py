@@ -20,8 +20,9 @@ from nnheads.patching.cells import Cells, Schedule, schedule
 from nnheads.patching.sites import SITES, UNITS
 from nnheads.patching.sweep import sweep
 
-# rows x positions in one forward: enough to keep the arithmetic busy; more only falls out of a CPU's caches
-CPU_TOKENS, GPU_TOKENS = 640, 16384
+GPU_TOKENS = 16384  # rows x positions in one forward
+# numbers in the widest activation of one forward: enough to keep the arithmetic busy; more leave the caches
+CPU_NUMBERS = 2**21
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def prepare(
     order = schedule(
         cells, shared=min(shared, width - 1), first_asked=int(place[place >= 0].min()),
         last_layer=last if end and site not in ("k", "v", "resid_pre") else None,
-        tokens=tokens or (CPU_TOKENS if _device(model) == "cpu" and not remote else GPU_TOKENS),
+        tokens=tokens or suitable_tokens(model, remote),
     )  # fmt: skip
     ask = {
         "place": None if end else torch.from_numpy(place), "answers": torch.from_numpy(answers),
@@ -168,5 +169,7 @@ def columns(model, answers: np.ndarray) -> dict:
     return {"weight": weight.detach()[ids], **({} if bias is None else {"bias": bias.detach()[ids]})}
 
 
-def _device(model) -> str:
-    return next(model._module.parameters()).device.type
+def suitable_tokens(model, remote: bool | str) -> int:
+    """Rows x positions that one forward should have where it runs. One that does not fit is halved."""
+    on_cpu = not remote and next(model._module.parameters()).device.type == "cpu"
+    return min(max(CPU_NUMBERS // (4 * geometry(model).d_model), 512), GPU_TOKENS) if on_cpu else GPU_TOKENS

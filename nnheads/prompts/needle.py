@@ -36,6 +36,10 @@ def needle(
 ) -> xr.Dataset:
     """n prompts over all lengths, depths and needles; fewer than there are of these are spread over them.
 
+    Prompts that go once through all of them stand in one and the same text, so that they begin alike; the next ones
+    get a text of their own. A needle stands at the end of the sentence that is nearest to the depth asked for; needles
+    from a file, which come again at other lengths, may move as in `needle_grid`.
+
     Args:
         lengths: about how many tokens a prompt has; default 128 and 256.
         depths: where the needle is, from 0 (start) to 1 (end); default ten.
@@ -49,7 +53,8 @@ def needle(
 
     Returns:
         A span dataset with `ask` and `target` (batch, step), the positions and tokens of the answer, -1 where an answer
-        is shorter than others; coordinates `length`, `depth` (0 start, 1 end) and `text` (batch).
+        is shorter than others; coordinates (batch) `length`, `depth` (0 start, 1 end; where the needle really came to
+        stand), `depth_asked`, `haystack_number` (prompts with the same one share their text) and `text`.
 
     Raises:
         BadInput: a folder or file that cannot be used, a length that does not hold needle and question, a depth that
@@ -62,12 +67,15 @@ def needle(
     source = Haystack(tokenizer, rng, style is TERSE, haystack)
     given = None if needles is None else read_needles(needles)
     words = single_words(tokenizer, source.code_words) if given is None else []
-    rows = []
-    for length, depth, which in cells(n, list(lengths or LENGTHS), list(depths or DEPTHS), len(given or [None])):
-        fact = given[which] if given else code_needle(rng, style, words)
-        text = source.sentences(_room(tokenizer, style[2], fact, length))
-        about = {"length": length, "depth": depth}
-        rows.append(_written(tokenizer, text, round(depth * len(text)), style[2], fact) | about)
+    lengths, depths, rows = list(lengths or LENGTHS), list(depths or DEPTHS), []
+    asked, size = cells(n, lengths, depths, len(given or [0])), len(lengths) * len(depths) * len(given or [0])
+    step = _between(depths) if given else 0.0
+    for number, first in enumerate(range(0, n, size)):
+        part = asked[first : first + size]
+        # codes are new in each prompt, or the cases of one haystack would not be independent
+        facts = [given[which] if given else code_needle(rng, style, words) for *_, which in part]
+        written = _in_one_text(tokenizer, source, style[2], part, facts, step)
+        rows += [row | {"haystack_number": number} for row in written]
     dataset = _dataset(rows, tokenizer.pad_token_id or 0, np.random.default_rng(seed))
     dataset.attrs.update(_origin(seed, haystack, needles))
     return dataset
@@ -85,8 +93,7 @@ def needle_grid(
     Args:
         needles: how many codes to make up, or JSON lines as for `needle`. Others: as for `needle`.
 
-    Returns: what `needle` does; `depth` is where the needle really came to stand. More coordinates (batch):
-        `depth_asked` and `needle_number`.
+    Returns: what `needle` does, and the coordinate `needle_number` (batch).
     """
     if not lengths or not depths or (isinstance(needles, int) and needles < 1):
         raise BadInput("a grid needs at least one length, one depth and one needle")
@@ -97,17 +104,31 @@ def needle_grid(
     made = [code_needle(rng, style, words) for _ in range(needles)] if isinstance(needles, int) else []
     given = made or read_needles(str(needles))
     asked = cells(len(lengths) * len(depths) * len(given), lengths, depths, len(given))
-    depth, rooms = np.array([one[1] for one in asked]), [_room(tokenizer, style[2], given[i], n) for n, _, i in asked]
-    text = source.sentences(max(rooms))
-    ends = np.cumsum([0, *(len(tokenizer(f" {one}", add_special_tokens=False)["input_ids"]) for one in text)])
-    stops = np.searchsorted(ends, rooms, side="right") - 1
-    rows, step = [], min(np.diff(sorted(set(depths))), default=0.0)
-    for (length, _, which), stop, place in zip(asked, stops, shared_places(ends, stops, depth, step)):
-        about = {"length": length, "depth": float(ends[place] / max(1, ends[stop]))}
-        rows.append(_written(tokenizer, text[:stop], place, style[2], given[which]) | about)
+    facts = [given[which] for *_, which in asked]
+    rows = _in_one_text(tokenizer, source, style[2], asked, facts, _between(depths))
     dataset = _dataset(rows, tokenizer.pad_token_id or 0, np.random.default_rng(seed))
     dataset.attrs.update(_origin(seed, haystack, None if made else str(needles)))
-    return dataset.assign_coords(depth_asked=("batch", depth), needle_number=("batch", [one[2] for one in asked]))
+    return dataset.assign_coords(needle_number=("batch", [one[2] for one in asked]))
+
+
+def _between(depths: list[float]) -> float:
+    """The least distance between two depths."""
+    return float(min(np.diff(sorted(set(depths))), default=0.0))
+
+
+def _in_one_text(
+    tokenizer, source: Haystack, form: str, asked: list[tuple], facts: list[Needle], step: float = 0.0
+) -> list[dict]:
+    """A prompt for each (length, depth, ...) and its needle, all from the same text; `step` as for `shared_places`."""
+    rooms = [_room(tokenizer, form, fact, length) for fact, (length, *_) in zip(facts, asked)]
+    text = source.sentences(max(rooms))
+    ends = np.cumsum([0, *(len(tokenizer(f" {one}", add_special_tokens=False)["input_ids"]) for one in text)])
+    stops, depths = np.searchsorted(ends, rooms, side="right") - 1, np.array([depth for _, depth, _ in asked])
+    rows = []
+    for one, fact, stop, place in zip(asked, facts, stops, shared_places(ends, stops, depths, step)):
+        about = {"length": one[0], "depth_asked": one[1], "depth": float(ends[place] / max(1, ends[stop]))}
+        rows.append(_written(tokenizer, text[:stop], place, form, fact) | about | {"haystack_number": 0})
+    return rows
 
 
 def shared_places(ends: np.ndarray, stops: np.ndarray, depths: np.ndarray, step: float) -> list[int]:
@@ -175,7 +196,8 @@ def _dataset(rows: list[dict], fill: int, generator: np.random.Generator) -> xr.
     place, short = ("batch", "step"), "; -1: this answer is shorter"
     dataset["ask"] = (place, ask.astype(np.int32), {"long_name": f"position that predicts the answer token{short}"})
     dataset["target"] = (place, target.astype(np.int32), {"long_name": f"token of the answer{short}"})
-    return dataset.assign_coords({name: ("batch", [row[name] for row in rows]) for name in ("length", "depth", "text")})
+    named = ("length", "depth", "depth_asked", "haystack_number", "text")
+    return dataset.assign_coords({name: ("batch", [row[name] for row in rows]) for name in named})
 
 
 def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:

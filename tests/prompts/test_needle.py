@@ -57,7 +57,9 @@ def of(prompts, kind: str, case: int):
 
 def test_made_up_codes_stand_where_they_are_said_to_at_every_depth(reference_tokenizer):
     prompts = needle(reference_tokenizer, 20, lengths=[100, 160])
-    assert sorted(set(prompts["depth"].values)) == sorted(DEPTHS) and set(prompts["length"].values) == {100, 160}
+    assert sorted(set(prompts["depth_asked"].values)) == sorted(DEPTHS)
+    assert set(prompts["length"].values) == {100, 160}
+    assert (abs(prompts["depth"] - prompts["depth_asked"]) < 0.15).all()  # half of a sentence of up to 14 words
     for case in range(20):
         token = prompts["token"].values[case]
         spans = of(prompts, "retrieval", case)
@@ -71,6 +73,23 @@ def test_made_up_codes_stand_where_they_are_said_to_at_every_depth(reference_tok
         first = int((prompts["mask"].values[case] == 0).sum())
         share = (spans[0][1] - first) / (spans[0][0] - first)
         assert abs(share - prompts["depth"].values[case]) < 0.3  # sentences are long and the question follows
+
+
+def test_prompts_share_a_text_until_all_cells_were_there_once_and_no_code_comes_twice(reference_tokenizer):
+    prompts = needle(reference_tokenizer, 10, lengths=[100, 160], depths=[0.0, 1.0])
+    assert prompts["haystack_number"].values.tolist() == [0] * 4 + [1] * 4 + [2] * 2
+    assert len({tuple(row) for row in prompts["target"].values.tolist()}) == 10
+    ends = [str(text).split("the code of")[0] for text in prompts["text"].values]  # with the needle at the end
+    assert ends[3].startswith(ends[2]) and not ends[7].startswith(ends[2]) and len(ends[2]) > 100
+
+
+def test_needles_of_ones_own_move_to_where_other_lengths_have_them(reference_tokenizer, tmp_path):
+    path = write(tmp_path, TERSE[:1])
+    prompts = needle(reference_tokenizer, 20, lengths=[100, 110], needles=path)
+    places = prompts["key_start"].values[:, 0] - (prompts["mask"].values == 0).sum(1)
+    made_up = needle(reference_tokenizer, 20, lengths=[100, 110])
+    others = made_up["key_start"].values[:, 0] - (made_up["mask"].values == 0).sum(1)
+    assert len(set(places)) < len(set(others))
 
 
 def test_depth_zero_is_the_start_and_depth_one_the_end(reference_tokenizer):

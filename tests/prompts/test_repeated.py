@@ -9,10 +9,11 @@ import pytest
 from conftest import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
-from nnheads.prompts.repeated import KINDS, ordinary_tokens, repeated
+from nnheads.prompts.repeated import DISTANCES, KINDS, ordinary_tokens, repeated
 from nnheads.prompts.spans import NULL, NULL_DRAWS
 
-# (query, key) with three tokens: positions 1 2 3 | 4 5 6 after a first token, or 0 1 2 | 3 4 5 without one
+# (query, key) with three tokens: positions 1 2 3 | 4 5 6 after a first token, or 0 1 2 | 3 4 5 without one.
+# The second example says them from the second on: its second copy is 2 3 1, or 1 2 0.
 WITH = {
     "previous_token": [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5)],  # not (1, 0): there heads rest
     "duplicate_token": [(4, 1), (5, 2), (6, 3)],
@@ -27,10 +28,14 @@ WITHOUT = {
     "attention_sink": [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)],
     "current_token": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)],
 }
+SHIFTED_WITH = WITH | {"duplicate_token": [(4, 2), (5, 3), (6, 1)], "induction": [(4, 3), (5, 4), (6, 2)]}
+SHIFTED_WITHOUT = WITHOUT | {"duplicate_token": [(3, 1), (4, 2)], "induction": [(3, 2), (4, 3), (5, 1)]}
 
 
 @pytest.mark.parametrize(
-    ("build", "cells", "first"), [(words_tokenizer, WITH, 1), (byte_tokenizer, WITHOUT, 0)], ids=["first", "no first"]
+    ("build", "cells", "first"),
+    [(words_tokenizer, (WITH, SHIFTED_WITH), 1), (byte_tokenizer, (WITHOUT, SHIFTED_WITHOUT), 0)],
+    ids=["first", "no first"],
 )
 def test_spans_of_three_tokens_cell_by_cell(build, cells, first):
     prompts = repeated(build(), 2, length=3)
@@ -39,7 +44,7 @@ def test_spans_of_three_tokens_cell_by_cell(build, cells, first):
         own = prompts.isel(span=prompts["kind"].values == kind)
         for case in range(2):
             queries, keys = own["query"].values[case].tolist(), own["key_start"].values[case].tolist()
-            assert list(zip(queries, keys)) == cells[kind], kind
+            assert list(zip(queries, keys)) == cells[case][kind], kind
             assert (own["key_stop"] == own["key_start"] + 1).all()
 
 
@@ -49,7 +54,8 @@ def test_the_spans_hold_the_tokens_that_they_are_named_after(build):
     prompts = repeated(tokenizer, 5, length=7, seed=3)
     token = prompts["token"].values
     first = token.shape[1] - 14
-    assert np.array_equal(token[:, first : first + 7], token[:, first + 7 :])
+    for case, row in enumerate(token[:, first:].tolist()):
+        assert row[7:] == [*row[case:7], *row[:case]], "from another token on in each example"
     assert all(len(set(row[first : first + 7].tolist())) == 7 for row in token)
     assert not np.isin(token[:, first:], tokenizer.all_special_ids).any()
     each = np.arange(5)[:, None]
@@ -57,6 +63,16 @@ def test_the_spans_hold_the_tokens_that_they_are_named_after(build):
         own = prompts.isel(span=prompts["kind"].values == kind)
         before = own["key_start"].values - by
         assert np.array_equal(token[each, own["query"].values], token[each, before]), kind
+
+
+@pytest.mark.parametrize(("n", "length"), [(DISTANCES, 30), (2 * DISTANCES, 30), (6, 6)])
+def test_a_fixed_distance_meets_the_targets_of_few_examples(n, length):
+    prompts = repeated(words_tokenizer(), n, length=length)
+    for kind in ("duplicate_token", "induction"):
+        own = prompts.isel(span=prompts["kind"].values == kind)
+        distance = (own["query"] - own["key_start"]).values
+        met = [(distance == one).mean() for one in range(2 * length + 1)]
+        assert max(met) <= 1 / min(DISTANCES, length)
 
 
 @pytest.mark.parametrize("kind", KINDS)

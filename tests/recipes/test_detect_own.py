@@ -88,7 +88,7 @@ def test_a_grid_of_needles_with_its_map_of_answers(kind, needles, tmp_path):
     command("detect", kind, "--needles", needles, *grid, "-n", 18, "-o", tmp_path)
     folder = tmp_path / "detect" / "reference" / "shipped" / kind
     scores = results.load(folder / "scores.nc")
-    cells = list(zip(scores["length"].values.tolist(), scores["depth"].values.tolist()))
+    cells = list(zip(scores["length"].values.tolist(), scores["depth_asked"].values.tolist()))
     assert sorted(cells) == sorted([(length, depth) for length in (60, 100) for depth in (0.0, 0.5, 1.0)] * 3)
     assert (folder / "accuracy.png").stat().st_size > 5_000
     heads = results.load(folder / "heads.nc")
