@@ -9,7 +9,7 @@ Shipped to remote servers as source: torch only.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def read_rows(layer, interface: bool, rows=slice(None)) -> Float[torch.Tensor, "batch head row key"]:
@@ -49,8 +49,23 @@ def masked_scores(
     if cap:
         scores = torch.tanh(scores / cap) * cap
     low = torch.finfo(scores.dtype).min
-    if mask is None:  # the fused kernel then runs plainly causal
-        last = rows + (key.shape[2] - query.shape[2])
-        return scores.masked_fill(torch.arange(reach, device=scores.device)[None] > last[:, None], low)
+    if mask is None or mask.dim() == 2:  # the fused kernel then is plainly causal, within its window
+        allowed = reachable(mask, rows, reach, key.shape[2] - query.shape[2], options.get("sliding_window"))
+        return scores.masked_fill(~allowed.unsqueeze(1), low)
     part = mask[..., rows, :reach]
     return scores.masked_fill(~part, low) if part.dtype == torch.bool else (scores + part.float()).clamp(min=low)
+
+
+def reachable(
+    mask, rows: Int[torch.Tensor, " row"], reach: int, cached: int, window: int | None
+) -> Bool[torch.Tensor, "batch row key"]:
+    """Which of the first `reach` keys each row may look at: never the future, whatever the mask is. Flash attention is
+    given the padding alone, [batch, key], or nothing, and its window as an option."""
+    distance = (rows + cached)[:, None] - torch.arange(reach, device=rows.device)
+    allowed = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    if mask is None:
+        return allowed.unsqueeze(0)
+    if mask.dim() == 2:
+        return allowed & mask[:, None, :reach].bool()
+    part = mask[:, 0][:, rows, :reach]
+    return allowed & (part if part.dtype == torch.bool else part > torch.finfo(part.dtype).min / 2)

@@ -10,10 +10,10 @@ Shipped to remote servers as source: torch only. `form` is `model.form`, plain d
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from nnheads.heads import hidden, read_z
-from nnheads.rows import read_rows
+from nnheads.rows import reachable, read_rows
 
 SITES = {
     "z": "head output before W_O",
@@ -90,7 +90,7 @@ def write_pattern(layer, index: int, edit: dict, form: dict, length: int) -> Non
         inputs, options = layer.attention.source.attention_interface_1.inputs
         values = inputs[3]
         mask = inputs[4] if len(inputs) > 4 else options.get("attention_mask")
-        wanted = wanted_rows(edit, mask, length, values.shape[2], None, values.device)
+        wanted = wanted_rows(edit, mask, length, values.shape[2], options.get("sliding_window"), values.device)
         shared = edit["unit"].to(values.device) * values.shape[1] // form["heads"]
         new = wanted.to(values.dtype) @ values[edit["row"].to(values.device), shared]
         put(read_z(layer, form["heads"]).transpose(1, 2), edit, new)
@@ -115,22 +115,9 @@ def wanted_rows(
     count = edit["row"].shape[0]
     if edit["fill"] == "zero":
         return torch.zeros(count, length, keys, device=device)
-    share = reachable(mask, length, keys, window, device).float()
+    share = reachable(mask, torch.arange(length, device=device), keys, keys - length, window).float()
     share = share / share.sum(-1, keepdim=True).clamp(min=1)  # rows of padding see nothing
     return share[edit["row"].to(device)] if share.shape[0] > 1 else share.expand(count, -1, -1)
-
-
-def reachable(mask, length: int, keys: int, window: int | None, device) -> Bool[torch.Tensor, "row position key"]:
-    """Which keys each of the last `length` positions may look at: never the future, whatever the mask is."""
-    query = torch.arange(keys - length, keys, device=device)[:, None]
-    distance = query - torch.arange(keys, device=device)
-    reach = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-    if mask is None:
-        return reach.unsqueeze(0)
-    if mask.dim() == 2:  # flash attention gets the padding alone
-        return reach & mask[:, None, -keys:].bool()
-    part = mask[:, 0, -length:, :keys]
-    return reach & (part if part.dtype == torch.bool else part > torch.finfo(part.dtype).min / 2)
 
 
 def narrow(layer) -> None:
