@@ -94,7 +94,7 @@ def _visible(token, longest: int = 24) -> str:
 
 def _mark(axes, values: xr.DataArray, mark: dict) -> None:
     row = int(np.flatnonzero(values["layer"].values == mark["layer"])[0])
-    column = int(np.flatnonzero(values["head"].values == mark["head"])[0])
+    column = int(np.flatnonzero(values[values.dims[1]].values == mark["head"])[0])
     axes.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
     strong = abs(mark["value"]) > 0.55 * (float(np.nanmax(np.abs(values.values))) or 1.0)
     text = f"{mark['layer']}.{mark['head']}"

@@ -21,6 +21,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn
 Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")]
 Output = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Say what it would cost, and run nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
@@ -67,15 +68,25 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def say_heads(title: str, heads: list[dict]) -> None:
-    """`L5H1  0.93 [0.91, 0.95]`, one line a head."""
-    from nnheads.stats import head_name
-
+def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
+    """`L5H1  0.93 [0.91, 0.95]`, one line a head; `letters` is KV for key/value heads."""
     say(title)
     for head in heads:
-        name = head_name(head["layer"], head["head"])
+        name = f"L{head['layer']}{letters}{head['head']}"
         star = "*" if head.get("flag") else ""
         say(f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}] {star}".rstrip())
+
+
+def say_plan(model, job, remote: bool | str) -> None:
+    """What a sweep would cost; seconds only where it would run here."""
+    from nnheads.patching.plan import cost, describe, rate
+
+    found = cost(model, job)
+    device = next(model._module.parameters()).device
+    here = not remote or remote == "local"
+    seconds = found.flops / rate(device, 512, model.config.hidden_size) if here else None
+    for line in describe(found, seconds):
+        say(line)
 
 
 def positive(**values: int) -> None:

@@ -22,6 +22,7 @@ def main(
     noising: Annotated[
         bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
     ] = False,
+    site: Annotated[str, typer.Option(help="What is swapped: z, q, k, v or pattern; several as z,v,pattern.")] = "z",
     layers: Annotated[str | None, typer.Option(help="Only these layers, e.g. 0,2,5-8.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")] = False,
     gap: Annotated[float, typer.Option(help="Smallest gap in logit difference that an effect is computed for.")] = 0.1,
@@ -35,17 +36,20 @@ def main(
     remote: options.Remote = None,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
+    plan: options.Plan = False,
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
     """Which heads name the indirect object?
 
     Draws sentences such as "When Mary and John went to the market, John gave the book to", corrupts them,
-    keeps those that the model gets right, and swaps every head's output between the two runs. Writes
-    scores.nc (batch, layer, head), heads.nc (layer, head) and heads.png.
+    keeps those that the model gets right, and swaps every head's output (or its queries, keys, values or pattern)
+    between the two runs. Writes scores.nc (batch, layer, head), heads.nc (layer, head) and heads.png; other sites
+    than the output have a folder of their own.
     """
     arguments = dict(locals())
-    arguments.pop("top")  # names more or fewer of the heads that were measured
+    for name in ("top", "plan"):  # names more or fewer of the heads that were measured, or measures nothing
+        arguments.pop(name)
     from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.model import geometry
@@ -57,21 +61,56 @@ def main(
     check_corruption(corruption)
     if not 0 <= gap < float("inf"):
         raise BadInput(f"--gap {gap} is not possible; it must be a number that is at least 0")
+    sites = sites_of(site)
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
+    if plan:
+        if writer is not None:
+            raise BadInput("--plan asks no --writer for sentences; leave one of them out")
+        report_plan(
+            loaded, make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed), sites, chosen, where
+        )
+        return
     identity = model_identity(loaded, model)
-    facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
-    place = (output, "ioi", model, identity["revision"])
-    if writer is None:
-        pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed)
-        run = results.Run(*place, {**facts, "prompts_sha256": prompts_hash(pairs)}, overwrite=overwrite)
-    else:
-        run = results.Run(*place, facts, overwrite=overwrite)
-        pairs = written_prompts(run, loaded.tokenizer, prompts, writer, corruption, limit, seed)
-    if not run.complete:
-        compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
-    report(run, top)
+    for one in sites:
+        facts = {**arguments, "site": one, "model": identity["model"], "weights": identity["commit"]}
+        place = {"item": "" if one == "z" else one, "overwrite": overwrite}
+        if writer is None:
+            pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed)
+            facts["prompts_sha256"] = prompts_hash(pairs)
+            run = results.Run(output, "ioi", model, identity["revision"], facts, **place)
+        else:
+            run = results.Run(output, "ioi", model, identity["revision"], facts, **place)
+            pairs = written_prompts(run, loaded.tokenizer, prompts, writer, corruption, limit, seed)
+        if not run.complete:
+            compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
+        report(run, top)
+
+
+def sites_of(text: str) -> list[str]:
+    """`z,v` -> ["z", "v"]; only sites that have heads."""
+    from nnheads.errors import BadInput
+    from nnheads.patching.sites import UNITS
+
+    sites = list(dict.fromkeys(piece.strip() for piece in text.split(",")))
+    for one in sites:
+        if one not in UNITS:
+            raise BadInput(f"--site {one!r} is not possible; use {', '.join(UNITS)}, or several of them with commas")
+    return sites
+
+
+def report_plan(model, pairs, sites: list[str], layers, remote) -> None:
+    from nnheads.patching.patch import plan_patch
+
+    options.say(f"{pairs.sizes['batch']} prompts, before those that the model gets wrong are left out")
+    for one in sites:
+        job, _ = plan_patch(
+            model, pairs, site=one, layers=layers, groups=None, by_position=False, at=None, noising=False,
+            full=False, tokens=None, remote=remote,
+        )  # fmt: skip
+        options.say(f"{one}:")
+        options.say_plan(model, job, remote)
 
 
 def written_prompts(run, tokenizer, path: Path | None, writer: str, corruption: str, limit: int, seed: int):
@@ -146,7 +185,9 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
         )
     kept = pairs.isel(batch=good)
     scores = batches.run(
-        lambda part: patch(model, part, layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote),
+        lambda part: patch(
+            model, part, site=facts["site"], layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote
+        ),
         kept, name="patch", title="heads", **keep,
     )  # fmt: skip
     about = provenance(
@@ -161,7 +202,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
         asked=pairs.attrs["asked"], dropped={reason: n for reason, n in dropped.items() if n}, kept=int(good.size)
     )
     scores.attrs.update(about)
-    scores["effect"].attrs["cases_masked"] = int(scores["effect"].isnull().all(["layer", "head"]).sum())
+    scores["effect"].attrs["cases_masked"] = int(scores["effect"].isnull().all(scores["effect"].dims[1:]).sum())
     heads = reduce(scores, facts["seed"])
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
@@ -169,7 +210,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     direction = "corrupted into clean" if facts["noising"] else "clean into corrupted"
     figure = plot.heatmap(
         heads["effect"],
-        title=f"Indirect object: head output, {direction}",
+        title=f"Indirect object: {heads.attrs['site_meaning']}, {direction}",
         marked=positive + negative[:3],
         note=plot.note(heads, int(good.size)),
     )
@@ -186,7 +227,7 @@ def reduce(scores, seed: int):
     base, donor = "corrupted_logit_difference", "clean_logit_difference"
     if scores.attrs["direction"] == "noising":
         base, donor = donor, base
-    usable = scores["effect"].notnull().any(["layer", "head"])
+    usable = scores["effect"].notnull().any(scores["effect"].dims[1:])
     change = (scores["logit_difference"] - scores[base]).where(usable).rename("effect")
     change.attrs = {**scores["effect"].attrs, "long_name": "normalised effect, ratio of means"}
     each = scores["effect"].rename("effect_mean_of_ratios").assign_attrs(long_name="normalised effect, mean of ratios")
@@ -207,6 +248,7 @@ def for_and_against(heads, top: int) -> tuple[list[dict], list[dict]]:
     """The strongest heads in both directions, of those whose interval leaves zero out."""
     from nnheads import stats
 
+    heads = heads.rename(kv_head="head") if "kv_head" in heads.dims else heads
     positive = [head for head in stats.top_heads(heads, "effect", top) if not head["low"] <= 0]
     negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if not head["high"] >= 0]
     return [h for h in positive if h["value"] > 0], [h for h in negative if h["value"] < 0]
@@ -226,10 +268,13 @@ def report(run, top: int) -> None:
             f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit: left out of effects"
         )
     positive, negative = for_and_against(heads, top)
-    direction = heads.attrs["direction"]
-    options.say_heads(f"effect of each head, {direction}, ratio of means [95% interval]; highest:", positive)
+    what, letters = (
+        f"{heads.attrs['site_meaning']}, {heads.attrs['direction']}",
+        "KV" if "kv_head" in heads.dims else "H",
+    )
+    options.say_heads(f"effect of each head, {what}, ratio of means [95% interval]; highest:", positive, letters)
     if negative:
-        options.say_heads("lowest:", negative)
+        options.say_heads("lowest:", negative, letters)
     else:
         options.say("no head works against the answer beyond its interval")
     for name in ("scores.nc", "heads.nc", "heads.png"):

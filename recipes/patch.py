@@ -1,4 +1,4 @@
-"""Your own pair of prompts: patch residual stream, attention, MLP and heads, position by position."""
+"""Your own pair of prompts: patch residual stream, attention, MLP, heads, and what heads are made of."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
-    """Your own pair: patch residual stream, attention, MLP and heads, position by position.
+    """Your own pair: patch residual stream, attention, MLP, heads, their queries, keys, values and patterns.
 
     The two prompts must have the same tokens but for those that differ in meaning. Writes scores.nc with one
     effect per site, and a picture of each.
@@ -69,7 +69,8 @@ def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) ->
     from nnheads.prompts.pairs import token_texts
     from nnheads.provenance import provenance
 
-    jobs = {"resid_pre": True, "attn_out": True, "mlp_out": True, "z_by_position": True, "z": False}
+    by_position = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
+    jobs = dict.fromkeys(by_position, True) | dict.fromkeys(("z", "q", "k", "v", "pattern"), False)
     effects = {}
     with batches.progress("sites", len(jobs), quiet) as advance:
         for job, by_position in jobs.items():
@@ -107,6 +108,10 @@ def draw(run, result) -> None:
         "attn_out": "Attention output",
         "mlp_out": "MLP output",
         "z": "Head output, all positions",
+        "q": "Queries, all positions",
+        "k": "Keys, all positions",
+        "v": "Values, all positions",
+        "pattern": "Attention weights, all positions",
     }
     for name, title in titles.items():
         run.picture(name, plot.heatmap(labelled[name], title=f"{title}, {result.attrs['direction']}", note=note))

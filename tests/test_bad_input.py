@@ -215,6 +215,8 @@ CASES = {
     "too many candidates": ([*INSPECT, "--top", "9999"], 2, "9999 candidates are not possible; the vocabulary has"),
     "inspecting no numbers": (["inspect", CLEAN, "{nan}"], 1, "not finite"),
     "inspecting into a file": ([*INSPECT, "-o", "{file}"], 2, "--output.* is a file"),
+    "a site without heads": (["ioi", "{model}", "--site", "z,mlp_out"], 2, "--site 'mlp_out' is not possible; use z, q"),
+    "a plan with a writer": ("ioi {model} --plan --writer {model}", 2, "--plan asks no --writer for sentences"),
     # patch
     "two rows of tokens": ([*PATCH, "--corrupted", "Mary gave the book to"], 2, "have 14 and 5 tokens"),
     "an answer of several tokens": ([*PATCH, "--answer", "Mary John"], 2, r"'Mary John' is not one.*Mary \| John"),

@@ -14,6 +14,8 @@ import torch
 from nnheads.model import geometry
 from nnheads.patching.run import Job
 
+RATE_SECONDS = 0.1  # long enough for clocks and caches to be warm
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -67,8 +69,8 @@ def block_parameters(model) -> float:
 def rate(device: torch.device, rows: int, width: int) -> float:
     """Floating-point operations a second of one float32 matrix product of this size, the best of several."""
     left, right = torch.randn(rows, width, device=device), torch.randn(width, 4 * width, device=device)
-    best = float("inf")
-    for _ in range(5):
+    best, begun = float("inf"), time.perf_counter()
+    while time.perf_counter() - begun < RATE_SECONDS:
         start = time.perf_counter()
         left @ right
         if device.type == "cuda":

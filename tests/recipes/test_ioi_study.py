@@ -160,3 +160,27 @@ def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_
     command("ioi", "--prompts", str(tmp_path / "pairs.jsonl"), "--limit", "40", "--output", str(tmp_path))
     ours = results.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
     np.testing.assert_allclose(ours["effect"], results.load(run_folder / "heads.nc")["effect"], atol=1e-5)
+
+
+def test_other_sites_have_folders_of_their_own_and_their_own_units(tmp_path, capsys):
+    command("ioi", "--limit", "10", "--site", "z,v,pattern", "--output", str(tmp_path))
+    folder = tmp_path / "ioi" / "reference" / "shipped"
+    printed = capsys.readouterr().out
+    assert "L0KV0" in printed and "values, denoising" in printed and "attention weights" in printed
+    z, v, pattern = (results.load(folder / name / "scores.nc") for name in ("", "v", "pattern"))
+    assert v["effect"].dims == ("batch", "layer", "kv_head") and v.sizes["kv_head"] == 4
+    assert pattern["effect"].dims == z["effect"].dims == ("batch", "layer", "head")
+    assert float(abs(pattern["effect"] - z["effect"]).max()) > 0.1, "what is looked at is not what is moved"
+    assert (folder / "v" / "heads.png").stat().st_size > 10_000 and v.attrs["site"] == "v"
+
+
+def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monkeypatch):
+    from nnheads.patching import run
+
+    monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a plan ran"))
+    command("ioi", "--limit", "10", "--site", "z,v", "--plan", "--output", str(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("10 prompts") and lines[1] == "z:" and "one by one" in lines[2]
+    assert [line for line in lines if line.startswith("32 swaps")] and [x for x in lines if x.startswith("16 swaps")]
+    assert sum("s of arithmetic on this machine" in line for line in lines) == 2
+    assert not list(tmp_path.iterdir())
