@@ -211,7 +211,8 @@ def _cache(past: Past):
 
 def _decode(model, rows: list[list[int]], pasts: list[Past], new_tokens: int) -> tuple[np.ndarray, list[tuple]]:
     """Greedy continuations of rows of which all but the last token are in the caches: what is written [batch, step]
-    (-1 from the end of a text on, or behind a line break), and each layer's attention as `span_mass` takes it, with one query per step."""
+    (-1 from the end of a text on, or behind a line break), and each layer's attention as `span_mass` takes it, with
+    one query per step."""
     width = max(map(len, rows))
     mask = torch.zeros(len(rows), width + new_tokens, dtype=torch.long)
     for line, row in enumerate(rows):

@@ -88,21 +88,21 @@ def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Datas
         found = {kind.name: assemble(scores, kind.name, kind.beside, kind.source) for kind in reading}
     for kind in stimulus.kinds:
         if kind.find is not None:
-            found[kind.name] = _write_and_measure(model, stimulus, kind, how, remote)
+            find, name = partial(kind.find, model, remote=remote), f"{stimulus.key}-{kind.name}"
+            found[kind.name] = _by_haystack(find, model, prompts, remote, **how, name=name, title=kind.name)
     return found
 
 
-def _write_and_measure(model, stimulus: Stimulus, kind: HeadType, how: dict, remote) -> xr.Dataset:
+def _by_haystack(find: Callable, model, prompts: xr.Dataset, remote, *, size: int, **how) -> xr.Dataset:
     """Prompts in one haystack are answered together where that spares reading what they share; others in batches.
 
     What was computed for a single batch (`token_layers`) is not said of all."""
-    find, prompts, found = partial(kind.find, model, remote=remote), stimulus.prompts, []
+    found = []
     numbers = prompts.get("haystack_number", xr.zeros_like(prompts["batch"])).values
     for number in dict.fromkeys(numbers.tolist()):
         part = prompts.isel(batch=numbers == number)
-        size = how["size"] if why_plain(model, part, remote) else part.sizes["batch"]
-        name = f"{stimulus.key}-{kind.name}"
-        found.append(batches.run(find, part, name=name, title=kind.name, **{**how, "size": size}))
+        together = size if why_plain(model, part, remote) else part.sizes["batch"]
+        found.append(batches.run(find, part, size=together, **how))
     scores = xr.concat(
         found, "batch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="drop_conflicts"
     )

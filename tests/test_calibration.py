@@ -100,7 +100,11 @@ def test_a_head_that_meets_one_step_of_every_case_is_no_iteration_head():
     by_step = generator.uniform(0, 0.01, (20, 1, 3, 8)).astype("float32")
     by_step[:, 0, 0, 2] = by_step[:, 0, 1] = 0.9
     dims = ("batch", "layer", "head")
-    scores = {"by_step": ((*dims, "step"), by_step), "mass": (dims, by_step.mean(-1)), "null": (dims, 0 * by_step[..., 0])}
+    scores = {
+        "by_step": ((*dims, "step"), by_step),
+        "mass": (dims, by_step.mean(-1)),
+        "null": (dims, 0 * by_step[..., 0]),
+    }
     heads = calibrate(xr.Dataset(scores))
     assert heads["flag"].values.tolist() == [[0, 1, 0]] and float(heads["excess"][0, 0]) > 0.1
     assert calibrate(xr.Dataset(scores).drop_vars("by_step"))["flag"].values.tolist() == [[1, 1, 0]]

@@ -22,7 +22,8 @@ def duplicate_token(model, prompts: xr.Dataset, *, remote: bool | str = False) -
     Returns:
         float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`, `null`.
 
-    Misleads: induction heads that are off by one for short sequences, and heads that look a fixed distance back.
+    Misleads: induction heads that are off by one for short sequences; and on prompts of one's own in which all copies
+        are equally far apart, heads that look a fixed distance back (`prompts.repeated` varies the distance).
     Source: Wang et al. 2022, arXiv 2211.00593, appendix H.
     """
     return score(model, prompts, "duplicate_token", source=SOURCE, remote=remote)

@@ -27,7 +27,8 @@ def iteration(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.D
         (batch, layer, head, step). Coordinate `accuracy` (batch): does the model compute the states at all?
 
     Misleads: where `accuracy` is near chance. Attention that does not vary between cases is not iteration:
-        compare with `null` and `wrong_offset`, which such a head does not beat.
+        compare with `null` and `wrong_offset`, which such a head does not beat. A head that looks a fixed distance
+        back passes, since all prompts have as many steps: it does not with another number of `steps`.
     Source: Cabannes et al. 2024, arXiv 2406.02128.
     """
     return score(model, prompts, "iteration", source=SOURCE, beside=BESIDE, remote=remote)

@@ -37,8 +37,12 @@ def cost(model, job: Job) -> Cost:
     """The cost of a job of `run.prepare`."""
     sizes, (cases, width) = geometry(model), job.base["input_ids"].shape
     sources = 0 if job.source is None else job.source["input_ids"].shape[0]
-    starts = {start for start, *_ in job.order.chunks if start}
-    plain = (cases + sources) * width * sizes.layers + sum(cases * start * sizes.layers for start in starts)
+    offset = job.how["offset"] if job.mix is None else 0
+    starts = sorted({start for start, *_ in job.order.chunks if start} | ({offset} if sources and offset else set()))
+    # a cache that keeps a sliding window alone cannot be cut, so each start fills its own
+    refilled = starts if width > _window(model.config) else []
+    plain = cases * width + sources * (width - offset) + sum(cases * start for start in refilled)
+    plain *= sizes.layers
     swapped = sum(
         (last - first) * (width - start) * (sizes.layers - layer) for start, layer, first, last in job.order.chunks
     )
@@ -50,7 +54,7 @@ def cost(model, job: Job) -> Cost:
     answers = job.ask["answers"].shape[1] * job.ask["answers"].shape[2]
     return Cost(
         cells=job.cells.count,
-        forwards=len(job.order.chunks) + 1 + (sources > 0) + len(starts),
+        forwards=len(job.order.chunks) + 1 + (sources > 0) + len(refilled),
         token_layers=plain + swapped,
         plain_forwards=job.cells.count + 1 + (sources > 0),
         plain_token_layers=(job.cells.count + 1 + (sources > 0)) * cases * width * sizes.layers,
@@ -58,6 +62,14 @@ def cost(model, job: Job) -> Cost:
         peak_bytes=element * (kept + largest * wide),
         read_bytes=4 * (job.order.kept.size + 1) * cases * answers,
     )
+
+
+def _window(config) -> float:
+    """How many positions the shortest cache of a layer holds."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = window and (kinds is None or "sliding_attention" in kinds)
+    return window - 1 if slides else float("inf")
 
 
 def block_parameters(model) -> float:

@@ -124,9 +124,9 @@ def prepare(
     end = bool((place == width - 1).all())
     same = (other is not None and mix is None) and (fed["input_ids"] == other["input_ids"]).all(0).numpy()
     shared = 0 if same is False else int(width if same.all() else same.argmin())
-    last = geometry(model).layers - 1
+    last, first_asked = geometry(model).layers - 1, int(place[place >= 0].min())
     order = schedule(
-        cells, shared=min(shared, width - 1), first_asked=int(place[place >= 0].min()),
+        cells, shared=min(shared, width - 1), first_asked=first_asked,
         last_layer=last if end and site not in ("k", "v", "resid_pre") else None,
         tokens=tokens or suitable_tokens(model, remote),
     )  # fmt: skip
@@ -135,7 +135,7 @@ def prepare(
         "full": full, "end": end, "keep": 1 if end else 0,
         **({} if full or remote else columns(model, answers)),
     }  # fmt: skip
-    how = {"site": site, "form": form(model), "fill": fill}
+    how = {"site": site, "form": form(model), "fill": fill, "offset": min(shared, first_asked)}
     mixing = None if mix is None else torch.from_numpy(np.asarray(mix, np.float32))
     return Job(fed, other, mixing, given, cells, order, ask, how, place >= 0)
 

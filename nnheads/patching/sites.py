@@ -120,13 +120,14 @@ def wanted_rows(
     return share[edit["row"].to(device)] if share.shape[0] > 1 else share.expand(count, -1, -1)
 
 
-def narrow(layer) -> None:
+def narrow(layer, attended: bool = False) -> None:
     """Run the rest of a block for the last position alone, because only its answer is read.
 
     The part sums broadcast over the other positions, whose values are wrong from here on and never used.
+    `attended`: its attention was left out.
     """
-    z = layer.attention.projection.input
-    layer.attention.projection.input = z[:, -1:]
+    if not attended:
+        layer.attention.projection.input = layer.attention.projection.input[:, -1:]
     part = layer.mlp.input
     if part.dim() == 3:  # OPT's is flattened over rows and stays whole
         layer.mlp.input = part[:, -1:]

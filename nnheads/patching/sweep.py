@@ -20,15 +20,17 @@ import torch
 from nnsight import save
 
 from nnheads.heads import start_at
-from nnheads.patching.sites import narrow, read_site, write_site
+from nnheads.patching.sites import narrow, put, read_site, write_site
 from nnheads.readout import read_logits
 
 
-def record(model, fed: dict, ask: dict | None, valued: list[int], started: list[int], site: str, form: dict):
-    """One plain run: the site's values at the layers `valued`, the residual stream entering those in `started`
-    (layer -> tensor each), what is asked, and, where all of the vocabulary counts, its log-probabilities."""
+def record(model, fed: dict, cache, ask: dict | None, valued: list[int], started: list[int], site: str, form: dict):
+    """One plain run, behind what is cached. Returns the site's values at the layers `valued`, the residual stream that
+    enters those in `started` (layer -> tensor each), what is asked, where all of the vocabulary counts its
+    log-probabilities, and the key-value cache."""
     rows, length = fed["input_ids"].shape
-    with model.trace(**fed, use_cache=False, logits_to_keep=1 if ask is None else ask["keep"]):
+    cached = {} if cache is None else {"past_key_values": cache}
+    with model.trace(**fed, **cached, use_cache=True, logits_to_keep=1 if ask is None else ask["keep"]):
         values, residuals, read, reference = save({}), save({}), save([]), save([])
         for index in sorted({*valued, *started}):
             layer = model.layers[index]
@@ -40,21 +42,27 @@ def record(model, fed: dict, ask: dict | None, valued: list[int], started: list[
             read.append(read_logits(model, ask))
             if ask["full"]:
                 reference.append(model.output.logits.float().log_softmax(-1))
-    return values, residuals, read[0] if read else None, reference[0] if reference else None
+        filled = save(model.output.past_key_values)
+    return values, residuals, read[0] if read else None, reference[0] if reference else None, filled
 
 
-def prefix(model, fed: dict, length: int):
-    """Key-value cache of the first `length` positions, or None for none."""
+def prefix(model, fed: dict, filled, length: int):
+    """A key-value cache that holds the first `length` positions: the whole run's, unless some of its layers kept a
+    sliding window alone. None for no positions."""
     if length == 0:
         return None
+    width = fed["input_ids"].shape[1]
+    if all(layer.keys is not None and layer.keys.shape[-2] == width for layer in filled.layers):
+        return filled
     with model.trace(**{name: value[:, :length] for name, value in fed.items()}, use_cache=True, logits_to_keep=1):
         model.unembedding.skip(model.unembedding.input[..., :1])  # nobody reads what comes next
         cache = save(model.output.past_key_values)
     return cache
 
 
-def swap(model, fed: dict, cache, layer: int, residual, edits: dict, ask: dict, site: str, form: dict):
-    """Run on from `layer` with the edits of each layer in place; what is asked, [row, question, reading]."""
+def swap(model, fed: dict, cache, layer: int, residual, z, edits: dict, ask: dict, site: str, form: dict):
+    """Run on from `layer` with the edits of each layer in place; what is asked, [row, question, reading]. If the base
+    run's head outputs `z` of that layer are given, its attention is not run again: only its projection is."""
     cached = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
     rows, length = fed["input_ids"].shape
     last = len(model.layers) - 1
@@ -63,9 +71,14 @@ def swap(model, fed: dict, cache, layer: int, residual, edits: dict, ask: dict, 
     with model.trace(**fed, **cached, logits_to_keep=ask["keep"]):
         start_at(model, layer, residual, form["tuple_block"])
         for index, edit in edits.items():
-            write_site(model.layers[index], index, site, edit, form, rows, length)
+            if index == layer and z is not None:
+                put(z, edit, edit.get("given"))
+                projected = model.layers[layer].attention.projection(z.transpose(1, 2).flatten(2).contiguous())
+                model.layers[layer].attention.skip((projected, None))
+            else:
+                write_site(model.layers[index], index, site, edit, form, rows, length)
         if narrowed:
-            narrow(model.layers[last])
+            narrow(model.layers[last], attended=z is not None and last == layer)
         read = save(read_logits(model, ask))
     return read
 
@@ -75,17 +88,22 @@ def tail(fed: dict, start: int, case) -> dict:
     return {name: (value if name == "attention_mask" else value[:, start:])[case] for name, value in fed.items()}
 
 
-def copies(cache, layer: int, case):
-    """The cache with one row for each of `case`. A forward writes into its cache, so each gets its own; layers below
-    `layer` do not run and only say how long the cache is."""
+def copies(cache, layer: int, case, length: int):
+    """The cache's first `length` positions with one row for each of `case`. A forward writes into its cache, so each
+    gets its own; layers below `layer` do not run and only say how long the cache is."""
     if cache is None:
         return None
     own = copy.copy(cache)
-    own.layers = list(cache.layers[:layer])
-    for above in cache.layers[layer:]:
-        mine = copy.copy(above)
-        mine.keys, mine.values = (part[case.to(part.device)] for part in (above.keys, above.values))
-        own.layers.append(mine)
+    own.layers = []
+    for index, whole in enumerate(cache.layers):
+        part = copy.copy(whole)
+        if whole.keys.shape[-2] > length:
+            part.keys, part.values = whole.keys[..., :length, :], whole.values[..., :length, :]
+            if hasattr(whole, "cumulative_length"):
+                part.cumulative_length = length
+        if index >= layer:
+            part.keys, part.values = (half[case.to(half.device)] for half in (part.keys, part.values))
+        own.layers.append(part)
     return own
 
 
@@ -99,8 +117,9 @@ def asked_of(ask: dict, case, start: int) -> dict:
     return own
 
 
-def edits_of(cells: dict, given: dict | None, fill: str | None, first: int, last: int, start: int) -> dict:
-    """layer -> what to write there, for the rows `first` to `last` of all (cell, case)."""
+def edits_of(cells: dict, given: dict | None, how: dict, first: int, last: int, start: int) -> dict:
+    """layer -> what to write there, for the rows `first` to `last` of all (cell, case). The given values begin at
+    position `how["offset"]`."""
     places, bounds = cells["places"], cells["bounds"]
     cases = places.shape[1]
     entries = cells["entries"][bounds[first // cases] : bounds[(last - 1) // cases + 1]]
@@ -111,23 +130,25 @@ def edits_of(cells: dict, given: dict | None, fill: str | None, first: int, last
     for index in layer.unique().tolist():
         own = layer == index
         edit = {"row": row[own], "unit": unit[own], "where": places[place[own], case[own], start:]}
-        if fill is not None:
-            edit["fill"] = fill
+        if how["fill"] is not None:
+            edit["fill"] = how["fill"]
         elif given is not None:
             values = given[index]
-            edit["given"] = values[case[own].to(values.device), unit[own].to(values.device)][..., start:, :]
+            edit["given"] = values[case[own].to(values.device), unit[own].to(values.device)]
+            edit["given"] = edit["given"][..., start - how["offset"] :, :]
         edits[index] = edit
     return edits
 
 
-def attempt(model, base: dict, cache, residual, cells: dict, given, chunk: tuple, ask: dict, how: dict):
+def attempt(model, base: dict, cache, residual, z, cells: dict, given, chunk: tuple, ask: dict, how: dict):
     """Run the rows of a chunk in one forward, or in halves where memory runs out."""
     start, layer, first, last = chunk
     case = torch.arange(first, last) % cells["places"].shape[1]
     try:
         return swap(
-            model, tail(base, start, case), copies(cache, layer, case), layer,
-            residual[case.to(residual.device), start:], edits_of(cells, given, how["fill"], first, last, start),
+            model, tail(base, start, case), copies(cache, layer, case, start), layer,
+            residual[case.to(residual.device), start:], None if z is None else z[case.to(z.device)][:, :, start:],
+            edits_of(cells, given, how, first, last, start),
             asked_of(ask, case, start), how["site"], how["form"],
         )  # fmt: skip
     except (RuntimeError, MemoryError) as error:
@@ -137,7 +158,7 @@ def attempt(model, base: dict, cache, residual, cells: dict, given, chunk: tuple
         torch.cuda.empty_cache()
     middle = (first + last) // 2
     halves = ((start, layer, first, middle), (start, layer, middle, last))
-    return torch.cat([attempt(model, base, cache, residual, cells, given, half, ask, how) for half in halves])
+    return torch.cat([attempt(model, base, cache, residual, z, cells, given, half, ask, how) for half in halves])
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -159,31 +180,40 @@ def sweep(model, base: dict, source: dict | None, mix, given: dict | None, cells
             rows (cell, case). See `patching.cells`.
         ask: `place` [case, question] (None: the last position), `answers` [case, question, answer], `full`, `end`,
             `keep`, and `weight`, `bias` of the answers' unembedding, or None. See `readout.read_logits`.
-        how: `site`, `form`, `fill` (None, "zero" or "uniform").
+        how: `site`, `form`, `fill` (None, "zero" or "uniform"), `offset`: how many first positions base and source
+            share and no forward starts before; given values begin there.
 
     Returns:
         readings [cell, case, question, reading], those of the base run and of the source [case, question, reading];
         None for a source that is mixed, or none.
     """
     cases, count = base["input_ids"].shape[0], len(cells["bounds"]) - 1
-    site, form, everyone = how["site"], how["form"], torch.arange(cases)
+    site, form, offset, everyone = how["site"], how["form"], how["offset"], torch.arange(cases)
     starts = sorted({layer for _, layer, _, _ in cells["chunks"]})
     with torch.no_grad(), model.session(remote=remote):
         plain, source_read = asked_of(ask, everyone, 0), None
-        _, residuals, base_read, reference = record(model, base, plain, [], starts, site, form)
+        # Bloom's attention adds the residual stream by itself, so it cannot be left out
+        known = starts if site == "z" and form["kernel"] != "bloom" else []
+        outputs, residuals, base_read, reference, filled = record(model, base, None, plain, known, starts, site, form)
         if source is not None:
-            touched = cells["entries"][:, 1].unique().tolist()
-            asked = None if mix is not None else {**plain, "reference": reference}
-            given, _, source_read, _ = record(model, source, asked, touched, [], site, form)
+            touched, behind, asked = cells["entries"][:, 1].unique().tolist(), None, None
+            if mix is None:
+                behind = copies(prefix(model, base, filled, offset), 0, everyone, offset)
+                source, asked = (
+                    tail(source, offset, everyone),
+                    asked_of({**ask, "reference": reference}, everyone, offset),
+                )
+            given, _, source_read, _, _ = record(model, source, behind, asked, touched, [], site, form)
             if mix is not None:
                 given = mixed(given, mix)
         asking = {**ask, "reference": reference}
         result, at, cache = base_read.repeat(count, 1, 1, 1).flatten(0, 1), -1, None
         for chunk in cells["chunks"]:
             if chunk[0] != at:
-                at, cache = chunk[0], prefix(model, base, chunk[0])
-            residual = residuals[chunk[1]]
-            result[chunk[2] : chunk[3]] = attempt(model, base, cache, residual, cells, given, chunk, asking, how)
+                at, cache = chunk[0], prefix(model, base, filled, chunk[0])
+            result[chunk[2] : chunk[3]] = attempt(
+                model, base, cache, residuals[chunk[1]], outputs.get(chunk[1]), cells, given, chunk, asking, how
+            )
         result, base_read = save(result.unflatten(0, (count, cases)).clone()), save(base_read.clone())
         source_read = save(source_read)
     return result, base_read, source_read

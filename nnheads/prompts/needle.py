@@ -44,7 +44,8 @@ def needle(
         lengths: about how many tokens a prompt has; default 128 and 256.
         depths: where the needle is, from 0 (start) to 1 (end); default ten.
         haystack: a folder of .txt files; default: bland sentences made up here.
-        needles: JSON lines with needle, question and answer; default: codes of a few words, new in each prompt.
+        needles: JSON lines with needle, question and answer; default: codes of a few words, new in each prompt. Prompts
+            that ask about the same needle are not independent: with few of them, intervals are too narrow.
 
     Kinds of spans, asked at the token that predicts answer token j:
         retrieval        answer token j in the needle

@@ -73,6 +73,47 @@ def test_only_as_many_lines_as_asked_for(spans, tmp_path):
     assert results.load(folder / "scores.nc").sizes["batch"] == 2
 
 
+def test_a_single_prompt_has_no_interval_and_says_so(spans, tmp_path, capsys):
+    command("detect", "spans", "--spans", spans, "-n", 1, "--top", 2, "-o", tmp_path)
+    said = capsys.readouterr().out
+    assert "giver: 0 of 32 heads beyond chance (*); mass [no interval: one prompt]\n  L" in said
+    assert "nan" not in said and said.count("  L") == 4
+
+
+def test_only_prompts_that_were_answered_count_and_the_number_is_told(needles, tmp_path, capsys):
+    fact, question = "the code of Mary is green .", "the cat is here . is the"  # nobody is asked about
+    other = {"needle": fact, "question": question, "answer": "green"}
+    needles.write_text(needles.read_text() + json.dumps(other) + "\n")
+    command("detect", "generated_retrieval", "--needles", needles, "--lengths", "60", "-n", 40, "-o", tmp_path)
+    folder = tmp_path / "detect" / "reference" / "shipped" / "generated_retrieval"
+    scores, heads = (results.load(folder / f"{name}.nc") for name in ("scores", "heads"))
+    counted = scores["answered"].values == 1
+    assert scores.sizes["batch"] == 40 and 30 <= counted.sum() < 40
+    assert (heads.attrs["cases"], heads.attrs["cases_counted"]) == (40, counted.sum())
+    assert abs(heads["score"] - scores["score"].values[counted].mean(0)).max() < 1e-5
+    assert f"score [95% interval]; {counted.sum()} of 40 prompts answered\n" in capsys.readouterr().out
+
+
+def test_where_nothing_was_answered_a_line_says_so(llama_folder, tmp_path, capsys):
+    options = ["--lengths", "60", "-n", 4]
+    command("detect", "generated_retrieval", llama_folder, *options, "-o", tmp_path)
+    said = capsys.readouterr().out
+    assert said == "generated_retrieval: none of 4 prompts was answered, so no head has a score (try other --lengths)\n"
+    folder = tmp_path / "detect" / "tiny-llama" / "local" / "generated_retrieval"
+    heads, scores = (results.load(folder / f"{name}.nc") for name in ("heads", "scores"))
+    assert heads["score"].isnull().all() and heads["p_value"].isnull().all() and not heads["flag"].any()
+    assert scores.sizes["batch"] == 4 and heads.attrs["cases_counted"] == 0
+    assert (folder / "heads.png").stat().st_size > 5_000
+
+
+def test_a_revision_without_answers_has_no_value(llama_folder, tmp_path, capsys):
+    for step in ("step1", "step2"):
+        shutil.copytree(llama_folder, tmp_path / "run" / step)
+    options = ["--revision", "step1,step2", "--lengths", "60", "-n", 2, "-o", tmp_path / "out"]
+    command("detect", "generated_retrieval", tmp_path / "run", *options)
+    assert "step1            no value\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["retrieval", "generated_retrieval"])
 def test_a_grid_of_needles_with_its_map_of_answers(kind, needles, tmp_path):
     grid = [
