@@ -22,6 +22,8 @@ from dataclasses import dataclass
 class Architecture:
     """Paths of one model family; those below `layers` are relative to a block.
 
+    neurons: the module whose *input* are the feed-forward part's neurons; None where experts share that part.
+    mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of it.
     tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
     position_ids: the model takes them. Families with ALiBi only do not.
     kernel: where attention is computed. "interface" is transformers' attention interface, whose queries, keys and
@@ -32,9 +34,11 @@ class Architecture:
     attention: str = "self_attn"
     projection: str = "self_attn.o_proj"
     mlp: str = "mlp"
+    mlp_reads: str | None = None
     embedding: str = "model.embed_tokens"
     final_norm: str = "model.norm"
     unembedding: str = "lm_head"
+    neurons: str | None = "mlp.down_proj"
     tuple_block: bool = False
     position_ids: bool = True
     kernel: str = "interface"
@@ -62,6 +66,7 @@ class Architecture:
 
 _LLAMA = Architecture()
 _GPT2 = Architecture(
+    neurons="mlp.c_proj",
     layers="transformer.h",
     attention="attn",
     projection="attn.c_proj",
@@ -73,6 +78,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
     "gpt_neo": Architecture(
+        neurons="mlp.c_proj",
         layers="transformer.h",
         attention="attn.attention",
         projection="attn.attention.out_proj",
@@ -82,6 +88,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         kernel="attn",
     ),
     "gptj": Architecture(
+        neurons="mlp.fc_out",
         layers="transformer.h",
         attention="attn",
         projection="attn.out_proj",
@@ -91,6 +98,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         kernel="attn",
     ),
     "gpt_neox": Architecture(
+        neurons="mlp.dense_4h_to_h",
         layers="gpt_neox.layers",
         attention="attention",
         projection="attention.dense",
@@ -98,6 +106,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         final_norm="gpt_neox.final_layer_norm",
     ),
     "opt": Architecture(
+        neurons="fc2",
+        mlp_reads="fc1",
         layers="model.decoder.layers",
         projection="self_attn.out_proj",
         mlp="fc2",
@@ -105,6 +115,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         final_norm="model.decoder.final_layer_norm",
     ),
     "bloom": Architecture(
+        neurons="mlp.dense_4h_to_h",
         layers="transformer.h",
         attention="self_attention",
         projection="self_attention.dense",
@@ -115,6 +126,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         kernel="bloom",
     ),
     "falcon": Architecture(
+        neurons="mlp.dense_4h_to_h",
         layers="transformer.h",
         attention="self_attention",
         projection="self_attention.dense",
@@ -123,12 +135,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         tuple_block=True,
         kernel="falcon",
     ),
-    "phi": Architecture(projection="self_attn.dense", final_norm="model.final_layernorm"),
+    "phi": Architecture(projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"),
+    "starcoder2": Architecture(neurons="mlp.c_proj"),
+    **dict.fromkeys(("mixtral", "gpt_oss"), Architecture(neurons=None)),
     **dict.fromkeys(
         (
             "llama",
             "mistral",
-            "mixtral",
             "qwen2",
             "qwen3",
             "gemma",
@@ -136,10 +149,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "gemma3_text",
             "phi3",
             "olmo2",
-            "starcoder2",
             "stablelm",
             "cohere",
-            "gpt_oss",
         ),
         _LLAMA,
     ),

@@ -96,14 +96,16 @@ def write_pattern(layer, index: int, edit: dict, form: dict, length: int) -> Non
         put(read_z(layer, form["heads"]).transpose(1, 2), edit, new)
         return
     mask = layer.attention.inputs[1]["attention_mask"]
+    view = softmax(layer, form).output
+    put(view, edit, wanted_rows(edit, mask, length, view.shape[-1], form["windows"][index], view.device))
+
+
+def softmax(layer, form: dict):
+    """The operation that gives an eager family's attention weights; its `output` is [row, head, position, key]."""
     source = layer.attention.source
     if form["kernel"] == "attn":
-        view = source.self__attn_0.source.nn_functional_softmax_0.output
-    elif form["kernel"] == "falcon_alibi":
-        view = source.F_softmax_1.output
-    else:
-        view = source.F_softmax_0.output
-    put(view, edit, wanted_rows(edit, mask, length, view.shape[-1], form["windows"][index], view.device))
+        return source.self__attn_0.source.nn_functional_softmax_0
+    return source.F_softmax_1 if form["kernel"] == "falcon_alibi" else source.F_softmax_0
 
 
 def wanted_rows(

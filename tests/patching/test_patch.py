@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from conftest import VOCABULARY, build, tiny, words_tokenizer
 from nnsight import TransformersModel
-from test_sweep import ANSWERS, pairs, runs
+from swaps import ANSWERS, pairs, runs
 
 from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput, RunError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import tiny
-from test_sweep import pairs
+from swaps import pairs
 
 from nnheads.patching import sweep as engine
 from nnheads.patching.patch import plan_patch
