@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-others
 .DELETE_ON_ERROR:
 
 # CPU torch by version: pip then never fetches a second one. Bring your own with `pip install -e .`.
@@ -28,3 +28,17 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+# Other tools, each in an environment of its own: what they need decides about nothing of ours.
+.venv-transformer-lens/ready: TOOL := transformer-lens==4.3.0
+.venv-pyvene/ready: TOOL := pyvene==0.1.8
+.venv-transformer-lens/ready .venv-pyvene/ready: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt $(TOOL)
+	touch $@
+
+bench-others: $(VENV)/ready .venv-transformer-lens/ready .venv-pyvene/ready
+	$(BIN)/python benchmarks/bench_sweep.py
+	$(BIN)/python benchmarks/bench_reading.py

@@ -38,6 +38,8 @@ def build(attention: str, given):
         n_embd=given.width,
         vocab_size=given.vocabulary,
         n_positions=1 << 14,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     module = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
     return TransformersModel(module, tokenizer=words(given.vocabulary), rename=ARCHITECTURES["gpt2"].rename()), module
@@ -90,6 +92,7 @@ WAYS = {
     "eager with patterns": eager,
     "nnheads, match of three types": matching,
 }
+SQUARE = ("eager with patterns", "nnheads, match of three types")  # they hold matrices of tokens x tokens
 DETECTORS = {  # the same three scores; in the second way its user asks for the patterns once
     "TransformerLens, three types": "detect",
     "the same from one run's patterns": "detect_shared",
@@ -193,7 +196,7 @@ def main() -> None:
     given.layers = 2  # memory is per layer: nothing is kept from one to the next
     for tokens in given.memory:
         given.tokens = tokens
-        row = {name: memory(given, name) for name in WAYS if name != "eager with patterns" or tokens <= 2048}
+        row = {name: memory(given, name) for name in WAYS if name not in SQUARE or tokens <= 2048}
         print(
             f"  {tokens:>5} tokens, MiB beyond the model: "
             + ", ".join(f"{name} {value:.0f}" for name, value in row.items())

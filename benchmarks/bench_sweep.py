@@ -99,9 +99,9 @@ def least_operations(config, setting: Setting) -> int:
     """Floating-point operations (a multiplication and an addition are two) that no exact sweep can do without.
 
     Both runs once: the clean one only behind the shared prefix. Then for every head and case of layer l, at the tail
-    positions behind the shared prefix: the head's slice of W_O and the MLP of layer l and all of layers l + 1 to L - 2;
-    of the last layer keys and values at the tail, and the rest at the answer's position alone; and two columns of the
-    unembedding. Norms, activations and softmax are not counted.
+    positions behind the shared prefix: the head's slice of W_O and the MLP of layer l and all of layers l + 1 to L - 2.
+    Of the last layer, in every run, keys and values, and the rest at the answer's position alone; and two columns of
+    the unembedding. Norms, activations and softmax are not counted.
     """
     width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     dim, kv = width // heads, getattr(config, "num_key_value_heads", heads)
@@ -117,9 +117,11 @@ def least_operations(config, setting: Setting) -> int:
         return (setting.tokens - first) * (keys_values + query + out + mlp) + attention(first)
 
     tail, last = setting.tokens - setting.shared, setting.tokens - 1
-    end = tail * keys_values + query + out + mlp + attention(last)
-    readout = 2 * width
-    total = layers * (whole(0) + whole(setting.shared)) + 2 * readout
+    answer, readout = query + out + mlp + attention(last), 2 * width
+    end = tail * keys_values + answer
+    total = (
+        (layers - 1) * (whole(0) + whole(setting.shared)) + setting.tokens * keys_values + answer + end + 2 * readout
+    )
     for layer in range(layers - 1):
         entry = tail * (dim * width + mlp)
         total += heads * (entry + (layers - 2 - layer) * whole(setting.shared) + end + readout)
@@ -178,7 +180,8 @@ def run(setting: Setting, given, folder: Path) -> None:
     operations, rate = least_operations(config, setting), max(rates)
     print(
         f"  {'the multiplications alone':<34} {operations / rate:8.2f} s {operations / rate / best:7.2f} x"
-        f"   {operations / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s, measured here"
+        f"   {operations / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s, measured here; nnheads takes"
+        f" {best * rate / operations:.1f} times that"
     )
 
 

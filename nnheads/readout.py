@@ -27,8 +27,7 @@ def read_logits(model, ask: dict) -> Float[torch.Tensor, "row question reading"]
             few = few + ask["bias"].to(final.device)
         model.unembedding.skip(few)  # the model's own scale and soft cap still act on what it is given
         return model.output.logits.float().clone()
-    if ask["place"] is not None:
-        model.unembedding.input = final
+    model.unembedding.input = final.contiguous()  # a slice would be multiplied row by row, several times slower
     return logit_readings(model.output.logits, ask)
 
 
