@@ -113,9 +113,10 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
     A head is flagged when its mass exceeds that on random targets of the same queries by more than `margin`,
     at a false discovery rate of `rate` over all heads: a one-sided t test over the batch, corrected by
     Benjamini and Hochberg. Without the margin, any preference, however small, would be significant with
-    enough prompts, in a random model too. Scores with `by_step` (batch, layer, head, step) must also pass a t test
-    over the steps: these stand at the same places in all prompts, so that a head which looks at the target of one
-    step by accident does so in every prompt.
+    enough prompts, in a random model too. Scores with `by_step` (batch, layer, head, step; NaN where a case has no such
+    step) must also pass a t test over the steps: these stand at the same places in all prompts, so that a head which
+    looks at the target of one step by accident does so in every prompt. Where cases have different numbers of steps,
+    they must pass one over these numbers too: a head that looks a fixed distance back is right with one of them alone.
 
     Returns:
         (layer, head): every statistic's mean with its interval; `excess` (mass minus null) with its interval,
@@ -132,6 +133,10 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
     if steps is not None:
         each = (steps - scores["null"]).mean("batch").transpose("step", *dims)
         p_value = np.maximum(p_value, _greater_than(each.values, margin))
+        numbers = steps.notnull().any(dims).sum("step").values
+        alike = [excess.isel(batch=numbers == number).mean("batch") for number in np.unique(numbers)]
+        if len(alike) > 1:
+            p_value = np.maximum(p_value, _greater_than(np.stack([one.transpose(*dims) for one in alike]), margin))
     q_value = adjusted(p_value)
     heads["p_value"] = (dims, p_value.astype("float32"), {"long_name": f"p of excess <= {margin}", "units": "1"})
     heads["q_value"] = (dims, q_value.astype("float32"), {"long_name": "p adjusted for all heads", "units": "1"})
@@ -145,9 +150,10 @@ def calibrate(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05,
 def invariance(by_step: xr.DataArray) -> xr.DataArray:
     """1 minus the mean over steps of the standard deviation over cases (Cabannes et al. 2024).
 
-    A secondary column: a head that attends alike in every case scores 1 whatever it attends to.
+    A secondary column: a head that attends alike in every case scores 1 whatever it attends to. Steps that fewer than
+    two cases have say nothing about it and are left out.
     """
-    spread = by_step.std("batch").mean("step")
+    spread = by_step.where(by_step.notnull().sum("batch") > 1).std("batch").mean("step")
     about = {"long_name": "invariance over cases", "units": "1", "source": "Cabannes et al. 2024, arXiv 2406.02128"}
     return (1 - spread).astype("float32").assign_attrs(about)
 

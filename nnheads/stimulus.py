@@ -14,15 +14,15 @@ from nnheads import batches
 from nnheads.attention import assemble, gate, kinds_of, measure
 from nnheads.generation import tokens_while_answering
 from nnheads.label import check_length
-from nnheads.prefixes import why_plain
+from nnheads.prefixes import answer_and_measure, why_plain
 from nnheads.provenance import prompts_hash
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadType:
-    """A kind of span with what is reported about it. `find` measures types whose spans are only known once the
-    model has written; `contrast` names the coordinate between whose values such a type is compared, `counts` the one
-    that is 1 for the prompts that count."""
+    """A kind of span with what is reported about it. `find` measures types whose spans are only known once the model
+    has written, from its `answers`; `contrast` names the coordinate between whose values such a type is compared,
+    `counts` the one that is 1 for the prompts that count."""
 
     name: str
     headline: str
@@ -76,7 +76,7 @@ def measure_all(
 
 
 def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Dataset]:
-    """One forward per batch for all types that only read; one run for each that writes."""
+    """One forward per batch for all types that only read; one run for all that write."""
     prompts, found = stimulus.prompts, {}
     reading = [kind for kind in stimulus.kinds if kind.find is None]
     if reading:
@@ -86,11 +86,29 @@ def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Datas
             name=f"{stimulus.key}-{zlib.crc32(repr(kinds).encode()):08x}", title=stimulus.key, **how,
         )  # fmt: skip
         found = {kind.name: assemble(scores, kind.name, kind.beside, kind.source) for kind in reading}
-    for kind in stimulus.kinds:
-        if kind.find is not None:
-            find, name = partial(kind.find, model, remote=remote), f"{stimulus.key}-{kind.name}"
-            found[kind.name] = _by_haystack(find, model, prompts, remote, **how, name=name, title=kind.name)
+    writing = [kind for kind in stimulus.kinds if kind.find is not None]
+    if writing:
+        names = [kind.name for kind in writing]
+        scores = _by_haystack(
+            partial(_write_and_find, model, writing, remote), model, prompts, remote,
+            name="-".join([stimulus.key, *names]), title=", ".join(names), **how,
+        )  # fmt: skip
+        found |= {name: _own(scores, name) for name in names}
     return found
+
+
+def _write_and_find(model, kinds: list[HeadType], remote, part: xr.Dataset) -> xr.Dataset:
+    """The statistics of all types about the same answers, as `<type>.<statistic>`."""
+    answers = answer_and_measure(model, part, remote=remote)
+    each = {kind.name: kind.find(model, part, remote=remote, answers=answers) for kind in kinds if kind.find}
+    named = [own.rename({variable: f"{name}.{variable}" for variable in own.data_vars}) for name, own in each.items()]
+    return xr.merge(named, join="exact", compat="identical", combine_attrs="drop_conflicts")
+
+
+def _own(scores: xr.Dataset, name: str) -> xr.Dataset:
+    """What `_write_and_find` says of one type."""
+    own = {variable: str(variable).partition(".")[2] for variable in scores if str(variable).startswith(f"{name}.")}
+    return scores[list(own)].rename(own).assign_attrs(kind=name)
 
 
 def _by_haystack(find: Callable, model, prompts: xr.Dataset, remote, *, size: int, **how) -> xr.Dataset:

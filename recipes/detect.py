@@ -26,7 +26,7 @@ def main(
     spans: Annotated[Path | None, typer.Option(help="Type spans: JSON lines with texts and spans.")] = None,
     length: Annotated[int, typer.Option(help="Repeated tokens: how many before they are repeated.")] = 50,
     task: Annotated[str, typer.Option(help="Iteration: copy, parity, polynomial or maximum.")] = "parity",
-    steps: Annotated[int, typer.Option(help="Iteration: steps of the computation.")] = 8,
+    steps: Annotated[int, typer.Option(help="Iteration: steps of the longest prompt.")] = 16,
     lengths: _grid.Lengths = None,
     s_len: _grid.Shortest = None,
     e_len: _grid.Longest = None,

@@ -19,7 +19,7 @@ from nnheads.errors import BadInput
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.repeated import DISTANCES, repeated
 from nnheads.spans import span_mass
-from nnheads.stats import adjusted, calibrate, contrast, invariance
+from nnheads.stats import MARGIN, adjusted, calibrate, contrast, invariance
 
 UNIFORM, IDEAL, EARLIER, SINK = range(4)
 STEPS = 6
@@ -46,20 +46,25 @@ def made_up_attention(prompts: xr.Dataset) -> torch.Tensor:
     return weights
 
 
-@pytest.fixture
-def heads(monkeypatch):
-    """Iteration scores of four made-up heads, calibrated."""
-    prompts = iteration(words_tokenizer(), 12, steps=STEPS)
-    weights = made_up_attention(prompts)
+def calibrated_on(prompts: xr.Dataset, weights: torch.Tensor, kind: str, monkeypatch) -> xr.Dataset:
+    """Scores of one layer with made-up attention [batch, head, query, key], calibrated."""
 
     def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes, remote=False):
         mass, strongest = span_mass((None, None, None, None, {}, weights), spans, hit, block_bytes)
         every = torch.stack([mass, (mass > threshold).float(), strongest])
-        return torch.einsum("cbhs,bsk->cbhk", every, share).expand(len(layers), -1, -1, -1, -1)
+        return torch.einsum("cbhs,bsk->cbhk", every, share)[None]
 
     monkeypatch.setattr(attention, "measure_spans", measured)
-    scores = attention.score(tiny("llama")[0], prompts, "iteration", source="here", beside=BESIDE)
-    return calibrated(scores.assign_attrs(headline="mass")).isel(layer=0)
+    beside = BESIDE if kind == "iteration" else ()
+    scores = attention.score(tiny("llama")[0], prompts, kind, source="here", beside=beside)
+    return calibrated(scores).isel(layer=0)
+
+
+@pytest.fixture
+def heads(monkeypatch):
+    """Iteration scores of four made-up heads, calibrated."""
+    prompts = iteration(words_tokenizer(), 12, steps=STEPS, fewest=STEPS)
+    return calibrated_on(prompts, made_up_attention(prompts), "iteration", monkeypatch)
 
 
 def test_only_the_head_that_walks_along_the_inputs_is_an_iteration_head(heads):
@@ -110,6 +115,53 @@ def test_a_head_that_meets_one_step_of_every_case_is_no_iteration_head():
     assert calibrate(xr.Dataset(scores).drop_vars("by_step"))["flag"].values.tolist() == [[1, 1, 0]]
 
 
+def test_steps_that_few_cases_have_do_not_raise_the_invariance():
+    values = np.random.default_rng(0).random((7, 1, 1, 3)).astype("float32")
+    values[4:, ..., 1] = values[1:, ..., 2] = np.nan  # four cases have the second step, one the third
+    expected = 1 - np.mean([np.std(values[:, 0, 0, 0]), np.std(values[:4, 0, 0, 1])])
+    dims = ("batch", "layer", "head", "step")
+    assert np.allclose(invariance(xr.DataArray(values, dims=dims)), expected, atol=1e-6)
+
+
+def at_distances(prompts: xr.Dataset, ideal: float = 1.0) -> torch.Tensor:
+    """[batch, head, query, key]: head d looks d tokens back, or at the first token; the last head puts `ideal` on the
+    right input."""
+    batch, length = prompts["token"].shape
+    query, distance = torch.meshgrid(torch.arange(length), torch.arange(length), indexing="ij")
+    weights = torch.zeros(length + 1, length, length)
+    weights[distance, query, (query - distance).clamp(min=0)] = 1.0
+    weights = weights.repeat(batch, 1, 1, 1)
+    own = prompts.isel(span=prompts["kind"].values == "iteration")
+    for case, (queries, keys) in enumerate(zip(own["query"].values, own["key_start"].values)):
+        weights[case, -1, queries[queries >= 0], keys[queries >= 0]] = ideal
+    return weights
+
+
+@pytest.mark.parametrize(("n", "steps"), [(8, 16), (32, 16), (140, 16), (32, 8), (240, 6), (40, 4)])
+def test_a_head_that_looks_a_fixed_distance_back_is_no_iteration_head(n, steps, monkeypatch):
+    prompts = iteration(words_tokenizer(), n, steps=steps)
+    heads = calibrated_on(prompts, at_distances(prompts), "iteration", monkeypatch)
+    assert np.flatnonzero(heads["flag"].values).tolist() == [heads.sizes["head"] - 1]
+    assert np.isclose(heads["mass"][-1], 1) and np.isclose(heads["invariance"][-1], 1)
+    # one of k numbers of steps right: t = (1/k - margin) / (1/k) < 1, however many prompts
+    assert float(heads["p_value"][:-1].min()) > 0.15
+
+
+@pytest.mark.parametrize("steps", [15, 16, 20])
+def test_no_preference_for_distances_reaches_the_margin_with_enough_numbers_of_steps(steps, monkeypatch):
+    """Mass is linear in the attention: what holds for each distance holds for every mixture of them."""
+    prompts = iteration(words_tokenizer(), 4 * (steps - 2), steps=steps)
+    heads = calibrated_on(prompts, at_distances(prompts, 0.3), "iteration", monkeypatch)
+    assert float(heads["excess"][:-1].max()) < MARGIN
+    assert heads["flag"][-1] == 1, "a head that is on the right input now and then passes"
+
+
+def test_where_all_prompts_have_as_many_steps_a_fixed_distance_passes(monkeypatch):
+    prompts = iteration(words_tokenizer(), 32, steps=8, fewest=8)
+    heads = calibrated_on(prompts, at_distances(prompts), "iteration", monkeypatch)
+    assert int(heads["flag"].sum()) == 2
+
+
 def heads_of_fixed_distances(prompts: xr.Dataset) -> torch.Tensor:
     """[batch, head, query, key]: head d looks d tokens back, or at the first token; then a head on the same token of
     the first copy, and one on the token after it."""
@@ -129,15 +181,8 @@ def heads_of_fixed_distances(prompts: xr.Dataset) -> torch.Tensor:
 def test_a_head_that_looks_a_fixed_distance_back_is_no_duplicate_or_induction_head(n, monkeypatch):
     prompts = repeated(words_tokenizer(), n, length=22)
     weights = heads_of_fixed_distances(prompts)
-
-    def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes, remote=False):
-        mass, strongest = span_mass((None, None, None, None, {}, weights), spans, hit, block_bytes)
-        every = torch.stack([mass, (mass > threshold).float(), strongest])
-        return torch.einsum("cbhs,bsk->cbhk", every, share)[None]
-
-    monkeypatch.setattr(attention, "measure_spans", measured)
     for kind, head in (("duplicate_token", -2), ("induction", -1)):
-        heads = calibrated(attention.score(tiny("llama")[0], prompts, kind, source="here")).isel(layer=0)
+        heads = calibrated_on(prompts, weights, kind, monkeypatch)
         flagged = np.flatnonzero(heads["flag"].values).tolist()
         assert flagged == [heads.sizes["head"] + head] and np.isclose(heads["mass"][head], 1)
 

@@ -44,6 +44,17 @@ def test_planted_heads_are_found_first(name, job, reference):
     assert planted(job) <= set(found[: len(planted(job)) + 2]), found[:5]
 
 
+@pytest.mark.parametrize("task", ["parity", "copy"])
+def test_the_iteration_head_is_at_the_right_input_whatever_the_number_of_steps(task, reference):
+    options = {"n": 28, "seed": 0, "batch_size": 8, "remote": False, "quiet": True, "parts": None}
+    scores = raw_scores(reference, ["iteration"], task=task, **options)["iteration"]
+    assert set(scores["by_step"].notnull().any(("layer", "head")).sum("step").values) == set(range(3, 17))
+    by_step = scores["by_step"].sel(layer=2, head=0).mean("batch")
+    assert float(by_step.min()) > 0.95 and float(scores["accuracy"].min()) == 1
+    heads = calibrated(scores)
+    assert float(heads["mass"].sel(layer=2, head=0)) > 0.995 and ranking(heads, flagged=True) == [(2, 0)]
+
+
 def test_one_forward_per_batch_serves_all_types_of_a_stimulus(reference, monkeypatch):
     from nnheads import attention
 

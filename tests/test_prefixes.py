@@ -234,6 +234,20 @@ def test_a_haystack_that_was_finished_is_not_read_again(counted, tmp_path):
         xr.testing.assert_equal(taken_up[names[0]], first[names[0]])
 
 
+def test_types_about_what_the_model_writes_share_the_writing(counted, tmp_path):
+    model, module = tiny("llama")
+    names = ["generated_retrieval", "hallucination"]
+    of = functools.partial(raw_scores, model, batch_size=8, **DETECT)
+    alone, once = zip(*(counted(module, lambda name=name: of([name], parts=None)[name]) for name in names))
+    both, spent = counted(module, lambda: of(names, parts=tmp_path))
+    again, none = counted(module, lambda: of(names, parts=tmp_path))
+    assert spent == once[0] == once[1] > 0 and none == 0
+    for name, expected in zip(names, alone):
+        for found in (both[name], again[name]):
+            xr.testing.assert_identical(found.drop_attrs(deep=False), expected.drop_attrs(deep=False))
+            assert found.attrs == expected.attrs
+
+
 def test_what_cannot_be_shared_goes_on_in_batches(tmp_path):
     model, _ = tiny("llama")
     found = raw_scores(model, ["hallucination"], batch_size=16, parts=tmp_path, **{**DETECT, "remote": "local"})

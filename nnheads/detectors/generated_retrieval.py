@@ -14,11 +14,14 @@ GENERATES = True  # its spans are only known once the model has written
 COUNTS = "answered"  # prompts for which this is 1 count, as in the original
 
 
-def generated_retrieval(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
+def generated_retrieval(
+    model, prompts: xr.Dataset, *, remote: bool | str = False, answers: xr.Dataset | None = None
+) -> xr.Dataset:
     """A head copies at a step if its strongest key lies in the needle and holds the very token that is written.
 
     Args:
         prompts: a needle in a haystack (`prompts.needle`); the model's own greedy answer replaces the one in it.
+        answers: what `prefixes.answer_and_measure` returned for these prompts, where it was called already.
 
     Returns:
         float32 (batch, layer, head): `score` (headline), copies over the needle's length, above 1 if a token is
@@ -30,7 +33,7 @@ def generated_retrieval(model, prompts: xr.Dataset, *, remote: bool | str = Fals
     Misleads: where few prompts were answered (`cases_counted` in the attributes of what `nnheads.detect` returns).
     Source: Wu et al. 2024, arXiv 2404.15574.
     """
-    scores = answer_and_measure(model, prompts, remote=remote)
+    scores = answer_and_measure(model, prompts, remote=remote) if answers is None else answers
     own = (
         assemble(scores, "copied", (), SOURCE).drop_vars("by_step").fillna(0.0).assign_attrs(kind="generated_retrieval")
     )

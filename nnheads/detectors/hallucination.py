@@ -14,7 +14,9 @@ GENERATES = True
 CONTRAST = "answered"  # heads are compared between prompts that were answered and those that were not
 
 
-def hallucination(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
+def hallucination(
+    model, prompts: xr.Dataset, *, remote: bool | str = False, answers: xr.Dataset | None = None
+) -> xr.Dataset:
     """Attention to the part of the context that holds the answer, while the model writes its own answer.
 
     What is of interest is the contrast between prompts that it answers and those on which it makes something up:
@@ -23,6 +25,7 @@ def hallucination(model, prompts: xr.Dataset, *, remote: bool | str = False) -> 
 
     Args:
         prompts: a needle in a haystack (`prompts.needle`); the model's own greedy answer replaces the one in it.
+        answers: what `prefixes.answer_and_measure` returned for these prompts, where it was called already.
 
     Returns:
         float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`, `null`. Coordinates
@@ -31,5 +34,5 @@ def hallucination(model, prompts: xr.Dataset, *, remote: bool | str = False) -> 
     Misleads: attention follows from what is being written as much as it leads to it; knock the heads out.
     Source: Wu et al. 2024, arXiv 2404.15574 (retrieval heads and hallucination).
     """
-    scores = answer_and_measure(model, prompts, remote=remote)
+    scores = answer_and_measure(model, prompts, remote=remote) if answers is None else answers
     return assemble(scores, "answer_span", (), SOURCE).assign_attrs(kind="hallucination")

@@ -24,11 +24,13 @@ def iteration(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.D
     Returns:
         float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`; `null` (other inputs
         of the same sequence), `wrong_offset` (inputs t-1 and t+1), `separator`, `previous_state`; `by_step`
-        (batch, layer, head, step). Coordinate `accuracy` (batch): does the model compute the states at all?
+        (batch, layer, head, step), NaN where an example has fewer steps. Coordinate `accuracy` (batch): does the model
+        compute the states at all?
 
     Misleads: where `accuracy` is near chance. Attention that does not vary between cases is not iteration:
-        compare with `null` and `wrong_offset`, which such a head does not beat. A head that looks a fixed distance
-        back passes, since all prompts have as many steps: it does not with another number of `steps`.
+        compare with `null` and `wrong_offset`, which such a head does not beat. Where all prompts have as many steps
+        (`fewest` = `steps`), a head that looks a fixed distance back passes; with fewer than 15 `steps`, one that
+        spreads over several distances can.
     Source: Cabannes et al. 2024, arXiv 2406.02128.
     """
     return score(model, prompts, "iteration", source=SOURCE, beside=BESIDE, remote=remote)

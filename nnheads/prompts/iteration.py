@@ -3,6 +3,8 @@
 "Input: 0 1 1 0", "Parity: 0 1 0 0": state t follows from state t-1 and input t. The states are teacher-forced, so one
 forward shows where each head looks at the position that is about to emit state t. Offsets of the tokenizer
 say where the tokens of a number are, whatever the tokenizer.
+Prompts have different numbers of steps, so that input t is not equally far from state t in all of them: a head that
+looks a fixed distance back is at its target in the prompts of one number alone, and in the others at wrong inputs.
 Source: Cabannes et al. 2024, arXiv 2406.02128 (tasks and definition; the prompts are our own).
 """
 
@@ -16,6 +18,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.prompts.spans import NULL, NULL_DRAWS, Spans, encode, pad_left, span_dataset, stack_spans
 
+FEWEST = 3  # of steps: one right input and two others
 MODULUS = 11
 TASKS: dict[str, tuple[range, Callable[[int, int], int]]] = {
     "copy": (range(2), lambda _, x: x),
@@ -28,9 +31,19 @@ STYLES = {"plain": ("Input: {inputs}\n{name}: {states}", "\n\n"), "terse": ("inp
 
 
 def iteration(
-    tokenizer, n: int = 32, *, task: str = "parity", steps: int = 8, examples: int | None = None, seed: int = 0
+    tokenizer,
+    n: int = 32,
+    *,
+    task: str = "parity",
+    steps: int = 16,
+    fewest: int = FEWEST,
+    examples: int | None = None,
+    seed: int = 0,
 ) -> xr.Dataset:
     """n prompts with `examples` solved sequences in front of one whose states are measured.
+
+    Prompts have `steps` steps, one less, and so on down to `fewest` (at most `steps`), in turn. From 15 down to 3,
+    or from more, a head that prefers certain distances and nothing else stays below the margin of `stats.calibrate`.
 
     Kinds of spans, all asked at the token that predicts the first token of state t:
         iteration          input t (all its tokens)
@@ -42,7 +55,7 @@ def iteration(
 
     Returns:
         A span dataset, with `target` (batch, step), the token that should follow each query, and `ask`
-        (batch, step), its position; coordinates `inputs`, `states` as text.
+        (batch, step), its position, both -1 where an example has fewer steps; coordinate `text` (batch).
 
     Raises:
         BadInput: unknown task, fewer than 3 steps, or a tokenizer without offsets.
@@ -51,28 +64,34 @@ def iteration(
         raise BadInput(f"{n} prompts were asked for; ask for at least 1")
     if task not in TASKS:
         raise BadInput(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
-    if steps < 3:
-        raise BadInput(f"{steps} steps are too few to tell the right input from the others; at least 3")
+    fewest = min(fewest, steps)
+    if fewest < FEWEST:
+        raise BadInput(f"{fewest} steps are too few to tell the right input from the others; at least {FEWEST}")
     generator = np.random.default_rng(seed)
     style = style_of(tokenizer, task)
     shown = (0 if style == "terse" else 3) if examples is None else examples
-    drawn = [_draw(generator, task, steps, shown, style) for _ in range(n)]
+    numbers = range(steps, fewest - 1, -1)  # the longest first, so that there is always a prompt with all steps
+    drawn = [_draw(generator, task, numbers[case % len(numbers)], shown, style) for case in range(n)]
     rows = [_encode(tokenizer, *one) for one in drawn]
     token, mask, shift = pad_left([row["ids"] for row in rows], tokenizer.pad_token_id or 0)
     spans = {kind: stack_spans([row[kind] for row in rows], shift) for kind in KINDS}
     spans[f"iteration{NULL}"] = _other_inputs(rows, shift, generator)
     for step in range(steps):
-        spans[f"iteration@{step}"] = stack_spans([[row["iteration"][step]] for row in rows], shift)
+        spans[f"iteration@{step}"] = stack_spans([row["iteration"][step : step + 1] for row in rows], shift)
     dataset = span_dataset(token, mask, spans)
     place = ("batch", "step")
-    asked = np.array([[query for query, *_ in row["state_queries"]] for row in rows]) + shift[:, None]
-    dataset["ask"] = (place, asked.astype(np.int32), {"long_name": "position that predicts the state"})
-    wanted = np.take_along_axis(token, asked + 1, 1).astype(np.int32)
-    dataset["target"] = (place, wanted, {"long_name": "first token of the state"})
+    asked = spans["iteration"][0]
+    dataset["ask"] = (
+        place,
+        asked.astype(np.int32),
+        {"long_name": "position that predicts the state; -1: no such step"},
+    )
+    wanted = np.where(asked < 0, -1, np.take_along_axis(token, asked + 1, 1)).astype(np.int32)
+    dataset["target"] = (place, wanted, {"long_name": "first token of the state; -1: no such step"})
     dataset = dataset.assign_coords(text=("batch", [text for text, *_ in drawn]))
     dataset.attrs.update(
-        title=f"{task}, step by step", seed=seed, task=task, steps=steps, examples=shown, style=style,
-        null_draws=NULL_DRAWS, source="Cabannes et al. 2024, arXiv 2406.02128",
+        title=f"{task}, step by step", seed=seed, task=task, steps=steps, fewest=fewest, examples=shown,
+        style=style, null_draws=NULL_DRAWS, source="Cabannes et al. 2024, arXiv 2406.02128",
     )  # fmt: skip
     return dataset
 
@@ -137,7 +156,6 @@ def _encode(tokenizer, text: str, inputs_at: list, states_at: list) -> dict:
     return {
         "ids": ids,
         "inputs": inputs,
-        "state_queries": [(query,) for query in queries],
         "iteration": [(query, *key) for query, key in zip(queries, inputs)],
         "wrong_offset": [
             (query, *inputs[t + off])

@@ -43,7 +43,9 @@ def test_scores_keep_the_contract_on_every_architecture(name, model_type, tmp_pa
     assert detector(name).HEADLINE in scores
     for variable in scores.data_vars.values():
         assert variable.dims[:3] == ("batch", "layer", "head") and variable.shape[:3] == (3, 3, 4)
-        assert variable.dtype == np.float32 and np.isfinite(variable).all()
+        # an example with fewer steps than others has no value at the last ones
+        known = variable if variable.name != "by_step" else variable[:, :, :, :3]
+        assert variable.dtype == np.float32 and np.isfinite(known).all()
         assert variable.attrs["long_name"] and variable.attrs["units"] and variable.attrs["source"]
     for bounded in ("mass", "hit", "above"):
         assert float(scores[bounded].min()) >= 0 and float(scores[bounded].max()) <= 1 + 1e-5

@@ -71,7 +71,7 @@ def last_example(text: str) -> tuple[list, list]:
 def test_spans_cover_the_tokens_of_the_inputs_and_states(name, task):
     tokenizer = TOKENIZERS[name]()
     prompts = iteration(tokenizer, 6, task=task, steps=5, seed=2)
-    two_digits = 0
+    two_digits, longest = 0, 5
     for case in range(6):
         text = str(prompts["text"].values[case])
         ids, offsets = encode(tokenizer, text)
@@ -86,19 +86,22 @@ def test_spans_cover_the_tokens_of_the_inputs_and_states(name, task):
         x, s = [tokens(low, high) for _, low, high in inputs], [tokens(low, high) for _, low, high in states]
         two_digits += sum(stop - start > 1 for start, stop in x + s)
         asked = [start - 1 for start, _ in s]
+        count = len(asked)
+        assert count == len(x) == 5 - case % 3, "5, 4 and 3 steps in turn"
         expected = {
             "iteration": [(q, *key) for q, key in zip(asked, x)],
-            "wrong_offset": [(q, *x[o]) for t, q in enumerate(asked) for o in (t - 1, t + 1) if 0 <= o < 5],
+            "wrong_offset": [(q, *x[o]) for t, q in enumerate(asked) for o in (t - 1, t + 1) if 0 <= o < count],
             "previous_state": [(q, *key) for q, key in zip(asked[1:], s)],
             "separator": [(q, asked[0], asked[0] + 1) for q in asked],
-            **{f"iteration@{t}": [(asked[t], *x[t])] for t in range(5)},
+            **{f"iteration@{t}": [(asked[t], *x[t])] if t < count else [] for t in range(longest)},
         }
         for kind, triples in expected.items():
             own = prompts.isel(batch=case, span=prompts["kind"].values == kind)
             parts = [own[part].values.tolist() for part in ("query", "key_start", "key_stop")]
-            assert list(zip(*parts)) == triples, kind
-        assert prompts["ask"].values[case].tolist() == asked
-        assert prompts["target"].values[case].tolist() == [ids[q + 1 - shift] for q in asked]
+            assert [span for span in zip(*parts) if span[0] >= 0] == triples, kind
+        missing = [-1] * (longest - count)
+        assert prompts["ask"].values[case].tolist() == asked + missing
+        assert prompts["target"].values[case].tolist() == [ids[q + 1 - shift] for q in asked] + missing
     if (name, task) == ("bytes", "polynomial"):
         assert two_digits, "10 should be two tokens here"
 
@@ -110,8 +113,10 @@ def test_the_null_is_other_inputs_of_the_same_sequence(name):
     null = prompts.isel(span=prompts["kind"].values == f"iteration{NULL}")
     assert null.sizes["span"] == 4 * NULL_DRAWS
     for case in range(6):
-        inputs = [(one["key_start"].values[case, 0], one["key_stop"].values[case, 0]) for one in places]
-        for number in range(4 * NULL_DRAWS):
+        count = 4 - case % 2
+        inputs = [(one["key_start"].values[case, 0], one["key_stop"].values[case, 0]) for one in places[:count]]
+        assert (null["query"].values[case, count * NULL_DRAWS :] == -1).all()
+        for number in range(count * NULL_DRAWS):
             query, low, high = (null[part].values[case, number] for part in ("query", "key_start", "key_stop"))
             t = number // NULL_DRAWS
             assert query == places[t]["query"].values[case, 0]
@@ -133,6 +138,7 @@ def test_examples_are_solved_and_stand_in_front():
         ({"n": 0}, "0 prompts were asked for"),
         ({"task": "sorting"}, "task 'sorting' is not known; use one of copy, parity, polynomial, maximum"),
         ({"steps": 2}, "2 steps are too few"),
+        ({"steps": 8, "fewest": 2}, "2 steps are too few"),
     ],
 )
 def test_what_is_no_task_is_refused(options, message):
@@ -146,6 +152,19 @@ def test_a_tokenizer_without_offsets_is_refused():
 
     with pytest.raises(BadInput, match="does not say where its tokens are"):
         iteration(Slow(), 1)
+
+
+def numbers_of_steps(**options) -> list[int]:
+    prompts = iteration(words_tokenizer(), **options)
+    assert prompts.sizes["step"] == options.get("steps", 16)
+    return (prompts["ask"] >= 0).sum("step").values.tolist()
+
+
+def test_prompts_have_all_numbers_of_steps_in_turn():
+    assert numbers_of_steps(n=30) == [*range(16, 2, -1), *range(16, 2, -1), 16, 15]
+    assert numbers_of_steps(n=5, steps=9, fewest=7) == [9, 8, 7, 9, 8]
+    assert numbers_of_steps(n=3, steps=5, fewest=5) == [5, 5, 5] == numbers_of_steps(n=3, steps=5, fewest=8)
+    assert numbers_of_steps(n=2, steps=3) == [3, 3]
 
 
 def test_prompts_differ():
