@@ -24,6 +24,7 @@ class Architecture:
 
     neurons: the module whose *input* are the feed-forward part's neurons; None where experts share that part.
     mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of it.
+    post_norm: the norm that what attention adds goes through before it joins the residual stream.
     tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
     position_ids: the model takes them. Families with ALiBi only do not.
     kernel: where attention is computed. "interface" is transformers' attention interface, whose queries, keys and
@@ -39,6 +40,7 @@ class Architecture:
     final_norm: str = "model.norm"
     unembedding: str = "lm_head"
     neurons: str | None = "mlp.down_proj"
+    post_norm: str | None = None
     tuple_block: bool = False
     position_ids: bool = True
     kernel: str = "interface"
@@ -138,6 +140,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "phi": Architecture(projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"),
     "starcoder2": Architecture(neurons="mlp.c_proj"),
     **dict.fromkeys(("mixtral", "gpt_oss"), Architecture(neurons=None)),
+    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), Architecture(post_norm="post_attention_layernorm")),
     **dict.fromkeys(
         (
             "llama",
@@ -145,10 +148,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "qwen2",
             "qwen3",
             "gemma",
-            "gemma2",
-            "gemma3_text",
             "phi3",
-            "olmo2",
             "stablelm",
             "cohere",
         ),

@@ -8,8 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import load_file, save_file
 
 import cli
@@ -71,6 +73,7 @@ def prompts(folder: Path) -> dict[str, Path]:
         "shapeless.jsonl": lines({"clean": "Mary gave the book to"}),
         "long.jsonl": lines({"clean": LONG, "corrupted": LONG_CORRUPTED}),
         "good.jsonl": whole,
+        "backwards.jsonl": lines({"answer": "John", "wrong": "Mary"}),
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -103,6 +106,23 @@ def stimuli(folder: Path) -> dict[str, Path]:
     return places
 
 
+def tasks(folder: Path) -> dict[str, Path]:
+    """A task that no random model does."""
+    pairs = [{"task": "next", "input": str(number), "output": str(number + 1)} for number in range(20)]
+    (folder / "counting.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    return {"counting": folder / "counting.jsonl"}
+
+
+def rankings(folder: Path) -> dict[str, Path]:
+    """Statistics of heads that no model of these tests can be ranked by."""
+    places = {}
+    for name, value in (("ranked", 0.5), ("unranked", np.nan)):
+        values = xr.DataArray(np.full((5, 2), value), {"layer": range(5), "head": range(2)}, ("layer", "head"))
+        places[name] = folder / f"{name}.nc"
+        values.to_dataset(name="effect").to_netcdf(places[name])
+    return places
+
+
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {"another": '{"arguments": {"seed": 5}, "complete": false}', "corrupt": '{"arguments": '}
@@ -126,6 +146,8 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
         **prompts(folder / "prompts"),
         **stimuli(folder / "stimuli"),
         **outputs(folder / "outputs", llama_folder.name),
+        **rankings(folder),
+        **tasks(folder),
     }
     return {name: str(path) for name, path in found.items()}
 
@@ -136,6 +158,8 @@ INSPECT = ["inspect", CLEAN, "{model}"]
 PATCH = ["patch", "{model}"]
 NEEDLE = "detect retrieval {model}"
 OWN = "detect spans {model} --spans"
+VECTORS = "function-vectors {model} --tasks"
+PLAIN = "--question {{}}: --shots 30"
 
 CASES = {
     # the model
@@ -228,6 +252,49 @@ CASES = {
     "a prompt that is too long": ([*PATCH, "--clean", LONG, "--corrupted", LONG_CORRUPTED], 2, "reads at most 128"),
     "patching no numbers": (["patch", "{nan}"], 1, "logits are not finite"),
     "a top of less than none": ([*PATCH, "--top", "-1"], 2, "--top -1 is not possible"),
+    # circuit
+    "a circuit of no head": ("circuit {model} --heads ,", 2, "the group 'circuit' is empty"),
+    "a circuit of nothing": (["circuit", "{model}", "--heads", " "], 2, "--heads names no head; a circuit needs"),
+    "a group of no head": (["circuit", "{model}", "--heads", "a: 1.1; b:"], 2, "the group 'b' is empty; write 'name:"),
+    "two groups of a name": (["circuit", "{model}", "--heads", "a:1.1; a:1.2"], 2, "names the group 'a' twice"),
+    "groups that overlap": (["circuit", "{model}", "--heads", "a: 1.1; b: L1H1"], 2, "L1H1 is in two groups, a and b"),
+    "a head twice": ("circuit {model} --heads 1.1,1.2,1.1", 2, "L1H1 is named twice in circuit"),
+    "a circuit of no heads": ("circuit {model} --heads all", 2, "'all' is no head; write layer and head from zero"),
+    "a circuit beyond the model": ("circuit {model} --heads 1.1,3.0", 2, "L3H0 does not exist; this model has"),
+    "an unknown removal": ("circuit {model} --ablation knock", 2, "--ablation 'knock' is not known; use one of mean"),
+    "a mean set for zeros": (
+        "circuit {model} --ablation zero --mean-set {good_jsonl}", 2, "--mean-set is for mean and resample",
+    ),
+    "a mean set of other templates": (
+        "circuit {model} --mean-set {good_jsonl} -n 2", 2, "the mean set has no prompt of template .* same templates",
+    ),
+    "a mean set that is nowhere": ("circuit {model} --mean-set none.jsonl", 2, r"no file 'none\.jsonl'"),
+    "a ranking that is nowhere": ("circuit {model} --from nowhere", 2, "no file 'nowhere'"),
+    "a ranking that is no netCDF": ("circuit {model} --from {file}", 2, "a file"),
+    "a ranking by nothing": ("circuit {model} --from {ranked} --statistic zzz", 2, "no statistic 'zzz' of heads"),
+    "a ranking of another model": ("circuit {model} --from {ranked}", 2, "up to layer 4, 2 a layer; this model"),
+    "a ranking without values": ("circuit {model} --from {unranked}", 2, "effect has no value for any head"),
+    "fewer subsets than none": ("circuit {model} --subsets -1", 2, "--subsets"),
+    "a circuit of a top of none": ("circuit {model} --top 0", 2, "--top 0 is not possible"),
+    "a circuit of a model that cannot": (
+        "circuit {model} --prompts {backwards_jsonl} --heads 0.0", 1, r"does not do this task: F\(M\) is -",
+    ),
+    # function-vectors
+    "no tasks in its language": ("function-vectors {model}", 2, "no task can be shown to this model: of task 'colour'"),
+    "tasks that are nowhere": (f"{VECTORS} nowhere", 2, "no file 'nowhere'; expected one pair a line with task, input"),
+    "tasks that are no text": (f"{VECTORS} {{binary_jsonl}}", 2, "is not a text file in UTF-8"),
+    "no pairs of words": (f"{VECTORS} {{nothing_jsonl}}", 2, "is empty; expected one pair a line with task, input"),
+    "half a pair of words": (f"{VECTORS} {{half_jsonl}}", 2, "line 1: 'task' is missing or empty"),
+    "too few pairs of words": (f"{VECTORS} {{counting}} {PLAIN}", 2, "20 of 20 pairs can be used, 30 shots need 43"),
+    "tasks that it cannot do": (
+        f"{VECTORS} {{counting}} --question {{{{}}}}: --shots 4 -n 6 --averaged 6", 1,
+        r"does none of the tasks \(next\): with 4 examples 0% are answered right, with shuffled ones 0%",
+    ),
+    "a question without a word": (f"{VECTORS} {{counting}} --question what?", 2, "--question 'what.' must hold"),
+    "an answer of two words": (f"{VECTORS} {{counting}} --answer {{{{}}}}{{{{}}}}", 2, "must hold {} once"),
+    "no shots": ("function-vectors {model} --shots 0", 2, "--shots 0 is not possible"),
+    "vectors of all heads": ("function-vectors {model} --top 12", 2, "--top 12 leaves no head to compare with"),
+    "averages of nothing": ("function-vectors {model} --averaged 0", 2, "--averaged 0 is not possible"),
     # detect
     "an unknown head type": ("detect zzz {model}", 2, "zzz"),
     "nothing to repeat": ("detect induction {model} --length 0", 2, "--length 0 is not possible"),
@@ -240,7 +307,9 @@ CASES = {
     "an unknown task": ("detect iteration {model} --task sorting", 2, "task 'sorting' is not known; use one of copy"),
     "no room for a needle": (f"{NEEDLE} --lengths 12", 2, "a prompt of 12 tokens cannot hold needle, question and"),
     "prompts beyond the context": (f"{NEEDLE} --lengths 64,129", 2, "129 tokens; this model reads at most 128"),
-    "answers beyond the context": ("detect hallucination {model} --lengths 128 -n 2", 2, "reads at most 128"),
+    "answers beyond the context": (
+        "detect hallucination {model} --lengths 128 --document-depth-percent-intervals 1 -n 12", 2, "reads at most 128"
+    ),
     "a grid beyond the context": (f"{NEEDLE} --s-len 60 --e-len 900", 2, "900 tokens; this model reads at most 128"),
     "all types beyond the context": ("detect all {model} --lengths 129", 2, "this model reads at most 128"),
     "a grid backwards": (f"{NEEDLE} --s-len 90 --e-len 60", 2, "from --s-len 90 to --e-len 60 are not possible"),
@@ -268,6 +337,43 @@ CASES = {
     "spans beyond the context": (f"{OWN} {{stretched}}", 2, "the text has 135 tokens; this model reads at most 128"),
     "spans and needles": (f"{OWN} {{spanned}} --needles {{unanswered}}", 2, "--needles is for retrieval types"),
     "fewer than no sequences": ("detect induction {model} -n -2", 2, "--limit -2 is not possible"),
+    # writes
+    "an unknown kind of writing": ("writes {model} --kind zzz", 2, "--kind 'zzz' is not known; use one of copy, succ"),
+    "words that are nowhere": ("writes {model} --words nowhere", 2, "no file 'nowhere'; expected one word a line"),
+    "no words": ("writes {model} --words {nothing_jsonl}", 2, "is empty; expected one word a line"),
+    "words that are no text": ("writes {model} --words {binary_jsonl}", 2, "is not a text file in UTF-8"),
+    "words of several tokens": ("writes {model} --words {good_jsonl}", 2, "0 of 1 words are single tokens"),
+    "a class of one": ("writes {model} --kind successor --words {good_jsonl}", 2, "'words' has 1 words; at least 3"),
+    "words that nobody asks for": ("writes {model} --kind composition --words {good_jsonl}", 2, "looks at no words"),
+    "composition through nothing": ("writes {model} --kind composition --through z", 2, "composition 'z' is not known"),
+    "one token to suppress": ("writes {model} --kind suppression -n 1", 2, "1 tokens are not enough; draw at least 2"),
+    "no words at all": ("writes {model} --limit 0", 2, "--limit 0 is not possible; it must be at least 1"),
+    "writing no numbers": ("writes {nan}", 1, "what heads write are not finite"),
+    "composing no numbers": ("writes {nan} --kind composition", 1, "composition scores are not finite"),
+    "coupling no numbers": ("writes {nan} --kind coupling -n 4", 1, "not finite"),
+    "writing into a file": ("writes {model} -o {file}", 2, "--output.* is a file"),
+    "no receiver": (["path", "{model}", "--receivers", "zz"], 2, "'zz' is no head; write layer and head from zero"),
+    "a receiver beyond the model": ("path {model} --receivers 9.9", 2, "L9H9 does not exist; this model has layers 0"),
+    "a receiver before senders": ("path {model} --receivers 1.1 --senders 1.0", 2, "receivers before senders: L1H0"),
+    "a receiver at the very bottom": ("path {model} --receivers 0.1", 2, "no head stands before layer 0; choose"),
+    "a receiver that listens by z": ("path {model} --receivers 1.1 --via z", 2, "via 'z' is not known; receivers hear"),
+    "a sender beyond the model": ("path {model} --senders 0.9", 2, "L0H9 does not exist"),
+    "a path along no role": ("path {model} --at S9", 2, "role 'S9' is not known in these prompts; use one of IO, S1"),
+    "half frozen parts": ("path {model} --mlps half", 2, "mlps 'half' is not possible; use recompute or freeze"),
+    "paths of no prompts": ("path {model} -n 0", 2, "--limit 0 is not possible"),
+    "paths of no corruption": ("path {model} --corruption zz", 2, "corruption 'zz' is not known; use one of other"),
+    # attribute
+    "an unknown method": ("attribute {model} --method ig", 2, r"--method 'ig' is not known; use one of atp, atp\*"),
+    "an estimate of patterns": ("attribute {model} --site pattern", 2, "--site 'pattern' is not possible; use z, q, k"),
+    "direct values": ("attribute {model} --method direct --site v", 2, "--site 'v' is not possible; use z$"),
+    "estimating for the top none": ("attribute {model} --top 0", 2, "--top 0 is not possible; it must be at least 1"),
+    "an audit of less than none": ("attribute {model} --audit -1", 2, "--audit -1 is not possible"),
+    "a threshold that is no number": ("attribute {model} --threshold nan", 2, "--threshold nan is not possible"),
+    "another corruption to estimate": ("attribute {model} --corruption zzz", 2, "corruption 'zzz' is not known"),
+    "gradients on a server": ("attribute {model} --remote http://127.0.0.1:9", 1, "gradients do not run in NDIF's"),
+    "gradients on NDIF": ("attribute {model} --remote ndif", 1, r"use remote='local', .*or the exact sweep \(patch\)"),
+    "estimating no numbers": ("attribute {nan}", 1, "not finite: broken weights"),
+    "estimating into a file": ("attribute {model} -o {file}", 2, "--output.* is a file"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}
 

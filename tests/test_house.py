@@ -28,12 +28,23 @@ RANKS = [
         "nnheads.stimulus",
         "nnheads.prefixes",
     },
-    {"nnheads.detectors", "nnheads.patching", "nnheads.interventions", "nnheads.truth"},
-    {"nnheads.detection"},
+    {
+        "nnheads.detectors",
+        "nnheads.patching",
+        "nnheads.interventions",
+        "nnheads.truth",
+        "nnheads.writes",
+        "nnheads.direct",
+        "nnheads.copying",
+        "nnheads.successor",
+        "nnheads.factors",
+        "nnheads.composition",
+    },
+    {"nnheads.detection", "nnheads.roles"},
     {"recipes"},
     {"cli"},
 ]
-SHIPPED = ("heads", "readout", "rows", "spans", "patching/sites", "patching/sweep")
+SHIPPED = ("heads", "readout", "rows", "spans", "patching/sites", "patching/sweep", "patching/carry", "patching/backward", "interventions/apply", "interventions/operations", "writes", "factors")
 
 
 def name_of(path: Path) -> str:

@@ -15,12 +15,17 @@ CODE = """
 import sys
 import beartype
 from jaxtyping import install_import_hook
-names = ["heads", "rows", "readout", "spans", "label", "patching.sites", "patching.sweep"]
+names = ["heads", "rows", "readout", "spans", "label", "writes", "patching.sites", "patching.sweep", "patching.carry",
+         "patching.backward", "interventions.apply", "interventions.operations"]
 install_import_hook([f"nnheads.{name}" for name in names], "beartype.beartype")
 import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore", *sys.argv[1:]]))
 """
-FILES = ["tests/test_spans.py", "tests/test_rows.py", "tests/patching", "tests/test_architectures.py"]
+FILES = [
+    "tests/test_spans.py", "tests/test_rows.py", "tests/test_direct.py", "tests/test_copying.py",
+    "tests/patching/test_sweep.py", "tests/patching/test_paths.py", "tests/patching/test_gradients.py",
+    "tests/interventions/test_apply.py", "tests/test_architectures.py",
+]  # fmt: skip
 SOME = "(llama or gpt2 or opt or bloom or gpt_oss) and not rehearsed"
 
 
