@@ -294,6 +294,7 @@ CASES = {
     "an answer of two words": (f"{VECTORS} {{counting}} --answer {{{{}}}}{{{{}}}}", 2, "must hold {} once"),
     "no shots": ("function-vectors {model} --shots 0", 2, "--shots 0 is not possible"),
     "vectors of all heads": ("function-vectors {model} --top 12", 2, "--top 12 leaves no head to compare with"),
+    "averages of one": ("function-vectors {model} --averaged 1", 2, "--averaged 1 is too few to tell whether"),
     "averages of nothing": ("function-vectors {model} --averaged 0", 2, "--averaged 0 is not possible"),
     # detect
     "an unknown head type": ("detect zzz {model}", 2, "zzz"),

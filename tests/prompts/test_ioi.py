@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
 from nnheads.prompts.format import shape_error
-from nnheads.prompts.ioi import CORRUPTIONS, ORDERS, corrupt, draw, ioi, single_token_names
+from nnheads.prompts.ioi import CORRUPTIONS, ORDERS, SPANS, corrupt, draw, ioi, single_token_names, with_spans
 from nnheads.prompts.ioi_words import HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, OBJECTS, PLACES, TEMPLATES
 
 TEMPLATE = "When {first} and {second} met, {subject} gave it to"
@@ -151,3 +151,32 @@ def test_what_was_drawn_is_written_down():
     assert {key: prompts.attrs[key] for key in ("seed", "corruption", "asked", "about")} == {
         "seed": 7, "corruption": "abc", "asked": 5, "about": CORRUPTIONS["abc"],
     }  # fmt: skip
+
+
+def test_spans_stand_where_the_roles_say():
+    prompts = ioi(words_tokenizer(), 12, seed=2, corruption="abc")
+    spanned = with_spans(prompts, seed=2)
+    kinds = spanned["kind"].values
+    place = {name: prompts[f"role_{name}"].values for name in ("IO", "S1", "S2", "END")}
+    looks = {
+        "name_mover": ("END", 0, "IO", 0), "subject": ("END", 0, "S2", 0), "duplicate": ("S2", 0, "S1", 0),
+        "induction": ("S2", 0, "S1", 1), "previous": ("S1", 1, "S1", 0), "before_end": ("END", 0, "END", -1),
+        "name_mover_other": ("END", 0, "S1", 0), "duplicate_other": ("S2", 0, "IO", 0),
+        "induction_other": ("S2", 0, "IO", 1),
+    }  # fmt: skip
+    assert [kind for kind in dict.fromkeys(kinds) if not kind.endswith("~null")] == list(looks) == list(SPANS)
+    for kind, (query, further, key, beyond) in looks.items():
+        own = spanned.isel(span=kinds == kind)
+        assert np.array_equal(own["query"].values[:, 0], place[query] + further)
+        assert np.array_equal(own["key_start"].values[:, 0], place[key] + beyond)
+        assert bool((own["key_stop"] == own["key_start"] + 1).all())
+        null = spanned.isel(span=kinds == f"{kind}~null")
+        real = null["query"].values >= 0
+        assert np.all(null["key_start"].values[real] <= null["query"].values[real])
+    assert np.array_equal(spanned["corrupted"], prompts["corrupted"]) and spanned.attrs["corruption"] == "abc"
+
+
+def test_spans_need_roles():
+    prompts = ioi(words_tokenizer(), 4).drop_vars(["role_S1", "role_IO"])
+    with pytest.raises(BadInput, match=r"these prompts have no role IO, S1; draw them with nnheads\.ioi"):
+        with_spans(prompts)
