@@ -141,6 +141,82 @@ def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
     return figure
 
 
+def curves(
+    each: dict[str, tuple[xr.DataArray, xr.DataArray, xr.DataArray]], *, title: str,
+    points: dict[str, tuple[float, float]] | None = None, log: bool = False, note: str = "",
+) -> Figure:  # fmt: skip
+    """Values over one dimension with their intervals (value, low, high), by name, single points beside them, and 0 and
+    1 as lines."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (values, low, high) in each.items():
+        x = values[values.dims[0]]
+        axes.fill_between(x.values, low.values, high.values, alpha=0.2, lw=0)
+        sns.lineplot(x=x.values, y=values.values, marker="o", label=name, ax=axes)
+    for colour, (text, (at, height)) in enumerate((points or {}).items(), len(each)):
+        axes.plot(at, height, marker="D", ls="", color=f"C{colour}", label=text)
+    for level in (0.0, 1.0):
+        axes.axhline(level, color="0.7", lw=0.8, zorder=0)
+    axes.set(
+        xlabel=x.attrs.get("long_name", str(x.name)), ylabel=f"{values.attrs['long_name']} [{values.attrs['units']}]",
+        title=title,
+    )  # fmt: skip
+    axes.set_xscale("log" if log else "linear")
+    if x.dtype.kind == "i":
+        axes.set_xticks(x.values[:: 1 + x.size // 20])
+    axes.legend(fontsize=7)
+    _small_print(figure, note)
+    return figure
+
+
+def against(
+    estimated: xr.DataArray, exact: xr.DataArray, kinds: dict[str, xr.DataArray], rest: xr.DataArray, *, title: str,
+    note: str = "",
+) -> Figure:  # fmt: skip
+    """Estimated and exact value of heads (layer, x): those of each kind (masks) by name, the rest as dots. On the line
+    both are equal."""
+    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(estimated.values[rest.values], exact.values[rest.values], s=10, color="0.6", label="others")
+    for name, mask in kinds.items():
+        own = np.argwhere(mask.values)
+        own = own[np.argsort(estimated.values[mask.values])]
+        points = [(estimated.values[tuple(one)], exact.values[tuple(one)]) for one in own]
+        axes.scatter([x for x, _ in points], [y for _, y in points], s=22, label=name)
+        for number, ((row, column), point) in enumerate(zip(own, points)):
+            text = f"{exact['layer'].values[row]}.{exact[exact.dims[1]].values[column]}"
+            above_and_below = (3, 4) if number % 2 else (3, -10)
+            axes.annotate(text, point, xytext=above_and_below, textcoords="offset points", fontsize=7)
+    axes.axline((0, 0), slope=1, color="0.7", lw=0.8, zorder=0)
+    labels = [f"{one.attrs['long_name']} [{one.attrs['units']}]" for one in (estimated, exact)]
+    axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
+    axes.legend(fontsize=7)
+    _small_print(figure, note)
+    return figure
+
+
+def against_random(reduced: xr.Dataset, name: str, *, title: str, note: str = "") -> Figure:
+    """`patching.knockout.curve` drawn: the list with its interval over prompts, every random list and their median, and
+    the intact metric. Numbers of heads stand at even distances."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    values, ks = reduced[name], reduced["k"].values
+    x = np.arange(len(ks))
+    if "random_median" in reduced:
+        axes.plot(x, reduced[f"random_{name}"].transpose("k", "draw"), color="0.7", lw=0.7)
+        label = f"{reduced.sizes['draw']} random lists of the same layers, and their median"
+        axes.plot(x, reduced["random_median"], color="0.3", ls="--", label=label)
+    axes.fill_between(x, reduced[f"{name}_low"], reduced[f"{name}_high"], alpha=0.25, lw=0)
+    axes.plot(x, values, marker="o", label="the list: mean and 95% interval over prompts")
+    axes.axhline(float(reduced[f"base_{name}"]), color="0.6", lw=0.8, ls=":", zorder=0, label="intact")
+    axes.set_xticks(x, ks)
+    quantity = f"{name.replace('_', ' ')} [{values.attrs['units']}]"
+    axes.set(xlabel=str(reduced["k"].attrs["long_name"]), ylabel=quantity, title=title)
+    axes.legend(fontsize=7)
+    _small_print(figure, note)
+    return figure
+
+
 def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "") -> Figure:
     """(revision, layer, head): one line for each of the heads that are strongest at any revision."""
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from recipes import _options as options
+from recipes._roles import report_roles
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 
@@ -23,6 +24,9 @@ def main(
         bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
     ] = False,
     site: Annotated[str, typer.Option(help="What is swapped: z, q, k, v or pattern; several as z,v,pattern.")] = "z",
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Also say which role each head has, and on what evidence.")
+    ] = False,
     layers: Annotated[str | None, typer.Option(help="Only these layers, e.g. 0,2,5-8.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")] = False,
     gap: Annotated[float, typer.Option(help="Smallest gap in logit difference that an effect is computed for.")] = 0.1,
@@ -48,7 +52,7 @@ def main(
     than the output have a folder of their own.
     """
     arguments = dict(locals())
-    for name in ("top", "plan"):  # names more or fewer of the heads that were measured, or measures nothing
+    for name in ("top", "plan", "roles"):  # what is said of the numbers, or asked besides, changes none of them
         arguments.pop(name)
     from nnheads import results
     from nnheads.errors import BadInput
@@ -62,6 +66,8 @@ def main(
     if not 0 <= gap < float("inf"):
         raise BadInput(f"--gap {gap} is not possible; it must be a number that is at least 0")
     sites = sites_of(site)
+    if roles and (prompts is not None or writer is not None):
+        raise BadInput("--roles draws sentences of its own, whose names it knows; leave --prompts and --writer out")
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where)
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
@@ -86,6 +92,10 @@ def main(
         if not run.complete:
             compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
         report(run, top)
+    if roles:
+        place = (output, "ioi", model, identity["revision"])
+        facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
+        report_roles(place, loaded, model, facts, overwrite=overwrite, remote=where, quiet=quiet)
 
 
 def sites_of(text: str) -> list[str]:

@@ -158,6 +158,7 @@ INSPECT = ["inspect", CLEAN, "{model}"]
 PATCH = ["patch", "{model}"]
 NEEDLE = "detect retrieval {model}"
 OWN = "detect spans {model} --spans"
+OUT = "knockout {model} --heads 0.1"
 VECTORS = "function-vectors {model} --tasks"
 PLAIN = "--question {{}}: --shots 30"
 
@@ -239,7 +240,8 @@ CASES = {
     "too many candidates": ([*INSPECT, "--top", "9999"], 2, "9999 candidates are not possible; the vocabulary has"),
     "inspecting no numbers": (["inspect", CLEAN, "{nan}"], 1, "not finite"),
     "inspecting into a file": ([*INSPECT, "-o", "{file}"], 2, "--output.* is a file"),
-    "a site without heads": (["ioi", "{model}", "--site", "z,mlp_out"], 2, "--site 'mlp_out' is not possible; use z, q"),
+    "a site without heads": ("ioi {model} --site z,mlp_out", 2, "--site 'mlp_out' is not possible; use z, q"),
+    "roles of a file": ("ioi {model} --roles --prompts {file}", 2, "--roles draws sentences of its own"),
     "a plan with a writer": ("ioi {model} --plan --writer {model}", 2, "--plan asks no --writer for sentences"),
     # patch
     "two rows of tokens": ([*PATCH, "--corrupted", "Mary gave the book to"], 2, "have 14 and 5 tokens"),
@@ -375,6 +377,39 @@ CASES = {
     "gradients on NDIF": ("attribute {model} --remote ndif", 1, r"use remote='local', .*or the exact sweep \(patch\)"),
     "estimating no numbers": ("attribute {nan}", 1, "not finite: broken weights"),
     "estimating into a file": ("attribute {model} -o {file}", 2, "--output.* is a file"),
+    # knockout
+    "no head to knock out": ("knockout {model} --heads zz", 2, "'zz' is no head; write layer and head from zero"),
+    "no plan without a list": ("knockout {model} --plan", 2, "--plan needs a list of heads; name it with --heads or"),
+    "a knockout beyond the model": ("knockout {model} --heads 0.1,3.0", 2, "L3H0 does not exist; this model has"),
+    "the same head out twice": ("knockout {model} --heads 0.1,L0H1", 2, "L0H1 is named twice in one group"),
+    "more heads than a layer can match": (
+        "knockout {model} --heads 0.1,1.0,1.1,1.2", 2, "layer 1 has 3 of the listed heads and 1 others.*first 3 heads"
+    ),
+    "more heads than listed": (f"{OUT} --ks 0,2", 2, "2 heads are to be knocked out, and the list has 1; ask for at"),
+    "numbers of heads that are none": (f"{OUT} --ks 1-3", 2, "--ks '1-3' is no list of numbers; write 0,1,2,5"),
+    "no heads at all": (f"{OUT} --ks 0", 2, r"\[0\] are no numbers of heads to knock out"),
+    "fewer than no random lists": (f"{OUT} --draws -1", 2, "--draws -1 is not possible; it must be at least 0"),
+    "an unknown behaviour": (f"{OUT} --behaviour zz", 2, "behaviour 'zz' is not known; use one of ioi, induction"),
+    "a behaviour without detector": ("knockout {model} --behaviour ioi", 2, "no detector finds the heads of behaviour"),
+    "a behaviour without pairs": (f"{OUT} --behaviour pairs", 2, "behaviour pairs needs a file of pairs .--prompts"),
+    "pairs without the behaviour": (f"{OUT} --prompts {{good_jsonl}}", 2, "takes no file of pairs; use pairs"),
+    "an unknown ablation": (f"{OUT} --ablation median", 2, "ablation 'median' is not known; use one of mean, zero"),
+    "pairs that are nowhere": (f"{OUT} --behaviour pairs --prompts nowhere", 2, "no file 'nowhere'; expected"),
+    "one prompt to average": (f"{OUT} -n 1 --length 9", 2, "none of 1 prompts has another of its length"),
+    "truth of another model": (f"{OUT} --behaviour truth", 2, "facts of the shipped model's world"),
+    "a length of no behaviour": (f"{OUT} --behaviour ioi --length 9", 2, "behaviour ioi has no length; leave it out"),
+    "more to copy than fits": (f"{OUT} --length 100", 2, "this model reads at most 128"),
+    "a metric of two answers": (f"{OUT} --metric logit_difference --length 9", 2, "compares two answers; these"),
+    "a metric that is none": (f"{OUT} --metric loss", 2, "metric 'loss' is not known; use one of logit_difference"),
+    "knocking out at no role": (f"{OUT} --at S9 --length 9", 2, "role 'S9' is not known in these prompts"),
+    "a top of no run": (f"{OUT} --top 3", 2, "--top needs --from, a run that ranks heads"),
+    "a statistic of no run": (f"{OUT} --statistic mass", 2, "--statistic needs --from, a run that ranks heads"),
+    "a list from two places": (f"{OUT} --from {{another}}", 2, "--heads and --from exclude each other"),
+    "a run that is nowhere": ("knockout {model} --from nowhere", 2, "no file 'nowhere'; --from takes a run of detect"),
+    "a run without heads": ("knockout {model} --from {empty}", 2, r"no file '.*empty/heads\.nc'; --from takes a run"),
+    "heads that are no netCDF": ("knockout {model} --from {good_jsonl}", 2, "cannot be read as netCDF"),
+    "knocking out no numbers": ("knockout {nan} --heads 0.1 --length 9 -n 4", 1, "not finite: broken weights"),
+    "knocking out into a file": (f"{OUT} -o {{file}}", 2, "--output.* is a file"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}
 

@@ -44,7 +44,20 @@ RANKS = [
     {"recipes"},
     {"cli"},
 ]
-SHIPPED = ("heads", "readout", "rows", "spans", "patching/sites", "patching/sweep", "patching/carry", "patching/backward", "interventions/apply", "interventions/operations", "writes", "factors")
+SHIPPED = (
+    "heads",
+    "readout",
+    "rows",
+    "spans",
+    "patching/sites",
+    "patching/sweep",
+    "patching/carry",
+    "patching/backward",
+    "interventions/apply",
+    "interventions/operations",
+    "writes",
+    "factors",
+)
 
 
 def name_of(path: Path) -> str:

@@ -110,6 +110,21 @@ def test_lines_name_their_quantity(values, tmp_path):
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("layer", "loss [nat]", "A line")
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_curves_show_intervals_points_and_names(log, tmp_path):
+    about = {"long_name": "faithfulness", "units": "1"}
+    share = xr.Variable("size", [0.01, 0.1, 1.0], {"long_name": "share of heads"})
+    value = xr.DataArray([0.1, np.nan, 1.0], {"size": share}, ("size",), attrs=about)
+    each = {"first": (value, value - 0.1, value + 0.1), "second": (value / 2, value / 2, value / 2)}
+    axes = drawn(plot.curves(each, title="Curves", points={"a circuit": (0.5, 0.7)}, log=log), tmp_path)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("share of heads", "faithfulness [1]", "Curves")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["first", "second", "a circuit"]
+    assert axes.get_xscale() == ("log" if log else "linear")
+    layers = xr.DataArray([0.1, 0.2], {"layer": [0, 1]}, ("layer",), attrs=about)
+    axes = drawn(plot.curves({"one": (layers, layers, layers)}, title="By layer"), tmp_path)
+    assert axes.get_xlabel() == "layer" and list(axes.get_xticks()) == [0, 1]
+
+
 @pytest.mark.parametrize("revisions", [["step1"], ["step1", "step20", "step300"]])
 def test_heads_that_emerge_are_named_strongest_first(revisions, tmp_path):
     values = np.zeros((len(revisions), 2, 3))

@@ -64,7 +64,7 @@ def remember(model, fed: dict, ask: dict, layers, starts, freeze: bool, form: di
     and the key-value `cache`."""
     rows, length = fed["input_ids"].shape
     with model.trace(**fed, use_cache=True, logits_to_keep=ask["keep"]):
-        z, mlp, residuals, reference = save({}), save({}), save({}), save([])
+        z, mlp, residuals, reference = {}, {}, {}, []
         for index in sorted({*layers, *starts}):
             layer = model.layers[index]
             if index in starts:
@@ -74,10 +74,10 @@ def remember(model, fed: dict, ask: dict, layers, starts, freeze: bool, form: di
                 if freeze:
                     output, beside = feed_forward(layer, form, rows, length)
                     mlp[index] = output - beside
-        read = save(read_logits(model, ask))
+        read = read_logits(model, ask)
         if ask["full"]:
             reference.append(model.output.logits.float().log_softmax(-1))
-        cache = save(model.output.past_key_values)
+        cache = model.output.past_key_values
     return {
         "z": z, "mlp": mlp, "residuals": residuals, "read": read, "cache": cache,
         "reference": reference[0] if reference else None,
@@ -132,7 +132,7 @@ def carry(model, base: dict, still: dict, layer: int, case, spot, edits: dict, a
     fed["attention_mask"] = torch.ones_like(fed["attention_mask"])  # what heads see is of no matter: they are frozen
     keep = 1 if wanted else ask["keep"]
     with model.trace(**fed, use_cache=False, logits_to_keep=keep) as tracer:
-        got, read = save({}), save([])
+        got, read = {}, []
         start_at(model, layer, chosen(still["residuals"][layer], case, spot), form["tuple_block"])
         for index in range(layer, top):
             block = model.layers[index]

@@ -9,7 +9,8 @@ is computed that cannot change:
 - only the logits of the answers are kept, and computed where the unembedding's weights are at hand.
 
 The tracing half of patching, shipped to remote servers as source: torch only, no decorators, and whatever it
-computes is returned, never appended to something outside.
+computes is returned, never appended to something outside. Traces inside a session hand on all their names; what is
+saved is what leaves the server, and that are readings alone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def record(model, fed: dict, cache, ask: dict | None, valued: list[int], started
     rows, length = fed["input_ids"].shape
     cached = {} if cache is None else {"past_key_values": cache}
     with model.trace(**fed, **cached, use_cache=True, logits_to_keep=1 if ask is None else ask["keep"]):
-        values, residuals, read, reference = save({}), save({}), save([]), save([])
+        values, residuals, read, reference = {}, {}, [], []
         for index in sorted({*valued, *started}):
             layer = model.layers[index]
             if index in started:
@@ -42,7 +43,7 @@ def record(model, fed: dict, cache, ask: dict | None, valued: list[int], started
             read.append(read_logits(model, ask))
             if ask["full"]:
                 reference.append(model.output.logits.float().log_softmax(-1))
-        filled = save(model.output.past_key_values)
+        filled = model.output.past_key_values
     return values, residuals, read[0] if read else None, reference[0] if reference else None, filled
 
 
@@ -56,7 +57,7 @@ def prefix(model, fed: dict, filled, length: int):
         return filled
     with model.trace(**{name: value[:, :length] for name, value in fed.items()}, use_cache=True, logits_to_keep=1):
         model.unembedding.skip(model.unembedding.input[..., :1])  # nobody reads what comes next
-        cache = save(model.output.past_key_values)
+        cache = model.output.past_key_values
     return cache
 
 
@@ -79,7 +80,7 @@ def swap(model, fed: dict, cache, layer: int, residual, z, edits: dict, ask: dic
                 write_site(model.layers[index], index, site, edit, form, rows, length)
         if narrowed:
             narrow(model.layers[last], attended=z is not None and last == layer)
-        read = save(read_logits(model, ask))
+        read = read_logits(model, ask)
     return read
 
 

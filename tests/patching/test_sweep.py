@@ -258,3 +258,14 @@ def test_nothing_is_left_of_a_sweep_in_the_model(padded):
     before = oracle.end_logits(module, base)
     sweep("llama", prompts, which.grid([0, 1, 2], 2, which.everywhere(prompts["mask"].values)), "v")
     assert torch.equal(before, oracle.end_logits(module, base))
+
+
+@pytest.mark.parametrize("remote", [False, "local"])
+def test_nothing_but_readings_leaves_the_server(padded, monkeypatch, remote):
+    """Residual streams, caches and head outputs of a large model would be gigabytes."""
+    prompts, sent, real = pairs(padded), [], engine.save
+    monkeypatch.setattr(engine, "save", lambda value: sent.append(value) or real(value))
+    cells = which.grid([0, 1, 2], 4, which.everywhere(prompts["mask"].values))
+    readings = sweep("llama", prompts, cells, "z", remote=remote)
+    assert sorted(tuple(value.shape) for value in sent) == [(2, 1, 2), (2, 1, 2), (12, 2, 1, 2)]
+    assert readings.swapped.shape == (12, 2, 1, 2)

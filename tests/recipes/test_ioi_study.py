@@ -184,3 +184,14 @@ def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monke
     assert [line for line in lines if line.startswith("32 swaps")] and [x for x in lines if x.startswith("16 swaps")]
     assert sum("s of arithmetic on this machine" in line for line in lines) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_roles_are_told_apart_and_kept(tmp_path, capsys):
+    for _ in range(2):
+        command("ioi", "--limit", "30", "--roles", "--output", str(tmp_path))
+    printed = capsys.readouterr().out
+    inhibition = printed.partition("s inhibition")[2]
+    assert inhibition.splitlines()[1].strip().startswith("L2H2"), "it looks at S2 and speaks to those that write"
+    assert "the look without a sure effect: L3H0 END to IO 1.00" in printed, "the decoy is called nothing"
+    table = results.load(tmp_path / "ioi" / "reference" / "shipped" / "roles" / "roles.nc")
+    assert table["role"].dims == ("layer", "head") and json.loads(table.attrs["arguments"])["corruption"] == "abc"

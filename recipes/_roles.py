@@ -1,0 +1,39 @@
+"""The role table of the indirect-object study: a run of its own beside it, because it asks other sentences."""
+
+from __future__ import annotations
+
+from recipes import _options as options
+
+REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
+
+
+def report_roles(place: tuple, model, name: str, arguments: dict, *, overwrite: bool, remote, quiet: bool) -> None:
+    """Draw sentences with three fresh names, gather each head's evidence, save roles.nc and print it.
+
+    place: output folder, recipe, model name and revision, as `results.Run` takes them.
+    """
+    from nnheads import results
+    from nnheads.prompts.ioi import ioi
+    from nnheads.provenance import provenance
+    from nnheads.roles import lines, role_table
+
+    facts = {**arguments, "corruption": "abc", "site": "roles"}
+    for unused in ("noising", "strict", "gap", "layers"):
+        facts.pop(unused)
+    run = results.Run(*place, facts, item="roles", overwrite=overwrite)
+    if not run.complete:
+        prompts = ioi(model.tokenizer, facts["limit"], seed=facts["seed"], corruption="abc")
+        table = role_table(
+            model, prompts, seed=facts["seed"], batch_size=facts["batch_size"], parts=run.parts, quiet=quiet,
+            remote=remote,
+        )  # fmt: skip
+        title = "indirect object: the role of every head"
+        about = provenance(
+            title=title, model=model, name=name, prompts=prompts, arguments=facts, references=REFERENCES, sample_dims=""
+        )
+        run.save(roles=table.assign_attrs({**table.attrs, **about}))
+        run.finish()
+    options.say("roles")
+    for line in lines(run.load("roles")):
+        options.say(f"  {line}")
+    options.say(options.shown(run.folder / "roles.nc"))

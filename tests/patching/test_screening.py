@@ -1,0 +1,160 @@
+"""Screen and verify: the exact numbers are the sweep's, and the bound on what was missed keeps its promise."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import tiny
+from scipy.stats import hypergeom
+from test_sweep import pairs
+
+from nnheads.direct import direct_logit_attribution
+from nnheads.errors import BadInput, RunError
+from nnheads.patching.gradients import attribute
+from nnheads.patching.patch import patch
+from nnheads.patching.screening import AUDITED, FOUND, audit, choose, estimate, members, most_missed, screen, spearman
+
+
+def exact_change(prompts, site: str = "z", noising: bool = False) -> xr.DataArray:
+    scores = patch(tiny("llama")[0], prompts, site=site, noising=noising, gap=0.0)
+    return scores["logit_difference"] - scores[f"{'clean' if noising else 'corrupted'}_logit_difference"]
+
+
+@pytest.mark.parametrize(("site", "noising"), [("z", False), ("z", True), ("k", False), ("attn_out", False)])
+def test_what_is_patched_is_exact_and_the_rest_is_left_open(site, noising, padded):
+    prompts = pairs(padded)
+    found = screen(tiny("llama")[0], prompts, site=site, noising=noising, top=2, sample=1, seed=3)
+    chosen = found["chosen"]
+    assert (chosen == FOUND).sum() == 2 and (chosen == AUDITED).sum() == 1
+    exact = exact_change(prompts, site, noising)
+    assert found["change"].dims == exact.dims
+    np.testing.assert_allclose(found["change"], exact.where(chosen > 0), atol=2e-5)
+    estimated = attribute(tiny("llama")[0], prompts, site=site, noising=noising)
+    xr.testing.assert_allclose(found["estimate"], estimated["estimate"])
+    least = estimated["size"].mean("batch").values[chosen.values == FOUND].min()
+    assert (estimated["size"].mean("batch").values[chosen.values != FOUND] <= least).all()
+
+
+def test_all_others_audited_is_the_whole_truth(padded):
+    prompts = pairs(padded)
+    truth = abs(exact_change(prompts)).mean("batch").values
+    found = screen(tiny("llama")[0], prompts, method="atp", top=3, sample=99)
+    top = found["chosen"].values == FOUND
+    assert int(found["others"]) == int(found["audited"]) == 9
+    assert float(found["threshold"]) == pytest.approx(truth[top].min(), abs=1e-5)
+    assert int(found["missed"]) == int(found["missed_most"]) == (truth[~top] > truth[top].min() + 1e-5).sum()
+    assert float(found["missed_share"]) == pytest.approx(int(found["missed"]) / 9)
+    size = attribute(tiny("llama")[0], prompts, method="atp")["size"].mean("batch").values
+    assert float(found["rank_correlation"]) == pytest.approx(spearman(size.ravel(), truth.ravel()), abs=1e-6)
+
+
+def test_a_threshold_of_ones_own(padded):
+    prompts = pairs(padded)
+    model, _ = tiny("llama")
+    every = screen(model, prompts, top=3, sample=99, threshold=0.0)
+    assert int(every["missed"]) == 9 and float(every["threshold"]) == 0.0
+    none = screen(model, prompts, top=3, sample=99, threshold=1e9)
+    assert int(none["missed"]) == int(none["missed_most"]) == 0
+
+
+def test_without_a_sample_nothing_is_known_of_the_others(padded):
+    found = screen(tiny("llama")[0], pairs(padded), top=3, sample=0)
+    assert int(found["missed"]) == 0 and int(found["missed_most"]) == 9 and bool(found["missed_share"].isnull())
+    everything = screen(tiny("llama")[0], pairs(padded), top=99, sample=5)
+    assert int(everything["others"]) == int(everything["missed_most"]) == 0
+
+
+@pytest.mark.parametrize(("others", "sample"), [(22, 20), (30, 5), (134, 20), (7, 1)])
+def test_the_bound_holds_in_19_of_20_samples_whatever_the_truth(others, sample):
+    bounds = np.array([most_missed(others, sample, missed) for missed in range(min(sample, others) + 1)])
+    for strong in range(others + 1):
+        possible = np.arange(len(bounds))
+        chance = hypergeom.pmf(possible, others, strong, sample)
+        assert chance[bounds >= strong].sum() >= 0.95 - 1e-9, strong
+
+
+def test_the_bound_is_the_largest_number_that_is_not_refuted():
+    def at_most(missed: int, strong: int) -> float:
+        return sum(comb(strong, k) * comb(40 - strong, 12 - k) for k in range(missed + 1)) / comb(40, 12)
+
+    for missed in (0, 1, 4):
+        bound = most_missed(40, 12, missed)
+        assert at_most(missed, bound) > 0.05 >= at_most(missed, bound + 1)
+    assert most_missed(20, 20, 3) == 3
+
+
+def sizes(values) -> xr.Dataset:
+    return xr.Dataset({"size": (("batch", "layer", "head"), np.asarray(values, np.float32))}).assign_coords(
+        batch=[0], layer=[2, 5], head=[0, 1, 2]
+    )
+
+
+def test_the_top_is_the_top_and_the_sample_is_of_the_others():
+    scores = sizes([[[1, 9, 2], [8, 3, 0]]])
+    chosen = choose(scores, 2, 2, seed=1)
+    assert np.argwhere(chosen.values == FOUND).tolist() == [[0, 1], [1, 0]]
+    assert (chosen == AUDITED).sum() == 2 and members(chosen)[0][0] in (2, 5) and (2, 1) in members(chosen)
+    drawn = {tuple(members(choose(scores, 2, 2, seed=seed))) for seed in range(40)}
+    assert len(drawn) == 6, "any two of the four others can be drawn"
+    assert choose(scores, 2, 2, seed=1).equals(chosen)
+
+
+def test_an_audit_by_hand():
+    scores = sizes([[[6, 5, 4], [3, 2, 1]]])
+    change = np.array([[[-6, 2, np.nan], [3, 1, np.nan]]], np.float32)
+    scores["change"] = (("batch", "layer", "head"), change, {"units": "logit"})
+    chosen = scores["size"][0].copy(data=np.array([[1, 1, 0], [2, 2, 0]], np.int8))
+    found = audit(scores, chosen)
+    facts = {name: float(found[name]) for name in ("threshold", "others", "audited", "missed", "missed_most")}
+    assert facts == {"threshold": 2, "others": 4, "audited": 2, "missed": 1, "missed_most": 3}
+    assert float(found["rank_correlation"]) == pytest.approx(0.8)
+    np.testing.assert_array_equal(found["exact_size"], [[6, 2, np.nan], [3, 1, np.nan]])
+
+
+def test_rank_correlations_that_say_nothing_are_not_numbers():
+    assert np.isnan(spearman(np.array([1.0, 2.0]), np.array([1.0, 2.0])))
+    assert np.isnan(spearman(np.zeros(5), np.arange(5.0)))
+    assert spearman(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("noising", [False, True])
+def test_direct_estimates_are_what_the_donor_writes_instead(noising, padded):
+    model, prompts = tiny("llama")[0], pairs(padded)
+    found = estimate(model, prompts, method="direct", noising=noising)
+    clean, corrupted = (direct_logit_attribution(model, prompts, token=token) for token in ("token", "corrupted"))
+    change = clean["attribution"] - corrupted["attribution"]
+    np.testing.assert_allclose(found["estimate"], -change if noising else change)
+    np.testing.assert_allclose(found["size"], abs(change))
+    verified = screen(model, prompts, method="direct", top=2, sample=0, noising=noising)
+    assert int((verified["chosen"] == FOUND).sum()) == 2 and verified.attrs["site_meaning"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "acdc"}, r"method 'acdc' is not known; use one of atp, atp\*, direct"),
+        (
+            {"method": "direct", "site": "v"},
+            r"direct attribution is of head outputs.*use site z, or method atp or atp\*",
+        ),
+        ({"method": "direct", "metric": "logit"}, r"direct attribution is of head outputs to the logit difference"),
+        ({"top": 0}, r"top 0 and sample 20 are not possible; patch at least 1 head, and sample 0 or more"),
+        ({"sample": -1}, r"top 10 and sample -1 are not possible"),
+        ({"metric": "accuracy"}, r"metric accuracy has no gradient"),
+    ],
+)
+def test_screens_that_cannot_be_are_refused(options, message, padded):
+    with pytest.raises(BadInput, match=message):
+        screen(tiny("llama")[0], pairs(padded), **options)
+
+
+def test_rehearsed_remotely_screens_the_same(padded):
+    here, there = (
+        screen(tiny("llama")[0], pairs(padded), top=2, sample=2, remote=remote) for remote in (False, "local")
+    )
+    xr.testing.assert_allclose(here, there, atol=1e-5)
+    with pytest.raises(RunError, match="gradients do not run"):
+        screen(tiny("llama")[0], pairs(padded), remote=True)
