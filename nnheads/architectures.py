@@ -22,6 +22,8 @@ from dataclasses import dataclass
 class Architecture:
     """Paths of one model family; those below `layers` are relative to a block.
 
+    attention_adds, mlp_adds: the modules whose output is what attention and the feed-forward part add, where the parts
+        themselves return more than that.
     neurons: the module whose *input* are the feed-forward part's neurons; None where experts share that part.
     mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of it.
     post_norm: the norm that what attention adds goes through before it joins the residual stream.
@@ -39,6 +41,8 @@ class Architecture:
     embedding: str = "model.embed_tokens"
     final_norm: str = "model.norm"
     unembedding: str = "lm_head"
+    attention_adds: str | None = None
+    mlp_adds: str | None = None
     neurons: str | None = "mlp.down_proj"
     post_norm: str | None = None
     tuple_block: bool = False
@@ -117,6 +121,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         final_norm="model.decoder.final_layer_norm",
     ),
     "bloom": Architecture(
+        attention_adds="self_attention.dense",
+        mlp_adds="mlp.dense_4h_to_h",
         neurons="mlp.dense_4h_to_h",
         layers="transformer.h",
         attention="self_attention",

@@ -30,3 +30,10 @@ def start_at(model, layer: int, residual: Float[torch.Tensor, "batch position d_
     """Skip the blocks below `layer`, which then receives `residual` as its input."""
     for below in range(layer):
         model.layers[below].skip((residual, None) if tuple_block else residual)
+
+
+def reach(module, path: str):
+    """A module below another by its path, such as `encoder.layers.3.linear`."""
+    for name in path.split("."):
+        module = module[int(name)] if name.isdigit() else getattr(module, name)
+    return module

@@ -156,6 +156,8 @@ def form(model: TransformersModel) -> dict:
         "kv_heads": sizes.kv_heads,
         "tuple_block": row.tuple_block,
         "kernel": "falcon_alibi" if alibi else row.kernel,
+        "attention_adds": row.attention_adds or row.attention,
+        "mlp_adds": row.mlp_adds or row.mlp,
         "neurons": row.neurons,
         "mlp_reads": row.mlp_reads or row.mlp,
         "windows": [config.window_size if kind == "local" else None for kind in kinds],

@@ -23,7 +23,8 @@ def site_module(module, model_type: str, layer: int, site: str):
     """The plain module behind a site, and whether the site is its input or its output."""
     row = ARCHITECTURES[model_type]
     block = attrgetter(row.layers)(module)[layer]
-    path = {"z": row.projection, "attn_out": row.attention, "mlp_out": row.mlp}.get(site)
+    adds = {"attn_out": row.attention_adds or row.attention, "mlp_out": row.mlp_adds or row.mlp}
+    path = {"z": row.projection, **adds}.get(site)
     return (attrgetter(path)(block) if path else block), site in ("z", "resid_pre")
 
 

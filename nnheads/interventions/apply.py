@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 
-from nnheads.heads import hidden, split_heads
+from nnheads.heads import hidden, reach, split_heads
 from nnheads.interventions.operations import change
 from nnheads.patching.sites import kernel_input, softmax
 from nnheads.rows import read_rows
@@ -89,10 +89,10 @@ def read(
     value = {
         "resid_pre": lambda: layer.input,
         "attn_in": lambda: layer.attention.input,
-        "attn_out": lambda: hidden(layer.attention.output),
+        "attn_out": lambda: hidden(reach(layer, form["attention_adds"]).output),
         "mlp_in": lambda: reach(layer, form["mlp_reads"]).input,
         "mlp_hidden": lambda: reach(layer, form["neurons"]).input,
-        "mlp_out": lambda: hidden(layer.mlp.output),
+        "mlp_out": lambda: hidden(reach(layer, form["mlp_adds"]).output),
         "resid_post": lambda: hidden(layer.output),
     }[site]()
     return value.reshape(rows, -1, value.shape[-1]).unsqueeze(1)  # OPT runs its feed-forward part on flattened rows
@@ -127,7 +127,8 @@ def write(model, edit: dict, form: dict, rows: int, length: int, new) -> None:
         part = reach(layer, form["neurons"])
         part.input = new.reshape(part.input.shape)
     else:
-        module = {"attn_out": layer.attention, "mlp_out": layer.mlp, "resid_post": layer}[site]
+        adds = {"attn_out": form["attention_adds"], "mlp_out": form["mlp_adds"]}
+        module = layer if site == "resid_post" else reach(layer, adds[site])
         module.output = packed(new.reshape(hidden(module.output).shape), module.output)
 
 
@@ -140,13 +141,6 @@ def write_pattern(layer, new, form: dict) -> None:
         layer.attention.projection.input = z.transpose(1, 2).flatten(2)
         return
     softmax(layer, form).output = new
-
-
-def reach(module, path: str):
-    """A module below another by its path, such as `encoder.layers.3.linear`."""
-    for name in path.split("."):
-        module = module[int(name)] if name.isdigit() else getattr(module, name)
-    return module
 
 
 def shaped(value) -> Float[torch.Tensor, "row unit position width"]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from nnsight import save
 
-from nnheads.heads import hidden, read_z, split_heads, start_at
+from nnheads.heads import hidden, reach, read_z, split_heads, start_at
 from nnheads.patching.sites import read_site, write_site
 from nnheads.readout import read_logits
 from nnheads.rows import masked_scores
@@ -92,7 +92,7 @@ def held(layer, site: str, form: dict):
     if site == "resid_pre":
         return layer.input
     if site in ("attn_out", "mlp_out"):
-        return hidden(layer.attention.output if site == "attn_out" else layer.mlp.output)
+        return hidden(reach(layer, form["attention_adds" if site == "attn_out" else "mlp_adds"]).output)
     place, kernel = "qkv".index(site), form["kernel"]
     if kernel == "interface":
         return layer.attention.source.attention_interface_1.inputs[0][1 + place]

@@ -72,8 +72,7 @@ def remember(model, fed: dict, ask: dict, layers, starts, freeze: bool, form: di
             if index in layers:
                 z[index] = read_site(layer, "z", form, rows, length).transpose(1, 2).clone()
                 if freeze:
-                    output, beside = feed_forward(layer, form, rows, length)
-                    mlp[index] = output - beside
+                    mlp[index] = read_site(layer, "mlp_out", form, rows, length)[:, 0].clone()
         read = read_logits(model, ask)
         if ask["full"]:
             reference.append(model.output.logits.float().log_softmax(-1))
@@ -147,21 +146,14 @@ def carry(model, base: dict, still: dict, layer: int, case, spot, edits: dict, a
             else:
                 block.attention.skip((block.attention.projection(z.flatten(2)), None))
             if how["freeze"]:
-                output, beside = feed_forward(block, form, rows, length)
-                output[:] = chosen(still["mlp"][index], case, spot).to(output) + beside
+                added = read_site(block, "mlp_out", form, rows, length)[:, 0]
+                added[:] = chosen(still["mlp"][index], case, spot).to(added)
         if wanted:
             got[top] = kernel_input(model.layers[top], how["via"], form)[:, how["receivers"][top]].clone()
             tracer.stop()
         else:
             read.append(read_logits(model, ask))
     return got, read[0] if read else None
-
-
-def feed_forward(layer, form: dict, rows: int, length: int):
-    """A live view of what the feed-forward part returns, [row, position, d_model], and what of that is not its own:
-    Bloom's adds the residual stream by itself."""
-    beside = layer.mlp.inputs[0][1] if form["kernel"] == "bloom" else 0.0
-    return read_site(layer, "mlp_out", form, rows, length)[:, 0], beside
 
 
 def chosen(values, case, spot):

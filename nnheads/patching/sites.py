@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 
-from nnheads.heads import hidden, read_z
+from nnheads.heads import hidden, reach, read_z
 from nnheads.rows import reachable, read_rows
 
 SITES = {
@@ -42,8 +42,8 @@ def read_site(
     if site == "resid_pre":
         return layer.input.unsqueeze(1)
     if site == "attn_out":
-        return hidden(layer.attention.output).unsqueeze(1)
-    output = hidden(layer.mlp.output)
+        return hidden(reach(layer, form["attention_adds"]).output).unsqueeze(1)
+    output = hidden(reach(layer, form["mlp_adds"]).output)
     return output.view(rows, -1, output.shape[-1]).unsqueeze(1)  # OPT runs its feed-forward part on flattened rows
 
 

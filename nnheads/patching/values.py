@@ -49,21 +49,28 @@ def means(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
     return same / count[:, None]
 
 
+def same_text(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
+    """[case, reference row]: whether the two are the same tokens."""
+    own, other = (
+        [row[seen].tobytes() for row, seen in zip(part["token"].values.astype(int), part["mask"].values.astype(bool))]
+        for part in (prompts, reference)
+    )
+    return np.array([[mine == theirs for theirs in other] for mine in own], bool).reshape(len(own), len(other))
+
+
 def resampled(prompts: xr.Dataset, reference: xr.Dataset, seed: int) -> np.ndarray:
-    """[case, reference row]: one other prompt of the same template and length for each case, drawn at random.
+    """[case, reference row]: one other prompt of the same template and length for each case, drawn at random. What is
+    drawn for a case depends on its label in `batch` alone, so that it is the same in whatever batch the case runs.
 
     Raises BadInput if a case has none but itself.
     """
-    generator = np.random.default_rng(seed)
-    weights = means(prompts, reference) > 0
-    if reference is prompts:
-        weights &= ~np.eye(len(weights), dtype=bool)
+    weights = (means(prompts, reference) > 0) & ~same_text(prompts, reference)
     if not weights.any(1).all():
         template, length = kinds(prompts)[int(np.argmin(weights.any(1)))]
         raise BadInput(
             f"template {template} with {length} tokens has one prompt, so none can be drawn in its place; use more"
         )
     drawn = np.zeros(weights.shape, np.float32)
-    for case, allowed in enumerate(weights):
-        drawn[case, generator.choice(np.flatnonzero(allowed))] = 1
+    for row, (label, allowed) in enumerate(zip(prompts["batch"].values, weights)):
+        drawn[row, np.random.default_rng([seed, int(label)]).choice(np.flatnonzero(allowed))] = 1
     return drawn

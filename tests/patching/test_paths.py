@@ -43,30 +43,12 @@ def step_c(module, model_type: str, base: dict, new: dict, sender: tuple[int, in
             view, said = (value.view(*where.shape, HEADS, -1)[:, :, sender[1]] for value in (frozen, other))
             view[:] = torch.where(where.unsqueeze(-1), said, view)
         changes.append((layer, "z", frozen))
-        if freeze and model_type != "bloom":
+        if freeze:
             changes.append((layer, "mlp_out", oracle.value_at(module, model_type, base, layer, "mlp_out")))
     with contextlib.ExitStack() as stack:
-        if freeze and model_type == "bloom":  # its feed-forward part returns the residual stream and what it adds
-            stack.enter_context(last_matrix_frozen(module, base))
         for layer, site, value in changes:
             stack.enter_context(oracle.hooked(module, model_type, layer, site, lambda _, value=value: value))
         yield
-
-
-@contextlib.contextmanager
-def last_matrix_frozen(module, base: dict):
-    """Bloom with the outputs that the last matrices of its feed-forward parts have in a base run."""
-    matrices = [block.mlp.dense_4h_to_h for block in module.transformer.h]
-    seen = {}
-    handles = [matrix.register_forward_hook(lambda own, _, output: seen.update({own: output})) for matrix in matrices]
-    with torch.no_grad():
-        module(**base, use_cache=False)
-    for handle in handles:
-        handle.remove()
-    handles = [matrix.register_forward_hook(lambda own, _, output: seen[own]) for matrix in matrices]
-    yield
-    for handle in handles:
-        handle.remove()
 
 
 def to_logits(model_type: str, prompts: xr.Dataset, sender: tuple[int, int], where, freeze: bool) -> torch.Tensor:
