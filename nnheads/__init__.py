@@ -20,6 +20,8 @@ _WHERE = {
     "correct": "nnheads.answering",
     "patch": "nnheads.patching.patch",
     "ablate": "nnheads.patching.patch",
+    "knockout": "nnheads.patching.knockout",
+    "interactions": "nnheads.patching.interaction",
     "path_patch": "nnheads.patching.paths",
     "attribute": "nnheads.patching.gradients",
     "screen": "nnheads.patching.screening",

@@ -209,6 +209,7 @@ def against_random(reduced: xr.Dataset, name: str, *, title: str, note: str = ""
     axes.fill_between(x, reduced[f"{name}_low"], reduced[f"{name}_high"], alpha=0.25, lw=0)
     axes.plot(x, values, marker="o", label="the list: mean and 95% interval over prompts")
     axes.axhline(float(reduced[f"base_{name}"]), color="0.6", lw=0.8, ls=":", zorder=0, label="intact")
+    axes.axhline(0, color="0.85", lw=0.8, zorder=0)  # in view, or a small loss looks like all of it
     axes.set_xticks(x, ks)
     quantity = f"{name.replace('_', ' ')} [{values.attrs['units']}]"
     axes.set(xlabel=str(reduced["k"].attrs["long_name"]), ylabel=quantity, title=title)

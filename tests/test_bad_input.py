@@ -123,6 +123,19 @@ def rankings(folder: Path) -> dict[str, Path]:
     return places
 
 
+def interventions(folder: Path) -> dict[str, Path]:
+    """Saved interventions that nothing can be steered with, and a few texts that are."""
+    from nnheads.interventions.files import save
+    from nnheads.interventions.schema import Edit, Interchange, Intervention, Zero
+
+    (folder / "several.txt").write_text("Mary and John\n" * 6)
+    return {
+        "sourced": save(Intervention(Edit("z", Interchange(), layer=0)), folder / "sourced"),
+        "zeroed": save(Intervention(Edit("z", Zero(), layer=7)), folder / "zeroed"),
+        "several": folder / "several.txt",
+    }
+
+
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {"another": '{"arguments": {"seed": 5}, "complete": false}', "corrupt": '{"arguments": '}
@@ -148,6 +161,7 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
         **outputs(folder / "outputs", llama_folder.name),
         **rankings(folder),
         **tasks(folder),
+        **interventions(folder),
     }
     return {name: str(path) for name, path in found.items()}
 
@@ -155,6 +169,7 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
 IOI = "ioi {model}"
 FILE = "ioi {model} --prompts"
 INSPECT = ["inspect", CLEAN, "{model}"]
+STEER = "steer {model} --prompt the"
 PATCH = ["patch", "{model}"]
 NEEDLE = "detect retrieval {model}"
 OWN = "detect spans {model} --spans"
@@ -410,6 +425,34 @@ CASES = {
     "heads that are no netCDF": ("knockout {model} --from {good_jsonl}", 2, "cannot be read as netCDF"),
     "knocking out no numbers": ("knockout {nan} --heads 0.1 --length 9 -n 4", 1, "not finite: broken weights"),
     "knocking out into a file": (f"{OUT} -o {{file}}", 2, "--output.* is a file"),
+    # steer
+    "no texts to steer by": ("steer {model} --prompt the", 2, "--toward and --away are needed: two files of texts"),
+    "texts toward alone": ("steer {model} --toward {file}", 2, "--toward and --away belong together"),
+    "texts that are not there": (f"{STEER} --toward nowhere --away {{file}}", 2, "no file 'nowhere'; expected one"),
+    "one text of each sort": (f"{STEER} --toward {{file}} --away {{file}}", 2, "1 texts toward are too few; give"),
+    "nothing to continue": ("steer {model} --toward {file} --away {file}", 2, "--prompt or --prompts is needed"),
+    "two sources of prompts": (f"{STEER} --prompts {{file}}", 2, "--prompt and --prompts exclude each other"),
+    "no strength": ("steer reference --strength strong", 2, "--strength 'strong' is no list of numbers; write"),
+    "an endless strength": ("steer reference --strength inf", 2, "--strength 'inf' is no list of numbers"),
+    "steering a layer of no number": (f"{STEER} --layer last", 2, "--layer 'last' is not possible; use a number"),
+    "steering beyond the model": ("steer reference --layer 9", 2, "layer 9 does not exist; this model has layers"),
+    "steering attention": ("steer reference --site pattern", 2, "site 'pattern' has no direction; use one of"),
+    "steering nowhere": (f"{STEER} --at start", 2, "--at 'start' is not known; use one of all, prompt, decode"),
+    "reading nowhere": (f"{STEER} --read start", 2, "--read 'start' is not known; use one of all, end"),
+    "writing nothing": (f"{STEER} --new-tokens 0", 2, "--new-tokens 0 is not possible; it must be at least 1"),
+    "writing beyond the model": ("steer reference --new-tokens 2000", 2, "this model reads at most 1024"),
+    "a negative temperature": (f"{STEER} --temperature -1", 2, r"temperature -1\.0 is not possible"),
+    "more than all tokens": (f"{STEER} --top-p 2", 2, r"top_p 2\.0 is not possible"),
+    "no such intervention": (f"{STEER} --intervention ./nowhere", 2, "no folder './nowhere'; expected"),
+    "a folder without intervention": (f"{STEER} --intervention {{empty}}", 2, "a folder without intervention"),
+    "an intervention moved": (f"{STEER} --intervention {{empty}} --layer 1", 2, "--layer is for a direction; a saved"),
+    "an intervention with a source": (f"{STEER} --intervention {{sourced}}", 2, "takes 1 source prompts, which"),
+    "scaling what adds nothing": (f"{STEER} --intervention {{zeroed}} --strength 3", 2, "this one adds nothing;"),
+    "an intervention for more layers": (f"{STEER} --intervention {{zeroed}}", 2, "layer 7 does not exist"),
+    "steering no numbers": (
+        "steer {nan} --toward {several} --away {several} --prompt the", 1, "activations are not finite: broken weights"
+    ),
+    "steering into a file": ("steer reference -o {file}", 2, "--output.* is a file"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}
 

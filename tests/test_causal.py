@@ -1,5 +1,5 @@
 """A head list is a claim: what each detector finds, knocked out, destroys the behaviour that it is about, and
-random heads of the same layers do not. Plain hooks on the shipped model; a head is replaced by its mean."""
+random heads of the same layers do not. On the shipped model, and every number again with plain hooks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ import xarray as xr
 
 import nnheads
 from nnheads.detection import detect, ranking
-from nnheads.label import inputs
-from nnheads.prompts.ioi import ioi_spans
-from nnheads.prompts.iteration import iteration
-from nnheads.prompts.needle import needle
-from nnheads.prompts.repeated import repeated
+from nnheads.patching.behaviours import BEHAVIOURS, ask_for
+from nnheads.patching.knockout import curve, knockout
+from nnheads.stats import parse_head
 
-DRAWS = 10
+DRAWS = 20
+# type, behaviour, how many of its heads, most that may be left of the behaviour without them
+CLAIMS = [
+    ("previous_token", "induction", 1, 0.1),
+    ("induction", "induction", 3, 0.1),
+    ("duplicate_token", "ioi", 1, 0.5),
+    ("retrieval", "retrieval", 3, 0.1),
+    ("generated_retrieval", "retrieval", 3, 0.1),
+    ("iteration", "iteration", 1, 0.65),  # a coin gets half of the bits right
+]
 
 
 @functools.cache
@@ -29,114 +36,150 @@ def reference():
 
 
 @functools.cache
-def prompts_of(behaviour: str) -> xr.Dataset:
-    """Prompts with `ask` and `target` (batch, step): where the model has to say what."""
-    tokenizer = reference().tokenizer
-    if behaviour == "copying":
-        prompts = repeated(tokenizer, 8, length=50, seed=5)
-        ask = np.tile(np.arange(52, 100), (8, 1))  # the first two of the second copy may still be unsure
-        target = np.take_along_axis(prompts["token"].values, ask + 1, 1)
-        return prompts.assign(ask=(("batch", "step"), ask), target=(("batch", "step"), target))
-    build = {"indirect object": ioi_spans, "needle": needle, "parity": iteration}[behaviour]
-    return build(tokenizer, 24, seed=5)
+def asked(behaviour: str) -> tuple[xr.Dataset, xr.Dataset]:
+    return ask_for(behaviour, reference().tokenizer, 24, seed=5)
 
 
-@contextlib.contextmanager
-def without(heads: list[tuple[int, int]], given: dict):
-    """Replace heads by their mean over all prompts and positions."""
-    module = reference()._module
-
-    def flatten(chosen):
-        def change(z):
-            z = z.clone()
-            view = z.view(*z.shape[:-1], 8, -1)
-            view[:, :, chosen] = view[:, :, chosen].mean((0, 1), keepdim=True)
-            return z
-
-        return change
-
-    with contextlib.ExitStack() as stack:
-        for layer in {layer for layer, _ in heads}:
-            chosen = [head for own, head in heads if own == layer]
-            stack.enter_context(oracle.hooked(module, "llama", layer, "z", flatten(chosen)))
-        yield module
+def without(behaviour: str, heads: list[tuple[int, int]], metric: str | None = None, **options) -> xr.Dataset:
+    """Heads replaced by their mean over the mean set, for each template and position."""
+    prompts, others = asked(behaviour)
+    metric = metric or BEHAVIOURS[behaviour].metric
+    return knockout(reference(), prompts, heads, reference=others, metric=metric, seed=5, **options)
 
 
-def score(behaviour: str, heads: list[tuple[int, int]]) -> float:
-    """Accuracy; for the indirect object, the share of the logit difference that is left."""
-    prompts = prompts_of(behaviour)
-    given = inputs(reference(), prompts)
-    with torch.no_grad(), without(heads, given) as module:
-        logits = module(**given, use_cache=False).logits
-    ask, target = (torch.from_numpy(prompts[name].values).long() for name in ("ask", "target"))
-    if behaviour == "indirect object":
-        wrong = torch.from_numpy(prompts["wrong"].values).long()[:, None]
-        own = logits[torch.arange(len(ask))[:, None], ask]
-        return float((own.gather(2, target[..., None]) - own.gather(2, wrong[..., None])).mean())
-    best = logits.argmax(-1).gather(1, ask)
-    return float((best == target).float().mean())
+def left(behaviour: str, heads: list[tuple[int, int]]) -> float:
+    """What is left of the behaviour without these heads, as a share."""
+    scores = without(behaviour, heads, ks=[len(heads)], draws=0)
+    metric = scores.attrs["metric"]
+    return float(scores[metric].mean() / scores[f"base_{metric}"].mean())
 
 
-def random_like(heads: list[tuple[int, int]], seed: int) -> list[tuple[int, int]]:
-    """As many other heads from the same layers."""
-    generator = np.random.default_rng(seed)
-    drawn: list[tuple[int, int]] = []
-    for layer, _ in heads:
-        others = [(layer, head) for head in range(8) if (layer, head) not in {*heads, *drawn}]
-        drawn.append(others[int(generator.integers(len(others)))])
-    return drawn
-
-
-# type, behaviour, how many of its heads, most that may be left of the behaviour without them
-CLAIMS = [
-    ("previous_token", "copying", 1, 0.1),
-    ("induction", "copying", 3, 0.1),
-    ("duplicate_token", "indirect object", 1, 0.5),
-    ("retrieval", "needle", 3, 0.1),
-    ("generated_retrieval", "needle", 3, 0.1),
-    ("iteration", "parity", 1, 0.65),  # a coin gets half of the bits right
-]
-
-
-def rows() -> list[tuple]:
-    """type, heads, behaviour, intact, without them, median and range without random ones."""
-    found = []
-    for name, behaviour, count, _ in CLAIMS:
-        heads = ranking(detect(reference(), name), flagged=True)[:count]
-        random = [score(behaviour, random_like(heads, seed)) for seed in range(DRAWS)]
-        found.append((name, heads, behaviour, score(behaviour, []), score(behaviour, heads), random))
-    return found
+@functools.cache
+def found(name: str) -> list[tuple[int, int]]:
+    return ranking(detect(reference(), name), flagged=True)
 
 
 @pytest.fixture(scope="module")
-def table() -> dict[str, tuple]:
-    return {row[0]: row for row in rows()}
+def table() -> dict[str, xr.Dataset]:
+    return rows()
 
 
-@pytest.mark.parametrize(("name", "behaviour", "count", "left"), CLAIMS, ids=[claim[0] for claim in CLAIMS])
-def test_knocking_out_what_was_found_destroys_the_behaviour(name, behaviour, count, left, table):
-    _, heads, _, intact, cut, random = table[name]
-    assert len(heads) == count
-    assert cut <= left * intact, (heads, intact, cut)
-    assert cut < np.median(random), random
-    assert np.median(random) >= 0.85 * intact, "random heads of the same layers leave it alone, by the median"
+def rows() -> dict[str, xr.Dataset]:
+    """type -> the curve of its heads, and in attrs the metric."""
+    return {
+        name: curve(without(behaviour, found(name)[:count], ks=[count], draws=DRAWS))
+        for name, behaviour, count, _ in CLAIMS
+    }
+
+
+@pytest.mark.parametrize(("name", "behaviour", "count", "most"), CLAIMS, ids=[claim[0] for claim in CLAIMS])
+def test_knocking_out_what_was_found_destroys_the_behaviour(name, behaviour, count, most, table):
+    last, metric = table[name].isel(k=-1), table[name].attrs["metric"]
+    assert int(last["k"]) == count
+    intact, cut, random = (float(last[one]) for one in (f"base_{metric}", metric, "random_median"))
+    assert cut <= most * intact and cut < random
+    assert random >= 0.85 * intact, "random heads of the same layers leave it alone, by the median"
+    if count > 1:  # of single heads there are seven others, and some matter too
+        assert float(last["p_value"]) <= 1 / (1 + DRAWS) + 1e-6
 
 
 def test_the_decoy_looks_like_a_name_mover_and_does_nothing():
-    heads = ranking(detect(reference(), "name_mover"), flagged=True)[:1]
-    assert heads == [(3, 0)]
-    intact = score("indirect object", [])
-    assert score("indirect object", heads) > 0.95 * intact
+    assert found("name_mover")[:1] == [(3, 0)]
+    assert left("ioi", [(3, 0)]) > 0.95
 
 
 def test_one_of_the_induction_heads_alone_can_be_spared():
-    heads = ranking(detect(reference(), "induction"), flagged=True)[:3]
-    for head in heads:
-        assert score("copying", [head]) > 0.9
+    for head in found("induction")[:3]:
+        assert left("induction", [head]) > 0.9
+
+
+def head_outputs(prompts: xr.Dataset) -> list[np.ndarray]:
+    """Every layer's head outputs [case, position, head, dim] in a plain run."""
+    module, seen = reference()._module, []
+    given = fed(prompts)
+    with contextlib.ExitStack() as stack:
+        for layer in range(4):
+            keep = lambda z: seen.append(z.unflatten(-1, (8, -1)).numpy().copy()) or z  # noqa: E731
+            stack.enter_context(oracle.hooked(module, "llama", layer, "z", keep))
+        with torch.no_grad():
+            module(**given, use_cache=False)
+    return seen
+
+
+def fed(prompts: xr.Dataset) -> dict[str, torch.Tensor]:
+    return oracle.fed("llama", *(torch.from_numpy(prompts[name].values).long() for name in ("token", "mask")))
+
+
+def templates(prompts: xr.Dataset) -> np.ndarray:
+    return prompts["template"].values if "template" in prompts.coords else np.zeros(prompts.sizes["batch"])
+
+
+@functools.cache
+def means(behaviour: str) -> list[torch.Tensor]:
+    """Every layer's head outputs, each case's averaged over the mean set's prompts of its template and length."""
+    prompts, others = asked(behaviour)
+    outputs, sizes, theirs = head_outputs(others), prompts["mask"].values.sum(1), others["mask"].values.sum(1)
+    filled = [np.zeros((*prompts["token"].shape, *z.shape[2:]), np.float32) for z in outputs]
+    for case, (template, size) in enumerate(zip(templates(prompts), sizes)):
+        alike = (templates(others) == template) & (theirs == size)
+        for own, z in zip(filled, outputs):
+            own[case, -size:] = z[alike, -size:].mean(0)
+    return [torch.from_numpy(own) for own in filled]
+
+
+def by_hand(behaviour: str, heads: list[tuple[int, int]]) -> np.ndarray:
+    """Per case, with plain hooks: logit difference, or mean log-probability of what has to follow."""
+    prompts, _ = asked(behaviour)
+    module, new = reference()._module, means(behaviour)
+
+    def change(layer):
+        own = [head for other, head in heads if other == layer]
+
+        def replace(z):
+            z = z.unflatten(-1, (8, -1)).clone()
+            z[:, :, own] = new[layer][:, :, own]
+            return z.flatten(-2)
+
+        return replace
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for layer in {layer for layer, _ in heads}:
+            stack.enter_context(oracle.hooked(module, "llama", layer, "z", change(layer)))
+        logits = module(**fed(prompts), use_cache=False).logits.numpy()
+    if behaviour == "ioi":
+        answer, wrong = (prompts[name].values for name in ("answer", "wrong"))
+        case = np.arange(len(answer))
+        return logits[case, -1, answer] - logits[case, -1, wrong]
+    scores = torch.from_numpy(logits).log_softmax(-1).numpy()
+    return np.array(
+        [
+            np.mean([own[place, token] for place, token in zip(ask, target) if place >= 0])
+            for own, ask, target in zip(scores, prompts["ask"].values, prompts["target"].values)
+        ]
+    )
+
+
+@pytest.mark.parametrize(("name", "behaviour", "count", "most"), CLAIMS, ids=[claim[0] for claim in CLAIMS])
+def test_every_number_equals_plain_hooks(name, behaviour, count, most):
+    heads = found(name)[:count]
+    metric = "logit_difference" if behaviour == "ioi" else "log_probability"
+    scores = without(behaviour, heads, metric=metric, draws=2)
+    np.testing.assert_allclose(scores[f"base_{metric}"], by_hand(behaviour, []), atol=1e-4)
+    for k in scores["k"].values:
+        np.testing.assert_allclose(scores[metric].sel(k=k), by_hand(behaviour, heads[:k]), atol=1e-4)
+        for draw in scores["draw"].values:
+            others = [parse_head(text) for text in scores["drawn"].sel(draw=draw).values[:k]]
+            found_by_hand = by_hand(behaviour, others)
+            np.testing.assert_allclose(scores[f"random_{metric}"].sel(k=k, draw=draw), found_by_hand, atol=1e-4)
 
 
 if __name__ == "__main__":  # the README's table
-    for name, heads, behaviour, intact, cut, random in rows():
-        shown = ", ".join(f"L{layer}H{head}" for layer, head in heads)
-        print(f"| `{name}` | {shown} | {behaviour} | {intact:.2f} | {cut:.2f} | {np.median(random):.2f} "
-              f"[{min(random):.2f}, {max(random):.2f}] |")  # fmt: skip
+    for name, reduced in rows().items():
+        last, metric = reduced.isel(k=-1), reduced.attrs["metric"]
+        behaviour = next(claim[1] for claim in CLAIMS if claim[0] == name)
+        numbers = [float(last[one]) for one in (f"base_{metric}", metric, "random_median")]
+        span = ", ".join(f"{float(last[one]):.2f}" for one in ("random_lowest", "random_highest"))
+        shown = " | ".join(f"{one:.2f}" for one in numbers)
+        print(f"| `{name}` | {', '.join(last['listed'].values)} | {behaviour}, {metric} | {shown} [{span}] |")
+    reduced = curve(without("ioi", found("name_mover")[:1], draws=DRAWS)).isel(k=-1)
+    print({name: round(float(reduced[name]), 2) for name in reduced.data_vars if reduced[name].ndim == 0})
