@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from recipes import _options as options
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 
 
-def report_roles(place: tuple, model, name: str, arguments: dict, *, overwrite: bool, remote, quiet: bool) -> None:
+def report_roles(
+    place: tuple[Path, str, str, str], model, name: str, arguments: dict, *, overwrite: bool, remote, quiet: bool
+) -> None:
     """Draw sentences with three fresh names, gather each head's evidence, save roles.nc and print it.
 
     place: output folder, recipe, model name and revision, as `results.Run` takes them.
@@ -20,7 +24,8 @@ def report_roles(place: tuple, model, name: str, arguments: dict, *, overwrite: 
     facts = {**arguments, "corruption": "abc", "site": "roles"}
     for unused in ("noising", "strict", "gap", "layers"):
         facts.pop(unused)
-    run = results.Run(*place, facts, item="roles", overwrite=overwrite)
+    output, recipe, model_name, revision = place
+    run = results.Run(output, recipe, model_name, revision, facts, item="roles", overwrite=overwrite)
     if not run.complete:
         prompts = ioi(model.tokenizer, facts["limit"], seed=facts["seed"], corruption="abc")
         table = role_table(

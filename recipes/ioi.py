@@ -93,9 +93,9 @@ def main(
             compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
         report(run, top)
     if roles:
-        place = (output, "ioi", model, identity["revision"])
-        facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
-        report_roles(place, loaded, model, facts, overwrite=overwrite, remote=where, quiet=quiet)
+        beside = (output, "ioi", model, identity["revision"])
+        about = {**arguments, "model": identity["model"], "weights": identity["commit"]}
+        report_roles(beside, loaded, model, about, overwrite=overwrite, remote=where, quiet=quiet)
 
 
 def sites_of(text: str) -> list[str]:

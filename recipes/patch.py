@@ -69,8 +69,8 @@ def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) ->
     from nnheads.prompts.pairs import token_texts
     from nnheads.provenance import provenance
 
-    by_position = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
-    jobs = dict.fromkeys(by_position, True) | dict.fromkeys(("z", "q", "k", "v", "pattern"), False)
+    each_position = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
+    jobs = dict.fromkeys(each_position, True) | dict.fromkeys(("z", "q", "k", "v", "pattern"), False)
     effects = {}
     with batches.progress("sites", len(jobs), quiet) as advance:
         for job, by_position in jobs.items():

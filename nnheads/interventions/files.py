@@ -6,17 +6,18 @@ source; they are imported only if the user allows it, and refused if the source 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
-import importlib
-import inspect
+import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from nnheads.errors import BadInput, first_line
-from nnheads.interventions.schema import OPERATIONS, At, Edit, Function, Intervention
+from nnheads.interventions.schema import OPERATIONS, At, Combine, Edit, Function, Intervention
 from nnheads.results import write, writing
 
 FORMAT, VERSION = "nnheads intervention", 1
@@ -36,7 +37,13 @@ def save(intervention: Intervention, folder: str | Path, *, model: str = "") -> 
 
     folder = Path(folder)
     edits = [_plain(edit) for edit in intervention.edits]
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in intervention.tensors.items()}
+    if "__metadata__" in intervention.tensors:
+        raise BadInput("a tensor cannot be named '__metadata__' in a file; give it another name")
+    # copies, because safetensors refuses tensors that share memory
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in intervention.tensors.items()
+    }
     shapes = {name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in tensors.items()}
     record = {
         "format": FORMAT, "version": VERSION, "model": model, "mode": intervention.mode, "edits": edits,
@@ -60,12 +67,15 @@ def load(source: str | Path, *, revision: str | None = None, trust: bool = False
         BadInput: one line that says what is wrong: no such place, not JSON, a newer version, tensors that are missing
             or of another shape, an unknown operation, functions that are not trusted or have changed.
     """
-    folder = _fetched(str(source), revision)
+    folder = fetched(str(source), revision, [JSON_NAME, TENSORS_NAME])
     record = _record(folder / JSON_NAME)
     tensors = _tensors(folder / TENSORS_NAME, record["tensors"])
     edits = [_edit(folder / JSON_NAME, number, entry) for number, entry in enumerate(record["edits"])]
     check_functions(edits, trust)
-    return Intervention(*edits, tensors=tensors, mode=record["mode"])
+    try:
+        return Intervention(*edits, tensors=tensors, mode=record["mode"])
+    except BadInput as error:
+        raise BadInput(f"{folder / JSON_NAME}: {error}") from None
 
 
 def push(source: Intervention | str | Path, repository: str, *, private: bool = False) -> str:
@@ -89,12 +99,12 @@ def push(source: Intervention | str | Path, repository: str, *, private: bool = 
     return str(found)
 
 
-def _fetched(source: str, revision: str | None) -> Path:
-    """The folder itself, or a copy of the Hub's."""
+def fetched(source: str, revision: str | None, patterns: list[str]) -> Path:
+    """A folder itself, or a copy of the Hub's. The first of the file patterns is the one that must be there."""
     folder = Path(source).expanduser()
     if folder.is_dir():
-        if not (folder / JSON_NAME).is_file():
-            raise BadInput(f"{source} is a folder without {JSON_NAME}; expected one that `save` wrote")
+        if not (folder / patterns[0]).is_file():
+            raise BadInput(f"{source} is a folder without {patterns[0]}; expected one that was saved as an intervention")
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise BadInput(f"no folder {source!r}; expected a folder or a Hub id (owner/name)")
@@ -102,24 +112,29 @@ def _fetched(source: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=[JSON_NAME, TENSORS_NAME]))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise BadInput(f"cannot load {source!r} from the Hub: {first_line(error)}") from None
 
 
-def _record(path: Path) -> dict:
-    """The JSON file, checked for its frame."""
+def read_json(path: Path):
+    """What a JSON file holds."""
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}")
     try:
-        record = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {first_line(error)}") from None
+
+
+def _record(path: Path) -> dict:
+    """The JSON file, checked for its frame."""
+    record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise BadInput(f"{path} is no intervention of nnheads: its format is not {FORMAT!r}")
     version = record.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise BadInput(f"{path} has version {version!r}; this nnheads reads up to {VERSION}: update it")
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise BadInput(f"{path} has version {version!r}; this nnheads reads 1 to {VERSION}: update it")
     for name, kind in (("edits", list), ("tensors", dict), ("mode", str)):
         if not isinstance(record.get(name), kind):
             raise BadInput(f"{path}: {name!r} is missing or no {kind.__name__}")
@@ -149,12 +164,13 @@ def _tensors(path: Path, wanted: dict) -> dict[str, torch.Tensor]:
 
 def _plain(edit: Edit) -> dict:
     """An edit as JSON: only what differs from the defaults."""
-    do = {"name": edit.do.name}
+    do: dict = {"name": edit.do.name}
     for entry in dataclasses.fields(edit.do):
         value = getattr(edit.do, entry.name)
         do[entry.name] = _at(value) if isinstance(value, At) else value
-    if isinstance(edit.do, Function):
-        do["sha256"] = source_hash(edit.do.function)
+    if isinstance(edit.do, (Function, Combine)):
+        do["function"] = path_of(edit.do.function)
+        do["sha256"] = source_hash(do["function"])
     plain = {"site": edit.site, "layer": edit.layer, "path": edit.path, "units": edit.units, "neurons": edit.neurons}
     return {**{name: value for name, value in plain.items() if value is not None}, "at": _at(edit.at), "do": do}
 
@@ -166,50 +182,73 @@ def _at(at: At) -> list:
 def _edit(path: Path, number: int, entry) -> Edit:
     """An edit from JSON; the schema checks what it says."""
     try:
-        do = dict(entry["do"])
-        kind = OPERATIONS[do.pop("name")]
-        for name, value in do.items():
-            do[name] = _value(kind, name, value)
-        options = {name: _value(Edit, name, value) for name, value in entry.items() if name != "do"}
-        return Edit(do=kind(**do), **options)
+        do = {name: _value(name, value) for name, value in entry["do"].items()}
+        kind = do.pop("name")
+        if kind not in OPERATIONS:
+            raise BadInput(f"operation {kind!r} is not known; use one of {', '.join(OPERATIONS)}")
+        options: dict = {name: _value(name, value) for name, value in entry.items() if name != "do"}
+        return Edit(do=OPERATIONS[kind](**do), **options)
     except BadInput as error:
         raise BadInput(f"{path}, edit {number}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise BadInput(f"{path}, edit {number} cannot be read: {type(error).__name__} {first_line(error)}") from None
 
 
-def _value(kind: type, name: str, value):
+def _value(name: str, value):
     """JSON has lists where the schema has positions and tuples."""
     if name in ("at", "source_at") and value is not None:
         return At(value[0], tuple(value[1:]))
-    if isinstance(value, list):
-        if not all(isinstance(item, int) for item in value):
-            raise ValueError(f"{name} holds something else than whole numbers")
-        return tuple(value)
-    wanted = {entry.name: str(entry.type) for entry in dataclasses.fields(kind)}.get(name, "")
-    allowed = {"int": (int,), "float": (int, float), "str": (str,)}
-    types = tuple(one for key, own in allowed.items() if key in wanted for one in own)
-    if value is not None and types and not isinstance(value, types):
-        raise ValueError(f"{name} is {value!r}, expected {wanted}")
-    return value
+    return tuple(value) if isinstance(value, list) else value
+
+
+def path_of(function: str | Callable) -> str:
+    """The import path of a function. Raises BadInput for one that nobody else could import."""
+    if isinstance(function, str):
+        return function
+    path = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
+    if "<" in path or path.startswith(("__main__", "None")):
+        raise BadInput(f"{path} cannot be saved: put the function in a module of its own and name it 'module:function'")
+    return path
 
 
 def source_hash(function: str) -> str:
-    """SHA-256 of a function's source. Imports its module: only for functions of one's own, or trusted ones."""
+    """SHA-256 of a function's source, `package.module:name`, read from its file: the module is not run."""
     module, _, name = function.partition(":")
     try:
-        source = inspect.getsource(getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError, TypeError, OSError, ValueError) as error:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            raise ImportError(f"no source file for module {module!r}")
+        text = Path(spec.origin).read_text(encoding="utf-8")
+        segment = _source(text, name.split("."))
+    except (ImportError, AttributeError, OSError, ValueError, SyntaxError) as error:
         raise BadInput(f"function {function!r} cannot be found by its path: {first_line(error)}") from None
-    return hashlib.sha256(source.encode()).hexdigest()
+    return hashlib.sha256(segment.encode()).hexdigest()
+
+
+def _source(text: str, names: list[str]) -> str:
+    """The source of a function, or of the assignment of one, inside a module's text; its decorators belong to it."""
+    node: ast.AST = ast.parse(text)
+    for name in names:
+        own = [
+            one
+            for one in getattr(node, "body", [])
+            if getattr(one, "name", None) == name
+            or (isinstance(one, ast.Assign) and any(getattr(target, "id", None) == name for target in one.targets))
+        ]
+        if not own:
+            raise AttributeError(f"no {name!r} in its source")
+        node = own[-1]
+    marks = [node, *getattr(node, "decorator_list", [])]
+    first = min(mark.lineno for mark in marks)  # type: ignore[attr-defined]
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])  # type: ignore[attr-defined]
 
 
 def check_functions(edits: list[Edit], trust: bool) -> None:
     """Refuse functions that are not trusted, or not what they were when they were saved."""
     for edit in edits:
-        if not isinstance(edit.do, Function):
+        if not isinstance(edit.do, (Function, Combine)):
             continue
         if not trust:
             raise BadInput(f"it runs your function {edit.do.function!r}; load with trust=True if you trust its author")
-        if source_hash(edit.do.function) != edit.do.sha256:
+        if source_hash(str(edit.do.function)) != edit.do.sha256:
             raise BadInput(f"function {edit.do.function!r} is not the one that was saved: its source has changed")

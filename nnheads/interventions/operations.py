@@ -28,9 +28,11 @@ def change(
     if name == "scale":
         return base * do["factor"]
     if name == "noise":
-        return base + do["level"] * noise(base.shape, do["seed"]).to(base)
+        return base + do["level"] * noise(base.shape, do["seed"], do.get("before")).to(base)
     if name == "interchange":
         return source
+    if name == "addsource":
+        return base + do["scale"] * source
     if name in ("rotate", "lowrank", "pca"):
         directions = number(do["rotation"], base, tensors)
         if do["columns"] is not None:
@@ -42,20 +44,32 @@ def change(
         return base + (((source - base) @ directions) * share) @ directions.T
     if name == "mask":
         share = torch.sigmoid(number(do["mask"], base, tensors) / do["temperature"])
-        return base + share * (source - base)
-    return tensors[do["function"]](base, source)
+        if do["rotation"] is None:
+            return base + share * (source - base)
+        directions = number(do["rotation"], base, tensors)
+        return base + (((source - base) @ directions) * share) @ directions.T
+    given = (base,) if name == "function" else (base, source)
+    return tensors[do["function"]](*given)
 
 
 def number(value, like: torch.Tensor, tensors: dict) -> torch.Tensor:
-    """A constant, or a tensor by its name."""
+    """A constant, or a tensor by its name. Products of matrices laid out otherwise differ in their last bit, so all are
+    laid out as they are in a file."""
     if isinstance(value, str):
-        return tensors[value].to(device=like.device, dtype=like.dtype)
+        return tensors[value].to(device=like.device, dtype=like.dtype).contiguous()
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
-def noise(shape, seed: int) -> torch.Tensor:
-    """The same draw on every device: a row's noise does not depend on how many rows there are beside it."""
-    rows = [torch.randn(shape[1:], generator=torch.Generator().manual_seed(seed + row)) for row in range(shape[0])]
+def noise(shape, seed: int, before: list[int] | None = None) -> torch.Tensor:
+    """The same draw on every device. What a place gets does not depend on how many rows or places there are beside
+    it, so each is drawn alone: torch fills a longer tensor with other numbers. `before`: how many places of each row
+    an earlier forward had."""
+    rows = []
+    for row in range(shape[0]):
+        generator = torch.Generator().manual_seed(seed + row)
+        drawn = 0 if before is None else before[row]
+        places = [torch.randn(shape[2], generator=generator) for _ in range(drawn + shape[1])]
+        rows.append(torch.stack(places[drawn:]))
     return torch.stack(rows)
 
 

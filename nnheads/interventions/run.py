@@ -13,7 +13,7 @@ from nnsight import save
 from nnheads.errors import BadInput
 from nnheads.interventions import plan
 from nnheads.interventions.apply import apply_edits, chosen, gathered, read
-from nnheads.interventions.schema import Edit, Intervention
+from nnheads.interventions.schema import Edit, FromSource, Intervention
 from nnheads.label import inputs
 from nnheads.model import form
 
@@ -49,6 +49,8 @@ def run(
     Raises:
         BadInput: what the model or the prompts do not have.
     """
+    if not hasattr(model, "tokenizer"):
+        raise BadInput("run takes a language model from nnheads.load; for any other module use interventions.as_module")
     shape = form(model)
     plan.check_model(model, intervention, shape)
     if len(sources) != intervention.sources:
@@ -106,7 +108,7 @@ def source_edits(intervention: Intervention, order: list[int], number: int, base
     reads = []
     for turn, i in enumerate(order):
         edit = intervention.edits[i]
-        if plan.needs_source(edit) and edit.do.source == number:
+        if isinstance(edit.do, FromSource) and edit.do.source == number:
             at = edit.do.source_at or edit.at
             where, target = places(at, source), places(edit.at, base)
             check_places(edit, where, target)

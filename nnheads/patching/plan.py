@@ -68,8 +68,8 @@ def _window(config) -> float:
     """How many positions the shortest cache of a layer holds."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
-    slides = window and (kinds is None or "sliding_attention" in kinds)
-    return window - 1 if slides else float("inf")
+    slides = kinds is None or "sliding_attention" in kinds
+    return window - 1 if window and slides else float("inf")
 
 
 def block_parameters(model) -> float:
