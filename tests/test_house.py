@@ -54,6 +54,7 @@ SHIPPED = (
     "patching/carry",
     "patching/backward",
     "interventions/apply",
+    "interventions/decode",
     "interventions/operations",
     "writes",
     "factors",

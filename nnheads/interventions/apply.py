@@ -77,7 +77,7 @@ def read(
     site = edit["site"]
     if site in ("input", "output"):
         module = reach(model, edit["path"])
-        return shaped(module.input if site == "input" else hidden(module.output))
+        return shaped(module.input if site == "input" else hidden(module.output), length)
     layer = model.layers[edit["layer"]]
     if site == "z":
         return split_heads(layer.attention.projection.input, form["heads"]).transpose(1, 2)
@@ -104,9 +104,9 @@ def write(model, edit: dict, form: dict, rows: int, length: int, new) -> None:
     if site in ("input", "output"):
         module = reach(model, edit["path"])
         if site == "input":
-            module.input = unshaped(new, module.input)
+            module.input = unshaped(new, module.input, length)
         else:
-            module.output = packed(unshaped(new, hidden(module.output)), module.output)
+            module.output = packed(unshaped(new, hidden(module.output), length), module.output)
         return
     layer = model.layers[edit["layer"]]
     if site == "z":
@@ -143,20 +143,25 @@ def write_pattern(layer, new, form: dict) -> None:
     softmax(layer, form).output = new
 
 
-def shaped(value) -> Float[torch.Tensor, "row unit position width"]:
+def shaped(value, length: int = 0) -> Float[torch.Tensor, "row unit position width"]:
     """Any module's tensor by row, position and feature: pictures [row, channel, height, width] have their pixels as
-    positions and their channels as features, plain rows one position."""
+    positions and their channels as features, plain rows one position. Where `length` tokens are read, a tensor
+    [row, position, head, dim] has the features of all heads side by side."""
     if value.dim() == 2:
         return value[:, None, None]
+    if value.dim() == 4 and value.shape[1] == length:
+        return value.flatten(2).unsqueeze(1)
     if value.dim() == 4:
         return value.flatten(2).transpose(1, 2).unsqueeze(1)
     return value.unsqueeze(1)
 
 
-def unshaped(new, like):
+def unshaped(new, like, length: int = 0):
     """`shaped`, backwards."""
     if like.dim() == 2:
         return new[:, 0, 0]
+    if like.dim() == 4 and like.shape[1] == length:
+        return new[:, 0].reshape(like.shape)
     if like.dim() == 4:
         return new[:, 0].transpose(1, 2).reshape(like.shape)
     return new[:, 0]

@@ -104,7 +104,7 @@ def fetched(source: str, revision: str | None, patterns: list[str]) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / patterns[0]).is_file():
-            raise BadInput(f"{source} is a folder without {patterns[0]}; expected one that was saved as an intervention")
+            raise BadInput(f"{source} is a folder without {patterns[0]}; expected a saved intervention")
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise BadInput(f"no folder {source!r}; expected a folder or a Hub id (owner/name)")

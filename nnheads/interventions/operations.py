@@ -48,8 +48,10 @@ def change(
             return base + share * (source - base)
         directions = number(do["rotation"], base, tensors)
         return base + (((source - base) @ directions) * share) @ directions.T
-    given = (base,) if name == "function" else (base, source)
-    return tensors[do["function"]](*given)
+    new = tensors[do["function"]](*((base,) if name == "function" else (base, source)))
+    if new.shape != base.shape:
+        raise ValueError(f"your function returned shape {tuple(new.shape)} for features of shape {tuple(base.shape)}")
+    return new
 
 
 def number(value, like: torch.Tensor, tensors: dict) -> torch.Tensor:

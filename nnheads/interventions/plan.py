@@ -11,7 +11,7 @@ import torch
 
 from nnheads.errors import BadInput, first_line
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, At, Combine, Edit, Function, Intervention
-from nnheads.model import Geometry, geometry
+from nnheads.model import Geometry, architecture, geometry
 
 # the order in which a block reaches its sites; a module by path comes where a forward calls it
 ORDER = (
@@ -105,10 +105,14 @@ def reached(model, edits: tuple[Edit, ...]) -> list[float]:
             module.register_forward_pre_hook(lambda own, _: events.append((id(own), "input"))),
             module.register_forward_hook(lambda own, *_: events.append((id(own), "output"))),
         ]
-    device = next(model._module.parameters()).device
     try:
         with torch.no_grad():
-            model._module(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+            model._module(**one_token(model), use_cache=False)
+    except RuntimeError as error:  # some experts do not compute shapes alone
+        raise BadInput(
+            f"when the modules by path are reached cannot be measured on this model ({first_line(error)}); load "
+            "it with its weights, or name sites and layers"
+        ) from None
     finally:
         for handle in handles:
             handle.remove()
@@ -120,10 +124,18 @@ def reached(model, edits: tuple[Edit, ...]) -> list[float]:
     return [time - 0.5 if edit.site in kernel else time for edit, time in zip(edits, times)]
 
 
+def one_token(model) -> dict[str, torch.Tensor]:
+    """Inputs of the shortest forward. A model without weights cannot read a mask, so it is given one that it takes as
+    it is."""
+    device = next(model._module.parameters()).device
+    given = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)}
+    if device.type != "meta" or not architecture(model).position_ids:
+        return given
+    return {**given, "position_ids": given["input_ids"], "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
+
+
 def anchor(model, edit: Edit) -> tuple[torch.nn.Module, str]:
     """The module whose input or output an edit's site is, or comes just before."""
-    from nnheads.model import architecture
-
     if edit.path is not None:
         return model._module.get_submodule(edit.path), edit.site
     return site_module(model.layers[edit.layer]._module, architecture(model), edit.site)
@@ -132,7 +144,8 @@ def anchor(model, edit: Edit) -> tuple[torch.nn.Module, str]:
 def site_module(block: torch.nn.Module, row, site: str) -> tuple[torch.nn.Module, str]:
     """The module behind a named site of a block, and whether it is its input or its output."""
     path, end = {
-        "resid_pre": ("", "input"), "attn_in": (row.attention, "input"), "attn_out": (row.attention_adds or row.attention, "output"),
+        "resid_pre": ("", "input"), "attn_in": (row.attention, "input"),
+        "attn_out": (row.attention_adds or row.attention, "output"),
         "mlp_in": (row.mlp_reads or row.mlp, "input"), "mlp_hidden": (row.neurons, "input"),
         "mlp_out": (row.mlp_adds or row.mlp, "output"), "resid_post": ("", "output"),
     }.get(site, (row.projection, "input"))  # fmt: skip

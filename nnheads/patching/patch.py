@@ -21,7 +21,7 @@ from nnheads.patching import cells as which
 from nnheads.patching.metrics import Metric, evaluate, metric_of
 from nnheads.patching.run import Readings, measure, prepare, units
 from nnheads.patching.sites import SITES, UNITS
-from nnheads.patching.values import ABLATIONS, aligned, means, resampled
+from nnheads.patching.values import ABLATIONS, aligned, means, own_values, resampled
 from nnheads.stats import head_name, normalised_effect
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"
@@ -94,7 +94,7 @@ def plan_patch(model, prompts: xr.Dataset, *, site, layers, groups, by_position,
 def ablate(
     model,
     prompts: xr.Dataset,
-    how: str = "mean",
+    how: str | xr.DataArray = "mean",
     *,
     reference: xr.Dataset | None = None,
     site: str = "z",
@@ -111,7 +111,8 @@ def ablate(
 
     Args:
         prompts: pairs, or prompts with `ask` and `target` (batch, step).
-        how: "mean" over the reference prompts of the same template, "zero", "uniform" attention, or "resample".
+        how: "mean" over the reference prompts of the same template, "zero", "uniform" attention, "resample", or
+            values of your own: (layer, head or kv_head, width), and (batch) or (position) if they differ there.
         reference: prompts that means or other values come from, e.g. the "abc" sentences of the indirect-object task;
             default: the prompts themselves. site, layers, groups, by_position, at, metric, tokens: as for `patch`.
         seed: of the prompts drawn by "resample".
@@ -123,15 +124,21 @@ def ablate(
     Raises:
         BadInput: as `patch`; a reference without a case's template. RunError: logits that are not finite.
     """
-    if how not in ABLATIONS:
-        raise BadInput(f"ablation {how!r} is not known; use one of {', '.join(ABLATIONS)}")
-    if how == "uniform":
+    if isinstance(how, str) and how not in ABLATIONS:
+        raise BadInput(f"ablation {how!r} is not known; use one of {', '.join(ABLATIONS)}, or give values")
+    if isinstance(how, str) and how == "uniform":
         if site not in ("z", "pattern"):
             raise BadInput(f"uniform attention is a pattern, not a value of {site}; use site z or pattern")
         site = "pattern"
     chosen = metric_of(metric)
     cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
-    put_in = filling(prompts, how, reference, seed)
+    if isinstance(how, xr.DataArray):
+        sizes, count = geometry(model), units(model, site)
+        width = sizes.head_dim if site in UNITS else sizes.d_model
+        put_in: dict = {"given": own_values(prompts, how, site, count, width)}
+        how = "given"
+    else:
+        put_in = filling(prompts, how, reference, seed)
     job = prepare(model, prompts, cells, site=site, full=chosen.full, tokens=tokens, remote=remote, **put_in)
     readings = measure(model, job, remote)
     scores = labelled(prompts, readings, chosen, axes)
@@ -142,7 +149,8 @@ def ablate(
     scores["change"] = change.astype("float32").assign_attrs(about)
     relative = (change / before.where(before != 0)).astype("float32")
     scores["relative"] = relative.assign_attrs(source=SOURCE, long_name="change over the unchanged value", units="1")
-    scores.attrs.update(site=site, site_meaning=SITES[site], metric=chosen.name, ablation=how, meaning=ABLATIONS[how])
+    scores.attrs.update(site=site, site_meaning=SITES[site], metric=chosen.name, ablation=how)
+    scores.attrs["meaning"] = ABLATIONS.get(how, "values of one's own")
     return scores
 
 

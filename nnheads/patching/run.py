@@ -119,6 +119,9 @@ def prepare(
             f"values come from prompts of {other['input_ids'].shape[1]} positions, the prompts have "
             f"{fed['input_ids'].shape[1]}; they must line up"
         )
+    missing = sorted(set(cells.entries[:, 1].tolist()) - set(given)) if given is not None else []
+    if missing:
+        raise BadInput(f"there are no values for layer {missing[0]}; values are there for layers {sorted(given or {})}")
     place, answers = questions(prompts)
     width = prompts.sizes["position"]
     end = bool((place == width - 1).all())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.patching.sites import UNITS
 
 ABLATIONS = {
     "mean": "mean over the prompt set, for each template and position",
@@ -74,3 +76,26 @@ def resampled(prompts: xr.Dataset, reference: xr.Dataset, seed: int) -> np.ndarr
     for row, (label, allowed) in enumerate(zip(prompts["batch"].values, weights)):
         drawn[row, np.random.default_rng([seed, int(label)]).choice(np.flatnonzero(allowed))] = 1
     return drawn
+
+
+def own_values(prompts: xr.Dataset, values: xr.DataArray, site: str, count: int, width: int) -> dict[int, torch.Tensor]:
+    """layer -> [case, unit, position, width] of values (layer, head or kv_head, width), the same for all cases and
+    positions unless they have these dimensions too.
+
+    Raises BadInput for other dimensions, or as many units, cases or positions as the model and the prompts do not have.
+    """
+    unit = UNITS.get(site, "unit")
+    sizes = {"batch": prompts.sizes["batch"], unit: count, "position": prompts.sizes["position"], "width": width}
+    if site == "pattern":
+        raise BadInput("patterns of one's own are not taken, because they might see the future; use uniform attention")
+    named = values.expand_dims(unit) if unit == "unit" and unit not in values.dims else values
+    known = {"layer", *sizes}
+    if not {"layer", "width", unit} <= set(named.dims) <= known:
+        raise BadInput(f"values of {site} have dimensions {values.dims}; expected layer, {unit}, width")
+    for name, size in sizes.items():
+        if name in named.dims and named.sizes[name] != size:
+            raise BadInput(f"values have {named.sizes[name]} along {name}, expected {size}")
+    named = named.expand_dims({name: size for name, size in sizes.items() if name not in named.dims})
+    named = named.transpose("layer", "batch", unit, "position", "width")
+    layers = named["layer"].values if "layer" in named.coords else range(named.sizes["layer"])
+    return {int(layer): torch.from_numpy(np.array(one, np.float32)) for layer, one in zip(layers, named.values)}

@@ -42,7 +42,8 @@ def module_of(module, model_type: str, site: str, layer: int):
     row = ARCHITECTURES[model_type]
     block = attrgetter(row.layers)(module)[layer]
     paths = {
-        "attn_in": row.attention, "z": row.projection, "attn_out": row.attention_adds or row.attention, "mlp_in": row.mlp_reads or row.mlp,
+        "attn_in": row.attention, "z": row.projection, "attn_out": row.attention_adds or row.attention,
+        "mlp_in": row.mlp_reads or row.mlp,
         "mlp_hidden": row.neurons, "mlp_out": row.mlp_adds or row.mlp,
     }  # fmt: skip
     return attrgetter(paths[site])(block) if site in paths else block

@@ -281,3 +281,48 @@ def test_a_mean_set_of_another_width_is_lined_up_at_the_end(padded, extra):
 def test_ablations_that_cannot_be_are_refused(arguments, message, padded):
     with pytest.raises(BadInput, match=message):
         ablate(tiny("llama")[0], pairs(padded), **arguments)
+
+
+@pytest.mark.parametrize("site", ["z", "v", "mlp_out"])
+def test_values_of_ones_own_are_put_in(padded, site):
+    model, _ = tiny("llama")
+    prompts = pairs(padded)
+    unit, width = {"z": ("head", 16), "v": ("kv_head", 16), "mlp_out": (None, 48)}[site]
+    count = {"z": 4, "v": 2}.get(site, 1)
+    zeros = xr.DataArray(np.zeros((3, count, width)), dims=("layer", unit or "unit", "width"))
+    own = ablate(model, prompts, zeros if unit else zeros.isel(unit=0), site=site)
+    np.testing.assert_allclose(own["change"], ablate(model, prompts, "zero", site=site)["change"], atol=1e-6)
+    assert own.attrs["ablation"] == "given"
+    other = ablate(model, prompts, zeros + 1.0, site=site)
+    assert float(abs(other["change"] - own["change"]).max()) > 1e-4
+
+
+def test_values_of_ones_own_may_differ_by_case_and_position(padded):
+    model, _ = tiny("llama")
+    prompts = pairs(padded)
+    generator = np.random.default_rng(0)
+    values = xr.DataArray(
+        generator.normal(size=(3, 2, 4, 9, 16)).astype("float32"), dims=("layer", "batch", "head", "position", "width")
+    )
+    found = ablate(model, prompts, values)["logit_difference"].sel(layer=1, head=2)
+    expected = changed_logits("llama", prompts, 1, 2, lambda _: torch.from_numpy(values.values[1, :, 2]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims", "message"),
+    [
+        ((3, 16), ("layer", "width"), r"values of z have dimensions \('layer', 'width'\); expected layer, head, width"),
+        ((3, 5, 16), ("layer", "head", "width"), r"values have 5 along head, expected 4"),
+        ((3, 7, 4, 16), ("layer", "batch", "head", "width"), r"values have 7 along batch, expected 2"),
+        ((3, 4, 8), ("layer", "head", "width"), r"values have 8 along width, expected 16"),
+        (
+            (2, 4, 16),
+            ("layer", "head", "width"),
+            r"there are no values for layer 2; values are there for layers \[0, 1\]",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(padded, shape, dims, message):
+    with pytest.raises(BadInput, match=message):
+        ablate(tiny("llama")[0], pairs(padded), xr.DataArray(np.zeros(shape), dims=dims))

@@ -1,0 +1,220 @@
+"""What positions mean, in which order sites are reached, and what a model does not have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import build, tiny, words_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnheads.architectures import ARCHITECTURES
+from nnheads.errors import BadInput
+from nnheads.interventions import plan
+from nnheads.interventions.schema import (
+    ALL,
+    ANSWER,
+    DECODE,
+    PROMPT,
+    Add,
+    Edit,
+    Function,
+    Intervention,
+    LowRank,
+    Mask,
+    Zero,
+    index,
+    role,
+    span,
+    steps,
+)
+from nnheads.model import form
+
+
+@st.composite
+def batches(draw):
+    """Masks of rows of 1 to 8 tokens, padded on either side, and how many of each are the prompt."""
+    lengths = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
+    left = draw(st.booleans())
+    mask = np.zeros((len(lengths), 8), "int8")
+    for row, length in enumerate(lengths):
+        mask[row, 8 - length if left else 0 : 8 if left else length] = 1
+    return mask, np.array([draw(st.integers(0, length)) for length in lengths])
+
+
+def rows_of(places: torch.Tensor) -> list[list[int]]:
+    assert all(sorted(row, key=lambda place: place < 0) == row for row in places.tolist())  # none comes last
+    return [[place for place in row if place >= 0] for row in places.tolist()]
+
+
+@given(batches())
+def test_prompts_and_answers_share_out_the_real_tokens(batch):
+    mask, prompt = batch
+    every, first, rest = (rows_of(plan.positions(at, mask, {}, prompt)) for at in (ALL, PROMPT, ANSWER))
+    assert every == [np.flatnonzero(row).tolist() for row in mask]
+    assert [one + two for one, two in zip(first, rest)] == every
+    assert [len(one) for one in first] == prompt.tolist()
+    assert rows_of(plan.positions(PROMPT, mask, {})) == every
+    assert rows_of(plan.positions(ANSWER, mask, {})) == [[]] * len(mask)
+    for at in (DECODE, steps(0, 3)):
+        assert rows_of(plan.positions(at, mask, {})) == [[]] * len(mask)
+
+
+@given(batches(), st.none() | st.integers(-9, 9), st.none() | st.integers(-9, 9))
+def test_slices_are_those_of_a_list(batch, start, stop):
+    mask, _ = batch
+    expected = [np.flatnonzero(row).tolist()[start:stop] for row in mask]
+    assert rows_of(plan.positions(span(start, stop), mask, {})) == expected
+
+
+@given(batches(), st.lists(st.integers(-8, 7), min_size=1, max_size=3))
+def test_indices_count_from_the_first_token_or_the_end(batch, places):
+    mask, _ = batch
+    shortest = int(mask.sum(1).min())
+    outside = [place for place in places if not -shortest <= place < shortest]
+    if outside:
+        with pytest.raises(BadInput, match=r"^position -?[0-9] lies outside a prompt of [0-9] tokens$"):
+            plan.positions(index(*places), mask, {})
+        return
+    expected = [[np.flatnonzero(row).tolist()[place] for place in places] for row in mask]
+    assert rows_of(plan.positions(index(*places), mask, {})) == expected
+
+
+@given(batches(), st.data())
+def test_roles_name_a_position_of_each_row_or_none(batch, data):
+    mask, _ = batch
+    ends = np.array([data.draw(st.sampled_from([-1, *np.flatnonzero(row).tolist()])) for row in mask])
+    expected = [[] if place < 0 else [int(place)] for place in ends]
+    assert rows_of(plan.positions(role("END"), mask, {"END": ends, "S1": ends})) == expected
+    with pytest.raises(BadInput, match=r"^role 'IO' is not known in these prompts; known: END, S1$"):
+        plan.positions(role("IO"), mask, {"END": ends, "S1": ends})
+    with pytest.raises(BadInput, match=r"known: none$"):
+        plan.positions(role("IO"), mask, {})
+
+
+def test_sites_come_in_the_order_of_a_forward():
+    model, _ = tiny("qwen3")
+    block = "model.layers.1"
+    reached = [
+        Edit("output", Zero(), path="model.embed_tokens"),
+        Edit("resid_post", Zero(), layer=0),
+        Edit("resid_pre", Zero(), layer=1),
+        Edit("output", Zero(), path=f"{block}.input_layernorm"),
+        Edit("attn_in", Zero(), layer=1),
+        Edit("output", Zero(), path=f"{block}.self_attn.q_proj"),
+        Edit("output", Zero(), path=f"{block}.self_attn.q_norm"),  # registered after o_proj
+        Edit("q", Zero(), layer=1),
+        Edit("k", Zero(), layer=1),
+        Edit("pattern", Zero(), layer=1),
+        Edit("z", Zero(), layer=1),
+        Edit("attn_out", Zero(), layer=1),
+        Edit("mlp_in", Zero(), layer=1),
+        Edit("output", Zero(), path=f"{block}.mlp.act_fn"),  # registered after down_proj
+        Edit("output", Zero(), path=f"{block}.mlp.up_proj"),
+        Edit("mlp_hidden", Zero(), layer=1),
+        Edit("mlp_out", Zero(), layer=1),
+        Edit("resid_post", Zero(), layer=1),
+        Edit("input", Zero(), path="model.norm"),
+        Edit("output", Zero(), path="lm_head"),
+    ]
+    order = np.random.default_rng(0).permutation(len(reached))
+    shuffled = Intervention(*(reached[i] for i in order))
+    assert [shuffled.edits[i] for i in plan.ordered(model, shuffled)] == reached
+    named = Intervention(*(edit for edit in shuffled.edits if edit.path is None))
+    assert [named.edits[i] for i in plan.ordered(model, named)] == [edit for edit in reached if edit.path is None]
+
+
+def lazy(model_type: str, folder):
+    """A model that is to be run on a server: it has no weights here."""
+    from nnsight import TransformersModel
+
+    build(model_type).save_pretrained(folder)
+    rename = ARCHITECTURES[model_type].rename()
+    task = "text-generation"
+    model = TransformersModel(str(folder), task=task, tokenizer=words_tokenizer(), rename=rename, dispatch=False)
+    assert model.device.type == "meta"
+    return model
+
+
+def test_the_order_is_known_without_weights(model_type, tmp_path):
+    row = ARCHITECTURES[model_type]
+    edits = (
+        Edit("resid_post", Zero(), layer=1),
+        Edit("output", Zero(), path=f"{row.layers}.1.{row.projection}"),
+        Edit("z", Zero(), layer=1),
+        Edit("input", Zero(), path=f"{row.layers}.1.{row.attention}"),
+    )
+    model = lazy(model_type, tmp_path)
+    if row.neurons is None:  # experts need their weights
+        with pytest.raises(
+            BadInput, match=r"^when the modules by path are reached cannot be measured on this model \("
+        ):
+            plan.ordered(model, Intervention(*edits))
+        return
+    assert plan.ordered(model, Intervention(*edits)) == [3, 2, 1, 0]
+
+
+VECTOR = {"v": torch.ones(5)}
+
+
+@pytest.mark.parametrize(
+    ("edit", "tensors", "says"),
+    [
+        (Edit("z", Zero(), layer=3), {}, "layer 3 does not exist; this model has layers 0 to 2"),
+        (Edit("z", Zero(), layer=0, units=(1, 4)), {}, "head 4 does not exist; this model has heads 0 to 3"),
+        (Edit("k", Zero(), layer=0, units=(2,)), {}, "head 2 does not exist; this model has key/value heads 0 to 1"),
+        (Edit("z", Zero(), layer=0, neurons=(16,)), {}, "neuron 16 of z does not exist; it has 0 to 15"),
+        (Edit("mlp_hidden", Zero(), layer=0, neurons=(40,)), {}, "neuron 40 of mlp_hidden does not exist; it has 0"),
+        (Edit("resid_pre", Zero(), layer=0, neurons=(48,)), {}, "neuron 48 of resid_pre does not exist; it has 0"),
+        (Edit("z", Add("v"), layer=0, units=(1,)), VECTOR, "tensor 'v' is for 5 features; z has 16"),
+        (Edit("z", Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; z has 64"),
+        (Edit("k", Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; k has 32"),
+        (Edit("mlp_out", Mask(mask="v"), layer=0), VECTOR, "tensor 'v' is for 5 features; mlp_out has 48"),
+        (Edit("z", LowRank(rotation="v"), layer=0, units=(1, 2)), {"v": torch.eye(5)[:, :2]},
+         "rotation 'v' is for 5 features; z has 32"),
+        (Edit("input", Zero(), path="down_proj"), {},
+         "no module 'down_proj' in this model; did you mean model.layers.0.mlp.down_proj, model.layers.1"),
+        (Edit("input", Zero(), path="nothing"), {}, "no module 'nothing' in this model$"),
+    ],
+)  # fmt: skip
+def test_what_a_model_does_not_have(edit, tensors, says):
+    model, _ = tiny("llama")
+    with pytest.raises(BadInput, match=f"^{says}"):
+        plan.check_model(model, Intervention(edit, tensors=tensors), form(model))
+
+
+def test_experts_have_no_neurons_of_their_own():
+    model, _ = tiny("mixtral")
+    with pytest.raises(BadInput, match=r"^this family's feed-forward part is shared by experts and has no neurons"):
+        plan.check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), form(model))
+
+
+def test_a_module_that_never_runs_is_refused():
+    model, _ = tiny("mixtral")
+    idle = next(name for name, _ in model._module.named_modules() if name.endswith("layers"))
+    with pytest.raises(BadInput, match=f"^module '{idle}' is not called when this model runs; name one that is$"):
+        plan.ordered(model, Intervention(Edit("output", Zero(), path=idle)))
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (
+            "no_such_module:f",
+            "function 'no_such_module:f' cannot be found by its path: No module named 'no_such_module'",
+        ),
+        ("math:no_such_function", "function 'math:no_such_function' cannot be found by its path: module 'math' has no"),
+        ("math:pi", "'math:pi' is a float and no function"),
+    ],
+)
+def test_functions_that_are_not_there(path, says):
+    with pytest.raises(BadInput, match=f"^{says}"):
+        plan.functions(Intervention(Edit("z", Function(path), layer=0)))
+
+
+def test_functions_are_found_by_path_or_given():
+    edits = Intervention(Edit("z", Function("math:sqrt"), layer=0), Edit("z", Function(abs), layer=1))
+    import math
+
+    assert plan.functions(edits) == {"function 0": math.sqrt, "function 1": abs}
