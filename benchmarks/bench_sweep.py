@@ -37,7 +37,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return f"{self.cases}x{self.tokens}"
+        return f"{self.model_type}-{self.cases}x{self.tokens}-{self.shared}"
 
 
 SETTINGS = (
@@ -192,10 +192,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--threads", type=int, default=0, help="threads of every process; 0 is torch's own choice")
     parser.add_argument("--full", action="store_true", help="also the largest setting: hours for the slow ways")
-    parser.add_argument("--only", nargs="*", metavar="CASESxTOKENS", help="these settings alone, such as 8x15")
+    parser.add_argument(
+        "--only", nargs="*", metavar="WORD", help="settings with this in their name, such as 8x15 or llama"
+    )
     add_tools(parser)
     given = parser.parse_args()
-    chosen = [one for one in SETTINGS if (one.name in given.only if given.only else given.full or not one.full)]
+    chosen = [
+        one
+        for one in SETTINGS
+        if (any(word in one.name for word in given.only) if given.only else given.full or not one.full)
+    ]
     if not chosen:
         raise SystemExit(f"--only: no such setting; there are {', '.join(dict.fromkeys(one.name for one in SETTINGS))}")
     disable_progress_bar()
