@@ -11,6 +11,7 @@ from __future__ import annotations
 from nnheads.interventions.files import load, push, save
 from nnheads.interventions.generate import generate
 from nnheads.interventions.module import as_module
+from nnheads.interventions.paths import direct_path
 from nnheads.interventions.pyvene import read_pyvene
 from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
@@ -46,6 +47,6 @@ from nnheads.interventions.schema import (
 __all__ = [
     "ALL", "ANSWER", "DECODE", "PCA", "PROMPT", "Add", "AddSource", "Boundless", "Collect", "Combine", "Edit",
     "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean", "Noise", "Rotate", "Scale", "Set",
-    "Subtract", "Zero", "as_module", "generate", "index", "load", "push", "read_pyvene", "role", "run", "save", "span",
-    "steps",
+    "Subtract", "Zero", "as_module", "direct_path", "generate", "index", "load", "push", "read_pyvene", "role", "run",
+    "save", "span", "steps",
 ]  # fmt: skip
