@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import errno
-import importlib
 import os
 import sys
-from pathlib import Path
 
 import typer
 from typer.core import TyperGroup
 
-RECIPES = Path(__file__).parent / "recipes"
+from recipes import command, recipes
+
 INTERRUPTED = 130  # what typer returns for ctrl-C
 REMOTE_VALUES = ("ndif", "local", "http://", "https://")
-
-
-def recipes() -> dict[str, str]:
-    """Recipe name -> first line of its docstring, read without importing it."""
-    found = {}
-    for path in sorted(RECIPES.glob("[!_]*.py")):
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem.replace("_", "-")] = docstring.partition("\n")[0]
-    return found
 
 
 class Recipes(TyperGroup):
@@ -42,14 +31,7 @@ class Recipes(TyperGroup):
             return None
         if ctx.meta.get("nnheads.recipe") != cmd_name:  # a list of commands needs a line each, not the modules
             return typer.main.get_command(_stub(cmd_name, summaries[cmd_name]))
-        module = importlib.import_module(f"recipes.{cmd_name.replace('-', '_')}")
-        app = getattr(module, "app", None)
-        if app is None:
-            app = typer.Typer(add_completion=False)
-            app.command(cmd_name)(module.main)
-        command = typer.main.get_command(app)
-        command.name = cmd_name
-        return command
+        return command(cmd_name)
 
 
 def _stub(name: str, summary: str) -> typer.Typer:
@@ -76,8 +58,12 @@ def _root() -> None: ...
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected failure is one line on stderr and exit code 1 or 2."""
-    from nnheads.errors import BadInput, NNHeadsError
+    from nnheads.errors import BadInput, NNHeadsError, Pending
+    from nnheads.ledger import book, start_counting
 
+    start_counting()
+    if arguments is not None:
+        sys.argv = ["nnheads", *arguments]  # what a run's record says that it was made with
     arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     for argument in arguments:
         if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
@@ -86,6 +72,7 @@ def app(arguments: list[str] | None = None) -> None:
         code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
+        _say_jobs()
         sys.stdout.flush()  # what is buffered fails here, where it can be said, and not at exit
         raise SystemExit(code)
     except KeyboardInterrupt:
@@ -100,6 +87,11 @@ def app(arguments: list[str] | None = None) -> None:
             name = f" {arguments[0]}" if arguments[0] in recipes() else ""
             said = " ".join(error.format_message().split()).rstrip(".")
             _fail(f"error: {said}; nnheads{name} --help shows what there is", 2)
+        if isinstance(error, Pending):
+            _say_jobs()
+            run = book().run
+            where = "" if run is None else f"; nnheads remote collect {run} fetches what is done"
+            _fail(f"{error}{where}", 0)
         if isinstance(error, NNHeadsError):
             _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
         reason = (str(error).strip().splitlines() or [""])[0]
@@ -108,6 +100,16 @@ def app(arguments: list[str] | None = None) -> None:
         if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
             _fail(f"error: the server of --remote cannot be reached ({reason}); is it running at that address?", 1)
         _fail(f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)", 1)
+
+
+def _say_jobs() -> None:
+    """What servers did for a run, if they did anything."""
+    from nnheads.ledger import counted
+
+    sent = counted()
+    if sent["jobs"]:
+        up, down = (f"{sent[name] / 1000:,.1f} kB" for name in ("bytes_up", "bytes_down"))
+        sys.stderr.write(f"{sent['jobs']} jobs on a server, {up} sent, {down} received\n")
 
 
 def _fail(text: str, code: int) -> None:

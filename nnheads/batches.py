@@ -1,7 +1,7 @@
 """Run anything over slices of a prompt dataset: progress, resume, concatenate.
 
 Each finished slice is a file of its own, so a run that is killed at any moment loses at most the slice
-that was running, and the same command takes up the rest.
+that was running, and the same command takes up the rest. On a server a slice is a job, or a few.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import xarray as xr
 
-from nnheads import results
-from nnheads.errors import BadInput
+from nnheads import ledger, results
+from nnheads.errors import BadInput, Pending, RunError
 from nnheads.provenance import prompts_hash
+
+JOB_TOKENS = 1 << 16  # of a job on a server, where each job costs a wait in a queue
 
 
 def run(
@@ -27,24 +29,53 @@ def run(
     name: str = "part",
     quiet: bool = False,
     title: str = "",
+    remote: bool | str = False,
 ) -> xr.Dataset:
     """Apply `function` to slices of `size` prompts along `batch` and concatenate what it returns.
 
     Args:
         parts: folder for finished slices; those that are there already are read, not computed. Parts are
             keyed by the prompts in them, so a changed prompt set never meets an old part.
+        remote: on a server slices are larger, up to JOB_TOKENS tokens, so that there are few jobs; and one that fails
+            there does not keep the others from being finished.
+
+    Raises:
+        RunError: slices that a server could not do, after all others are done. Pending: slices that it has not done.
     """
     if size < 1:
         raise BadInput(f"--batch-size {size} is not possible; it must be at least 1")
     total = prompts.sizes["batch"]
     if total == 0:
         raise BadInput("there are no prompts to run")
-    done = []
+    if remote and "position" in prompts.sizes:
+        size = max(size, JOB_TOKENS // prompts.sizes["position"])
+    if remote and parts is not None and ledger.book().folder != parts:
+        ledger.open_book(parts, ledger.book().run)
+    done, pending, failed = [], 0, []
     with progress(title or name, total, quiet) as advance:
         for first in range(0, total, size):
             part = prompts.isel(batch=slice(first, first + size))
-            done.append(_one(function, part, parts, name))
+            try:
+                done.append(_one(function, part, parts, name))
+            except Pending:
+                pending += 1
+            except RunError as error:
+                if not remote:
+                    raise
+                failed.append(error)
             advance(part.sizes["batch"])
+    slices = len(done) + pending + len(failed)
+    if failed:
+        raise (
+            RunError(
+                f"{len(failed)} of {slices} batches failed ({failed[0]}); the others are kept, and the same command "
+                "tries these again"
+            )
+            if slices > 1
+            else failed[0]
+        )
+    if pending:
+        raise Pending(f"{pending} of {slices} batches are not finished")
     return xr.concat(done, "batch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
 
 
@@ -56,7 +87,8 @@ def _one(function: Callable, part: xr.Dataset, parts: Path | None, name: str) ->
     if path.exists():
         with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
             return results.load(path)
-    result = function(part)
+    with ledger.book().of(path.stem):
+        result = function(part)
     results.save(path, result)
     return result
 

@@ -19,6 +19,10 @@ class RunError(NNHeadsError, RuntimeError):
     """A run that started and could not be finished. The command line exits with 1."""
 
 
+class Pending(NNHeadsError):
+    """Jobs were sent and are not finished; whoever asked did not want to wait."""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line; its name if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nnheads.architectures import ARCHITECTURES, Architecture
 from nnheads.errors import ModelError
 from nnheads.loading import one_line, whole_checkpoint
+from nnheads.remote import Backends
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
@@ -66,8 +67,7 @@ def load(
     config = _config(path, name, revision)
     row = architecture_of(config)
     lazy = bool(remote) and remote != "local"
-    if lazy:
-        _prepare_remote(path)
+    _prepare_remote(path)
     # Families outside the attention interface show their patterns only under eager attention.
     attention = attn_implementation or (None if row.interface else "eager")
     optional = {"device_map": device_map, "attn_implementation": attention}
@@ -82,6 +82,7 @@ def load(
             dispatch=not lazy,
             **{key: value for key, value in optional.items() if value is not None},
         )
+    model.__dict__["_remote_backend"] = Backends(model)  # jobs with a ledger, see `remote.py`
     return model
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from nnheads import ledger
 from nnheads.errors import BadInput, RunError, first_line
 from nnheads.provenance import command, model_folder, plain
 
 # Arguments that say where and how fast, but change no number.
-INCIDENTAL = {"output", "overwrite", "quiet", "traceback", "batch_size"}
+INCIDENTAL = {"output", "overwrite", "quiet", "traceback", "batch_size", "submit"}
 LONGEST_NAME = 60  # of the words in a folder's name; file systems end at 255
 
 
@@ -42,11 +43,14 @@ class Run:
         self.arguments = plain({key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL})
         self.recipe = recipe
         self.files: list[str] = []
+        ledger.open_book()
         with writing(self.folder):
             if overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_up()
+        if not self.complete:
+            ledger.open_book(self.parts, self.folder)
 
     def _take_up(self) -> None:
         record = self._record()
@@ -102,7 +106,17 @@ class Run:
     def save(self, **datasets: xr.Dataset) -> list[Path]:
         """Write each dataset to `<name>.nc`."""
         self.files += [f"{name}.nc" for name in datasets]
-        return [save(self.folder / f"{name}.nc", dataset) for name, dataset in datasets.items()]
+        sent = {f"remote_{name}": count for name, count in self.sent.items()}
+        return [
+            save(self.folder / f"{name}.nc", dataset.assign_attrs({**dataset.attrs, **sent}))
+            for name, dataset in datasets.items()
+        ]
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Jobs that servers did for this run, and bytes to and fro; empty if there were none."""
+        totals = ledger.book().totals
+        return totals if totals["jobs"] else {}
 
     def picture(self, name: str, figure) -> Path:
         """Write a matplotlib figure to `<name>.png`."""
@@ -113,7 +127,8 @@ class Run:
 
     def finish(self, **more) -> None:
         """Mark the run complete and drop its parts."""
-        self._write_record(complete=True, files=sorted(self.files), **more)
+        sent = {"remote": self.sent} if self.sent else {}
+        self._write_record(complete=True, files=sorted(self.files), **more, **sent)
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def load(self, name: str) -> xr.Dataset:

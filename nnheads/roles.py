@@ -99,7 +99,7 @@ def role_table(
         BadInput: prompts that do not say where the names stand. RunError: logits that are not finite.
     """
     spanned = with_spans(prompts, seed=seed)
-    in_batches = partial(batches.run, size=batch_size, parts=parts, quiet=quiet)
+    in_batches = partial(batches.run, size=batch_size, parts=parts, quiet=quiet, remote=remote)
     first = in_batches(
         partial(looks_and_effects, model, mlps=mlps, remote=remote), spanned, name=f"roles-{mlps}", title="heads"
     )

@@ -195,10 +195,10 @@ def read_outputs(model, text: dict, alone: dict, ids, pool, members, top: int, f
     """
     with torch.no_grad(), model.session(remote=remote):
         with model.trace(**text, use_cache=False, logits_to_keep=1) as tracer:
-            stream = save(hidden(model.layers[0].output)[:, -1:].clone())
+            stream = hidden(model.layers[0].output)[:, -1:].clone()
             tracer.stop()
         with model.trace(**alone, use_cache=False, logits_to_keep=1) as tracer:
-            every = save([])
+            every = []
             for layer in model.layers:
                 layer.input[:] = stream.to(layer.input.device)
                 every.append(rank_outputs(model, write_token(layer, form), ids, pool, members, top))

@@ -1,1 +1,30 @@
-"""One study per file: `nnheads <file name>` runs its `main`. Files that start with _ are shared."""
+"""One study per file: `nnheads <file name>` runs its `main`, or its `app`. Files that start with _ are shared."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import typer
+
+
+def recipes() -> dict[str, str]:
+    """Recipe name -> first line of its docstring, read without importing it."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem.replace("_", "-")] = docstring.partition("\n")[0]
+    return found
+
+
+def command(name: str):
+    """A recipe as a command; its module is imported now."""
+    module = importlib.import_module(f"recipes.{name.replace('-', '_')}")
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False)
+        app.command(name)(module.main)
+    found = typer.main.get_command(app)
+    found.name = name
+    return found

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nnheads import ledger, service
 from nnheads.errors import BadInput
 
 Model = Annotated[str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")]
@@ -19,6 +20,12 @@ Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")]
+Submit = Annotated[
+    bool,
+    typer.Option(
+        "--submit", callback=lambda on: _wait(not on), help="With --remote: send, and do not wait for results."
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what it would cost, and run nothing.")]
@@ -26,6 +33,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
 RESULTS = Path("results")
+
+
+def _wait(on: bool) -> bool:
+    """Whether results of jobs on a server are waited for."""
+    ledger.wait(on)
+    return not on
 
 
 def start() -> None:
@@ -52,7 +65,13 @@ def load(model: str, revision: str | None, dtype: str, device_map: str | None, r
     from nnheads.model import load as load_model
 
     start()
-    return load_model(model, revision=revision, dtype=dtype, device_map=device_map, remote=remote)
+    there = remote and remote != "local"
+    if not there and not ledger.book().waiting:
+        raise BadInput("--submit is for jobs on a server; give --remote ndif or a URL with it")
+    loaded = load_model(model, revision=revision, dtype=dtype, device_map=device_map, remote=remote)
+    for warning in service.warnings_for(remote, loaded.repo_id) if there else ():
+        sys.stderr.write(f"note: {warning}\n")
+    return loaded
 
 
 def say(text: str = "") -> None:

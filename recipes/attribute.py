@@ -38,6 +38,7 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -99,7 +100,7 @@ def compute(run, model, pairs, facts: dict, name: str, remote, batch_size: int, 
     from nnheads.patching.screening import audit, choose, estimate, verify
     from nnheads.provenance import provenance
 
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
     kept, dropped = answered(model, pairs, name, remote, keep)
     swap = {"site": facts["site"], "noising": facts["noising"], "remote": remote}
     scores = batches.run(

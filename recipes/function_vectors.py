@@ -30,6 +30,7 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -96,7 +97,7 @@ def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remot
     def trying(z):
         return lambda part: indirect_effects(model, part, z, remote=remote)
 
-    keep = {"parts": run.parts, "size": facts["batch_size"], "quiet": facts["quiet"]}
+    keep = {"parts": run.parts, "size": facts["batch_size"], "quiet": facts["quiet"], "remote": remote}
     outputs, answered = averages(model, sets, keep, remote)
     done = tasks_done(answered, name, facts["shots"])
     trials, questions = (of_tasks(sets[which], done) for which in ("trials", "questions"))

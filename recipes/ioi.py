@@ -38,6 +38,7 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     plan: options.Plan = False,
@@ -177,7 +178,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     from nnheads.patching.patch import patch
     from nnheads.provenance import provenance
 
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
     pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
     right = batches.run(
         lambda part: correct(model, part, candidates=pool, strict=facts["strict"], remote=remote),

@@ -44,6 +44,7 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     plan: options.Plan = False,
@@ -192,7 +193,7 @@ def compute(run, model, prompts: tuple, heads, facts: dict, name: str, remote, b
         "how": facts["ablation"], "reference": others, "metric": facts["metric"] or behaviour.metric, "at": facts["at"],
         "seed": facts["seed"], "remote": remote,
     }  # fmt: skip
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
     scores = batches.run(
         lambda part: knockout(model, part, heads, ks=facts["ks"], draws=facts["draws"], **how),
         asked, name="knockout", title="knockout", **keep,

@@ -33,6 +33,7 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -104,7 +105,7 @@ def compute(run, model, pairs, facts: dict, name: str, heads: tuple, remote, bat
     from recipes.ioi import for_and_against
 
     receivers, senders = heads
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
     kept, dropped = answered(model, pairs, facts, name, remote, keep)
     scores = batches.run(
         lambda part: path_patch(

@@ -44,6 +44,7 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -93,7 +94,7 @@ def compute(run, model, facts: dict, name: str, remote, batch_size: int, quiet: 
     from nnheads.provenance import provenance
 
     kind = facts["kind"]
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "name": kind, "title": kind}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "name": kind, "title": kind, "remote": remote}
     measured = {"composition": composed, "coupling": coupled}.get(kind, spoken)
     scores, heads, prompts = measured(model, facts, remote, keep)
     about = provenance(

@@ -201,3 +201,23 @@ def quiet_libraries():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server on this machine that trusts everybody, one for each process of the tests."""
+    from serving import Loopback
+
+    own = Loopback(tmp_path_factory.mktemp("trusted") / "store")
+    yield own
+    own.stop()
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory):
+    """A server that gives no weights and no gradients."""
+    from serving import Loopback
+
+    own = Loopback(tmp_path_factory.mktemp("sandbox") / "store", "--sandbox")
+    yield own
+    own.stop()

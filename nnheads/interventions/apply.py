@@ -30,10 +30,16 @@ def apply_edits(model, edits: list[dict], form: dict, rows: int, length: int, so
         base = gathered(old, where)
         new = change(edit["do"], base, sources.get(edit["number"]), tensors)
         if edit["do"]["name"] == "collect":
-            collected[edit["do"]["key"]] = base.clone()
+            collected[edit["do"]["key"]] = mean_over(base, where) if edit["do"]["mean"] else base.clone()
             continue
         write(model, edit, form, rows, length, replaced(value, scattered(old, new, where), edit))
     return collected
+
+
+def mean_over(features: Float[torch.Tensor, "row place feature"], where: Int[torch.Tensor, "row place"]):
+    """Mean over the places that a row has, [row, 1, feature]; NaN where it has none."""
+    there = (where >= 0).unsqueeze(-1)
+    return torch.where(there, features, 0.0).float().sum(1, keepdim=True) / there.sum(1, keepdim=True)
 
 
 def gathered(features: Float[torch.Tensor, "row position feature"], where: Int[torch.Tensor, "row place"]):

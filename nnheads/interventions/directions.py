@@ -121,15 +121,13 @@ def activations_of(
     where a text has none."""
     units = {**dict.fromkeys(BY_HEAD, "heads"), **dict.fromkeys(BY_KV_HEAD, "kv_heads")}.get(site)
     count = getattr(geometry(model), units) if units else 1
-    reads = Intervention(*[Edit(site, Collect(str(layer)), layer=layer, at=at) for layer in layers])
+    reads = Intervention(*[Edit(site, Collect(str(layer), mean=True), layer=layer, at=at) for layer in layers])
     parts = []
     for first in range(0, prompts.sizes["batch"], batch_size):
         part = prompts.isel(batch=slice(first, first + batch_size))
-        there = places(at, part) >= 0
         with torch.no_grad():
-            found = run(model, reads, part, original=False, keep=1, remote=remote).collected
-        weights = (there / there.sum(1, keepdim=True))[..., None]
-        means = [(found[str(layer)].cpu().float() * weights).sum(1) for layer in layers]
+            found = run(model, reads, part, original=False, logits=False, keep=1, remote=remote).collected
+        means = [found[str(layer)].cpu()[:, 0] for layer in layers]
         parts.append(torch.stack(means, 1).unflatten(2, (count, -1)))
     return torch.cat(parts).numpy()
 

@@ -77,6 +77,7 @@ CHECKS: dict[str, tuple[Callable, str]] = {
     "int": (is_whole, "a whole number"),
     "float": (lambda value: is_whole(value) or isinstance(value, float), "a number"),
     "str": (lambda value: isinstance(value, str), "text"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
     "str | float": (
         lambda value: is_whole(value) or isinstance(value, (str, float)),
         "a number or the name of a tensor (give the tensor itself in Intervention(..., tensors={name: tensor}))",
@@ -183,9 +184,10 @@ class Noise(Operation):
 
 @dataclass(frozen=True)
 class Collect(Operation):
-    """base; the features are returned under `key`"""
+    """base; the features are returned under `key`, with `mean` only their mean over its positions"""
 
     key: str = "collected"
+    mean: bool = False
 
 
 @dataclass(frozen=True)

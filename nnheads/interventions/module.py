@@ -20,7 +20,7 @@ from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput
 from nnheads.heads import split_heads
 from nnheads.interventions import plan
-from nnheads.interventions.apply import chosen, gathered, packed, replaced, scattered, shaped, unshaped
+from nnheads.interventions.apply import chosen, gathered, mean_over, packed, replaced, scattered, shaped, unshaped
 from nnheads.interventions.operations import change
 from nnheads.interventions.run import check_places
 from nnheads.interventions.schema import Boundless, Collect, Edit, FromSource, Intervention, Mask, Rotate
@@ -134,7 +134,7 @@ class Intervened(torch.nn.Module):
             base = gathered(old, where)
             if isinstance(edit.do, Collect):
                 if collected is not None:
-                    collected[edit.do.key] = base
+                    collected[edit.do.key] = mean_over(base, where) if edit.do.mean else base
                 return None
             new = change(data["do"], base, None if source is None else source[0], tensors)
             return replaced(view, scattered(old, new, where), data)

@@ -24,7 +24,7 @@ class Result:
     feature]."""
 
     original: torch.Tensor | None
-    edited: torch.Tensor
+    edited: torch.Tensor | None
     collected: dict[str, torch.Tensor]
 
 
@@ -35,6 +35,7 @@ def run(
     sources: Sequence[xr.Dataset] = (),
     *,
     original: bool = True,
+    logits: bool = True,
     keep: int = 0,
     remote: bool | str = False,
 ) -> Result:
@@ -44,7 +45,7 @@ def run(
         base: prompts, token and mask (batch, position); roles are read from `role_*` coordinates, and how many tokens
             are the prompt from `prompt_length` (batch), if it is there.
         sources: prompts of the source runs, row by row with the base.
-        original: also run the base as it is. keep: only the last so many positions' logits; 0 keeps all.
+        original: also run the base as it is. logits: False if only what is collected is wanted. keep: only the last so many positions' logits; 0 keeps all.
 
     Raises:
         BadInput: what the model or the prompts do not have.
@@ -72,7 +73,8 @@ def run(
         plain = forward(model, fed, [], {}, shape, {}, keep) if original else (None, {})
         last = [edit for edit in edits if not serial or edit["do"].get("source", len(given) - 1) == len(given) - 1]
         changed = forward(model, fed, last, known, shape, tensors, keep)
-        before_logits, after_logits, collected = save(plain[0]), save(changed[0]), save(changed[1])
+        collected = save(changed[1])
+        before_logits, after_logits = save(plain[0] if logits else None), save(changed[0] if logits else None)
     return Result(before_logits, after_logits, collected)
 
 
@@ -80,8 +82,8 @@ def forward(model, fed: dict, edits: list[dict], known: dict, shape: dict, tenso
     """One forward with edits; logits and what was collected."""
     rows, length = fed["input_ids"].shape
     with model.trace(**fed, use_cache=False, logits_to_keep=keep):
-        collected = save(apply_edits(model, edits, shape, rows, length, known, tensors))
-        logits = save(model.output.logits)
+        collected = apply_edits(model, edits, shape, rows, length, known, tensors)
+        logits = model.output.logits
     return logits, collected
 
 
@@ -92,7 +94,7 @@ def features_of(
     mode the edits of the source before it are in place."""
     rows, length = fed["input_ids"].shape
     with model.trace(**fed, use_cache=False, logits_to_keep=1):
-        found = save({})
+        found = {}
         for step in sorted([*reads, *edits], key=lambda one: (one["turn"], "reads" in one)):
             if "reads" in step:
                 found[step["number"]] = gathered(

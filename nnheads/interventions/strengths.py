@@ -79,7 +79,7 @@ def sweep(
         done = {
             name: batches.run(
                 job, given, parts=parts, size=batch_size, quiet=quiet, name=f"{name}-{strength:g}",
-                title=f"{name}, strength {strength:g}",
+                title=f"{name}, strength {strength:g}", remote=remote,
             ).reset_coords(drop=True).drop_vars("batch")
             for name, (given, job) in jobs.items() if given is not None
         }  # fmt: skip

@@ -119,7 +119,7 @@ def removal(
             name = f"sets-{hashlib.sha256(repr(groups).encode()).hexdigest()[:16]}"
             found = batches.run(
                 lambda part: measured(part, groups), prompts, size=batch_size, parts=parts, name=name, title=title,
-                quiet=quiet,
+                quiet=quiet, remote=remote,
             )  # fmt: skip
             (values,) = found.data_vars.values()
             known.update(zip(fresh, values.transpose("group", "batch").values.astype(float)))

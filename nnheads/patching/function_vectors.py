@@ -32,28 +32,22 @@ SOURCE = "Todd et al. 2024, arXiv 2310.15213"
 Outputs = Float[torch.Tensor, "task layer head dim"]
 
 
-def read_end(model, prompts: xr.Dataset, remote: bool | str = False) -> dict[str, torch.Tensor]:
-    """What stands at the last position of each prompt: `z` [row, layer, head, dim], `residual` entering each block
-    [row, layer, d_model], and the token predicted, `best` [row]."""
+def end_outputs(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
+    """`z` (batch, layer, head, dim) at the last position of prompts with `target` (batch, step), averaged over them
+    where it is computed, so that every prompt has the mean of all; and whether the model answers right, `correct`
+    (batch), 0 or 1."""
     fed, heads, layers = inputs(model, prompts), form(model)["heads"], geometry(model).layers
     with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote):
-        outputs, residuals = [], []
-        for index in range(layers):
-            residuals.append(model.layers[index].input[:, -1].clone().cpu())  # layers may be on several devices
-            outputs.append(read_z(model.layers[index], heads)[:, -1].clone().cpu())
-        z, residual = save(torch.stack(outputs, 1)), save(torch.stack(residuals, 1))
-        best = save(model.output.logits[:, -1].argmax(-1))
-    check_finite(z, "the heads' outputs")
-    return {"z": z.float(), "residual": residual.float(), "best": best.cpu()}
-
-
-def end_outputs(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
-    """`z` (batch, layer, head, dim) at the last position of prompts with `target` (batch, step), and whether the model
-    answers right, `correct` (batch), 0 or 1."""
-    found = read_end(model, prompts, remote)
-    right = (found["best"].numpy() == prompts["target"].values[:, 0]).astype(np.float32)
+        outputs = []
+        for index in range(layers):  # layers may be on several devices
+            outputs.append(read_z(model.layers[index], heads)[:, -1].float().mean(0).cpu())
+        mean = save(torch.stack(outputs))
+        best = save(model.output.logits[:, -1].argmax(-1).cpu())
+    check_finite(mean, "the heads' outputs")
+    right = (best.numpy() == prompts["target"].values[:, 0]).astype(np.float32)
     about = {"long_name": "answer is the model's first choice", "units": "1"}
-    z = label(found["z"], ("batch", "layer", "head", "dim"), long_name="head output", units="1", source=SOURCE)
+    each = mean.expand(len(right), -1, -1, -1)
+    z = label(each, ("batch", "layer", "head", "dim"), long_name="mean head output", units="1", source=SOURCE)
     batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     return xr.Dataset({"z": z, "correct": ("batch", right, about)}, batch)
 
@@ -110,14 +104,14 @@ def indirect_effects(
         )
     end = which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
     cells = which.grid(range(sizes.layers), sizes.heads, end)
-    given = at_every_position(z[torch.from_numpy(task)], prompts.sizes["position"])
-    job = prepare(model, prompts, cells, given=given, full=metric_of(metric).full, remote=remote)
+    given = at_every_position(z, prompts.sizes["position"])
+    job = prepare(model, prompts, cells, given=given, of=task, full=metric_of(metric).full, remote=remote)
     change, base = _change(model, job, metric, remote)
     return _labelled(prompts, change.unflatten(1, (sizes.layers, sizes.heads)), base, ("layer", "head"), metric)
 
 
-def at_every_position(values: Float[torch.Tensor, "case layer unit width"], positions: int) -> dict[int, torch.Tensor]:
-    """layer -> [case, unit, position, width], the same at every position; no memory is taken for it."""
+def at_every_position(values: Float[torch.Tensor, "task layer unit width"], positions: int) -> dict[int, torch.Tensor]:
+    """layer -> [task, unit, position, width], the same at every position; no memory is taken for it."""
     return {layer: values[:, layer].unsqueeze(2).expand(-1, -1, positions, -1) for layer in range(values.shape[1])}
 
 
@@ -134,11 +128,11 @@ def function_vectors(
     chosen = torch.zeros(sizes.layers, sizes.heads, 1)
     for layer, head in heads:
         chosen[layer, head] = 1
-    kept = (z * chosen).flatten(2)
+    kept, layers = (z * chosen).flatten(2), sizes.layers
     one = {"input_ids": torch.zeros(1, 1, dtype=torch.long), "attention_mask": torch.ones(1, 1, dtype=torch.long)}
     with torch.no_grad(), model.trace(**one, use_cache=False, remote=remote):
         wrote = []
-        for index in range(sizes.layers):
+        for index in range(layers):
             projection = model.layers[index].attention.projection
             own = kept[:, index].to(projection.input)
             wrote.append((projection(own) - projection(torch.zeros_like(own))).float().cpu())
@@ -155,11 +149,10 @@ def add_vectors(
     Returns: `effect` (batch, layer): the change of the metric; `base` (batch).
     """
     sizes, task = geometry(model), prompts["task"].values
-    residual = read_end(model, prompts, remote)["residual"] + vectors[torch.from_numpy(task)].unsqueeze(1)
     end = which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
-    given = at_every_position(residual.unsqueeze(2), prompts.sizes["position"])
+    given = at_every_position(vectors[:, None, None].expand(-1, sizes.layers, -1, -1), prompts.sizes["position"])
     job = prepare(
-        model, prompts, which.grid(range(sizes.layers), 1, end), site="resid_pre", given=given,
+        model, prompts, which.grid(range(sizes.layers), 1, end), site="resid_pre", given=given, of=task, add=True,
         full=metric_of(metric).full, remote=remote,
     )  # fmt: skip
     change, base = _change(model, job, metric, remote)

@@ -93,6 +93,8 @@ def prepare(
     mix: np.ndarray | None = None,
     fill: str | None = None,
     given: dict[int, torch.Tensor] | None = None,
+    of: np.ndarray | None = None,
+    add: bool = False,
     full: bool = False,
     tokens: int | None = None,
     remote: bool | str = False,
@@ -104,6 +106,7 @@ def prepare(
         source: where values come from: the other text of the same prompts, or other prompts.
         mix: [case, source row], see `sweep.mixed`.
         fill: "zero", or "uniform" for patterns. given: layer -> values [case, unit, ..., position, width].
+        of: [case], which row of `given` is a case's, where several share one. add: to what is there, not instead of it.
         full: also read ranks, log-sum-exp and KL, which needs the logits of the whole vocabulary.
         tokens: most rows x positions in one forward.
     """
@@ -138,7 +141,8 @@ def prepare(
         "full": full, "end": end, "keep": 1 if end else 0,
         **({} if full or remote else columns(model, answers)),
     }  # fmt: skip
-    how = {"site": site, "form": form(model), "fill": fill, "offset": min(shared, first_asked)}
+    how: dict = {"site": site, "form": form(model), "fill": fill, "offset": min(shared, first_asked), "add": add}
+    how["of"] = None if of is None else torch.from_numpy(np.asarray(of, np.int64))
     mixing = None if mix is None else torch.from_numpy(np.asarray(mix, np.float32))
     return Job(fed, other, mixing, given, cells, order, ask, how, place >= 0)
 

@@ -67,7 +67,7 @@ def write_site(layer, index: int, site: str, edit: dict, form: dict, rows: int, 
     """Put new values at some (row, unit) of a site.
 
     edit: `row`, `unit` [entry], `where` [entry, position], and `given` [entry, ..., position, width], or `fill`:
-    "zero", or for patterns "uniform".
+    "zero", or for patterns "uniform". With `add`, what is given is added to what is there.
     """
     if site == "pattern":
         write_pattern(layer, index, edit, form, length)
@@ -81,7 +81,8 @@ def put(view, edit: dict, new) -> None:
     now = view[pick]
     where = edit["where"].to(view.device)
     where = where.reshape(where.shape[0], *([1] * (now.dim() - 3)), -1, 1)
-    view[pick] = torch.where(where, torch.zeros_like(now) if new is None else new.to(now), now)
+    new = torch.zeros_like(now) if new is None else new.to(now)
+    view[pick] = torch.where(where, now + new if edit.get("add") else new, now)
 
 
 def write_pattern(layer, index: int, edit: dict, form: dict, length: int) -> None:

@@ -134,9 +134,10 @@ def edits_of(cells: dict, given: dict | None, how: dict, first: int, last: int, 
         if how["fill"] is not None:
             edit["fill"] = how["fill"]
         elif given is not None:
-            values = given[index]
-            edit["given"] = values[case[own].to(values.device), unit[own].to(values.device)]
+            values, held = given[index], case[own] if how["of"] is None else how["of"][case[own]]
+            edit["given"] = values[held.to(values.device), unit[own].to(values.device)]
             edit["given"] = edit["given"][..., start - how["offset"] :, :]
+            edit["add"] = how["add"]
         edits[index] = edit
     return edits
 
@@ -175,7 +176,8 @@ def sweep(model, base: dict, source: dict | None, mix, given: dict | None, cells
         base, source: inputs of the base run and of the run (or prompt set) that values are taken from; no source where
             `how["fill"]` or `given` says what is put in.
         mix: [case, source row], how the source's values add up to each case's; None: row by row.
-        given: layer -> values [case, unit, ..., position, width], instead of a source.
+        given: layer -> values [case, unit, ..., position, width], instead of a source; `how["of"]` [case] names the
+            row for each case, where several share one, and with `how["add"]` they are added to what is there.
         cells: `entries` [entry, 4] (cell, layer, unit, place) in the order of cells, `bounds` (first entry of each
             cell, and the end), `places` [place, case, position], `chunks` [(start, layer, first row, last row)] over
             rows (cell, case). See `patching.cells`.

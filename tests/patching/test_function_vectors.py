@@ -19,7 +19,6 @@ from nnheads.patching.function_vectors import (
     function_vectors,
     indirect_effects,
     over_tasks,
-    read_end,
 )
 
 TARGET = torch.tensor([5, 7])
@@ -58,15 +57,14 @@ def at_end(new: torch.Tensor, unit: slice):
 def test_what_stands_at_the_end_equals_plain_hooks(model_type, padded):
     model, module = tiny(model_type)
     _, fed = runs(model_type, pairs(padded))
-    found = read_end(model, prompts_of(padded))
-    for layer in range(3):
-        z = oracle.value_at(module, model_type, fed, layer, "z")[:, -1]
-        torch.testing.assert_close(found["z"][:, layer].flatten(1), z, atol=2e-5, rtol=0)
-        residual = oracle.value_at(module, model_type, fed, layer, "resid_pre")[:, -1]
-        torch.testing.assert_close(found["residual"][:, layer], residual, atol=2e-5, rtol=0)
-    assert torch.equal(found["best"], oracle.end_logits(module, fed).argmax(-1))
-    target = found["best"].numpy()[:, None] + np.array([[0], [1]])  # the second answer is not the one predicted
+    best = oracle.end_logits(module, fed).argmax(-1)
+    target = best.numpy()[:, None] + np.array([[0], [1]])  # the second answer is not the one predicted
     scores = end_outputs(model, prompts_of(padded).assign(target=(("batch", "step"), target)))
+    for layer in range(3):
+        z = oracle.value_at(module, model_type, fed, layer, "z")[:, -1].mean(0)
+        for row in range(2):  # every prompt has the mean of all
+            found = torch.from_numpy(scores["z"].values[row, layer]).flatten()
+            torch.testing.assert_close(found, z, atol=2e-5, rtol=0)
     assert scores["correct"].values.tolist() == [1, 0] and list(scores["task_name"].values) == ["b", "a"]
 
 

@@ -1,0 +1,104 @@
+"""What a server says of itself: which models it has, which versions it runs, why it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from nnheads.errors import RunError, first_line
+
+MATTERS = ("python", "nnsight", "torch", "transformers")
+
+
+def host_of(remote: bool | str) -> str:
+    """The address of a server: NDIF's own for True."""
+    if isinstance(remote, str):
+        return remote.rstrip("/")
+    from nnsight import CONFIG
+
+    return str(CONFIG.API.HOST)
+
+
+def asked(host: str, path: str, timeout: float = 30.0) -> Any:
+    """What a server says of itself.
+
+    Raises:
+        RunError: it cannot be reached, or does not answer with JSON.
+    """
+    import httpx
+
+    try:
+        answer = httpx.get(f"{host}{path}", timeout=httpx.Timeout(5.0, read=timeout))
+        answer.raise_for_status()
+        return answer.json()
+    except httpx.HTTPStatusError as error:
+        raise RunError(refusal(host, error.response)) from None
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise RunError(f"the server {host} cannot be reached ({first_line(error)}); is the address right?") from error
+
+
+def models_of(status: dict) -> list[dict]:
+    """One row for each model that a server has: repository, revision, level, state, replicas; healthiest replica."""
+    rank = {"RUNNING": 0, "DEPLOYING": 1, "NOT_STARTED": 2, "UNHEALTHY": 3}
+    found: dict[tuple, dict] = {}
+    for one in (status.get("deployments") or {}).values():
+        key = (one.get("repo_id"), one.get("revision"))
+        row: dict = {
+            "model": one.get("repo_id") or "?", "revision": one.get("revision") or "main",
+            "level": one.get("deployment_level") or "?", "state": one.get("application_state") or "?", "replicas": 1,
+        }  # fmt: skip
+        if key in found:
+            row["replicas"] += found[key]["replicas"]
+            if rank.get(found[key]["state"], 9) < rank.get(row["state"], 9):
+                row |= {name: found[key][name] for name in ("level", "state")}
+        found[key] = row
+    return sorted(found.values(), key=lambda row: (row["level"] != "HOT", row["model"]))
+
+
+def refusal(host: str, answer) -> str:
+    """What an HTTP error means and what to do about it."""
+    try:
+        body = answer.json()
+        said = str(body.get("detail", body)) if isinstance(body, dict) else str(body)
+    except ValueError:
+        said = answer.text
+    said = " ".join(said.split())[:300].rstrip(".")
+    hints = {
+        400: "it does not accept the request", 401: "it wants a key: set NDIF_API_KEY, or run nnsight.login",
+        403: "it does not accept this key: check NDIF_API_KEY", 413: "the job is too large: use a smaller --batch-size",
+    }  # fmt: skip
+    hint = hints.get(answer.status_code, "it may be over soon: issue the same command again")
+    return f"the server {host} answered {answer.status_code} ({said or answer.reason_phrase}); {hint}"
+
+
+def gaps(env: dict) -> list[dict]:
+    """Our versions beside a server's: name, here, there, and whether the difference matters. Patch versions do not,
+    except nnsight's."""
+    import platform
+    from importlib import metadata
+
+    there = {**env.get("packages", {}), "python": str(env.get("python_version", "")).split(" ")[0]}
+    rows = []
+    for name in MATTERS:
+        here = platform.python_version() if name == "python" else metadata.version(name)
+        other = there.get(name) or "?"
+        parts = 3 if name == "nnsight" else 2
+        same = here.split("+")[0].split(".")[:parts] == other.split("+")[0].split(".")[:parts]
+        rows.append({"name": name, "here": here, "there": other, "matters": other != "?" and not same})
+    return rows
+
+
+def warnings_for(remote: bool | str, model: str) -> list[str]:
+    """What somebody should know before a job is sent: versions that differ, a model that is not loaded there. Nothing
+    where the server does not say."""
+    host, found = host_of(remote), []
+    with contextlib.suppress(RunError):
+        for row in gaps(asked(host, "/env", 10.0)):
+            if row["matters"]:
+                found.append(f"{host} has {row['name']} {row['there']}, here is {row['here']}: numbers may differ")
+    with contextlib.suppress(RunError):
+        models = models_of(asked(host, "/status", 10.0))
+        hot = [row["model"] for row in models if row["level"] == "HOT"]
+        if models and model not in hot:
+            found.append(f"{model} is not hot at {host}: the first job may wait until it is loaded")
+    return found

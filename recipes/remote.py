@@ -1,0 +1,83 @@
+"""Which models does a server have, does it fit, and what has become of the jobs that it was sent?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recipes import _options as options
+
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
+DROPPED = ("--submit", "--overwrite")
+WITH_VALUE = ("--output", "-o")
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(help="Hub id: is it there?")] = None,
+    remote: Annotated[str, typer.Option(help="ndif, or the URL of a server.")] = "ndif",
+    traceback: options.Traceback = False,
+) -> None:
+    """Whether a server is up, which models it has, and how its versions differ from those here."""
+    from nnheads import service
+    from nnheads.errors import BadInput, RunError
+
+    where = options.remote_of(remote)
+    if where == "local":
+        raise BadInput("--remote local is this machine; use ndif or a URL")
+    host = service.host_of(where)
+    models = service.models_of(service.asked(host, "/status"))
+    running = sum(row["state"] == "RUNNING" for row in models)
+    options.say(f"{host}: up, {running} of {len(models)} models running")
+    for row in models:
+        options.say(f"  {row['model']}  {row['revision']}  {row['level']}  {row['state']}  x{row['replicas']}")
+    for row in service.gaps(service.asked(host, "/env")):
+        mark = "  numbers may differ, or jobs may fail" if row["matters"] else ""
+        options.say(f"{row['name']:<13} here {row['here']:<14} there {row['there']}{mark}")
+    if model is not None:
+        own = [row for row in models if row["model"].lower() == model.lower()]
+        if not own:
+            raise RunError(f"{model} is not at {host}; a job for it waits until it is loaded, if the server loads it")
+        options.say(f"{model}: {own[0]['level']}, {own[0]['state']}")
+
+
+@app.command()
+def collect(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for what is not finished.")] = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Fetch what a server has finished of a run, and finish the run when all of it is there."""
+    from recipes import command
+
+    sys.argv, (recipe, *arguments) = command_of(run)
+    arguments += [] if wait else ["--submit"]
+    command(recipe)(args=arguments, prog_name=f"nnheads {recipe}", standalone_mode=False)
+
+
+def command_of(run: Path) -> tuple[list[str], list[str]]:
+    """The command that a run's folder was made with, and its arguments to be issued again for the same folder."""
+    from nnheads.errors import BadInput
+
+    path = run / "run.json"
+    try:
+        record = json.loads(path.read_bytes())
+        (program, *given), recipe = shlex.split(record["command"]), record["recipe"]
+    except FileNotFoundError:
+        raise BadInput(f"{run} has no run.json; expected the folder of a run") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"{path} is not a record of a run") from None
+    root = next((parent.parent for parent in run.resolve().parents if parent.name == recipe), None)
+    if root is None or not given:
+        raise BadInput(f"{run} is not inside a folder {recipe!r}; move it back to where it was written")
+    kept, skip = [], False
+    for word in given:
+        if not skip and word not in DROPPED and word not in WITH_VALUE and not word.startswith("--output="):
+            kept.append(word)
+        skip = not skip and word in WITH_VALUE
+    return [program, *given], [*kept, "--output", str(root)]
