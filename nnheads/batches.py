@@ -51,10 +51,12 @@ def run(
         size = max(size, JOB_TOKENS // prompts.sizes["position"])
     if remote and parts is not None and ledger.book().folder != parts:
         ledger.open_book(parts, ledger.book().run)
+    slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]
+    if remote and remote != "local" and len(slices) > 1 and ledger.book().waiting:
+        send_all(function, slices, parts, name)
     done, pending, failed = [], 0, []
     with progress(title or name, total, quiet) as advance:
-        for first in range(0, total, size):
-            part = prompts.isel(batch=slice(first, first + size))
+        for part in slices:
             try:
                 done.append(_one(function, part, parts, name))
             except Pending:
@@ -79,17 +81,29 @@ def run(
     return xr.concat(done, "batch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
 
 
+def send_all(function: Callable, slices: list[xr.Dataset], parts: Path | None, name: str) -> None:
+    """Send what every slice has to wait for, so that they wait in the queue together and not one after the other."""
+    with ledger.not_waiting():
+        for part in slices:
+            try:
+                _one(function, part, parts, name)
+            except Pending:
+                continue
+            except RunError:  # it will be said when this slice's turn comes
+                return
+
+
 def _one(function: Callable, part: xr.Dataset, parts: Path | None, name: str) -> xr.Dataset:
-    if parts is None:
-        return function(part)
     labelled = part.assign(number=part["batch"])  # the same prompt may come twice, under two numbers
-    path = parts / f"{name}-{prompts_hash(labelled)[:16]}.nc"
-    if path.exists():
+    key = f"{name}-{prompts_hash(labelled)[:16]}"
+    path = None if parts is None else parts / f"{key}.nc"
+    if path is not None and path.exists():
         with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
             return results.load(path)
-    with ledger.book().of(path.stem):
+    with ledger.book().of(key):
         result = function(part)
-    results.save(path, result)
+    if path is not None:
+        results.save(path, result)
     return result
 
 

@@ -108,6 +108,11 @@ def start_counting() -> None:
     _Open.book = Book()
 
 
+def sent_now(job: str) -> bool:
+    """Whether this command sent a job, and not one before it."""
+    return any(line.get("job") == job for line in _Open.written)
+
+
 def counted() -> dict[str, int]:
     """Jobs and bytes since then."""
     return totals(_Open.written)
@@ -116,3 +121,14 @@ def counted() -> dict[str, int]:
 def wait(on: bool) -> None:
     """Whether results are waited for. If not, they are taken where they are there, and `Pending` is raised else."""
     _Open.book.waiting = on
+
+
+@contextlib.contextmanager
+def not_waiting() -> Iterator[None]:
+    """Meanwhile results are not waited for."""
+    before = _Open.book.waiting
+    _Open.book.waiting = False
+    try:
+        yield
+    finally:
+        _Open.book.waiting = before

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from nnheads.errors import NNHeadsError, Pending, RunError, first_line
-from nnheads.ledger import Book, book
+from nnheads.ledger import Book, book, sent_now
 from nnheads.service import refusal
 
 FIRST_DELAYS = (0.3, 0.7, 1.5)  # seconds between tries before the server was ever reached: it may be the wrong address
@@ -73,14 +73,12 @@ def obtained(job, request, tracer) -> dict:
     notes, request.session_id = book(), ""
     key = notes.key(digest_of(job, tracer))
     job.job_id = notes.sent(key)
-    fresh = False
     for _ in range(SENDINGS):
         if job.job_id is None:
             send(job, request, tracer, key, notes)
-            fresh = True
             if not notes.waiting:
                 raise Pending(f"job {job.job_id} was sent")
-        found = awaited(job, key, notes, fresh)
+        found = awaited(job, key, notes, fresh=sent_now(job.job_id))
         if found is not None:
             return found
         job.job_id = None
@@ -157,7 +155,7 @@ def fetched(job, client, url: str, key: str, notes: Book) -> dict | None:
         raise RunError(f"{job.host} finished a job and sent no result; it may run another nnsight")
 
     def download():
-        answer = client.get(url)
+        answer = client.get(url if "://" in url else f"{job.host}/{url.lstrip('/')}")
         if answer.status_code in (403, 404, 410):  # what was stored for a while only
             return None, 0
         content = checked(answer).content

@@ -31,6 +31,10 @@ def main(
     intervention: Annotated[
         str | None, typer.Option(help="A saved intervention instead of a direction: a folder or a Hub id.")
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Import the functions that the intervention names; only from authors you trust."),
+    ] = False,
     layer: Annotated[
         str, typer.Option(help="Where to steer: a number, or auto (where the texts differ best).")
     ] = "auto",
@@ -49,8 +53,10 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -65,15 +71,19 @@ def main(
     directions.nc (layer), and the intervention at strength 1 in a folder that `--intervention` takes.
     """
     arguments = dict(locals())
+    arguments.pop("trust")  # what may be imported changes no number
     from nnheads import results
+    from nnheads.errors import BadInput
     from nnheads.provenance import model_identity
 
     check(arguments)
+    if trust and intervention is None:
+        raise BadInput("--trust is for a saved intervention; name one with --intervention, or leave it out")
     texts = read_files(arguments)
     where = options.remote_of(remote)
-    saved = None if intervention is None else saved_edits(intervention)
+    saved = None if intervention is None else saved_edits(intervention, trust)
     strengths = strengths_of(strength, saved)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     identity = model_identity(loaded, model)
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "texts": digest}
@@ -134,12 +144,15 @@ def read_files(arguments: dict) -> dict[str, list[str] | None]:
     return {**found, "neutral": found["neutral"] or list(_steer.NEUTRAL)}
 
 
-def saved_edits(source: str):
+def saved_edits(source: str, trust: bool):
     """An intervention of a folder or of the Hub, if it can be steered with."""
     from nnheads.errors import BadInput
     from nnheads.interventions.files import load
 
-    found = load(source)
+    try:
+        found = load(source, trust=trust)
+    except BadInput as error:
+        raise BadInput(str(error).replace("load with trust=True", "use --trust")) from None
     if found.sources:
         raise BadInput(f"intervention {source!r} takes {found.sources} source prompts, which steer does not have")
     return found

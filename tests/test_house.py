@@ -14,7 +14,15 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("nnheads/**/*.py"), *ROOT.glob("recipes/*.py"), ROOT / "cli.py"])
 # A module may import from its own rank and below.
 RANKS = [
-    {"nnheads.errors", "nnheads.architectures", "nnheads.prompts.ioi_words"},
+    {
+        "nnheads.errors",
+        "nnheads.architectures",
+        "nnheads.prompts.ioi_words",
+        "nnheads.truth.logistic",
+        "nnheads.remote",
+        "nnheads.service",
+        "nnheads.ledger",
+    },
     {"nnheads.loading", "nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
     {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results", "nnheads.legacy"},
@@ -41,6 +49,7 @@ RANKS = [
         "nnheads.composition",
     },
     {"nnheads.detection", "nnheads.roles"},
+    {"nnheads.drift"},
     {"recipes"},
     {"cli"},
 ]
@@ -56,6 +65,7 @@ SHIPPED = (
     "interventions/apply",
     "interventions/decode",
     "interventions/operations",
+    "truth/reading",
     "writes",
     "factors",
 )

@@ -5,12 +5,17 @@ The latter two keep only the last position's logits, as a careful script would.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import xarray as xr
 from nnsight import save
-from serve import difference, pairs, runs, serve
+from serve import batches, difference, pairs, runs, serve
 
 from nnheads.heads import read_z, split_heads
+from nnheads.interventions.alignment import aligned, evaluate
+from nnheads.interventions.counterfactuals import Pairs
+from nnheads.interventions.schema import index
+from nnheads.interventions.training import train
 from nnheads.model import geometry, load
 from nnheads.patching.patch import patch
 
@@ -87,5 +92,84 @@ def plain_hooks(model: str, given: dict):
     return turn
 
 
+def counterfactual(given: dict, kind: str = "") -> Pairs:
+    """Counterfactual pairs of the inputs."""
+    place = ("batch", "position")
+    base, source = (
+        xr.Dataset({"token": (place, ids), "mask": (place, np.ones_like(ids))})
+        for ids in (given[f"{kind}{name}"].numpy() for name in ("token", "source"))
+    )
+    return Pairs(base, (source,), given[f"{kind}answer"].long())
+
+
+def align(model: str, given: dict):
+    """Interchange accuracy [seed] on test pairs of a rotation that `train` found."""
+    loaded, fit, test = load(model, dtype="float32"), counterfactual(given), counterfactual(given, "test_")
+    width, batch = geometry(loaded).d_model, int(given["batch"])
+
+    def trained(seed: int) -> float:
+        start = aligned(
+            "resid_post", int(given["layer"]), index(-1), features=width, directions=int(given["rank"]), seed=seed
+        )
+        found, _ = train(
+            loaded, start, fit, steps=int(given["steps"]), batch_size=batch, learning_rate=float(given["rate"]),
+            seed=seed,
+        )  # fmt: skip
+        return float(evaluate(loaded, found, test, batch_size=batch)["score"].mean())
+
+    return lambda: torch.tensor([trained(seed) for seed in given["seeds"].tolist()])
+
+
+def align_by_hooks(model: str, given: dict):
+    """The same with forward hooks and torch's own orthogonal parametrisation, nothing of ours."""
+    loaded = load(model, dtype="float32")
+    module, layer = loaded._module.requires_grad_(False), loaded.layers[int(given["layer"])]._module
+    width, batch = geometry(loaded).d_model, int(given["batch"])
+
+    def predicted(rotation, rows: torch.Tensor, kind: str) -> torch.Tensor:
+        kept: list[torch.Tensor] = []
+
+        def swap(_, __, output):
+            weight, last = rotation.weight.T, output[:, -1]
+            new = last + ((kept[0] - last) @ weight) @ weight.T
+            return torch.cat([output[:, :-1], new[:, None]], 1)
+
+        with torch.no_grad():
+            handle = layer.register_forward_hook(lambda *call: kept.append(call[2][:, -1]))
+            module(input_ids=given[f"{kind}source"][rows].long(), logits_to_keep=1, use_cache=False)
+            handle.remove()
+        handle = layer.register_forward_hook(swap)
+        logits = module(input_ids=given[f"{kind}token"][rows].long(), logits_to_keep=1, use_cache=False).logits[:, -1]
+        handle.remove()
+        return logits
+
+    def trained(seed: int) -> float:
+        torch.manual_seed(seed)
+        linear = torch.nn.Linear(width, int(given["rank"]), bias=False)
+        torch.nn.init.orthogonal_(linear.weight)
+        rotation = torch.nn.utils.parametrizations.orthogonal(linear)
+        optimizer = torch.optim.Adam(rotation.parameters(), lr=float(given["rate"]))
+        with torch.enable_grad():
+            for rows in batches(given, seed):
+                optimizer.zero_grad()
+                answer = given["answer"][rows].long()
+                torch.nn.functional.cross_entropy(predicted(rotation, rows, ""), answer).backward()
+                optimizer.step()
+        tested = torch.arange(len(given["test_answer"])).split(batch)
+        right = [predicted(rotation, rows, "test_").argmax(-1) == given["test_answer"][rows].long() for rows in tested]
+        return float(torch.cat(right).float().mean())
+
+    return lambda: torch.tensor([trained(seed) for seed in given["seeds"].tolist()])
+
+
 if __name__ == "__main__":
-    serve({"nnheads": ours, "trace": one_trace_per_head, "hooks": plain_hooks}, "nnheads")
+    serve(
+        {
+            "align": align,
+            "align_hooks": align_by_hooks,
+            "nnheads": ours,
+            "trace": one_trace_per_head,
+            "hooks": plain_hooks,
+        },
+        "nnheads",
+    )

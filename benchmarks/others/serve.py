@@ -79,3 +79,13 @@ def difference(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
 def pairs(given: dict[str, torch.Tensor]) -> torch.Tensor:
     """Answer and wrong answer of every case [case, 2]."""
     return torch.stack([given["answer"], given["wrong"]], 1).long()
+
+
+def batches(given: dict[str, torch.Tensor], seed: int) -> list[torch.Tensor]:
+    """Rows of every step of a training: all pairs once before any comes again, but for those that fill no batch."""
+    size, steps = int(given["batch"]), int(given["steps"])
+    generator, found = torch.Generator().manual_seed(seed), []
+    while len(found) < steps:
+        found += torch.randperm(len(given["answer"]), generator=generator).split(size)
+        found = [rows for rows in found if len(rows) == size]
+    return found[:steps]

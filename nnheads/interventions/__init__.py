@@ -4,10 +4,19 @@ from nnheads.interventions import Edit, Interchange, Intervention, index, run
 
 swap = Intervention(Edit("z", Interchange(), layer=9, units=(6,), at=index(-1)))
 result = run(model, swap, base, [source])      # result.original, result.edited, result.collected
+
+Where a network holds a variable of a causal model, as directions that are trained and then used like any other edit:
+
+start = aligned("resid_post", 4, index(-1), features=768, directions=1)
+found, log = train(model, start, Pairs(base, [source], answer))         # answer: what the causal model says [row]
+accuracy = evaluate(model, found, others)["score"].mean()                # beside: random_directions(found)
 """
 
 from __future__ import annotations
 
+from nnheads.interventions.alignment import aligned, evaluate, random_directions
+from nnheads.interventions.causal import CausalModel, draw_counterfactuals
+from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.files import load, push, save
 from nnheads.interventions.generate import generate
 from nnheads.interventions.module import as_module
@@ -43,10 +52,11 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
+from nnheads.interventions.training import train
 
 __all__ = [
-    "ALL", "ANSWER", "DECODE", "PCA", "PROMPT", "Add", "AddSource", "Boundless", "Collect", "Combine", "Edit",
-    "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean", "Noise", "Rotate", "Scale", "Set",
-    "Subtract", "Zero", "as_module", "direct_path", "generate", "index", "load", "push", "read_pyvene", "role", "run",
-    "save", "span", "steps",
+    "ALL", "ANSWER", "DECODE", "PCA", "PROMPT", "Add", "AddSource", "Boundless", "CausalModel", "Collect", "Combine",
+    "Edit", "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean", "Noise", "Pairs", "Rotate", "Scale",
+    "Set", "Subtract", "Zero", "aligned", "as_module", "direct_path", "draw_counterfactuals", "evaluate", "generate",
+    "index", "load", "push", "random_directions", "read_pyvene", "role", "run", "save", "span", "steps", "train",
 ]  # fmt: skip

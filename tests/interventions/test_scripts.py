@@ -13,19 +13,26 @@ from nnsight import NNsight
 from nnheads.interventions import (
     Add,
     AddSource,
+    CausalModel,
     Collect,
     Combine,
     Edit,
     Interchange,
     Intervention,
     LowRank,
+    Pairs,
     Zero,
+    aligned,
     as_module,
+    draw_counterfactuals,
+    evaluate,
     index,
     load,
+    random_directions,
     run,
     save,
     span,
+    train,
 )
 
 model, module = None, None
@@ -130,6 +137,38 @@ def test_a_part_of_a_bigger_module_that_trains():
         losses.append(float(loss.detach()))
     assert losses == sorted(losses, reverse=True)
     assert not torch.equal(swapped.intervention.tensors["rotation"], rotation)
+
+
+def test_a_variable_of_a_causal_model_is_aligned_with_directions(tmp_path):
+    """C1-7"""
+    causal = CausalModel({"left": lambda a, b: a == b, "answer": lambda left, c: 2 * int(left) + c})
+
+    class Network(torch.nn.Module):
+        """Units 0 and 1 hold whether a is b, unit 3 holds c."""
+
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.out = torch.nn.Identity(), torch.nn.Linear(4, 4, bias=False)
+            with torch.no_grad():
+                self.out.weight.copy_(torch.tensor([[-1.0, -1, 0, -2], [-1, -1, 0, 2], [1, 1, 0, -2], [1, 1, 0, 2]]))
+
+        def forward(self, rows):
+            a, b, c = rows.unbind(1)
+            return self.out(self.hidden(torch.stack([a * b, a * b, a, c], 1)))
+
+    network = Network()
+    inputs = [{"a": a, "b": b, "c": c} for a in (-1, 1) for b in (-1, 1) for c in (0, 1)]
+    drawn = draw_counterfactuals(causal, inputs, "left", 200)
+    rows = torch.tensor([[one["a"], one["b"], 2 * one["c"] - 1] for one in inputs]).float()
+    base, source = (rows[[getattr(one, side) for one in drawn]] for side in ("base", "source"))
+    pairs = Pairs(base, [source], torch.tensor([one.answer for one in drawn]))
+    start = aligned("output", None, features=4, directions=1, path="hidden")
+    found, log = train(network, start, pairs, steps=300, learning_rate=0.05, checkpoint=tmp_path / "kept")
+    direction = found.tensors["rotation"][:, 0]
+    assert torch.acos(abs(direction @ torch.tensor([1.0, 1, 0, 0])) / 2**0.5) < 0.1
+    assert float(evaluate(network, found, pairs)["score"].mean()) == float(log["held_out_accuracy"][-1]) == 1
+    assert float(evaluate(network, random_directions(found, 1), pairs)["score"].mean()) < 0.8
+    assert load(save(found, tmp_path / "direction")) == found
 
 
 def test_a_residual_network():

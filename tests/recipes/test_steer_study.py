@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import xarray as xr
 import cli
 from nnheads.interventions import directions, strengths
 from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import ANSWER, Add, Edit, Intervention, Zero
+from nnheads.interventions.schema import ANSWER, Add, Edit, Function, Intervention, Zero
 from nnheads.reference import world
 from recipes._steer import NEUTRAL, own_world
 
@@ -120,6 +121,28 @@ def test_an_intervention_without_strength_is_compared_with_none(capsys, tmp_path
         assert scores["neutral_text"].values.tolist() == list(NEUTRAL)
         assert (scores["kl"].sel(strength=1) > 0).all()
     assert "effect" not in out
+
+
+def test_a_function_of_ones_own_runs_only_if_it_is_trusted(capsys, tmp_path, monkeypatch, llama_folder):
+    module = tmp_path / "code" / "trusted_by_steer.py"
+    module.parent.mkdir()
+    module.write_text("IMPORTED = True\n\n\ndef doubled(base):\n    return 2 * base\n")
+    monkeypatch.syspath_prepend(str(module.parent))
+    place = save(Intervention(Edit("z", Function("trusted_by_steer:doubled"), layer=1)), tmp_path / "double")
+    arguments = (str(llama_folder), "--prompt", "Mary and John", "--new-tokens", "2", "--intervention", str(place))
+    with pytest.raises(SystemExit) as stop:
+        cli.app(["steer", *arguments, "-o", str(tmp_path / "out")])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and len(err.splitlines()) == 1
+    assert "it runs your function 'trusted_by_steer:doubled'; use --trust if you trust its author" in err
+    assert "trusted_by_steer" not in sys.modules
+    out = command(capsys, *arguments, "--trust", "-o", str(tmp_path / "out"))
+    with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
+        assert scores["strength"].values.tolist() == [0, 1] and (scores["kl"].sel(strength=1) > 0).all()
+    module.write_text(module.read_text().replace("2 *", "3 *"))
+    with pytest.raises(SystemExit):
+        cli.app(["steer", *arguments, "--trust", "-o", str(tmp_path / "out")])
+    assert "is not the one that was saved: its source has changed" in capsys.readouterr().err
 
 
 def test_a_rehearsed_remote_run_says_the_same(capsys, tmp_path, llama_folder):

@@ -1,0 +1,107 @@
+"""Alignment at every layer and place of the reference model: a variable is where it is known to be, nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import tiny
+
+from nnheads.errors import BadInput
+from nnheads.interventions import localise as module
+from nnheads.interventions.causal import draw_counterfactuals
+from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
+from nnheads.interventions.schema import index, role
+from nnheads.interventions.tasks import TASKS
+from nnheads.model import load
+
+FAST = {"steps": 20, "every": 10, "batch_size": 24, "learning_rate": 0.02}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return load("reference")
+
+
+def pairs(model, name: str, n: int, seed: int, variable: str | None = None):
+    task = TASKS[name]
+    drawn = task.draw(model.tokenizer, n, seed)
+    return drawn.pairs(draw_counterfactuals(task.model, drawn.inputs, variable or task.variable, n, seed=seed))
+
+
+def test_the_position_of_the_indirect_object_is_at_the_repeated_name_behind_layer_1(reference):
+    fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((96, 0), (48, 1)))
+    scores, best = localise(reference, fit, test, {"S2": role("S2"), "END": role("END")}, layers=[0, 1], **FAST)
+    assert dict(scores.sizes) == {"batch": 48, "layer": 2, "place": 2} and set(CONDITIONS) < set(scores)
+    table = reduced(scores)
+    here, elsewhere = table.sel(layer=1, place="S2"), table.sel(layer=0, place="END")
+    assert float(here["trained"]) > 0.9 and float(here["whole"]) > 0.9
+    assert float(here["trained_low"]) > max(float(here["random_high"]), float(here["shuffled"]))
+    assert float(elsewhere["trained"]) == float(elsewhere["none"]) == 0.5, "half of the pairs keep the answer"
+    assert (scores.attrs["best_layer"], scores.attrs["best_place"]) == (1, "S2")
+    assert (best.edits[0].layer, best.edits[0].at, best.tensors["rotation"].shape) == (1, role("S2"), (128, 1))
+    for name in table.data_vars:
+        assert table[name].attrs["long_name"] and table[name].attrs["units"]
+
+
+def test_the_running_parity_is_at_the_last_state_and_the_next_input_at_its_own_place(reference):
+    for variable, place in (("state", "END"), ("bit", "INPUT")):
+        fit, test = (pairs(reference, "parity", n, seed, variable) for n, seed in ((64, 0), (32, 1)))
+        places = {name: role(name) for name in ("INPUT", "END")}
+        scores, _ = localise(reference, fit, test, places, layers=[0], **FAST)
+        found = scores["trained"].mean("batch").sel(layer=0)
+        assert float(found.sel(place=place)) > 0.9
+        assert float(found.drop_sel(place=place).max()) < 0.7
+
+
+def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, monkeypatch):
+    fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((24, 0), (8, 1)))
+    options = {**FAST, "steps": 4, "every": 2, "layers": [1, 2]}
+    places = {"S2": role("S2"), "-1": index(-1)}
+    whole, best = localise(reference, fit, test, places, **options)
+    calls, plain = [], module.train
+
+    def stopping(*arguments, **given):
+        calls.append(given["checkpoint"])
+        if len(calls) == 4:  # two trainings a place
+            raise KeyboardInterrupt
+        return plain(*arguments, **given)
+
+    monkeypatch.setattr(module, "train", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        localise(reference, fit, test, places, parts=tmp_path, **options)
+    assert len(list(tmp_path.glob("*/cell.nc"))) == 1
+    resumed, again = localise(reference, fit, test, places, parts=tmp_path, **options)
+    assert len(calls) == 4 + 6 and calls[4] == calls[2], "the finished place is read"
+    xr.testing.assert_equal(resumed, whole)
+    assert again == best
+    assert localise(reference, fit, test, places, parts=tmp_path, **options)[1] == best and len(calls) == 10
+
+
+def test_every_kind_is_trained_at_every_sort_of_site():
+    model, _ = tiny("llama")
+    generator = np.random.default_rng(0)
+    ids = generator.integers(4, 500, (2, 6, 5))
+    base, source = (
+        xr.Dataset({"token": (("batch", "position"), one), "mask": (("batch", "position"), np.ones_like(one))})
+        for one in ids
+    )
+    given = module.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+    widths = {"resid_post": 48, "z": 64, "v": 32, "mlp_hidden": 40}
+    for (site, width), kind in zip(widths.items(), ("boundless", "mask", "lowrank", "das")):
+        assert site_features(model, site, 1) == width
+        few = 2 if kind == "lowrank" else None
+        scores, best = localise(
+            model, given, given, {"-1": index(-1)}, site=site, layers=[1], kind=kind, directions=few, steps=1,
+            batch_size=2, held_out=0.5,
+        )  # fmt: skip
+        assert scores.sizes["batch"] == 6 and next(iter(best.tensors.values())).shape[0] == width
+
+
+def test_nowhere_to_look_and_sites_without_features_are_refused(reference):
+    given = pairs(reference, "ioi", 8, 0)
+    with pytest.raises(BadInput, match="4 layers and 0 places leave nowhere to look"):
+        localise(reference, given, given, {})
+    with pytest.raises(BadInput, match="site 'pattern' has no features to rotate; use resid_post"):
+        site_features(reference, "pattern", 0)

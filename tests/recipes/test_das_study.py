@@ -1,0 +1,90 @@
+"""`nnheads das` as a user issues it: what is printed and saved, own pairs, and taking a run up again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import cli
+from nnheads.interventions import localise
+from nnheads.interventions.files import load
+from nnheads.interventions.schema import index, role
+
+SMALL = ("--at", "S2,END", "--layers", "0,1", "--steps", "20", "-n", "64", "--test", "32", "--learning-rate", "0.02")
+
+
+def command(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        cli.app(["das", *arguments])
+    out, err = capsys.readouterr()
+    assert (stop.value.code, err) == (0, "")
+    return out
+
+
+def folder_of(out: str) -> Path:
+    return Path(out.splitlines()[-1]).parent
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory):
+    """The study on the reference model, once: what it printed, and its folder."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as stop:
+        cli.app(["das", *SMALL, "-o", str(tmp_path_factory.mktemp("das"))])
+    assert stop.value.code == 0
+    return text.getvalue(), folder_of(text.getvalue())
+
+
+def test_the_place_of_the_indirect_object_is_found_and_said(aligned):
+    out, folder = aligned
+    lines = out.splitlines()
+    assert lines[0].startswith("position (ioi): the indirect object is the name that is not repeated; 64 of 64 prompts")
+    assert lines[2].split() == ["layer", "S2", "END"]
+    assert float(lines[4].split()[1]) > 0.9 and float(lines[3].split()[2]) == 0.5
+    assert lines[5] == "best on pairs left out of training: layer 1, S2 [95% interval]"
+    with xr.open_dataset(folder / "scores.nc") as scores, xr.open_dataset(folder / "places.nc") as table:
+        assert dict(scores.sizes) == {"batch": 32, "layer": 2, "place": 2}
+        assert json.loads(scores.attrs["arguments"])["variable"] is None and "2303.02536" in scores.attrs["references"]
+        np.testing.assert_allclose(table["trained"], scores["trained"].mean("batch"), atol=1e-6)
+        best = table.sel(layer=1, place="S2")
+        assert float(best["trained_low"]) > float(best["random_high"])
+        assert f"{float(best['trained']):.3f}" in lines[6]
+    assert (folder / "places.png").stat().st_size > 10_000 and not (folder / "parts").exists()
+
+
+def test_what_was_found_is_an_intervention(aligned):
+    _, folder = aligned
+    found = load(folder / "intervention")
+    assert (found.edits[0].layer, found.edits[0].at, found.sources) == (1, role("S2"), 1)
+    assert abs(float(found.tensors["rotation"].norm()) - 1) < 1e-5
+
+
+def test_the_same_command_again_computes_nothing(aligned, capsys, monkeypatch):
+    out, folder = aligned
+    monkeypatch.setattr(localise, "localise", None)
+    assert command(capsys, *SMALL, "-o", str(folder.parents[3])) == out
+
+
+def test_own_pairs_on_an_own_model(capsys, tmp_path, llama_folder):
+    names = ("Mary", "John", "Anna", "Leo")
+    rows = [
+        {"base": f"the code of {one}", "source": f"what is the code of {other}", "answer": other}
+        for one in names
+        for other in names
+        if one != other
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    small = ("--steps", "3", "--step-pairs", "4", "--layers", "2", "--kind", "boundless", "--at", "-1,0")
+    out = command(capsys, str(llama_folder), "--pairs", str(tmp_path / "own.jsonl"), *small, "-o", str(tmp_path / "o"))
+    assert "variable of own.jsonl: the answers that the file gives; 12 pairs: 9 to train on, 3 to test on" in out
+    with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
+        assert scores["place"].values.tolist() == ["-1", "0"]
+        # behind the last layer the last position decides alone: the answer is that of the source
+        assert (scores["whole"].sel(place="0") == scores["none"]).all()
+    assert load(folder_of(out) / "intervention").edits[0].at in (index(-1), index(0))
