@@ -20,13 +20,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_in_the_readme_runs(code):
+def test_python_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), names)
+    for code in blocks("python"):
+        exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), names)
     # what the comments in the README say of the shapes
     assert names["scores"]["effect"].dims == ("batch", "layer", "head")
     assert {"mass", "mass_low", "null", "p_value", "q_value", "flag"} <= set(names["heads"].data_vars)
+    assert (names["result"].edited != names["result"].original).any()
 
 
 def test_results_readme_opens_what_is_shipped():
