@@ -18,9 +18,12 @@ from nnheads.prompts.iteration import iteration
 from nnheads.prompts.needle import needle
 from nnheads.prompts.repeated import repeated
 from nnheads.prompts.spans import NULL, read_spans
+from nnheads.prompts.truth import knows_reference
 from nnheads.results import save
 from nnheads.stats import calibrate, contrast
 from nnheads.stimulus import HeadType, Stimulus, check_fits, measure_all
+from nnheads.truth.chance import chosen, judge
+from nnheads.truth.stimulus import truth
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
 STIMULI: dict[str, Callable[..., xr.Dataset]] = {
@@ -28,6 +31,7 @@ STIMULI: dict[str, Callable[..., xr.Dataset]] = {
     "ioi": ioi_spans,
     "iteration": iteration,
     "needle": needle,
+    "truth": truth,
 }
 
 
@@ -59,7 +63,7 @@ def detect(
     model,
     name: str,
     *,
-    n: int = 32,
+    n: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
     remote: bool | str = False,
@@ -71,12 +75,14 @@ def detect(
 
     Args:
         name: a head type, an alias, or "all".
-        n: how many prompts. stimulus: further arguments of the prompt sets that know them, e.g. length=50.
+        n: how many prompts (32 unless given), for truthfulness: how many questions (all).
+        stimulus: further arguments of the prompt sets that know them, e.g. length=50, or data="TruthfulQA.csv".
         parts: folder in which finished batches are kept for a later call.
 
     Returns:
         (layer, head): means with intervals, null, excess, p and q values and the flag of `stats.calibrate`, and
-        `headline` in attrs; for "all" a dict from type to dataset.
+        `headline` in attrs; for "all" a dict from type to dataset, without truthfulness where this model needs `data`
+        for it and has none.
     """
     raw = raw_scores(
         model, list(types()) if name == "all" else [canonical(name)], n=n, seed=seed, batch_size=batch_size,
@@ -118,6 +124,8 @@ def calibrated(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     if "counts" in scores.attrs:
         own = scores[scores.attrs["counts"]].values == 1
         scores = scores.isel(batch=own).assign_attrs(cases=own.size, cases_counted=int(own.sum()))
+    if "decision" in scores:
+        return chosen(judge(scores, seed=seed), scores.attrs["num_heads"]).assign_attrs(scores.attrs)
     by = scores.attrs.get("contrast")
     if by is None:
         return calibrate(scores, seed=seed)
@@ -160,22 +168,36 @@ def ranking(heads: xr.Dataset, *, flagged: bool = False) -> list[tuple[int, int]
 
 
 def raw_scores(
-    model, names: list[str], *, n: int, seed: int, batch_size: int, remote, quiet: bool, parts: Path | None, **stimulus
+    model,
+    names: list[str],
+    *,
+    n: int | None,
+    seed: int,
+    batch_size: int,
+    remote,
+    quiet: bool,
+    parts: Path | None,
+    **stimulus,
 ) -> dict[str, xr.Dataset]:
     """type -> statistics (batch, layer, head). One forward per batch serves all types of a stimulus."""
     stimuli = prepare(model, names, n=n, seed=seed, **stimulus)
     scores = measure_all(model, stimuli, batch_size=batch_size, remote=remote, quiet=quiet, parts=parts)
-    return {name: scores[name] for name in names}
+    return {name: scores[name] for name in names if name in scores}
 
 
-def prepare(model, names: list[str], *, n: int, seed: int, **stimulus) -> list[Stimulus]:
-    """Draw the prompts of all types, and refuse those that the model cannot read, before any forward."""
+def prepare(model, names: list[str], *, n: int | None, seed: int, **stimulus) -> list[Stimulus]:
+    """Draw the prompts of all types, and refuse those that the model cannot read, before any forward.
+
+    Among several types, truthfulness is left out where it needs data and has none."""
     check_options(names, stimulus)
+    if len(names) > 1 and stimulus.get("data") is None and not knows_reference(model.tokenizer):
+        names = [name for name in names if detector(name).STIMULUS != "truth"]
     check_length(max(stimulus.get("lengths") or [0]), model.config)
     prepared = []
     for key in dict.fromkeys(detector(name).STIMULUS for name in names):
         own = {option: value for option, value in stimulus.items() if option in options_of(key)}
-        prompts = STIMULI[key](model.tokenizer, n, seed=seed, **own)
+        asked = () if n is None else (n,)  # each stimulus has a number of its own
+        prompts = STIMULI[key](model.tokenizer, *asked, seed=seed, **own)
         kinds = tuple(_head_type(name) for name in names if detector(name).STIMULUS == key)
         prepared.append(Stimulus(key, prompts, kinds, own))
         check_fits(prepared[-1], model.config)
@@ -195,8 +217,9 @@ def prepare_spans(model, path: str | Path, *, n: int | None = None, seed: int = 
 def _head_type(name: str) -> HeadType:
     module = detector(name)
     find = getattr(module, name) if getattr(module, "GENERATES", False) else None
+    learn = getattr(module, name) if getattr(module, "LEARNS", False) else None
     named = {field: getattr(module, field.upper(), None) for field in ("contrast", "counts")}
-    return HeadType(name, module.HEADLINE, module.SOURCE, getattr(module, "BESIDE", ()), find, **named)
+    return HeadType(name, module.HEADLINE, module.SOURCE, getattr(module, "BESIDE", ()), find, learn, **named)
 
 
 def options_of(key: str) -> set[str]:

@@ -258,7 +258,8 @@ def types_map(types: dict[str, xr.DataArray], *, title: str = "Head types", note
     size = (min(16, max(6.0, 0.5 * columns + 4)), min(16, max(3.4, 0.42 * rows + 1.4)))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    colours = dict(zip(types, sns.color_palette("tab10", len(types))))
+    # tab10 would begin again
+    colours = dict(zip(types, sns.color_palette("tab10" if len(types) <= 10 else "husl", len(types))))
     for layer in range(rows):
         for head in range(columns):
             own = [

@@ -21,14 +21,15 @@ from nnheads.provenance import prompts_hash
 @dataclasses.dataclass(frozen=True)
 class HeadType:
     """A kind of span with what is reported about it. `find` measures types whose spans are only known once the model
-    has written, from its `answers`; `contrast` names the coordinate between whose values such a type is compared,
-    `counts` the one that is 1 for the prompts that count."""
+    has written, from its `answers`; `learn` measures types that need all prompts at once; `contrast` names the
+    coordinate between whose values such a type is compared, `counts` the one that is 1 for the prompts that count."""
 
     name: str
     headline: str
     source: str
     beside: tuple[str, ...] = ()
     find: Callable[..., xr.Dataset] | None = None
+    learn: Callable[..., xr.Dataset] | None = None
     contrast: str | None = None
     counts: str | None = None
 
@@ -63,7 +64,9 @@ def measure_all(
     for stimulus in stimuli:
         if not stimulus.kinds:
             continue
-        scores = _measure(model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet}, remote)
+        scores = _measure(
+            model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet, "remote": remote}, remote
+        )
         options = {f"stimulus_{option}": str(value) for option, value in stimulus.options.items()}
         for kind in stimulus.kinds:
             named = {"contrast": kind.contrast, "counts": kind.counts}
@@ -76,9 +79,10 @@ def measure_all(
 
 
 def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Dataset]:
-    """One forward per batch for all types that only read; one run for all that write."""
+    """One forward per batch for all types that only read; one run for all that write; one for each that learns."""
     prompts, found = stimulus.prompts, {}
-    reading = [kind for kind in stimulus.kinds if kind.find is None]
+    learning = [kind for kind in stimulus.kinds if kind.learn is not None]
+    reading = [kind for kind in stimulus.kinds if kind.find is None and kind.learn is None]
     if reading:
         kinds = list(dict.fromkeys(name for kind in reading for name in kinds_of(prompts, kind.name, kind.beside)))
         scores = batches.run(
@@ -90,11 +94,12 @@ def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Datas
     if writing:
         names = [kind.name for kind in writing]
         scores = _by_haystack(
-            partial(_write_and_find, model, writing, remote), model, prompts, remote,
+            partial(_write_and_find, model, writing, remote), model, prompts,
             name="-".join([stimulus.key, *names]), title=", ".join(names), **how,
         )  # fmt: skip
         found |= {name: _own(scores, name) for name in names}
-    return found
+    again = {"batch_size": how["size"], "parts": how["parts"], "quiet": how["quiet"]}
+    return found | {kind.name: kind.learn(model, prompts, remote=remote, **again) for kind in learning if kind.learn}
 
 
 def _write_and_find(model, kinds: list[HeadType], remote, part: xr.Dataset) -> xr.Dataset:
@@ -111,16 +116,17 @@ def _own(scores: xr.Dataset, name: str) -> xr.Dataset:
     return scores[list(own)].rename(own).assign_attrs(kind=name)
 
 
-def _by_haystack(find: Callable, model, prompts: xr.Dataset, remote, *, size: int, **how) -> xr.Dataset:
+def _by_haystack(find: Callable, model, prompts: xr.Dataset, *, size: int, remote, **how) -> xr.Dataset:
     """Prompts in one haystack are answered together where that spares reading what they share; others in batches.
 
     What was computed for a single batch (`token_layers`) is not said of all."""
     found = []
-    numbers = prompts.get("haystack_number", xr.zeros_like(prompts["batch"])).values
+    apart = xr.zeros_like(prompts["batch"])
+    numbers = (apart if remote else prompts.get("haystack_number", apart)).values  # servers take the plain way
     for number in dict.fromkeys(numbers.tolist()):
         part = prompts.isel(batch=numbers == number)
         together = size if why_plain(model, part, remote) else part.sizes["batch"]
-        found.append(batches.run(find, part, size=together, **how))
+        found.append(batches.run(find, part, size=together, remote=remote, **how))
     scores = xr.concat(
         found, "batch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="drop_conflicts"
     )

@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 
 from nnheads.errors import BadInput
-from recipes import _grid
+from recipes import _grid, _truth
 from recipes import _options as options
 
 OWN = "spans"  # the head type that a file of spans defines
-PROMPTS = 32
 
 
 def main(
@@ -34,16 +33,25 @@ def main(
     document_depth_percent_intervals: _grid.DepthCount = None,
     haystack: Annotated[Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")] = None,
     needles: Annotated[Path | None, typer.Option(help="Retrieval: JSON lines with needle, question, answer.")] = None,
+    data: _truth.Data = None,
+    template: _truth.Template = None,
+    num_fold: _truth.NumFold = None,
+    num_heads: _truth.NumHeads = None,
+    val_ratio: _truth.ValRatio = None,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", help="How many prompts; 32, and with --spans all, unless given.")
+        int | None,
+        typer.Option("--limit", "-n", help="How many prompts, or questions; 32, of spans and questions all."),
     ] = None,
     batch_size: options.BatchSize = 8,
-    seed: options.Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything that is drawn; 0, and 42 for folds, unless given.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision, or several (a,b,c) to see heads emerge.")] = None,
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
+    submit: options.Submit = False,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -51,8 +59,9 @@ def main(
 ) -> None:
     """Find heads by type.
 
-    Every score comes with a null (the same queries, random targets), an interval over prompts, and a flag at a
-    false discovery rate of 5% over all heads. Writes one folder a type with scores.nc, heads.nc and heads.png.
+    Every score comes with a null (the same queries, random targets; for truthfulness, shuffled labels), an interval
+    over prompts or questions, and a flag at a false discovery rate of 5% over all heads. Writes one folder a type with
+    scores.nc, heads.nc and heads.png.
     """
     arguments = dict(locals())
     from nnheads.model import checkpoint
@@ -60,7 +69,9 @@ def main(
     names = names_of(head_type, spans)
     counts = {"limit": limit, "batch_size": batch_size, "top": top, "length": length}
     options.positive(**{name: count for name, count in counts.items() if count is not None})
-    grid = _grid.options_of(arguments, needle_asked(head_type, names))
+    grid = _grid.options_of(arguments, asked_on("needle", head_type, names))
+    grid |= _truth.options_of(arguments, asked_on("truth", head_type, names))
+    arguments["seed"] = seed or 0
     where = options.remote_of(remote)
     revisions = [None] if revision is None else [one.strip() for one in revision.split(",") if one.strip()]
     stimulus = {"length": length, "task": task, "steps": steps, **grid}
@@ -71,6 +82,9 @@ def main(
         emergence(runs)
     else:
         report(next(iter(runs.values())), top)
+        for kind in names:
+            if kind not in next(iter(runs.values())):
+                options.say(f"{kind}: left out; it needs --data for a model other than reference")
         if len(names) > 1:
             overview(next(iter(runs.values())))
 
@@ -89,11 +103,11 @@ def names_of(head_type: str, spans: Path | None) -> list[str]:
     return list(types()) if head_type == "all" else [canonical(head_type)]
 
 
-def needle_asked(head_type: str, names: list[str]) -> bool:
-    """Whether any of the types is measured on needles."""
+def asked_on(stimulus: str, head_type: str, names: list[str]) -> bool:
+    """Whether any of the types is measured on such prompts."""
     from nnheads.detection import detector
 
-    return head_type.strip().lower() != OWN and any(detector(name).STIMULUS == "needle" for name in names)
+    return head_type.strip().lower() != OWN and any(detector(name).STIMULUS == stimulus for name in names)
 
 
 def stimulus_for(names: list[str], stimulus: dict) -> dict:
@@ -116,7 +130,7 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
     if spans:
         stimuli = prepare_spans(loaded, spans, n=limit, seed=seed)
     else:
-        stimuli = prepare(loaded, names, n=limit or PROMPTS, seed=seed, **arguments["stimulus"])
+        stimuli = prepare(loaded, names, n=limit, seed=seed, **arguments["stimulus"])
     identity = model_identity(loaded, name)
     same = {key: arguments[key] for key in ("seed", "dtype", "remote")} | ({"spans": spans} if spans else {})
     same |= {"revision": revision, "model": model_folder(model), "weights": identity["commit"]}
@@ -203,6 +217,9 @@ def report(runs: dict, top: int) -> None:
             options.say(f"{title} [no interval: one prompt]{among}")
             for head in best:
                 options.say(f"  {stats.head_name(head['layer'], head['head']):<7} {head['value']:+.3f}")
+        changed = json.loads(heads.attrs.get("dropped", "{}"))
+        if changed:
+            options.say("  " + "; ".join(f"{reason}: {count}" for reason, count in changed.items()))
         options.say(f"  {options.shown(run.folder)}")
 
 
@@ -220,10 +237,15 @@ def overview(runs: dict) -> None:
     heads = {kind: run.load("heads") for kind, run in runs.items()}
     one = next(iter(heads.values()))
     note = plot.note(one, int(json.loads(one.attrs["arguments"])["limit"]))
-    figure = plot.types_map({kind: each["mass"].where(each["flag"] == 1) for kind, each in heads.items()}, note=note)
+    figure = plot.types_map({kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}, note=note)
     path = next(iter(runs.values())).folder.parent / "all.png"
     results.write(path, lambda target: figure.savefig(target, dpi=144))
     options.say(options.shown(path))
+
+
+def map_of(heads):
+    """What a type is drawn by beside others: attention mass, or what it is ranked by where it is about none."""
+    return heads["mass"] if "mass" in heads else heads[heads.attrs["headline"]]
 
 
 def emergence(revisions: dict) -> None:

@@ -1,6 +1,7 @@
 """Measure the reference model again: every row of its card, with plain transformers and forward hooks.
 
-This check shares no code with the detectors, so the two can confirm each other.
+This check shares no code with the detectors but the solver of logistic regressions, which tests hold to scikit-learn;
+so the two can confirm each other.
 """
 
 from __future__ import annotations

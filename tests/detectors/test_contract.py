@@ -13,7 +13,8 @@ from nnheads import results
 from nnheads.detection import STIMULI, detector, types
 from nnheads.errors import BadInput
 
-TYPES = list(types())
+# A type that learns needs all prompts at once: `test_truthfulness.py` holds it to the same.
+TYPES = [name for name in types() if not hasattr(detector(name), "LEARNS")]
 # the tiny models read at most 128 tokens
 SMALL: dict = {"repeated": {"length": 6}, "needle": {"lengths": [60, 80]}, "iteration": {"steps": 4}}
 

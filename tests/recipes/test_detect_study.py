@@ -10,7 +10,7 @@ import pytest
 
 import cli
 from nnheads import results
-from nnheads.detection import types
+from nnheads.detection import detector, types
 
 
 def command(*arguments: str) -> None:
@@ -30,7 +30,8 @@ def test_each_type_has_its_folder_and_its_provenance(everything):
     for name in types():
         heads = results.load(everything / name / "heads.nc")
         scores = results.load(everything / name / "scores.nc")
-        assert scores["mass"].dims[:3] == ("batch", "layer", "head") and heads["flag"].dims == ("layer", "head")
+        assert scores[detector(name).HEADLINE].dims[:3] == ("batch", "layer", "head")
+        assert heads["flag"].dims == ("layer", "head")
         assert heads.attrs["headline"] in heads and heads.attrs["references"] and heads.attrs["model"] == "reference"
         assert json.loads((everything / name / "run.json").read_text())["complete"]
         assert (everything / name / "heads.png").stat().st_size > 5_000

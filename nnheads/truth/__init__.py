@@ -1,0 +1,1 @@
+"""What heads know of truth: probes on their outputs, directions, and edits along them."""

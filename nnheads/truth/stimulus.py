@@ -1,0 +1,61 @@
+"""The statements on which truthfulness heads are looked for, with the folds of their questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from nnheads.errors import BadInput
+from nnheads.prompts.truth import REFERENCE, knows_reference, read_questions, statements, template_for
+from nnheads.truth.folds import PARTS, folds, parts_of
+
+NEEDS_DATA = (
+    "truthfulness needs questions with true and false answers; give --data (a TruthfulQA CSV, mc_task.json, ...)"
+)
+
+
+def truth(
+    tokenizer,
+    n: int | None = None,
+    *,
+    seed: int = 0,
+    data: str | Path | None = None,
+    template: str | None = None,
+    num_fold: int = 2,
+    num_heads: int = 100,
+    val_ratio: float = 0.2,
+    fold_seed: int = 42,
+) -> xr.Dataset:
+    """Statements of the first n questions (default: all) with their folds.
+
+    Args:
+        seed: recorded; statements and folds do not depend on it.
+        data: see `prompts.truth.read_questions`; default: the reference model's own questions, of which the true answer
+            and the misconception are taken, where the tokenizer knows their words.
+        template: how a statement is written, see `prompts.truth.statements`; default: as `data` wants it.
+        num_fold, val_ratio, fold_seed: see `folds.folds`. num_heads: how many heads are chosen in the end.
+
+    Returns:
+        `token`, `mask` (batch, position), `label`, `question` (batch), `part` (batch, fold); coordinates of
+        `prompts.truth.statements`.
+
+    Raises:
+        BadInput: no data where they are needed, or anything that `read_questions`, `statements` or `folds` refuse.
+    """
+    if num_heads < 1:
+        raise BadInput(f"{num_heads} heads cannot be chosen; at least 1")
+    if data is None and not knows_reference(tokenizer):
+        raise BadInput(NEEDS_DATA)
+    source = REFERENCE if data is None else data
+    questions, dropped = read_questions(source, limit=n)
+    most = 1 if str(source) == REFERENCE else None  # as many true as false ones
+    prompts = statements(
+        tokenizer, questions, template=template or template_for(source), seed=seed, most=most, dropped=dropped
+    )
+    cut = folds(len(questions), num_fold, seed=fold_seed, val_ratio=val_ratio)
+    part = parts_of(prompts["question"].values, cut)
+    # as variables they are part of what makes two sets of prompts the same
+    prompts = prompts.reset_coords(["label", "question"])
+    prompts["part"] = (("batch", "fold"), part, {"long_name": PARTS})
+    return prompts.assign_attrs(num_heads=num_heads, fold_seed=fold_seed, val_ratio=val_ratio)
