@@ -18,6 +18,7 @@ from nnheads.errors import BadInput, Pending, RunError
 from nnheads.provenance import prompts_hash
 
 JOB_TOKENS = 1 << 16  # of a job on a server, where each job costs a wait in a queue
+JOB_BYTES = 1 << 26  # that a job may send back
 
 
 def run(
@@ -30,6 +31,7 @@ def run(
     quiet: bool = False,
     title: str = "",
     remote: bool | str = False,
+    row_bytes: int = 1,
 ) -> xr.Dataset:
     """Apply `function` to slices of `size` prompts along `batch` and concatenate what it returns.
 
@@ -37,7 +39,7 @@ def run(
         parts: folder for finished slices; those that are there already are read, not computed. Parts are
             keyed by the prompts in them, so a changed prompt set never meets an old part.
         remote: on a server slices are larger, up to JOB_TOKENS tokens, so that there are few jobs; and one that fails
-            there does not keep the others from being finished.
+            there does not keep the others from being finished. row_bytes: that come back for each prompt, if many.
 
     Raises:
         RunError: slices that a server could not do, after all others are done. Pending: slices that it has not done.
@@ -48,7 +50,7 @@ def run(
     if total == 0:
         raise BadInput("there are no prompts to run")
     if remote and "position" in prompts.sizes:
-        size = max(size, JOB_TOKENS // prompts.sizes["position"])
+        size = max(size, min(JOB_TOKENS // prompts.sizes["position"], JOB_BYTES // row_bytes))
     if remote and parts is not None and ledger.book().folder != parts:
         ledger.open_book(parts, ledger.book().run)
     slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]

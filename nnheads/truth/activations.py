@@ -65,7 +65,10 @@ def last_outputs(
             values.flush()  # a batch counts as finished only once its values are safe
         return xr.Dataset({"read": ("batch", place_of)})
 
-    batches.run(one, numbered, size=batch_size, parts=place, name="read", quiet=quiet, title="head outputs")
+    batches.run(
+        one, numbered, size=batch_size, parts=place, name="read", quiet=quiet, title="head outputs", remote=remote,
+        row_bytes=4 * sizes.layers * sizes.heads * sizes.head_dim,
+    )  # fmt: skip
     about = {"long_name": "head output at the last token", "units": "1", "source": SOURCE}
     own = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     found = xr.DataArray(values, dims=("layer", "batch", "head", "dim"), attrs=about, name="z")
