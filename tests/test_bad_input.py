@@ -129,11 +129,50 @@ def interventions(folder: Path) -> dict[str, Path]:
     from nnheads.interventions.schema import Edit, Interchange, Intervention, Zero
 
     (folder / "several.txt").write_text("Mary and John\n" * 6)
+    (folder / "one_word.txt").write_text("Mary\n")
     return {
         "sourced": save(Intervention(Edit("z", Interchange(), layer=0)), folder / "sourced"),
         "zeroed": save(Intervention(Edit("z", Zero(), layer=7)), folder / "zeroed"),
         "several": folder / "several.txt",
+        "one_word": folder / "one_word.txt",
     }
+
+
+def swaps(folder: Path) -> dict[str, Path]:
+    """Counterfactual pairs, too few of them, and some with an answer that the tokenizer does not know."""
+    names = ("Mary", "John", "Anna", "Leo")
+    rows = [
+        {"base": f"the code of {one}", "source": f"the code of {other}", "answer": other}
+        for one in names for other in names if one != other
+    ]  # fmt: skip
+    files = {"swaps": rows, "few_swaps": rows[:2], "odd_swaps": [{**row, "answer": "unheard"} for row in rows]}
+    for name, own in files.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, own)))
+    return {name: folder / f"{name}.jsonl" for name in files}
+
+
+def truths(folder: Path) -> dict[str, Path]:
+    """Questions that a model of these tests can be asked, too few of them, and edits of them."""
+    from nnheads.interventions.files import save
+    from nnheads.interventions.schema import DECODE, Add, Edit, Intervention, index
+    from nnheads.truth.directions import FITTED, question_ids
+
+    names = ("Mary", "John", "Anna", "Leo", "Paul", "Max", "Rita", "Tom", "James", "Dan")
+    rows = [
+        {"question": f"what is the code of {one}", "true": ["4", "5 6"], "false": ["7"], "best": "4"} for one in names
+    ]
+    for name, own in (("asked", rows), ("asked_little", rows[:1])):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, own)))
+    seen = {FITTED: torch.from_numpy(question_ids([rows[0]["question"]]))}
+    edits = {
+        "leaked": Edit("z", Add(1.0), layer=0), "late": Edit("z", Add(1.0), layer=0, at=index(-1)),
+        "written": Edit("z", Add(1.0), layer=0, at=DECODE), "elsewhere": Edit("mlp_out", Add(1.0), layer=0),
+    }  # fmt: skip
+    saved = {
+        name: save(Intervention(edit, tensors=seen if name == "leaked" else {}), folder / name)
+        for name, edit in edits.items()
+    }
+    return {"asked": folder / "asked.jsonl", "asked_little": folder / "asked_little.jsonl", **saved}
 
 
 def outputs(folder: Path, model: str) -> dict[str, Path]:
@@ -162,6 +201,8 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
         **rankings(folder),
         **tasks(folder),
         **interventions(folder),
+        **swaps(folder),
+        **truths(folder),
     }
     return {name: str(path) for name, path in found.items()}
 
@@ -170,6 +211,11 @@ IOI = "ioi {model}"
 FILE = "ioi {model} --prompts"
 INSPECT = ["inspect", CLEAN, "{model}"]
 STEER = "steer {model} --prompt the"
+DAS = "das {model}"
+FIT = "iti fit {model} --template {{question}}:{{answer}} --data"
+ITI = "iti evaluate {model} --template {{question}}:{{answer}} --data {asked}"
+BAKE = "iti bake {model} --template {{question}}:{{answer}} --data {asked} --intervention"
+DRIFT = "drift {model} --types induction"
 PATCH = ["patch", "{model}"]
 NEEDLE = "detect retrieval {model}"
 OWN = "detect spans {model} --spans"
@@ -200,6 +246,10 @@ CASES = {
     "half a tokenizer": ("ioi {half_tokenizer}", 2, "cannot load '.*half_tokenizer'"),
     "unknown dtype": (f"{IOI} --dtype float8", 2, "dtype 'float8' is not known; use one of auto, float32"),
     "unknown device": (f"{IOI} --device-map moon", 2, "cannot load '.*': .*"),
+    "unknown quantization": (f"{IOI} --quantization 3bit", 2, "quantization '3bit' is not known; use one of 4bit, 8bit"),
+    "quantized on a server": (
+        f"{IOI} --quantization 8bit --remote http://127.0.0.1:9", 2, "8bit is not possible on a server, which decides"
+    ),
     "revision of a folder": (f"{IOI} --revision v1", 2, "is a folder and has no revision 'v1'"),
     # prompts
     "no prompt file": (f"{FILE} none.jsonl", 2, r"no file 'none\.jsonl'; expected \.jsonl or \.csv"),
@@ -236,7 +286,7 @@ CASES = {
     "a negative gap": (f"{IOI} --gap -1", 2, "--gap -1.0 is not possible"),
     "an infinite gap": (f"{IOI} --gap inf", 2, "--gap inf is not possible"),
     "remote nonsense": (f"{IOI} --remote=nonsense", 2, "--remote 'nonsense' is not possible; use ndif, local or a URL"),
-    "a server that is not there": (f"{IOI} --remote http://127.0.0.1:9", 1, "the server of --remote cannot be reached"),
+    "a server that is not there": (f"{IOI} --remote http://127.0.0.1:9", 1, "the server http://127.0.0.1:9 cannot be reached"),
     # the run
     "a file for results": (f"{IOI} -o {{file}}", 2, "--output.* is a file"),
     "a place where nothing can be": (f"{IOI} -o /proc/nowhere", 1, "cannot write /proc/nowhere.*"),
@@ -452,7 +502,78 @@ CASES = {
     "steering no numbers": (
         "steer {nan} --toward {several} --away {several} --prompt the", 1, "activations are not finite: broken weights"
     ),
+    "trust in nothing": (f"{STEER} --trust", 2, "--trust is for a saved intervention; name one with --intervention"),
     "steering into a file": ("steer reference -o {file}", 2, "--output.* is a file"),
+    # drift
+    "drift of no type": ("drift {model} --types sinks", 2, "head type 'sinks' is not known; use one of attention_sink"),
+    "drift against nothing known": (f"{DRIFT} --against int3", 2, "--against 'int3' is not known; use one of float32"),
+    "drift against itself": (f"{DRIFT} --against float32", 2, "both sides would be float32; name another"),
+    "drift in the same attention": (f"{DRIFT} --against sdpa -n 2", 2, r"both sides are float32 \(sdpa\); name another"),
+    "drift against no server": (f"{DRIFT} --against remote", 2, "--against remote and --remote belong together"),
+    "drift on a server alone": (f"{DRIFT} --remote local", 2, "--against remote and --remote belong together"),
+    "drift of more heads than there are": (f"{DRIFT} --top 13", 2, "--top 13 is not possible; this model has 12 heads"),
+    "drift of no heads": (f"{DRIFT} --top 0", 2, "--top 0 is not possible; it must be at least 1"),
+    "drift in eight bits and float32": (f"{DRIFT} --quantization 8bit", 2, "needs bitsandbytes|8bit computes in float16"),
+    "drift of no numbers": ("drift {nan} --types induction", 1, "attention scores are not finite: broken weights"),
+    "drift into a file": ("drift reference -o {file}", 2, "--output.* is a file"),
+    # iti
+    "no questions": ("iti fit {model}", 2, "--data is needed: a TruthfulQA CSV, mc_task.json, JSON lines or"),
+    "questions that are nowhere": (f"{FIT} nowhere", 2, "no file 'nowhere'; expected a TruthfulQA CSV"),
+    "one question": (f"{FIT} {{asked_little}}", 2, "1 questions cannot be cut into 2 folds"),
+    "words that are not known": ("iti fit {model} --data {asked}", 2, "this tokenizer does not know the words of any"),
+    "an unknown direction": (f"{ITI} --direction ccs", 2, "--direction 'ccs' is not known; use one of mass_mean"),
+    "an unknown scope": (f"{ITI} --scope here", 2, "--scope 'here' is not known; use one of all, answer, decode"),
+    "the last position": (f"{ITI} --scope last", 2, "an edit at index -1 .* comes too late for every answer: the last"),
+    "no strength to edit": (f"{ITI} --alpha strong", 2, "--alpha 'strong' is no list of numbers; write 5,10,15"),
+    "no heads to edit": (f"{ITI} --heads 0", 2, "--heads '0' is no list of counts; write 4,16,48"),
+    "half a head": (f"{ITI} --heads 1.5", 2, "--heads '1.5' is no list of counts"),
+    "one fold": (f"{ITI} --folds 1", 2, "1 folds leave no question to test on; at least 2"),
+    "a fold too many": (f"{FIT} {{asked}} --fold 2", 2, "--fold 2 does not exist; 2 folds count from 0"),
+    "no question to ask": (f"{ITI} -n 0", 2, "--limit 0 is not possible; it must be at least 1"),
+    "nobody to judge": (f"{ITI} --judge openai:x", 2, "needs OPENAI_API_KEY in the environment"),
+    "a judge who is nowhere": (f"{ITI} --judge ./nowhere", 2, "no model folder './nowhere'"),
+    "a template without answer": (f"{ITI} --template {{{{question}}}}", 2, "must hold {question} and after it"),
+    "neutral texts nowhere": (f"{ITI} --neutral nowhere", 2, "no file 'nowhere'; expected one"),
+    "a neutral text of one token": (f"{ITI} --neutral {{one_word}}", 2, "neutral text 1 has fewer than two tokens"),
+    "fitting no numbers": (f"{FIT.replace('model', 'nan')} {{asked}}", 1, "heads' outputs are not finite: broken"),
+    "an edit that was fitted on this": (f"{ITI} --intervention {{leaked}}", 1, "1 of . test questions gave the edit"),
+    "an edit that is too late": (f"{ITI} --intervention {{late}} --samples 0", 2, "comes too late for every answer"),
+    "strength of a saved edit": (f"{ITI} --intervention {{late}} --alpha 3", 2, "--alpha is for an edit that is"),
+    "a plan of a saved edit": (f"{ITI} --intervention {{late}} --plan", 2, "--plan says what fitting and testing cost"),
+    "no edit yet": ("iti generate {model} --prompt the", 2, "no edit of .* run nnheads iti fit first, or name one"),
+    "no edit to share": ("iti export {model}", 2, "no edit of .* run nnheads iti fit first"),
+    "nothing to say": ("iti generate {model} --intervention {late}", 2, "--prompt or --prompts is needed"),
+    "two sources to continue": ("iti generate reference --prompt a --prompts {file}", 2, "exclude each other"),
+    "baking what is written": (f"{BAKE} {{written}}", 2, "an edit at decode cannot be baked: a bias acts at every"),
+    "baking another site": (f"{BAKE} {{elsewhere}}", 2, "a bias cannot hold add at mlp_out"),
+    "baking into a folder": (f"{BAKE} {{leaked}} --to {{empty}}/..", 2, "exists already; name a folder that does not"),
+    "an edit that is nowhere": (f"{BAKE} ./nowhere", 2, "no folder './nowhere'"),
+    "iti into a file": ("iti fit reference -o {file}", 2, "--output.* is a file"),
+    # das
+    "no causal model": (f"{DAS} --task sums", 2, "task 'sums' is not known; use one of ioi, parity"),
+    "an unknown variable": (f"{DAS} --variable name", 2, "variable 'name' is not known; this causal model has"),
+    "an unknown kind": (f"{DAS} --kind pca", 2, "--kind 'pca' is not known; use one of das, lowrank, boundless, mask"),
+    "an unknown site": (f"{DAS} --site resid", 2, "--site 'resid' is not known; use one of resid_pre"),
+    "no features to rotate": ("das reference --site pattern --layers 0", 2, "site 'pattern' has no features to rotate"),
+    "no steps": (f"{DAS} --steps 0", 2, "--steps 0 is not possible; it must be at least 1"),
+    "no pairs in a step": (f"{DAS} --step-pairs 0", 2, "--step-pairs 0 is not possible"),
+    "no test": (f"{DAS} --test 0", 2, "--test 0 is not possible; it must be at least 1"),
+    "no directions": (f"{DAS} --directions 0", 2, "--directions 0 is not possible"),
+    "no patience": (f"{DAS} --patience 0", 2, "--patience 0 is not possible"),
+    "no learning": (f"{DAS} --learning-rate 0", 2, "--learning-rate 0.0 is not possible; it must be above 0"),
+    "more directions than features": ("das reference --directions 129", 2, "directions 129 are not possible; a site"),
+    "a role of another task": ("das reference --at INPUT", 2, "--at 'INPUT' is not known; use roles FIRST, SECOND"),
+    "a position that is none": (f"{DAS} --pairs {{swaps}} --at END", 2, "--at 'END' is not known; use positions such"),
+    "a position beyond": (f"{DAS} --pairs {{swaps}} --at 9", 2, "position 9 lies outside a prompt of 4 tokens"),
+    "aligning beyond the model": ("das reference --layers 4", 2, "layer 4 does not exist; this model has"),
+    "a model that cannot do it": (f"{DAS} -n 20", 1, "answers . of 20 prompts of ioi right; at least 8 are needed"),
+    "a variable of own pairs": (f"{DAS} --pairs {{swaps}} --variable a", 2, "--variable is of a causal model that"),
+    "own pairs that are nowhere": (f"{DAS} --pairs nowhere", 2, "no file 'nowhere'; expected one pair a line"),
+    "own pairs without answers": (f"{DAS} --pairs {{good_jsonl}}", 2, "line 1: expected an object with base, source"),
+    "few own pairs": (f"{DAS} --pairs {{few_swaps}}", 2, "holds 2 different pairs; give at least 8"),
+    "an answer of many tokens": (f"{DAS} --pairs {{odd_swaps}}", 2, "answer 'unheard' of pair 0 is not one token"),
+    "aligning no numbers": ("das {nan} --pairs {swaps}", 1, "the loss at step 0 is nan"),
+    "aligning into a file": ("das reference -o {file}", 2, "--output.* is a file"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}
 

@@ -25,8 +25,13 @@ RECIPES = {
     "writes": [],
     "writes-composition": ["writes", "--kind", "composition"],
     "function-vectors": ["-n", "3"],
+    "iti-fit": ["iti", "fit", "-n", "20", "--alpha", "1", "--heads", "4"],
+    "iti-evaluate": [
+        "iti", "evaluate", "-n", "20", "--alpha", "1", "--heads", "4", "--draws", "1", "--samples", "2",
+        "--new-tokens", "3",
+    ],
     "steer": ["--strength", "1", "--new-tokens", "4"],
-}
+}  # fmt: skip
 WIDTH = {"torch.float32": 4, "torch.int64": 8}
 FREE = {"torch", "numpy", "nnsight", "builtins", "collections", "_codecs", "cloudpickle", "jaxtyping", "transformers"}
 

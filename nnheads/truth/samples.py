@@ -1,0 +1,82 @@
+"""What a model answers with and without an edit, side by side, and what judges say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nnheads.interventions.generate import generate, read_texts
+from nnheads.interventions.schema import Intervention
+from nnheads.prompts.truth import Question
+from nnheads.truth.contrasts import EDIT, NONE
+from nnheads.truth.judges import Judge, judged
+
+JUDGED = {"true": "probability that the judge calls it true", "informative": "probability that it calls it informative"}
+
+
+def answers(
+    model,
+    asked: Sequence[tuple[Question, Intervention]],
+    *,
+    template: str,
+    new_tokens: int = 20,
+    sample: dict[str, Any] | None = None,
+    judges: Mapping[str, Judge] | None = None,
+    batch_size: int = 16,
+    remote: bool | str = False,
+) -> xr.Dataset:
+    """Let the model answer each question without edits, and with the edit beside it.
+
+    Args:
+        asked: questions, each with an edit of its own: a question's edit must not have been fitted on it.
+        template: its part before {answer} is the prompt. new_tokens, sample: as for `interventions.generate`.
+        judges: "true" and "informative" -> judge; either may be missing.
+
+    Returns:
+        (condition, sample), conditions "none" and "edit": `written`, up to the end of its line or the next question;
+        `begins`, 1 where that begins with one of the question's true answers, -1 with a false one, 0 with neither; the
+        judges' probabilities `true` and `informative`. Coordinate `question_text` (sample).
+    """
+    texts: dict[str, list[str]] = {NONE: [""] * len(asked), EDIT: [""] * len(asked)}
+    for change in {id(change): change for _, change in asked}.values():
+        own = [number for number, (_, other) in enumerate(asked) if other is change]
+        for first in range(0, len(own), batch_size):
+            part = own[first : first + batch_size]
+            prompts = read_texts(model.tokenizer, [prompt_of(template, asked[number][0].question) for number in part])
+            new = generate(model, change, prompts, new_tokens=new_tokens, sample=sample, remote=remote)
+            for number, before, after in zip(part, new.original_texts or (), new.texts):
+                texts[NONE][number], texts[EDIT][number] = cut(before), cut(after)
+    dims = ("condition", "sample")
+    begins = [[begins_with(text, question) for text, (question, _) in zip(own, asked)] for own in texts.values()]
+    meaning = "1: begins with a true answer, -1: with a false one, 0: with neither"
+    data = {
+        "written": (dims, np.array(list(texts.values()), object), {"long_name": "what is written"}),
+        "begins": (dims, np.array(begins, np.int8), {"long_name": meaning, "units": "1"}),
+    }
+    questions = [question.question for question, _ in asked]
+    for about, judge in (judges or {}).items():
+        said = [judged(judge, questions, own, about) for own in texts.values()]
+        data[about] = (dims, np.stack(said), {"long_name": JUDGED[about], "units": "1"})
+    return xr.Dataset(data, {"condition": list(texts), "question_text": ("sample", questions)})
+
+
+def prompt_of(template: str, question: str) -> str:
+    """A question as it is asked: all that stands before the answer."""
+    return template.partition("{answer}")[0].replace("{question}", question).rstrip()
+
+
+def cut(text: str) -> str:
+    """An answer ends where the next question begins, or with its line."""
+    return text.strip().partition("\n")[0].partition("Q:")[0].strip()
+
+
+def begins_with(text: str, question: Question) -> int:
+    """1 if what was written begins with a true answer, -1 if with a false one, 0 if with neither."""
+    said = text.strip().casefold()
+    for value, known in ((1, question.true), (-1, question.false)):
+        if any(said.startswith(answer.strip().rstrip(".").casefold()) for answer in known):
+            return value
+    return 0
