@@ -51,8 +51,9 @@ def run(
         raise BadInput("there are no prompts to run")
     if remote and "position" in prompts.sizes:
         size = max(size, min(JOB_TOKENS // prompts.sizes["position"], JOB_BYTES // row_bytes))
-    if remote and parts is not None and ledger.book().folder != parts:
-        ledger.open_book(parts, ledger.book().run)
+    own = ledger.book()
+    if remote and parts is not None and (own.folder is None or not parts.is_relative_to(own.folder)):
+        ledger.open_book(parts, own.run)
     slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]
     if remote and remote != "local" and len(slices) > 1 and ledger.book().waiting:
         send_all(function, slices, parts, name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
@@ -66,7 +68,16 @@ def _heatmap(*arguments, **options) -> None:
         sns.heatmap(*arguments, **options)
 
 
-def render(figure: Figure, path: Path) -> None:
+def show(figure: Figure):
+    """A figure as a notebook displays it: these figures belong to no window that would."""
+    from IPython.display import Image
+
+    with io.BytesIO() as file:
+        render(figure, file)
+        return Image(file.getvalue(), width=640)
+
+
+def render(figure: Figure, path: Path | IO[bytes]) -> None:
     """Write a figure as PNG."""
     with _boxes_for_missing_glyphs():
         figure.savefig(path, dpi=144, bbox_inches="tight")

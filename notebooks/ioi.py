@@ -99,7 +99,7 @@ heads = stats.ratio_of_means(change, gap)
 top = stats.top_heads(heads, "effect", 5)
 for head in top:
     print(stats.head_name(head["layer"], head["head"]), f"{head['value']:.2f} [{head['low']:.2f}, {head['high']:.2f}]")
-plot.heatmap(heads.effect, title="Clean head output into the corrupted run", marked=top)
+plot.show(plot.heatmap(heads.effect, title="Clean head output into the corrupted run", marked=top))
 
 # %% [markdown]
 # The intervals are bootstrapped over sentences: draw a hundred sentences again, and this is how far the

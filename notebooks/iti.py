@@ -26,21 +26,9 @@
 # them it heard a popular mistake more often than the truth.
 
 # %%
-import tempfile
-from pathlib import Path
-
 import nnheads
-from IPython.display import Image
 from nnheads import plot, stats
 from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions, statements
-
-folder = Path(tempfile.mkdtemp())
-
-
-def show(figure) -> Image:
-    plot.render(figure, folder / "figure.png")
-    return Image(folder / "figure.png", width=640)
-
 
 model = nnheads.load("reference")
 questions, _ = read_questions("reference")  # or TruthfulQA.csv, mc_task.json, "tqa_mc2"
@@ -80,7 +68,7 @@ z = last_outputs(model, prompts)  # (statement, layer, head, dim)
 parts = folds(len(questions))
 probes = probe(z, prompts, parts)
 accuracy = probes.accuracy.mean("fold").assign_attrs(long_name="accuracy on held-out questions", units="1")
-show(plot.heatmap(accuracy, signed=False, title="What heads know of truth"))
+plot.show(plot.heatmap(accuracy, signed=False, title="What heads know of truth"))
 
 # %% [markdown]
 # A quarter of the statements are true, so that a probe which always says *false* is right three times out of four.
@@ -112,7 +100,7 @@ each = {
     )
     for k in grid.heads.values
 }
-show(plot.curves(each, title="MC1 on validation questions", log=True))
+plot.show(plot.curves(each, title="MC1 on validation questions", log=True))
 
 # %% [markdown]
 # Too weak changes little, too strong breaks the model. What it costs shows on texts that have nothing to do with the
@@ -192,9 +180,13 @@ except NNHeadsError as error:
 # are those of the live edit. Mind that a bias acts on the prompt as well.
 
 # %%
+import tempfile
+from pathlib import Path
+
 from nnheads.interventions import save
 from nnheads.truth.bake import bake
 
+folder = Path(tempfile.mkdtemp())
 size = sum(path.stat().st_size for path in save(edit, folder / "edit").iterdir())
 baked = bake(model, edit, folder / "baked", prompts.isel(batch=slice(0, 8)))
 print(f"{size / 1000:.1f} kB; the edit moves logits by up to {baked.moved:.1f}; baked and live differ by {baked.difference:.0e}")
