@@ -24,7 +24,10 @@ Kind = Annotated[
     str, typer.Option("--direction", help="mass_mean (center of mass), probe (its weights), pca or random.")
 ]
 Scope = Annotated[
-    str, typer.Option(help="Positions that are edited: all, answer, decode (as it is written), prompt or last.")
+    str,
+    typer.Option(
+        help="Positions: all, answering (all that predict the answer), answer, decode (as it is written), prompt, last."
+    ),
 ]
 Alpha = Annotated[
     str, typer.Option(help="Strengths, in standard deviations; of several, validation questions choose one.")

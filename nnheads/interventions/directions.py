@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 from nnheads.answering import check_finite
 from nnheads.errors import BadInput
 from nnheads.interventions.generate import read_texts
-from nnheads.interventions.run import places, run
+from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
     ALL,
     BY_HEAD,

@@ -33,7 +33,7 @@ from nnheads.label import check_length, check_tokens, inputs
 from nnheads.model import form
 from nnheads.prompts.spans import pad_left
 
-EVERY_STEP = ("all", "answer", "decode")
+EVERY_STEP = ("all", "answer", "answering", "decode")
 # transformers' own processors, in the order in which it applies them
 PROCESSORS = {
     "repetition_penalty": "RepetitionPenaltyLogitsProcessor", "no_repeat_ngram_size": "NoRepeatNGramLogitsProcessor",

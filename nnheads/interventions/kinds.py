@@ -19,6 +19,7 @@ PLACES = {
     "role": "where the prompts have this role",
     "prompt": "every token of the prompt",
     "answer": "every token after the prompt, given or written",
+    "answering": "the last token of the prompt and every token after it: those that the answer is predicted from",
     "decode": "every token that is written",
     "steps": "these steps of writing, from 0",
 }
@@ -53,7 +54,7 @@ class At:
             raise BadInput(f"step {min(self.values)} is not possible; steps count from 0")
 
 
-ALL, PROMPT, ANSWER, DECODE = At("all"), At("prompt"), At("answer"), At("decode")
+ALL, PROMPT, ANSWER, ANSWERING, DECODE = map(At, ("all", "prompt", "answer", "answering", "decode"))
 
 
 def index(*positions: int) -> At:

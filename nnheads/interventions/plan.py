@@ -192,7 +192,10 @@ def _of_row(at: At, length: int, asked: int, row: int, first: int, roles: dict[s
         return [value % length for value in at.values]
     if at.kind == "slice":
         return list(range(length))[slice(*at.values)]
-    start, stop = {"all": (0, length), "prompt": (0, asked), "answer": (asked, length)}.get(at.kind, (0, 0))
+    spans = {
+        "all": (0, length), "prompt": (0, asked), "answer": (asked, length), "answering": (max(asked - 1, 0), length)
+    }  # fmt: skip
+    start, stop = spans.get(at.kind, (0, 0))
     return list(range(start, stop))
 
 

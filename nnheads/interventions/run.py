@@ -45,7 +45,8 @@ def run(
         base: prompts, token and mask (batch, position); roles are read from `role_*` coordinates, and how many tokens
             are the prompt from `prompt_length` (batch), if it is there.
         sources: prompts of the source runs, row by row with the base.
-        original: also run the base as it is. logits: False if only what is collected is wanted. keep: only the last so many positions' logits; 0 keeps all.
+        original: also run the base as it is. logits: False if only what is collected is wanted.
+        keep: only the last so many positions' logits; 0 keeps all.
 
     Raises:
         BadInput: what the model or the prompts do not have.

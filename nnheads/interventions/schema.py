@@ -21,6 +21,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions.kinds import (
     ALL,
     ANSWER,
+    ANSWERING,
     DECODE,
     OPERATIONS,
     PCA,
@@ -53,9 +54,9 @@ from nnheads.interventions.kinds import (
 )
 
 __all__ = [
-    "ALL", "ANSWER", "DECODE", "OPERATIONS", "PCA", "PLACES", "PROMPT", "SITES", "Add", "AddSource", "At", "Boundless",
-    "Collect", "Combine", "Edit", "FromSource", "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean",
-    "Noise", "Operation", "Rotate", "Scale", "Set", "Subtract", "Zero", "index", "role", "span", "steps",
+    "ALL", "ANSWER", "ANSWERING", "DECODE", "OPERATIONS", "PCA", "PLACES", "PROMPT", "SITES", "Add", "AddSource", "At",
+    "Boundless", "Collect", "Combine", "Edit", "FromSource", "Function", "Interchange", "Intervention", "LowRank", "Mask",
+    "Mean", "Noise", "Operation", "Rotate", "Scale", "Set", "Subtract", "Zero", "index", "role", "span", "steps",
 ]  # fmt: skip
 
 SITES = {
@@ -113,7 +114,9 @@ class Edit:
         if not isinstance(self.do, Operation) or type(self.do) in (Operation, FromSource):
             raise BadInput(f"{self.do!r} is no operation; use one of {', '.join(OPERATIONS)}")
         if not isinstance(self.at, At):
-            raise BadInput(f"{self.at!r} are no positions; use ALL, PROMPT, ANSWER, DECODE, index, span, role or steps")
+            raise BadInput(
+                f"{self.at!r} are no positions; use ALL, PROMPT, ANSWER, ANSWERING, DECODE, index, span, role or steps"
+            )
         for name in ("units", "neurons"):
             self._check_choice(name)
         if self.units is not None and self.site not in BY_HEAD + BY_KV_HEAD:

@@ -15,10 +15,12 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.interventions.schema import ALL, ANSWER, DECODE, PROMPT, Add, At, Edit, Intervention, index
+from nnheads.interventions.schema import ALL, ANSWER, ANSWERING, DECODE, PROMPT, Add, At, Edit, Intervention, index
 from nnheads.truth.directions import FITTED, as_tensor
 
-SCOPES: dict[str, At] = {"all": ALL, "answer": ANSWER, "decode": DECODE, "prompt": PROMPT, "last": index(-1)}
+SCOPES: dict[str, At] = {
+    "all": ALL, "answering": ANSWERING, "answer": ANSWER, "decode": DECODE, "prompt": PROMPT, "last": index(-1)
+}  # fmt: skip
 Head = tuple[int, int]
 
 
@@ -28,8 +30,8 @@ def edit(found: xr.Dataset, heads: Sequence[Head], alpha: float, scope: str = "a
     Args:
         found: `direction` (layer, head, dim), `sigma` (layer, head) and `fitted`, as `directions` returns them.
         heads: (layer, head), each once. alpha: strength, in standard deviations; below 0 it moves away from truth.
-        scope: a key of SCOPES: every position; the answer's tokens, given or written; tokens as they are written; the
-            prompt; the last position alone.
+        scope: a key of SCOPES: every position; all from which the answer is predicted, as the paper edits while it
+            writes; the answer's tokens, given or written; tokens as they are written; the prompt; the last position.
 
     Raises:
         BadInput: a scope that is not known, no heads, heads named twice or not there, a strength that is no number.

@@ -17,6 +17,7 @@ from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
     ALL,
     ANSWER,
+    ANSWERING,
     DECODE,
     PROMPT,
     Add,
@@ -99,6 +100,7 @@ def everywhere(neurons: bool) -> list[Edit]:
         Edit("k", Scale(0.7), layer=0, at=steps(0, 2)),
         Edit("v", Scale(1.4), layer=0, at=ALL),
         Edit("z", Add("z"), layer=0, units=(2,), at=DECODE),
+        Edit("attn_out", Scale(1.2), layer=1, at=ANSWERING),
         Edit("attn_out", Scale(1.2), layer=1, at=steps(1)),
         Edit("mlp_in", Add(0.3), layer=1, neurons=(5,), at=ALL),
         *([Edit("mlp_hidden", Scale(0.5), layer=1, at=DECODE)] if neurons else []),

@@ -15,6 +15,7 @@ from nnheads.interventions.module import as_module
 from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
     ANSWER,
+    ANSWERING,
     Add,
     Boundless,
     Collect,
@@ -234,6 +235,11 @@ def test_answers_begin_after_the_prompt(prompts):
     last = run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2))), base)
     assert torch.equal(answered.edited, last.edited)
     assert torch.equal(answered.edited[:, :7], answered.original[:, :7])
+    answering = run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=ANSWERING)), base)
+    assert torch.equal(
+        answering.edited,
+        run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2, -3))), base).edited,
+    )
 
 
 def test_a_row_does_not_depend_on_the_padding_beside_it(prompts, other):

@@ -51,7 +51,10 @@ from nnheads.interventions.schema import (
         (lambda: Edit("z", "zero", layer=0), "'zero' is no operation; use one of zero, set, mean"),
         (lambda: Edit("z", Operation(), layer=0), r"Operation\(\) is no operation; use one of"),
         (lambda: Edit("z", FromSource(), layer=0), r"FromSource\(.*\) is no operation; use one of"),
-        (lambda: Edit("z", Zero(), layer=0, at=3), "3 are no positions; use ALL, PROMPT, ANSWER, DECODE, index"),
+        (
+            lambda: Edit("z", Zero(), layer=0, at=3),
+            "3 are no positions; use ALL, PROMPT, ANSWER, ANSWERING, DECODE, index",
+        ),
         (
             lambda: Edit("z", Zero(), layer=0, units=()),
             r"units \(\) are not possible; name each once, from 0, or leave",

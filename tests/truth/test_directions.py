@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions.files import load, save
 from nnheads.interventions.run import run
-from nnheads.interventions.schema import ALL, ANSWER, DECODE, PROMPT, Add, Edit, Intervention, index
+from nnheads.interventions.schema import ALL, ANSWER, ANSWERING, DECODE, PROMPT, Add, Edit, Intervention, index
 from nnheads.truth.directions import (
     FITTED,
     KINDS,
@@ -201,13 +201,22 @@ def test_the_edit_moves_z_by_alpha_sigma_theta():
 
 def test_scopes_are_named_and_can_be_changed():
     found = directions(outputs(), use=range(6), names=NAMES)
-    wanted = {"all": ALL, "answer": ANSWER, "decode": DECODE, "prompt": PROMPT, "last": index(-1)}
+    wanted = {
+        "all": ALL,
+        "answering": ANSWERING,
+        "answer": ANSWER,
+        "decode": DECODE,
+        "prompt": PROMPT,
+        "last": index(-1),
+    }
     assert wanted == SCOPES
     for name, at in SCOPES.items():
         made = edit(found, [(0, 0)], 1.0, name)
         assert made.edits[0].at == at and rescoped(edit(found, [(0, 0)], 1.0), name) == made
     for call in (lambda: edit(found, [(0, 0)], 1.0, "here"), lambda: rescoped(edit(found, [(0, 0)], 1.0), "here")):
-        with pytest.raises(BadInput, match="scope 'here' is not known; use one of all, answer, decode, prompt, last"):
+        with pytest.raises(
+            BadInput, match="scope 'here' is not known; use one of all, answering, answer, decode, prompt, last"
+        ):
             call()
 
 

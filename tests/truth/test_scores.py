@@ -17,6 +17,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions.schema import (
     ALL,
     ANSWER,
+    ANSWERING,
     DECODE,
     PROMPT,
     Add,
@@ -88,6 +89,7 @@ def plain_scores(module, model_type: str, prompts: xr.Dataset, edit: Interventio
 
 PLACES = {
     "all": (ALL, lambda length, asked: range(length)),
+    "answering": (ANSWERING, lambda length, asked: range(asked - 1, length)),
     "answer": (ANSWER, lambda length, asked: range(asked, length)),
     "decode": (DECODE, lambda length, asked: range(asked, length)),
     "prompt": (PROMPT, lambda length, asked: range(asked)),
