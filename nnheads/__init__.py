@@ -38,7 +38,8 @@ _WHERE = {
     "detect": "nnheads.detection",
     "detect_heads": "nnheads.detection",
     "detect_spans": "nnheads.detection",
-    "read_scores": "nnheads.legacy",
+    "read_heads": "nnheads.interchange.read",
+    "write_heads": "nnheads.interchange.write",
 }
 __all__ = sorted(_WHERE)
 

@@ -69,18 +69,15 @@ def run(
                     raise
                 failed.append(error)
             advance(part.sizes["batch"])
-    slices = len(done) + pending + len(failed)
+    if failed and len(slices) == 1:
+        raise failed[0]
     if failed:
-        raise (
-            RunError(
-                f"{len(failed)} of {slices} batches failed ({failed[0]}); the others are kept, and the same command "
-                "tries these again"
-            )
-            if slices > 1
-            else failed[0]
+        raise RunError(
+            f"{len(failed)} of {len(slices)} batches failed ({failed[0]}); the others are kept, and the same command "
+            "tries these again"
         )
     if pending:
-        raise Pending(f"{pending} of {slices} batches are not finished")
+        raise Pending(f"{pending} of {len(slices)} batches are not finished")
     return xr.concat(done, "batch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
 
 

@@ -145,9 +145,9 @@ def detect_heads(
         model_name: Hub id, folder, or "reference".
         save_path: folder in which each type's dataset is written as `<type>.nc`.
         flagged: only heads beyond chance.
-        options: as for `detect`; `revision`, `dtype`, `device_map` go to `load`.
+        options: as for `detect`; `revision`, `dtype`, `quantization`, `device_map` go to `load`.
     """
-    where = {key: options.pop(key) for key in ("revision", "dtype", "device_map") if key in options}
+    where = {key: options.pop(key) for key in ("revision", "dtype", "quantization", "device_map") if key in options}
     model = load(model_name, remote=options.get("remote", False), **where)
     names = list(types()) if head_type == "all" else [canonical(head_type)]
     found = detect(model, head_type, **options)

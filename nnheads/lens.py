@@ -55,9 +55,10 @@ def look(model, text: str, *, k: int = 10, head: tuple[int, int] | None = None, 
                 patterns.append(read_rows(layer, interface)[0, head[1]].clone())
         stream = hidden(model.layers[last - 1].output)
         best = readout(model, stream[0], scale, cap).max(-1)
-        norms = save(torch.stack([*norm, stream[0].float().norm(dim=-1)]))
-        tokens = save(torch.stack([*token, best.indices]))
-        chances = save(torch.stack([*chance, best.values.exp()]))
+        last_norm, there = stream[0].float().norm(dim=-1), stream.device  # layers may be on several devices
+        norms = save(torch.stack([one.to(there) for one in [*norm, last_norm]]))
+        tokens = save(torch.stack([one.to(there) for one in [*token, best.indices]]))
+        chances = save(torch.stack([one.to(there) for one in [*chance, best.values.exp()]]))
         ahead = model.output.logits[0, -1].float().softmax(-1).topk(k)
         next_chance, next_token = save(ahead.values.clone()), save(ahead.indices.clone())
     for values in (norms, chances, next_chance):

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import re
 from collections.abc import Iterator
 
 from nnheads.errors import ModelError, first_line
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
+
+
+def held_as(dtype: str, quantization: str | None, remote: bool) -> dict[str, str]:
+    """How nnsight's loader is told what weights are held as and what is computed in.
+
+    Raises:
+        ModelError: a name that is not known, bitsandbytes missing, a dtype that 8 bit cannot compute in, or a model
+            whose weights are a server's.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}")
+    if quantization is None:
+        return {"dtype": dtype}
+    if quantization not in QUANTIZATIONS:
+        raise ModelError(f"quantization {quantization!r} is not known; use one of {', '.join(QUANTIZATIONS)}")
+    if remote:
+        raise ModelError(f"quantization {quantization} is not possible on a server, which decides how it holds weights")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"quantization {quantization} needs bitsandbytes; pip install 'nnheads[quantized]'")
+    if quantization == "8bit" and dtype not in ("auto", "float16"):
+        raise ModelError(f"8bit computes in float16, not in {dtype}; leave --dtype out, or use 4bit")
+    return {"dtype": quantization} | ({} if dtype == "auto" else {"compute_dtype": dtype})
 
 
 @contextlib.contextmanager

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from nnheads.architectures import ARCHITECTURES, Architecture
 from nnheads.errors import ModelError
-from nnheads.loading import one_line, whole_checkpoint
+from nnheads.loading import held_as, one_line, whole_checkpoint
 from nnheads.remote import Backends
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 REFERENCE = "reference"
 
 
@@ -40,7 +39,8 @@ def load(
     *,
     revision: str | None = None,
     dtype: str = "auto",
-    device_map: str | None = None,
+    quantization: str | None = None,
+    device_map: str | dict | None = None,
     attn_implementation: str | None = None,
     remote: bool | str = False,
 ) -> TransformersModel:
@@ -50,7 +50,9 @@ def load(
         name: Hub id, folder, or "reference" (the small trained model that ships with nnheads).
         revision: branch, tag or commit on the Hub.
         dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
-        device_map: passed to transformers, e.g. "auto" or "cuda:0". None keeps the CPU.
+        quantization: "4bit" (nf4; computes in bfloat16 unless `dtype` says otherwise) or "8bit" (LLM.int8, float16):
+            weights of linear layers in fewer bits, through bitsandbytes. Values that nnheads reads keep their width.
+        device_map: passed to transformers: "auto", "cuda:0", or a dict from module to device. None keeps the CPU.
         attn_implementation: "sdpa", "eager", ...; None takes the family's default.
         remote: True or a URL builds the model without weights, to be run on a server.
 
@@ -59,18 +61,17 @@ def load(
     """
     from nnsight import TransformersModel
 
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}")
+    lazy = bool(remote) and remote != "local"
+    held = held_as(dtype, quantization, lazy)
     path = locate(name)
     if revision is not None and Path(path).is_dir():
         raise ModelError(f"{name} is a folder and has no revision {revision!r}; name the folder that you mean")
     config = _config(path, name, revision)
     row = architecture_of(config)
-    lazy = bool(remote) and remote != "local"
     _prepare_remote(path)
     # Families outside the attention interface show their patterns only under eager attention.
     attention = attn_implementation or (None if row.interface else "eager")
-    optional = {"device_map": device_map, "attn_implementation": attention}
+    optional = {"device_map": device_map, "attn_implementation": attention, **held}
     with one_line(name), whole_checkpoint(name):
         model = TransformersModel(
             path,
@@ -78,7 +79,6 @@ def load(
             tokenizer=_tokenizer(path, revision),
             revision=revision,
             rename=row.rename(),
-            dtype=dtype,
             dispatch=not lazy,
             **{key: value for key, value in optional.items() if value is not None},
         )

@@ -51,13 +51,13 @@ def heatmap(
     label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
     ticks = _tick_labels(values)
     _heatmap(
-        values.values, ax=axes, cbar_kws={"label": label}, xticklabels=ticks, yticklabels=values["layer"].values,
+        values.values, ax=axes, cbar_kws={"label": label}, xticklabels=ticks, yticklabels=values[values.dims[0]].values,
         linewidths=0.3 if columns <= 40 else 0, annot=False if texts is None else np.vectorize(_visible)(texts), fmt="",
         annot_kws={"fontsize": 6}, **colours,
     )  # fmt: skip
     for mark in marked or []:
         _mark(axes, values, mark)
-    axes.set(xlabel=str(values.dims[1]), ylabel="layer", title=title)
+    axes.set(xlabel=str(values.dims[1]), ylabel=str(values.dims[0]), title=title)
     axes.tick_params(axis="y", rotation=0)
     _small_print(figure, note)
     return figure

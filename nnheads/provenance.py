@@ -46,6 +46,7 @@ def provenance(
         "seed": int(arguments.get("seed") or 0),
         "git_commit": commit,
         "git_dirty": dirty,
+        "device": device_of(model),
         "sample_dims": sample_dims,
     }
 
@@ -61,9 +62,31 @@ def model_identity(model, name: str) -> dict:
         "model": name if name == REFERENCE else model_folder(name),
         "revision": revision_of(model, name),
         "commit": getattr(config, "_commit_hash", None) or (folder_fingerprint(folder) if local else ""),
-        "dtype": str(getattr(config, "dtype", "")).replace("torch.", ""),
+        "dtype": precision(config),
         "attention": getattr(config, "_attn_implementation", ""),
     }
+
+
+def device_of(model) -> str:
+    """What a model computes on: `cpu`, a GPU by its name, or `server` for weights that are not here."""
+    import torch
+
+    place = next(model._module.parameters()).device
+    if place.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(place)}"
+    return "server" if place.type == "meta" else place.type
+
+
+def precision(config) -> str:
+    """What a model computes in and, where its weights are held in fewer bits, how: `bfloat16, weights 4bit nf4`."""
+    computed = str(getattr(config, "dtype", "")).replace("torch.", "")
+    how = getattr(config, "quantization_config", None)
+    if how is None:
+        return computed
+    facts = how if isinstance(how, dict) else how.to_dict()
+    bits = {"load_in_4bit": f"4bit {facts.get('bnb_4bit_quant_type')}", "load_in_8bit": "8bit"}
+    held = next((text for key, text in bits.items() if facts.get(key)), str(facts.get("quant_method")))
+    return f"{computed}, weights {held}"
 
 
 def model_folder(model: str) -> str:

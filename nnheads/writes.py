@@ -136,7 +136,7 @@ def read_attribution(model, asked: dict, form: dict):
     answers = logits.gather(-1, asked["answers"].to(logits.device))
     there = logits.device
     scale = held_scale(final, stream, after).to(there)
-    embedding = (first.float() * direction).sum(-1)
+    embedding = (first.float() * direction.to(first.device)).sum(-1)
     scaled = torch.stack([part.to(there) for part in (embedding, *biases, *feeds)], 1) * scale[:, None]
     norm_bias = (after_norm * final["bias"].to(after_norm.device)).sum(-1)
     plain = torch.stack([norm_bias.to(there), unembedding_bias.to(there)], 1)

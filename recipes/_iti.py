@@ -47,6 +47,12 @@ Private = Annotated[bool, typer.Option("--private", help="Make the Hub repositor
 To = Annotated[Path | None, typer.Option("--to", help="Folder to write; default: inside the results.")]
 
 
+def weights(arguments: dict, where: bool | str) -> tuple:
+    """What `options.load` is asked for; a checkpoint is only baked from whole weights."""
+    names = ("model", "revision", "dtype", "device_map")
+    return (*(arguments[name] for name in names), where, arguments.get("quantization"))
+
+
 def check(arguments: dict) -> None:
     """Refuse what no model could be asked before one is loaded."""
     from nnheads.errors import BadInput

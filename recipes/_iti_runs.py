@@ -16,7 +16,7 @@ def opened(arguments: dict, item: str, **more):
     shared.check(arguments)
     questions, dropped, source = shared.read(arguments)
     neutral, where = shared.neutral_of(arguments), options.remote_of(arguments["remote"])
-    loaded = options.load(arguments["model"], arguments["revision"], arguments["dtype"], arguments["device_map"], where)
+    loaded = options.load(*shared.weights(arguments, where))
     identity = model_identity(loaded, arguments["model"])
     questions, prompts = shared.laid_out(loaded.tokenizer, arguments, questions, dropped, source)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "neutral": shared.digest(neutral)}

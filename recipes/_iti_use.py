@@ -73,7 +73,7 @@ def say_cost(arguments: dict) -> None:
     shared.check(arguments)
     questions, dropped, source = shared.read(arguments)
     where = options.remote_of(arguments["remote"])
-    model = options.load(arguments["model"], arguments["revision"], arguments["dtype"], arguments["device_map"], where)
+    model = options.load(*shared.weights(arguments, where))
     questions, prompts = shared.laid_out(model.tokenizer, arguments, questions, dropped, source)
     sizes = geometry(model)
     cells = len(shared.numbers_in(arguments["alpha"], "alpha")) * len(
@@ -155,7 +155,7 @@ def generated(arguments: dict) -> None:
     change, place = edit_of(arguments)
     given = unseen_prompts(arguments, change) if given is None else given
     where = options.remote_of(arguments["remote"])
-    model = options.load(arguments["model"], arguments["revision"], arguments["dtype"], arguments["device_map"], where)
+    model = options.load(*shared.weights(arguments, where))
     new = generate(
         model, change, read_texts(model.tokenizer, given), new_tokens=arguments["new_tokens"], sample=sample,
         remote=where,

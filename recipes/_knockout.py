@@ -77,13 +77,19 @@ def ranked_in(source: Path, top: int | None, statistic: str | None) -> tuple[lis
     """Heads of a run, strongest first: the first `top`, or those that it flags, or whose interval is above zero."""
     from nnheads import results
     from nnheads.errors import BadInput
+    from nnheads.interchange.read import read_heads
+    from nnheads.interchange.table import ranking
     from nnheads.patching.knockout import ranked_heads
 
     path = source / "heads.nc" if source.is_dir() else source
     if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}; --from takes a run of detect or ioi, or its heads.nc")
-    table = results.load(path)
-    ranked, name = ranked_heads(table, statistic)
+        raise BadInput(f"no file {str(path)!r}; --from takes a run of detect or ioi, its heads.nc, or a list of heads")
+    if path.suffix == ".nc":
+        table = results.load(path)
+        ranked, name = ranked_heads(table, statistic)
+    else:
+        table, name = read_heads(path, statistic=statistic), "score"
+        ranked = ranking(table)
     origin = f"ranked by {name} in {table.attrs.get('title', path.name)!r} of {table.attrs.get('model', '?')}"
     if top is not None:
         if top > len(ranked):

@@ -15,6 +15,7 @@ from nnheads.errors import BadInput
 Model = Annotated[str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Quantization = Annotated[str | None, typer.Option(help="4bit or 8bit: weights in fewer bits (needs bitsandbytes).")]
 DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
@@ -61,14 +62,25 @@ def remote_of(text: str | None) -> bool | str:
     raise BadInput(f"--remote {text!r} is not possible; use ndif, local or a URL")
 
 
-def load(model: str, revision: str | None, dtype: str, device_map: str | None, remote: bool | str):
+def load(
+    model: str,
+    revision: str | None,
+    dtype: str,
+    device_map: str | None,
+    remote: bool | str,
+    quantization: str | None = None,
+    attention: str | None = None,
+):
     from nnheads.model import load as load_model
 
     start()
     there = remote and remote != "local"
     if not there and not ledger.book().waiting:
         raise BadInput("--submit is for jobs on a server; give --remote ndif or a URL with it")
-    loaded = load_model(model, revision=revision, dtype=dtype, device_map=device_map, remote=remote)
+    loaded = load_model(
+        model, revision=revision, dtype=dtype, quantization=quantization, device_map=device_map,
+        attn_implementation=attention, remote=remote,
+    )  # fmt: skip
     for warning in service.warnings_for(remote, loaded.repo_id) if there else ():
         sys.stderr.write(f"note: {warning}\n")
     return loaded

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nnheads.errors import BadInput
 from recipes import _options as options
 from recipes.ioi import make_prompts
 
@@ -36,6 +37,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -57,7 +59,9 @@ def main(
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     where = check(arguments)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
+    if quantization is not None and loaded.device.type == "cpu":
+        raise BadInput("bitsandbytes has no gradients on a CPU; use a GPU (--device-map), or drop --quantization")
     identity = model_identity(loaded, model)
     pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
@@ -71,7 +75,6 @@ def main(
 
 def check(arguments: dict) -> bool | str:
     """Refuse what cannot be before a model is loaded; where to run."""
-    from nnheads.errors import BadInput
     from nnheads.patching.gradients import check_remote
     from nnheads.patching.screening import METHODS
     from nnheads.prompts.ioi import check_corruption

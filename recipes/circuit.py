@@ -36,6 +36,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -63,7 +64,7 @@ def main(
     groups = None if heads is None else parse_groups(heads)
     given = None if from_ is None else read_ranking(from_, statistic)
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     everything = every_head(loaded)
     if groups is not None:
         check_groups(groups, everything)

@@ -34,6 +34,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     output: options.Output = options.RESULTS,
     overwrite: options.Overwrite = False,
@@ -51,13 +52,16 @@ def main(
     """
     arguments = dict(locals())
     from nnheads import results
+    from nnheads.errors import BadInput
     from nnheads.model import geometry
     from nnheads.provenance import model_identity
     from nnheads.stats import parse_numbers
 
     _das.check(arguments)
     records = None if pairs is None else _das.read(pairs)
-    loaded = options.load(model, revision, dtype, device_map, False)
+    loaded = options.load(model, revision, dtype, device_map, False, quantization)
+    if quantization is not None and loaded.device.type == "cpu":
+        raise BadInput("bitsandbytes has no gradients on a CPU; use a GPU (--device-map), or drop --quantization")
     chosen = list(range(geometry(loaded).layers))
     if layers is not None:
         chosen = parse_numbers(layers, "layer", len(chosen))

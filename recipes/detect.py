@@ -49,6 +49,7 @@ def main(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision, or several (a,b,c) to see heads emerge.")] = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -125,14 +126,17 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
     from nnheads.provenance import model_folder, model_identity, prompts_hash
 
     name, asked = place
-    loaded = options.load(name, asked, arguments["dtype"], arguments["device_map"], remote)
+    loaded = options.load(
+        name, asked, arguments["dtype"], arguments["device_map"], remote, arguments["quantization"]
+    )
     spans, limit, seed = arguments["spans"], arguments["limit"], arguments["seed"]
     if spans:
         stimuli = prepare_spans(loaded, spans, n=limit, seed=seed)
     else:
         stimuli = prepare(loaded, names, n=limit, seed=seed, **arguments["stimulus"])
     identity = model_identity(loaded, name)
-    same = {key: arguments[key] for key in ("seed", "dtype", "remote")} | ({"spans": spans} if spans else {})
+    same = {key: arguments[key] for key in ("seed", "dtype", "quantization", "remote")}
+    same |= {"spans": spans} if spans else {}
     same |= {"revision": revision, "model": model_folder(model), "weights": identity["commit"]}
     runs = {}
     for stimulus in stimuli:

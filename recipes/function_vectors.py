@@ -28,6 +28,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -53,7 +54,7 @@ def main(
         raise BadInput(f"--averaged {averaged} is too few to tell whether the model does a task; use at least 2")
     given = None if tasks is None else read_tasks(tasks)
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     sizes = geometry(loaded)
     if top >= sizes.layers * sizes.heads:
         raise BadInput(f"--top {top} leaves no head to compare with; this model has {sizes.layers * sizes.heads}")

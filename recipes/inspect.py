@@ -18,6 +18,7 @@ def main(
     top: Annotated[int, typer.Option(help="How many candidates for the next token.")] = 10,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -39,7 +40,7 @@ def main(
     options.positive(top=top)
     chosen = None if head is None else parse_head(head)
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     inside = look(loaded, text, k=top, head=chosen, remote=where)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}

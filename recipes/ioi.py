@@ -36,6 +36,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -70,7 +71,7 @@ def main(
     if roles and (prompts is not None or writer is not None):
         raise BadInput("--roles draws sentences of its own, whose names it knows; leave --prompts and --writer out")
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
     if plan:
         if writer is not None:

@@ -18,7 +18,9 @@ DETECTION_PROMPTS = 32
 def main(
     model: options.Model = "reference",
     heads: Annotated[str | None, typer.Option(help="The list, strongest first: 9.9,9.6 or L9H9,L9H6.")] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="A run of detect or ioi, or its heads.nc.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="A run, or a list of heads in any tool's format.")
+    ] = None,
     top: Annotated[int | None, typer.Option(help="With --from: how many heads; default: those flagged.")] = None,
     statistic: Annotated[str | None, typer.Option(help="With --from: what ranks them; default: the headline.")] = None,
     behaviour: Annotated[str, typer.Option(help="ioi, induction, retrieval, iteration, truth or pairs.")] = "induction",
@@ -42,6 +44,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -73,7 +76,7 @@ def main(
     given, origin = _knockout.listed_heads(heads, from_, top, statistic, behaviour)
     if given is not None:
         counts_of(counts, len(given))
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     if given is not None:
         chosen_lists(loaded, given, counts, draws, seed)
     asked, others = ask(loaded, arguments)

@@ -21,6 +21,7 @@ def main(
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -41,7 +42,7 @@ def main(
     check_names(pattern, measure)
     options.positive(top=top)
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     how = {"exclude_bos": exclude_bos, "exclude_current": exclude_current}
     scores = match_text(loaded, text, pattern, kind=measure, remote=where, **how).to_dataset(name="match")
     identity = model_identity(loaded, model)

@@ -24,6 +24,7 @@ def main(
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -50,7 +51,7 @@ def main(
         if not text.strip():
             raise BadInput(f"--{name} is empty")
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     prompts = one_pair(loaded.tokenizer, Pair(clean, corrupted, answer, wrong))
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}

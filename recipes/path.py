@@ -31,6 +31,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -62,7 +63,7 @@ def main(
     heard = None if receivers.strip().lower() == LOGITS else heads_of(receivers)
     spoken = None if senders is None else heads_of(senders)
     where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     sizes = geometry(loaded)
     speakers(spoken, listeners(heard, via, sizes), sizes)
     pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed)

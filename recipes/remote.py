@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recipes import _issued
 from recipes import _options as options
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
-DROPPED = ("--submit", "--overwrite")
-WITH_VALUE = ("--output", "-o")
 
 
 @app.command()
@@ -64,20 +61,8 @@ def command_of(run: Path) -> tuple[list[str], list[str]]:
     """The command that a run's folder was made with, and its arguments to be issued again for the same folder."""
     from nnheads.errors import BadInput
 
-    path = run / "run.json"
-    try:
-        record = json.loads(path.read_bytes())
-        (program, *given), recipe = shlex.split(record["command"]), record["recipe"]
-    except FileNotFoundError:
-        raise BadInput(f"{run} has no run.json; expected the folder of a run") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"{path} is not a record of a run") from None
+    words, recipe = _issued.command_in(run)
     root = next((parent.parent for parent in run.resolve().parents if parent.name == recipe), None)
-    if root is None or not given:
+    if root is None or len(words) < 2:
         raise BadInput(f"{run} is not inside a folder {recipe!r}; move it back to where it was written")
-    kept, skip = [], False
-    for word in given:
-        if not skip and word not in DROPPED and word not in WITH_VALUE and not word.startswith("--output="):
-            kept.append(word)
-        skip = not skip and word in WITH_VALUE
-    return [program, *given], [*kept, "--output", str(root)]
+    return words, [*_issued.for_folder(words), "--output", str(root)]

@@ -42,6 +42,7 @@ def main(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     submit: options.Submit = False,
@@ -69,7 +70,7 @@ def main(
         raise BadInput(f"--words is for copy, successor and suppression; {kind} looks at no words")
     where = options.remote_of(remote)
     given = None if words is None else read_words(words)
-    loaded = options.load(model, revision, dtype, device_map, where)
+    loaded = options.load(model, revision, dtype, device_map, where, quantization)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "list": given}
     run = results.Run(

@@ -175,6 +175,12 @@ def truths(folder: Path) -> dict[str, Path]:
     return {"asked": folder / "asked.jsonl", "asked_little": folder / "asked_little.jsonl", **saved}
 
 
+def head_lists(folder: Path) -> dict[str, Path]:
+    """Scores of a few heads, as another tool publishes them."""
+    (folder / "published.json").write_text('{"2-4": [1.0, 0.9], "1-0": [0.8], "1-1": [0.5], "0-3": [0.0]}')
+    return {"list": folder / "published.json"}
+
+
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {"another": '{"arguments": {"seed": 5}, "complete": false}', "corrupt": '{"arguments": '}
@@ -203,6 +209,7 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
         **interventions(folder),
         **swaps(folder),
         **truths(folder),
+        **head_lists(folder),
     }
     return {name: str(path) for name, path in found.items()}
 
@@ -222,6 +229,7 @@ OWN = "detect spans {model} --spans"
 OUT = "knockout {model} --heads 0.1"
 VECTORS = "function-vectors {model} --tasks"
 PLAIN = "--question {{}}: --shots 30"
+MASK = "convert {list} --to kv_mask --shape 4x8 --kv-heads 4 --fill 0"
 
 CASES = {
     # the model
@@ -472,7 +480,7 @@ CASES = {
     "a list from two places": (f"{OUT} --from {{another}}", 2, "--heads and --from exclude each other"),
     "a run that is nowhere": ("knockout {model} --from nowhere", 2, "no file 'nowhere'; --from takes a run of detect"),
     "a run without heads": ("knockout {model} --from {empty}", 2, r"no file '.*empty/heads\.nc'; --from takes a run"),
-    "heads that are no netCDF": ("knockout {model} --from {good_jsonl}", 2, "cannot be read as netCDF"),
+    "heads that are no list": ("knockout {model} --from {good_jsonl}", 2, "holds no list of heads: 'clean' is not"),
     "knocking out no numbers": ("knockout {nan} --heads 0.1 --length 9 -n 4", 1, "not finite: broken weights"),
     "knocking out into a file": (f"{OUT} -o {{file}}", 2, "--output.* is a file"),
     # steer
@@ -574,6 +582,42 @@ CASES = {
     "an answer of many tokens": (f"{DAS} --pairs {{odd_swaps}}", 2, "answer 'unheard' of pair 0 is not one token"),
     "aligning no numbers": ("das {nan} --pairs {swaps}", 1, "the loss at step 0 is nan"),
     "aligning into a file": ("das reference -o {file}", 2, "--output.* is a file"),
+    # lists of heads
+    "no list to convert": ("convert nowhere --to scores", 2, "no file 'nowhere'; expected a list of heads"),
+    "a file without a format": ("convert {list}", 2, "--to and --output belong together: a format and a file"),
+    "an unknown format": ("convert {list} --to xml", 2, "format 'xml' is not known; use one of retrieval_head"),
+    "no list at all": ("convert {file} --to scores", 2, "holds no list of heads: its format is not known"),
+    "a list of prompts": ("convert {good_jsonl} --to scores", 2, "holds no list of heads: 'clean' is not layer-head"),
+    "an ending of another format": ("convert {list} --to array", 2, r"does not end in \.npy, as files of array do"),
+    "a shape that is none": ("convert {list} --to tensor --shape 32", 2, "--shape '32' is not possible; write layers"),
+    "a shape and a model": ("convert {list} --to tensor --shape 3x4 --model {model}", 2, "leave --shape and --kv"),
+    "heads beyond the shape": ("convert {list} --to tensor --shape 1x1", 2, "the list is of 3 layers of 5 heads"),
+    "a list of no model": ("convert {list} --to tensor --model ./gone", 2, r"no model folder '\./gone'"),
+    "a table of few heads": ("convert {list} --to kv_mask --shape 4x8 --kv-heads 4", 2, "28 heads have no score"),
+    "a mask of no size": ("convert {list} --to kv_mask", 2, "kv_mask is of key/value heads; say with --kv-heads or"),
+    "no key/value heads": ("convert {list} --to kv_mask --kv-heads 0", 2, "--kv-heads 0 is not possible"),
+    "a mask chosen twice": (f"{MASK} --threshold 1 --sparsity 0.5", 2, "--threshold and --sparsity exclude each other"),
+    "more than all stream": (f"{MASK} --sparsity 2", 2, "--sparsity 2.0 is not possible; it is a share, from 0 to 1"),
+    "the top of a mask": (f"{MASK} --top 2", 2, "--top chooses query heads; a mask is chosen by --threshold"),
+    "a sparse list": ("convert {list} --to scores --sparsity 0.5", 2, "--sparsity is for --to kv_mask; other formats"),
+    "more heads than listed to convert": ("convert {list} --to scores --top 9", 2, "--top 9 is more than the 4 heads"),
+    "a score that no head has": ("convert {list} --to scores --threshold 3", 2, "no head scores 3; the highest score"),
+    "a statistic of a list": ("convert {list} --to scores --statistic mass", 2, "--statistic is for runs of nnheads"),
+    "a list over a folder": ("convert {list} --to scores -o {empty} --overwrite", 2, "exists; use --overwrite"),
+    # claims
+    "claims about nothing": ("verify {model}", 2, "there are no claims about 'tiny-llama'; there are about"),
+    "claims that are nowhere": ("verify {model} --claims nowhere", 2, "no file 'nowhere'; expected claims as in"),
+    "claims that are none": ("verify {model} --claims {list}", 2, "holds no claims; expected an object with model"),
+    "claims that are not JSON": ("verify {model} --claims {file}", 2, "is not JSON: Expecting value"),
+    "claims of no name": ("verify reference --only zz", 2, "--only 'zz' names no claim; see --list"),
+    "published files nowhere": ("verify reference --files nowhere", 2, "no folder 'nowhere'; --files names one with"),
+    "claims into a file": ("verify reference -o {file}", 2, "--output.* is a file"),
+    # results again
+    "no result to repeat": ("rerun nowhere", 2, "no file 'nowhere'; expected a result, or the folder of a run"),
+    "a folder of no run": ("rerun {empty}", 2, r"empty has no run\.json; expected the folder of a run"),
+    "a list as a result": ("rerun {list}", 2, "cannot be read as netCDF"),
+    "a result of others": ("rerun {ranked}", 2, "was not written by nnheads: it does not record history, arguments"),
+    "a tolerance of less than none": ("rerun {ranked} --tolerance -1", 2, "--tolerance -1.0 is not possible"),
 }  # fmt: skip
 ROWS = {"two rows of tokens": 3}
 

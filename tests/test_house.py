@@ -25,7 +25,7 @@ RANKS = [
     },
     {"nnheads.loading", "nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},
-    {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results", "nnheads.legacy"},
+    {"nnheads.prompts", "nnheads.label", "nnheads.stats", "nnheads.plot", "nnheads.results", "nnheads.runs"},
     {
         "nnheads.batches",
         "nnheads.answering",
@@ -49,7 +49,8 @@ RANKS = [
         "nnheads.composition",
     },
     {"nnheads.detection", "nnheads.roles"},
-    {"nnheads.drift"},
+    {"nnheads.drift", "nnheads.interchange", "nnheads.claims", "nnheads.repeat", "nnheads.page"},
+    {"nnheads.stability", "nnheads.atlas"},
     {"recipes"},
     {"cli"},
 ]

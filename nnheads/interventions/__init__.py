@@ -56,8 +56,9 @@ from nnheads.interventions.schema import (
 from nnheads.interventions.training import train
 
 __all__ = [
-    "ALL", "ANSWER", "ANSWERING", "DECODE", "PCA", "PROMPT", "Add", "AddSource", "Boundless", "CausalModel", "Collect",
-    "Combine", "Edit", "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean", "Noise", "Pairs", "Rotate",
-    "Scale", "Set", "Subtract", "Zero", "aligned", "as_module", "direct_path", "draw_counterfactuals", "evaluate", "generate",
-    "index", "load", "push", "random_directions", "read_pyvene", "role", "run", "save", "span", "steps", "train",
+    "ALL", "ANSWER", "ANSWERING", "DECODE", "PCA", "PROMPT", "Add", "AddSource", "Boundless", "CausalModel",
+    "Collect", "Combine", "Edit", "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean", "Noise",
+    "Pairs", "Rotate", "Scale", "Set", "Subtract", "Zero", "aligned", "as_module", "direct_path",
+    "draw_counterfactuals", "evaluate", "generate", "index", "load", "push", "random_directions", "read_pyvene",
+    "role", "run", "save", "span", "steps", "train",
 ]  # fmt: skip

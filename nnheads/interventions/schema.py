@@ -54,9 +54,10 @@ from nnheads.interventions.kinds import (
 )
 
 __all__ = [
-    "ALL", "ANSWER", "ANSWERING", "DECODE", "OPERATIONS", "PCA", "PLACES", "PROMPT", "SITES", "Add", "AddSource", "At",
-    "Boundless", "Collect", "Combine", "Edit", "FromSource", "Function", "Interchange", "Intervention", "LowRank", "Mask",
-    "Mean", "Noise", "Operation", "Rotate", "Scale", "Set", "Subtract", "Zero", "index", "role", "span", "steps",
+    "ALL", "ANSWER", "ANSWERING", "DECODE", "OPERATIONS", "PCA", "PLACES", "PROMPT", "SITES", "Add", "AddSource",
+    "At", "Boundless", "Collect", "Combine", "Edit", "FromSource", "Function", "Interchange", "Intervention",
+    "LowRank", "Mask", "Mean", "Noise", "Operation", "Rotate", "Scale", "Set", "Subtract", "Zero", "index", "role",
+    "span", "steps",
 ]  # fmt: skip
 
 SITES = {

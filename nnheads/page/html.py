@@ -1,0 +1,50 @@
+"""Plain numbers and texts in, one HTML file out, which needs no network and runs no script but its own.
+
+Jinja escapes what stands in the markup and in the embedded JSON; the page's script sets everything else as text. A
+policy in the head lets the browser run that one script, known by its hash, and fetch nothing: a text in a file of
+results could not run even if it got into the markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nnheads.stats import head_name
+
+FOLDER = Path(__file__).parent
+GENERATOR = '<meta name="generator" content="nnheads report">'
+STRONGEST = 5
+
+
+def html(page: dict) -> str:
+    """The page of a `data.payload`."""
+    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    script, style = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    return environment.get_template("template.html").render(
+        page=page, strongest=strongest(page), script=Markup(script), style=Markup(style),
+        script_hash=Markup(digest(script)), style_hash=Markup(digest(style)),
+    )  # fmt: skip
+
+
+def digest(text: str) -> str:
+    """The name by which a policy allows a script or a style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def strongest(page: dict) -> list[dict]:
+    """The first heads of each headline, for readers without a script."""
+    rows = []
+    for model in page["models"]:
+        for score in model["scores"]:
+            if score["headline"]:
+                known = [index for index, value in enumerate(score["values"]) if value is not None]
+                best = sorted(known, key=lambda index: -score["values"][index])[:STRONGEST]
+                heads = [f"{head_name(*divmod(i, model['heads']))} {score['values'][i]:.3f}" for i in best]
+                rows.append({"model": model["name"], "score": score["kind"], "heads": ", ".join(heads)})
+    return rows

@@ -1,0 +1,559 @@
+"use strict";
+// Everything that came from a file is set as text or as an attribute of a fixed name, never as markup.
+const page = JSON.parse(document.getElementById("data").textContent);
+const app = document.getElementById("app"), tip = document.getElementById("tip"), said = document.getElementById("said");
+const SHOWN = 100; // rows of a table before it is asked for all
+const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"];
+const RDBU = ["67001f", "b2182b", "d6604d", "f4a582", "fddbc7", "f7f7f7", "d1e5f0", "92c5de", "4393c3", "2166ac", "053061"];
+const GROUPS = { looks: "What it looks at", effects: "What it does to the answer", writes: "What it writes", other: "Other scores" };
+const state = { model: 0, score: 0, head: null };
+
+// -- making elements ------------------------------------------------------------------------------------------------
+function make(tag, options, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(options || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "class") element.className = value;
+    else if (name === "on") for (const [event, run] of Object.entries(value)) element.addEventListener(event, run);
+    else if (name === "style") for (const [key, one] of Object.entries(value)) element.style.setProperty(key, one);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+function drawn(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+const button = (text, run, options) => make("button", { type: "button", class: "button", ...options, on: { click: run } }, text);
+const heading = (text, ...more) => make("div", { class: "top" }, make("h2", null, text), ...more);
+
+// -- words and numbers ----------------------------------------------------------------------------------------------
+function shown(value) {
+  if (value === null || value === undefined) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size < 0.001) return value.toExponential(1);
+  return size >= 1000 ? String(Math.round(value)) : size >= 100 ? value.toFixed(1) : value.toFixed(size >= 10 ? 2 : 3);
+}
+const words = (name) => String(name).replaceAll("_", " ");
+const interval = (low, high) => (low === null || high === null ? "" : `[${shown(low)}, ${shown(high)}]`);
+const model = () => page.models[state.model];
+const score = () => model().scores[state.score];
+const place = (own, index) => [Math.floor(index / own.heads), index % own.heads];
+const nameOf = (index) => { const [layer, head] = place(model(), index); return `L${layer}H${head}`; };
+const depth = (own, index) => (own.layers > 1 ? place(own, index)[0] / (own.layers - 1) : 0);
+const part = (one, name, index) => (one[name] ? one[name][index] : null);
+const flagged = (one, index) => part(one, "flag", index) === 1;
+const titleOf = (one) => `${words(one.kind)}: ${one.meaning}`;
+
+const orders = new Map();
+function order(one) { // heads by value, highest first; of equals the first
+  if (!orders.has(one)) {
+    const known = one.values.map((value, index) => index).filter((index) => one.values[index] !== null);
+    orders.set(one, known.sort((a, b) => one.values[b] - one.values[a] || a - b));
+  }
+  return orders.get(one);
+}
+const ranks = new Map();
+function rank(one, index) {
+  if (!ranks.has(one)) ranks.set(one, new Map(order(one).map((head, at) => [head, at + 1])));
+  return ranks.get(one).get(index) ?? null;
+}
+function describe(one, index) {
+  const value = one.values[index];
+  const lines = [`${nameOf(index)}  ${value === null ? "not measured" : shown(value)} ${interval(part(one, "low", index), part(one, "high", index))}`];
+  if (part(one, "null", index) !== null) lines.push(`null ${shown(one.null[index])}`);
+  if (one.q && one.q[index] !== null) lines.push(`q ${shown(one.q[index])}`);
+  if (one.flag) lines.push(flagged(one, index) ? "beyond chance" : "not beyond chance");
+  return lines.join("\n");
+}
+
+// -- colours --------------------------------------------------------------------------------------------------------
+function mix(stops, at) {
+  const where = Math.min(0.999999, Math.max(0, at)) * (stops.length - 1), left = Math.floor(where), share = where - left;
+  return [0, 2, 4].map((i) => Math.round(parseInt(stops[left].slice(i, i + 2), 16) * (1 - share) + parseInt(stops[left + 1].slice(i, i + 2), 16) * share));
+}
+const reach = (one) => one.values.reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0) || 1;
+const scaled = (one, value, most) => (one.signed ? 0.5 + value / most / 2 : value / most);
+const bright = (rgb) => 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140;
+const strip = (stops) => `linear-gradient(to right, ${stops.map((stop) => `#${stop}`).join(", ")})`;
+
+// -- hints ----------------------------------------------------------------------------------------------------------
+function hint(text, x, y) {
+  tip.textContent = text;
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 6))}px`;
+  tip.style.top = `${y + 18 + box.height > innerHeight ? Math.max(4, y - box.height - 12) : y + 18}px`;
+}
+const unhint = () => { tip.hidden = true; };
+
+// -- the map --------------------------------------------------------------------------------------------------------
+let cells = [];
+function drawMap() {
+  const own = model(), grid = document.getElementById("grid");
+  const room = Math.max(220, grid.parentElement.clientWidth - (innerWidth <= 900 ? 34 : 46));
+  const size = Math.max(8, Math.min(46, Math.floor(room / own.heads) - 1));
+  const row = Math.max(innerWidth <= 900 ? 14 : 12, Math.min(size, own.layers > 24 ? 17 : 34));
+  grid.style.setProperty("--columns", own.heads);
+  grid.style.setProperty("--cell", `${size}px`);
+  grid.style.setProperty("--row", `${row}px`);
+  grid.classList.toggle("small", size < 24);
+  grid.setAttribute("aria-rowcount", own.layers);
+  grid.setAttribute("aria-colcount", own.heads);
+  const step = size >= 17 ? 1 : size >= 12 ? 2 : 4;
+  const top = [make("span", { class: "axis left" }, ""), ...Array.from({ length: own.heads }, (_, head) => make("span", { class: "axis" }, head % step ? "" : String(head)))];
+  cells = [];
+  const rows = Array.from({ length: own.layers }, (_, layer) => {
+    const each = Array.from({ length: own.heads }, (_, head) => {
+      const index = layer * own.heads + head;
+      const cell = make("button", { type: "button", class: "cell", role: "gridcell", tabindex: -1, "data-head": index });
+      cells[index] = cell;
+      return cell;
+    });
+    const name = own.layers <= 24 || layer % 2 === 0 ? String(layer) : "";
+    return make("div", { role: "row" }, make("span", { class: "axis left", role: "rowheader", "aria-label": `layer ${layer}` }, name), each);
+  });
+  grid.replaceChildren(make("div", { role: "row", "aria-hidden": "true" }, top), ...rows);
+  grid.dataset.size = size;
+  paint();
+}
+function paint() {
+  const one = score(), most = reach(one), size = Number(document.getElementById("grid").dataset.size);
+  cells.forEach((cell, index) => {
+    const value = one.values[index], known = value !== null;
+    const rgb = known ? mix(one.signed ? RDBU : VIRIDIS, scaled(one, value, most)) : null;
+    cell.className = `cell${known ? "" : " none"}${flagged(one, index) ? " flagged" : ""}`;
+    cell.style.backgroundColor = known ? `rgb(${rgb.join(",")})` : "";
+    cell.style.color = known && bright(rgb) ? "#111" : "#fff";
+    cell.textContent = known && size >= 30 ? value.toFixed(2).replace(/^(-?)0\./, "$1.") : "";
+    cell.setAttribute("aria-label", describe(one, index).replaceAll("\n", ", "));
+    cell.setAttribute("aria-selected", String(state.head === index));
+  });
+  const start = state.head ?? order(one)[0] ?? 0;
+  cells.forEach((cell, index) => { cell.tabIndex = index === start ? 0 : -1; });
+  drawLegend(one, most);
+}
+function drawLegend(one, most) {
+  const known = one.null ? one.null.filter((value) => value !== null) : [];
+  const null_ = known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+  const at = null_ === null ? null : Math.min(1, Math.max(0, scaled(one, null_, most)));
+  const bar = make("div", { class: "bar" },
+    make("div", null, `${one.meaning} [${one.units}]`),
+    make("div", { style: { position: "relative" } },
+      make("div", { class: "strip", style: { background: strip(one.signed ? RDBU : VIRIDIS) } }),
+      at === null ? null : make("span", { class: "null", title: "mean null", style: { left: `calc(${(100 * at).toFixed(2)}% - 1px)` } })),
+    make("div", { class: "ends" }, make("span", null, one.signed ? shown(-most) : "0"), make("span", null, one.signed ? "0" : shown(most / 2)), make("span", null, shown(most))));
+  const keys = [];
+  if (one.flag) keys.push(make("span", { class: "key" }, make("span", { class: "cell flagged", style: { background: "#26828e" } }), "beyond chance (false discovery rate 5% over all heads)"));
+  if (null_ !== null) keys.push(make("span", { class: "key" }, `mark on the bar: mean null, ${shown(null_)}`));
+  if (one.values.includes(null)) keys.push(make("span", { class: "key" }, make("span", { class: "cell none" }), "not measured"));
+  document.getElementById("legend").replaceChildren(bar, make("div", null, keys.map((key) => make("div", null, key))));
+  const count = one.flag ? one.flag.filter((flag) => flag === 1).length : null;
+  document.getElementById("about").replaceChildren(
+    count === null ? "" : `${count} of ${order(one).length} heads beyond chance. `, runLink(one.run), ` · ${page.runs[one.run].count ? `n = ${page.runs[one.run].count}` : ""}`);
+  document.getElementById("coloured").textContent = titleOf(one);
+}
+function runLink(number) {
+  return make("button", { type: "button", class: "link", title: page.runs[number].command, on: { click: () => openRun(number) } }, `run ${number + 1}`);
+}
+function openRun(number) {
+  const details = document.getElementById(`run-${number}`);
+  details.open = true;
+  close();
+  details.scrollIntoView({ block: "center" });
+  details.querySelector("summary").focus();
+}
+function onGridKey(event) {
+  const own = model(), index = cells.indexOf(document.activeElement);
+  if (index < 0) return;
+  const column = index % own.heads, first = index - column, last = own.layers * own.heads - 1;
+  const to = { ArrowLeft: column ? index - 1 : index, ArrowRight: column < own.heads - 1 ? index + 1 : index,
+    ArrowUp: index - own.heads, ArrowDown: index + own.heads, Home: event.ctrlKey ? 0 : first,
+    End: event.ctrlKey ? last : first + own.heads - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  if (to < 0 || to > last) return;
+  cells[index].tabIndex = -1;
+  cells[to].tabIndex = 0;
+  cells[to].focus();
+}
+
+// -- choosing -------------------------------------------------------------------------------------------------------
+function choose(index, focus) {
+  state.head = index;
+  unhint();
+  cells.forEach((cell, at) => cell.setAttribute("aria-selected", String(at === index)));
+  drawCard();
+  const card = document.getElementById("card");
+  card.classList.add("open");
+  if (focus) card.querySelector("h2").focus({ preventScroll: innerWidth > 900 });
+  remember();
+}
+function close() {
+  document.getElementById("card")?.classList.remove("open");
+  if (state.head !== null && innerWidth <= 900) cells[state.head]?.focus();
+}
+function colour(number) {
+  state.score = number;
+  const one = score();
+  const what = document.getElementById("what"), which = document.getElementById("which");
+  what.value = String(kinds().findIndex((kind) => kind.key === keyOf(one)));
+  fillStatistics();
+  which.value = String(number);
+  paint();
+  drawHeads();
+  markTypes();
+  if (state.head !== null) drawCard();
+  said.textContent = `coloured by ${titleOf(one)}`;
+  remember();
+}
+const keyOf = (one) => `${one.run} ${one.kind}`;
+function kinds() {
+  const found = [];
+  model().scores.forEach((one, number) => {
+    let kind = found.find((other) => other.key === keyOf(one));
+    if (!kind) found.push((kind = { key: keyOf(one), name: one.kind, group: one.group, run: one.run, numbers: [] }));
+    kind.numbers.push(number);
+  });
+  const twice = (kind) => found.filter((other) => other.name === kind.name).length > 1;
+  for (const kind of found) kind.shown = twice(kind) ? `${words(kind.name)} (run ${kind.run + 1})` : words(kind.name);
+  return found;
+}
+function fillStatistics() {
+  const own = kinds().find((kind) => kind.numbers.includes(state.score));
+  document.getElementById("which").replaceChildren(...own.numbers.map((number) => make("option", { value: number }, model().scores[number].meaning)));
+}
+function fillKinds() {
+  const all = kinds();
+  document.getElementById("what").replaceChildren(...Object.entries(GROUPS).map(([group, title]) => {
+    const own = all.map((kind, at) => [kind, at]).filter(([kind]) => kind.group === group);
+    return own.length ? make("optgroup", { label: title }, own.map(([kind, at]) => make("option", { value: at }, kind.shown))) : null;
+  }).filter(Boolean));
+}
+function remember() {
+  const one = score(), facts = { m: state.model, k: one.kind, r: one.run, s: one.name };
+  if (state.head !== null) facts.h = nameOf(state.head);
+  try { history.replaceState(null, "", `#${new URLSearchParams(facts)}`); } catch { /* a page in a frame may not */ }
+}
+function recall() {
+  const facts = new URLSearchParams(location.hash.slice(1)), number = Number(facts.get("m"));
+  if (facts.has("m") && page.models[number]) state.model = number;
+  const own = model(), found = own.scores.findIndex((one) => one.kind === facts.get("k") && one.name === facts.get("s") && String(one.run) === facts.get("r"));
+  state.score = found >= 0 ? found : Math.max(0, own.scores.findIndex((one) => one.headline && one.flag && one.flag.includes(1)));
+  const head = /^L(\d+)H(\d+)$/.exec(facts.get("h") || "");
+  state.head = head && Number(head[1]) < own.layers && Number(head[2]) < own.heads ? Number(head[1]) * own.heads + Number(head[2]) : null;
+}
+
+// -- tables ---------------------------------------------------------------------------------------------------------
+// columns: { name, get(row), show?(row) -> text or element, number? }
+function table(columns, rows, options) {
+  const body = make("tbody"), box = make("div", { class: "tall", tabindex: 0, role: "region", "aria-label": options.label });
+  const more = button("", () => { limit = Infinity; fill(); });
+  let by = options.by ?? null, down = options.down ?? true, limit = SHOWN, sorted = rows;
+  const heads = columns.map((column, at) => make("th", { scope: "col", class: column.number ? "n" : null },
+    make("button", { type: "button", on: { click: () => { down = by === at ? !down : Boolean(column.number); by = at; fill(); } } }, column.name)));
+  function fill() {
+    sorted = rows.slice();
+    if (by !== null) sorted.sort((a, b) => compare(columns[by].get(a), columns[by].get(b), down));
+    heads.forEach((head, at) => (at === by ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
+    body.replaceChildren(...sorted.slice(0, limit).map((row) => make("tr", { class: options.on?.(row) ? "on" : null, ...(options.mark?.(row) || {}) },
+      columns.map((column) => make("td", { class: column.number ? "n" : null }, column.show ? column.show(row) : column.number ? shown(column.get(row)) : String(column.get(row) ?? ""))))));
+    more.hidden = sorted.length <= limit;
+    more.textContent = `Show all ${sorted.length}`;
+  }
+  fill();
+  box.append(make("table", null, make("caption", { class: "unseen" }, options.label), make("thead", null, make("tr", null, heads)), body));
+  const save = button("Download CSV", () => download(options.file, [columns.map((column) => column.name), ...sorted.map((row) => columns.map((column) => column.get(row)))]));
+  return { box, save, more };
+}
+function compare(a, b, down) { // what is not known comes last, whichever way
+  if (a === null || a === undefined || b === null || b === undefined) return (a ?? null) === (b ?? null) ? 0 : (a ?? null) === null ? 1 : -1;
+  const way = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  return down ? -way : way;
+}
+function field(value) { // a spreadsheet must not run what a file said
+  const text = value === null || value === undefined ? "" : String(value);
+  const safe = typeof value !== "number" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+function download(name, rows) {
+  const link = make("a", { href: URL.createObjectURL(new Blob([rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })), download: name.replace(/[^\w.-]+/g, "-") });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+const headButton = (index) => make("button", { type: "button", class: "link head", on: { click: () => choose(index, true) } }, nameOf(index));
+
+function drawHeads() {
+  const own = model(), one = score(), run = page.runs[one.run];
+  const columns = [
+    { name: "head", get: (i) => nameOf(i), show: headButton },
+    { name: "rank", get: (i) => rank(one, i), number: true, show: (i) => String(rank(one, i) ?? "–") },
+    { name: "depth", get: (i) => Number(depth(own, i).toFixed(3)), number: true, show: (i) => depth(own, i).toFixed(2) },
+    { name: "value", get: (i) => one.values[i], number: true },
+    { name: "low", get: (i) => part(one, "low", i), number: true }, { name: "high", get: (i) => part(one, "high", i), number: true },
+    { name: "null", get: (i) => part(one, "null", i), number: true }, { name: "q", get: (i) => part(one, "q", i), number: true },
+    { name: "beyond chance", get: (i) => part(one, "flag", i), show: (i) => (one.flag ? (flagged(one, i) ? "yes" : "no") : "") },
+  ].filter((column) => !["low", "high", "null", "q"].includes(column.name) || one[column.name])
+    .filter((column) => column.name !== "beyond chance" || one.flag);
+  const rows = document.getElementById("only").checked ? order(one).filter((i) => flagged(one, i)) : own.layers * own.heads === one.values.length ? one.values.map((_, i) => i) : [];
+  const made = table(columns, rows, { label: `Heads by ${titleOf(one)}`, by: columns.findIndex((column) => column.name === "value"), file: `${own.name}-${one.kind}-${one.name}.csv` });
+  const all = button("All scores as CSV", () => download(`${own.name}-scores.csv`, longRows(own)));
+  document.getElementById("heads").replaceChildren(
+    make("div", { class: "top" }, make("p", { class: "quiet" }, `${titleOf(one)} [${one.units}]; `, make("code", null, run.command)), make("span", null, made.save, " ", all)), made.box, made.more);
+}
+function longRows(own) {
+  const rows = [["model", "revision", "weights", "layer", "head", "type", "statistic", "meaning", "units", "value", "low", "high", "null", "q", "beyond_chance", "command", "date", "nnheads_commit"]];
+  for (const one of own.scores) {
+    const run = page.runs[one.run];
+    one.values.forEach((value, i) => rows.push([own.name, own.revision, own.commit, ...place(own, i), one.kind, one.name, one.meaning, one.units, value,
+      part(one, "low", i), part(one, "high", i), part(one, "null", i), part(one, "q", i), part(one, "flag", i), run.command, run.date, run.code]));
+  }
+  return rows;
+}
+
+// -- the panels below -----------------------------------------------------------------------------------------------
+const groupOf = ({ one }) => Object.keys(GROUPS).indexOf(one.group);
+const headlines = () => model().scores.map((one, number) => ({ one, number })).filter(({ one }) => one.headline).sort((a, b) => groupOf(a) - groupOf(b));
+function roleNames(index) { // types that flag a head, and roles that a study gives it
+  const flags = headlines().filter(({ one }) => flagged(one, index)).map(({ one }) => one.kind);
+  const given = model().roles.filter(({ head }) => head[0] * model().heads + head[1] === index).map(({ role }) => role);
+  return [...new Set([...flags, ...given])].map(words);
+}
+let typesTable = null;
+function drawTypes() {
+  const names = new Map(kinds().map((kind) => [kind.key, kind.shown]));
+  const columns = [
+    { name: "score", get: ({ one }) => names.get(keyOf(one)), show: ({ one, number }) => make("div", { class: "what" }, make("button", { type: "button", class: "link", on: { click: () => { colour(number); document.getElementById("coloured").scrollIntoView({ block: "nearest" }); } } }, names.get(keyOf(one))), make("div", { class: "quiet" }, one.meaning)) },
+    { name: "beyond chance", number: true, get: ({ one }) => (one.flag ? one.flag.filter((flag) => flag === 1).length : null), show: ({ one }) => (one.flag ? String(one.flag.filter((flag) => flag === 1).length) : "–") },
+    { name: "highest", number: true, get: ({ one }) => (order(one).length ? one.values[order(one)[0]] : null) },
+    { name: "strongest heads", get: ({ one }) => order(one).slice(0, 5).map(nameOf).join(" "), show: ({ one }) => make("span", { class: "chips row" }, order(one).slice(0, 3).map((i) => chip(i, one))) },
+  ];
+  const made = table(columns, headlines(), { label: "Scores", file: `${model().name}-types.csv`, mark: ({ number }) => ({ "data-score": number }) });
+  typesTable = made.box;
+  document.getElementById("types").replaceChildren(heading("What was measured", made.save), made.box, made.more);
+  markTypes();
+}
+const markTypes = () => typesTable?.querySelectorAll("tr[data-score]").forEach((row) => row.classList.toggle("on", Number(row.dataset.score) === state.score));
+const chip = (i, one) => make("button", { type: "button", class: `chip${flagged(one, i) ? " flagged" : ""}`, title: describe(one, i), on: { click: () => choose(i, true) } }, `${nameOf(i)} ${shown(one.values[i])}`);
+function drawSeveral() {
+  const own = model(), rows = [];
+  for (let i = 0; i < own.layers * own.heads; i++) { const names = roleNames(i); if (names.length > 1) rows.push({ i, names }); }
+  const panel = document.getElementById("several");
+  panel.hidden = rows.length === 0;
+  if (!rows.length) return;
+  const made = table([
+    { name: "head", get: ({ i }) => nameOf(i), show: ({ i }) => headButton(i) },
+    { name: "roles", number: true, get: ({ names }) => names.length },
+    { name: "which", get: ({ names }) => names.join("; "), show: ({ names }) => make("span", { class: "chips" }, names.map((name) => make("span", { class: "chip plain" }, name))) },
+  ], rows, { label: "Heads with several roles", by: 1, file: `${own.name}-roles.csv` });
+  panel.replaceChildren(heading("Heads with several roles", made.save), made.box, made.more);
+}
+function curve(knock) {
+  const W = 420, H = 210, left = 44, bottom = 34, top = 10, lines = knock.lines;
+  const all = [0, ...Object.entries(lines).filter(([name]) => name !== "p").flatMap(([, values]) => values), knock.base[0]].filter((value) => value !== null);
+  const low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
+  const x = (i) => left + (i * (W - left - 12)) / Math.max(1, knock.k.length - 1), y = (value) => H - bottom - ((value - low) / span) * (H - bottom - top);
+  const path = (values) => values.map((value, i) => (value === null ? "" : `${i && values[i - 1] !== null ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`)).join("");
+  const area = (a, b) => `${path(a)}L${b.map((value, i) => `${x(i).toFixed(1)} ${y(value ?? low).toFixed(1)}`).reverse().join("L")}Z`;
+  const svg = drawn("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", width: "100%", "aria-label": `${knock.metric} without the first K heads: ${knock.k.map((k, i) => `${k}: ${shown(lines.value[i])}`).join(", ")}` });
+  svg.append(...[low, (low + high) / 2, high].map((value) => { const text = drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }); text.textContent = shown(value); return text; }));
+  svg.append(...[low, high].map((value) => drawn("line", { x1: left, x2: W - 12, y1: y(value), y2: y(value), stroke: "var(--line)" })));
+  if (lines.random_low) svg.append(drawn("path", { d: area(lines.random_high, lines.random_low), fill: "var(--quiet)", opacity: 0.18 }));
+  if (lines.random) svg.append(drawn("path", { d: path(lines.random), fill: "none", stroke: "var(--quiet)", "stroke-dasharray": "5 4", "stroke-width": 1.5 }));
+  if (lines.low) svg.append(drawn("path", { d: area(lines.high, lines.low), fill: "var(--accent)", opacity: 0.2 }));
+  svg.append(drawn("path", { d: path(lines.value), fill: "none", stroke: "var(--accent)", "stroke-width": 2.5 }));
+  const step = Math.ceil(knock.k.length / 10);
+  knock.k.forEach((k, i) => {
+    if (lines.value[i] === null) return;
+    const dot = drawn("circle", { cx: x(i), cy: y(lines.value[i]), r: 4, fill: "var(--accent)" }), name = drawn("title", {});
+    name.textContent = `${k} heads: ${shown(lines.value[i])} ${lines.low ? interval(lines.low[i], lines.high[i]) : ""}`;
+    dot.append(name);
+    svg.append(dot);
+    if (i % step === 0) { const text = drawn("text", { x: x(i), y: H - bottom + 16, "text-anchor": "middle" }); text.textContent = k; svg.append(text); }
+  });
+  const axis = drawn("text", { x: (W + left) / 2, y: H - 4, "text-anchor": "middle" });
+  axis.textContent = "heads knocked out";
+  svg.append(axis);
+  return svg;
+}
+function drawKnockouts() {
+  const panel = document.getElementById("knockouts"), all = model().knockouts;
+  panel.hidden = all.length === 0;
+  panel.replaceChildren(heading("What knocking them out does"), make("div", { class: "plots" }, all.map((knock) => make("figure", null,
+    make("figcaption", null, make("b", null, knock.metric), ` [${knock.units}]: ${knock.behaviour}; ${knock.ablation} ablation, `, runLink(knock.run)), curve(knock),
+    make("p", { class: "quiet" }, "Blue: the list, with its 95% interval", knock.lines.random ? "; grey: as many random heads of the same layers." : "."),
+    make("p", { class: "chips" }, knock.members.map((name) => { const i = indexOf(name); return i === null ? make("span", { class: "chip plain" }, name) : make("button", { type: "button", class: "chip", on: { click: () => choose(i, true) } }, name); })),
+    knock.warning ? make("p", { class: "warn" }, knock.warning) : null))));
+}
+function indexOf(name) {
+  const match = /^L(\d+)H(\d+)$/.exec(name), own = model();
+  return match && Number(match[1]) < own.layers && Number(match[2]) < own.heads ? Number(match[1]) * own.heads + Number(match[2]) : null;
+}
+function drawRuns() {
+  const list = page.runs.map((run, number) => make("details", { class: "run", id: `run-${number}` },
+    make("summary", null, make("b", null, `${number + 1}. ${words(run.kind)}`), ` · ${run.model} ${run.revision} · `, make("code", null, run.command)),
+    make("dl", null, [
+      ["command", make("code", null, run.command)], ["date", run.date], ["model", `${run.model} ${run.revision}`], ["weights", run.weights],
+      ["computed in", [run.dtype, run.attention].filter(Boolean).join(", ")], ["nnheads commit", run.code ? run.code + (run.changed ? " with changes" : "") : ""],
+      ["versions", Object.entries(run.packages).map(([name, version]) => `${name} ${version}`).join(", ")], ["prompts", [run.count, run.prompts_sha256 && `sha256 ${run.prompts_sha256}`].filter(Boolean).join("; ")],
+      ["tokenizer", run.tokenizer_sha256 && `sha256 ${run.tokenizer_sha256}`], ["seed", run.seed], ["method", run.references], ["folder", run.folder], ["files", run.files.join(", ")],
+      ["on this page", run.shown ? "yes" : "no numbers by head; see its files"],
+    ].filter(([, value]) => value).flatMap(([name, value]) => [make("dt", null, name), make("dd", null, value)]))));
+  const left = page.unfinished.length ? make("p", { class: "warn" }, `Left out, not finished: ${page.unfinished.join(", ")}`) : null;
+  return make("section", { class: "panel", id: "runs" }, heading("Where every number comes from"), left, list);
+}
+
+// -- the card of a head ---------------------------------------------------------------------------------------------
+function drawCard() {
+  const card = document.getElementById("card"), own = model(), i = state.head;
+  if (i === null) {
+    card.replaceChildren(heading("A head"), make("p", { class: "quiet" }, "Click a head, or reach one with Tab and the arrow keys and press Enter. Its card says what it looks at, what it writes, and what happens without it."));
+    return;
+  }
+  const [layer] = place(own, i), roles = roleNames(i);
+  const top = make("div", { class: "top" }, make("h2", { class: "big", tabindex: -1 }, nameOf(i)), make("span", null, button("Close", close, { class: "button close", "aria-label": "Close the card" })));
+  card.replaceChildren(top, make("p", { class: "quiet" }, `${own.shown}; layer ${layer} of ${own.layers}, relative depth ${depth(own, i).toFixed(2)}`),
+    roles.length ? make("p", { class: "chips", "aria-label": "roles" }, roles.map((name) => make("span", { class: "chip flagged plain" }, name))) : make("p", { class: "quiet" }, "No score flags it."),
+    ...cardScores(i, headlines()), ...cardKnockouts(i), ...cardTexts(i), cardRest(i));
+}
+function cardScores(i, list) {
+  return Object.entries(GROUPS).flatMap(([group, title]) => {
+    const own = list.filter(({ one }) => one.group === group && one.values[i] !== null);
+    if (!own.length) return [];
+    own.sort((a, b) => (flagged(b.one, i) - flagged(a.one, i)) || rank(a.one, i) - rank(b.one, i));
+    return [make("h3", null, title), scoreTable(i, own, (one) => words(one.kind))];
+  });
+}
+function scoreTable(i, list, name) {
+  const rows = list.map(({ one, number }) => make("tr", { class: number === state.score ? "on" : null },
+    make("td", null, make("button", { type: "button", class: "link", title: `${titleOf(one)} [${one.units}]; ${page.runs[one.run].command}`, on: { click: () => colour(number) } }, name(one))),
+    make("td", { class: "n" }, `${shown(one.values[i])}${flagged(one, i) ? " *" : ""}`, make("div", { class: "quiet" }, interval(part(one, "low", i), part(one, "high", i)))),
+    make("td", { class: "reaches" }, span(one, i)), make("td", { class: "n" }, shown(part(one, "null", i))), make("td", { class: "n" }, `${rank(one, i)}/${order(one).length}`)));
+  return make("table", null, make("thead", null, make("tr", null, ["score", "value", "", "null", "rank"].map((text, at) => make("th", { scope: "col", class: at === 2 ? "reaches" : at ? "n" : null }, text)))), make("tbody", null, rows));
+}
+function span(one, i) { // value, interval and null on the range of all heads
+  const ends = [one.values, one.low, one.high].filter(Boolean).flatMap((values) => [Math.min(...values.map((v) => v ?? 0)), Math.max(...values.map((v) => v ?? 0))]);
+  const low = Math.min(0, ...ends), high = Math.max(...ends) || 1, at = (value) => `${((100 * (value - low)) / (high - low || 1)).toFixed(1)}%`;
+  const from = part(one, "low", i), to = part(one, "high", i), null_ = part(one, "null", i);
+  return make("div", { class: "span", title: describe(one, i) }, make("i", { class: "track" }),
+    from === null || to === null ? null : make("i", { class: "reach", style: { left: at(from), width: `${((100 * (to - from)) / (high - low || 1)).toFixed(1)}%` } }),
+    null_ === null ? null : make("i", { class: "tick", style: { left: at(null_) } }), make("i", { class: "dot", style: { left: at(one.values[i]) } }));
+}
+function cardRest(i) {
+  const list = model().scores.map((one, number) => ({ one, number })).filter(({ one }) => !one.headline && one.values[i] !== null);
+  const details = make("details", null, make("summary", { class: "quiet" }, `${list.length} more statistics`));
+  details.addEventListener("toggle", () => { if (details.open && !details.querySelector("table")) details.append(scoreTable(i, list, (one) => titleOf(one))); });
+  return list.length ? details : make("span");
+}
+function cardKnockouts(i) {
+  const own = model().knockouts.filter((knock) => knock.members.includes(nameOf(i)));
+  if (!model().knockouts.length) return [];
+  const change = ([value, low, high]) => `${value > 0 ? "+" : ""}${shown(value)} ${interval(low, high)}`;
+  return [make("h3", null, "Without it"), ...(own.length ? own.map((knock) => {
+    const at = knock.members.indexOf(nameOf(i));
+    return make("p", null, `${knock.behaviour}: ${knock.metric} is ${shown(knock.base[0])}. `, make("br"), `Knocked out alone (${knock.ablation} ablation) it changes by ${change(knock.alone[at])}; after the others of the list by ${change(knock.last[at])}; the whole list of ${knock.members.length} changes it by ${change(knock.joint)}. `, runLink(knock.run));
+  }) : [make("p", { class: "quiet" }, "It is on no list that was knocked out.")])];
+}
+function cardTexts(i) {
+  const own = model(), key = place(own, i).join("."), list = own.texts.filter((text) => text.patterns[key]);
+  if (!list.length) return own.texts.length ? [make("h3", null, "Its attention"), make("p", { class: "quiet" }, "Not recorded for this head.")] : [];
+  const box = make("div");
+  const tabs = list.length > 1 ? make("p", { class: "chips" }, list.map((text, at) => button(text.title, () => show(at), { class: "chip", "aria-pressed": "false" }))) : null;
+  function show(at) {
+    tabs?.querySelectorAll("button").forEach((one, number) => { one.classList.toggle("flagged", number === at); one.setAttribute("aria-pressed", String(number === at)); });
+    box.replaceChildren(...attention(list[at], key));
+  }
+  show(0);
+  return [make("h3", null, "Its attention"), tabs, box].filter(Boolean);
+}
+function attention(text, key) {
+  const bytes = Uint8Array.from(atob(text.patterns[key]), (letter) => letter.charCodeAt(0)), n = text.tokens.length;
+  const at = (query, k) => (k > query ? 0 : bytes[(query * (query + 1)) / 2 + k] / 255);
+  const visible = (token) => token.replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
+  const line = make("p", { class: "quiet", role: "status" });
+  const chips = text.tokens.map((token, query) => make("button", { type: "button", class: "token", "aria-pressed": "false", tabindex: query === n - 1 ? 0 : -1,
+    on: { mouseenter: () => pick(query), focus: () => pick(query), click: () => pick(query) } }, visible(token)));
+  function pick(query) {
+    let best = 0;
+    chips.forEach((one, k) => {
+      const value = at(query, k);
+      if (value > at(query, best)) best = k;
+      one.style.backgroundColor = k <= query ? `rgba(var(--accent-rgb), ${(0.75 * value).toFixed(3)})` : "";
+      one.classList.toggle("later", k > query);
+      one.setAttribute("aria-pressed", String(k === query));
+      one.title = k <= query ? `attention ${at(query, k).toFixed(2)}` : "later";
+      one.tabIndex = k === query ? 0 : -1;
+    });
+    line.textContent = `from “${visible(text.tokens[query])}” (${query}): most to “${visible(text.tokens[best])}” (${best}), ${at(query, best).toFixed(2)}`;
+  }
+  const strip_ = make("div", { class: "tokens", role: "group", "aria-label": "tokens; the chosen one looks at the shaded ones", on: { keydown: (event) => {
+    const to = { ArrowLeft: -1, ArrowRight: 1 }[event.key], now = chips.indexOf(document.activeElement);
+    if (to && chips[now + to]) { event.preventDefault(); chips[now + to].focus(); }
+  } } }, chips);
+  const canvas = make("canvas", { width: n, height: n, role: "img", "aria-label": "attention, queries from top to bottom, keys from left to right" });
+  const context = canvas.getContext("2d"), image = context.createImageData(n, n);
+  for (let query = 0; query < n; query++) for (let k = 0; k <= query; k++) image.data.set([...mix(VIRIDIS, at(query, k)), 255], 4 * (query * n + k));
+  context.putImageData(image, 0, 0);
+  const where = (event) => { const box = canvas.getBoundingClientRect(); return [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width].map((share) => Math.min(n - 1, Math.max(0, Math.floor(share * n)))); };
+  canvas.addEventListener("mousemove", (event) => { const [query, k] = where(event); hint(k > query ? "later" : `“${visible(text.tokens[query])}” looks at “${visible(text.tokens[k])}”: ${at(query, k).toFixed(2)}`, event.clientX, event.clientY); });
+  canvas.addEventListener("mouseleave", unhint);
+  canvas.addEventListener("click", (event) => pick(where(event)[0]));
+  pick(n - 1);
+  return [line, strip_, canvas];
+}
+
+// -- putting it together --------------------------------------------------------------------------------------------
+function skeleton() {
+  const choice = make("select", { id: "model", on: { change: (event) => { Object.assign(state, { model: Number(event.target.value), score: 0, head: null }); location.hash = ""; recallModel(); } } },
+    page.models.map((own, at) => make("option", { value: at }, own.shown)));
+  const controls = make("div", { class: "controls" },
+    make("label", null, "Model", choice),
+    make("label", { class: "mapped" }, "Colour by", make("select", { id: "what", on: { change: (event) => colour(kinds()[event.target.value].numbers[0]) } })),
+    make("label", { class: "mapped" }, "Statistic", make("select", { id: "which", on: { change: (event) => colour(Number(event.target.value)) } })));
+  const grid = make("div", { id: "grid", class: "map", role: "grid", "aria-label": "heads: a row for each layer, layer 0 at the top", on: {
+    keydown: onGridKey, click: (event) => { const cell = event.target.closest("[data-head]"); if (cell) choose(Number(cell.dataset.head), event.detail === 0 || innerWidth <= 900); },
+    mouseover: (event) => { const cell = event.target.closest("[data-head]"); if (cell) hint(describe(score(), Number(cell.dataset.head)), event.clientX, event.clientY); },
+    mouseleave: unhint, focusout: unhint,
+    focusin: (event) => { const cell = event.target.closest("[data-head]"); if (cell && cell.matches(":focus-visible")) { const box = cell.getBoundingClientRect(); hint(describe(score(), Number(cell.dataset.head)), box.left, box.bottom - 10); } },
+  } });
+  const only = make("label", { class: "quiet" }, make("input", { type: "checkbox", id: "only", on: { change: drawHeads } }), " beyond chance only");
+  app.replaceChildren(make("div", { class: "columns" },
+    make("div", null,
+      make("section", { class: "panel" }, controls,
+        make("div", { class: "mapped" }, make("h2", { id: "coloured" }), make("p", { id: "about", class: "quiet" }), make("div", { class: "scroll" }, grid), make("div", { id: "legend", class: "legend" }))),
+      make("section", { class: "panel mapped", id: "types" }), make("section", { class: "panel", id: "knockouts", hidden: true }),
+      make("section", { class: "panel", id: "several", hidden: true }),
+      make("section", { class: "panel mapped" }, heading("All heads", only), make("div", { id: "heads" }))),
+    make("aside", { class: "panel card mapped", id: "card", "aria-label": "card of a head" })), drawRuns());
+}
+function recallModel() {
+  recall();
+  document.getElementById("model").value = String(state.model);
+  drawKnockouts();
+  const bare = model().scores.length === 0; // of this model there are lists that were knocked out, and no map
+  app.querySelectorAll(".mapped").forEach((element) => { element.hidden = bare; });
+  if (bare) return;
+  fillKinds();
+  drawMap();
+  drawTypes();
+  drawSeveral();
+  const head = state.head;
+  colour(state.score);
+  if (head !== null) choose(head, false);
+  else drawCard();
+}
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") { unhint(); close(); } });
+let width = innerWidth;
+addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawMap(); } });
+addEventListener("scroll", unhint, { passive: true });
+if (page.models.length) {
+  skeleton();
+  recallModel();
+} else app.replaceChildren(drawRuns());
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,68 @@
+"""The command that a result was made with, from what the result records, to be issued again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from nnheads.errors import BadInput
+
+DROPPED = ("--submit", "--overwrite")
+WITH_VALUE = ("--output", "-o")
+# which write elsewhere than into the results, or run code that a file names
+REFUSED = ("--trust", "--push", "--to")
+COMPUTING = "rerun, convert, heads, reference and remote"  # which make no results
+
+
+def command_in(run: Path) -> tuple[list[str], str]:
+    """The words of the command in a run's folder, the program first, and its recipe."""
+    path = run / "run.json"
+    try:
+        record = json.loads(path.read_bytes())
+        words, recipe = shlex.split(record["command"]), record["recipe"]
+        _ = words[0]
+    except FileNotFoundError:
+        raise BadInput(f"{run} has no run.json; expected the folder of a run") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise BadInput(f"{path} is not a record of a run") from None
+    return words, str(recipe)
+
+
+def command_of_file(path: Path, attributes: dict) -> list[str]:
+    """The words of the command in the history of a netCDF file."""
+    if not all(isinstance(attributes.get(name), str) for name in ("history", "arguments", "source")):
+        raise BadInput(f"{path} was not written by nnheads: it does not record history, arguments and source")
+    try:
+        words = shlex.split(attributes["history"])[1:]
+    except ValueError:
+        words = []
+    if not words:
+        raise BadInput(f"{path} records no command in its history {attributes['history'][:60]!r}")
+    return words
+
+
+def for_folder(words: list[str]) -> list[str]:
+    """A command's arguments without those that say where results go, and what was there."""
+    kept, skip = [], False
+    for word in words[1:]:
+        if not skip and word not in DROPPED and word not in WITH_VALUE and not word.startswith("--output="):
+            kept.append(word)
+        skip = not skip and word in WITH_VALUE
+    return kept
+
+
+def check_repeatable(place: Path, words: list[str]) -> None:
+    """Refuse what is no command of ours, and commands that do more than compute a result."""
+    from recipes import recipes
+
+    name = words[1] if len(words) > 1 else ""
+    if name not in recipes():
+        raise BadInput(
+            f"{place} was made by {shlex.join(words)[:60]!r}, which is no command of nnheads; repeat it in Python"
+        )
+    if name in COMPUTING.replace(" and", ",").split(", "):
+        raise BadInput(f"{place} was made by nnheads {name}, which computes no result")
+    for word in words[2:]:
+        if word.split("=")[0] in REFUSED:
+            raise BadInput(f"{place} was made with {word.split('=')[0]}; issue that command yourself if you trust it")

@@ -1,0 +1,186 @@
+"""Do head scores survive fewer bits, another attention, or a server? The same prompts, scored in two settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnheads.errors import BadInput
+from recipes import _options as options
+
+TYPES = "induction,previous_token,duplicate_token,attention_sink,name_mover,retrieval"
+
+
+def main(
+    model: options.Model = "reference",
+    types: Annotated[str, typer.Option(help="Head types (see `nnheads heads`), or all.")] = TYPES,
+    against: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16, eager, sdpa, 4bit, 8bit, or remote.")
+    ] = "bfloat16",
+    top: Annotated[int, typer.Option(help="How many heads at the top to compare.")] = 10,
+    limit: options.Limit = 16,
+    batch_size: options.BatchSize = 8,
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "float32",
+    quantization: options.Quantization = None,
+    device_map: options.DeviceMap = None,
+    remote: options.Remote = None,
+    submit: options.Submit = False,
+    output: options.Output = options.RESULTS,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Do head scores survive fewer bits, another attention, or a server? The same prompts, scored in two settings.
+
+    One side is as `--dtype` says, the other is the same but for what `--against` names; one is in memory at a time.
+    With `--against remote`, `--remote` says which server scores the other side. Writes drift.nc (type, layer, head) and
+    drift.png: rank correlation of all heads, heads at the top in common, largest change, flags that come and go.
+    """
+    arguments = dict(locals())
+    from nnheads import drift
+
+    options.positive(top=top, limit=limit, batch_size=batch_size)
+    arguments["types"] = names_of(types)
+    where = options.remote_of(remote)
+    sides = drift.settings(dtype, quantization, against, where)
+    run, first, about = first_side(arguments, sides[0])
+    if not run.complete:
+        second, other = second_side(run, arguments, sides[1], about)
+        finish(run, arguments, first, second, {**about, "source_against": json.dumps(other)})
+    report(run)
+
+
+def names_of(types: str) -> list[str]:
+    """Head types by the names that nnheads gives them."""
+    from nnheads import detection
+
+    if types == "all":
+        return list(detection.types())
+    return list(dict.fromkeys(detection.canonical(name) for name in types.split(",")))
+
+
+def loaded(arguments: dict, setting: dict):
+    """The model of one side and its prompts."""
+    from nnheads.detection import prepare
+
+    model = options.load(
+        arguments["model"], arguments["revision"], setting["dtype"], arguments["device_map"], setting["remote"],
+        setting["quantization"], setting["attention"],
+    )  # fmt: skip
+    return model, prepare(model, arguments["types"], n=arguments["limit"], seed=arguments["seed"])
+
+
+def measured(model, stimuli: list, parts: Path, arguments: dict, remote) -> dict:
+    """type -> scores; each side has a place of its own for finished batches, which do not say who made them."""
+    from nnheads.stimulus import measure_all
+
+    how = {"batch_size": arguments["batch_size"], "quiet": arguments["quiet"], "parts": parts}
+    return measure_all(model, stimuli, remote=remote, **how)
+
+
+def first_side(arguments: dict, setting: dict):
+    """Open the run and score the side as asked, unless all is there: run, scores, and who made them."""
+    from nnheads import results
+    from nnheads.drift import check_top
+    from nnheads.model import geometry
+    from nnheads.provenance import model_identity, prompts_hash, provenance
+
+    model, stimuli = loaded(arguments, setting)
+    check_top(arguments["top"], geometry(model).layers * geometry(model).heads)
+    identity = model_identity(model, arguments["model"])
+    hashes = {stimulus.key: prompts_hash(stimulus.prompts) for stimulus in stimuli}
+    facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "prompts": hashes}
+    run = results.Run(
+        arguments["output"], "drift", arguments["model"], identity["revision"], facts,
+        item=f"{arguments['quantization'] or arguments['dtype']}-{arguments['against']}",
+        overwrite=arguments["overwrite"],
+    )  # fmt: skip
+    if run.complete:
+        return run, {}, {}
+    about = provenance(
+        title="drift of head scores", model=model, name=arguments["model"], prompts=json.dumps(hashes),
+        arguments=run.arguments, references="",
+    )  # fmt: skip
+    return run, measured(model, stimuli, run.parts / "first", arguments, setting["remote"]), about
+
+
+def second_side(run, arguments: dict, setting: dict, about: dict):
+    """Score the other side, once the first model is gone: scores and identity."""
+    import gc
+
+    import torch
+
+    from nnheads.drift import computed_in
+    from nnheads.provenance import model_identity
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    model, stimuli = loaded(arguments, setting)
+    identity, there = model_identity(model, arguments["model"]), setting["remote"]
+    if identity == json.loads(about["source"]) and not there:
+        raise BadInput(f"both sides are {said(identity)}; name another with --against")
+    scores = measured(model, stimuli, run.parts, arguments, there)
+    if there:
+        identity["dtype"] = computed_in(model, stimuli[0].prompts, remote=there)
+        identity["attention"] = f"{identity['attention']} at {'NDIF' if there is True else there}"
+    return scores, identity
+
+
+def finish(run, arguments: dict, first: dict, second: dict, about: dict) -> None:
+    """Compare, draw, save."""
+    import xarray as xr
+
+    from nnheads import plot
+    from nnheads.drift import compare
+
+    each = [compare(first[kind], second[kind], top=arguments["top"], seed=arguments["seed"]) for kind in first]
+    found = xr.concat(each, xr.Variable("type", list(first)), combine_attrs="drop_conflicts").assign_attrs(about)
+    changed = abs(found["difference"]).max("type")
+    changed.attrs = {"long_name": "largest change of score, any type", "units": "1"}
+    title = f"Drift: {said(json.loads(about['source']))}\nagainst {said(json.loads(about['source_against']))}"
+    figure = plot.heatmap(changed, title=title, signed=False, note=plot.note(found, arguments["limit"]))
+    run.save(drift=found)
+    run.picture("drift", figure)
+    run.finish()
+
+
+def said(identity: dict) -> str:
+    """A side in words."""
+    return f"{identity['dtype']} ({identity['attention']})"
+
+
+def report(run) -> None:
+    """A line for each type, and which heads gain or lose their flag."""
+    from nnheads.stats import head_name
+
+    found = run.load("drift")
+    sides = [said(json.loads(found.attrs[name])) for name in ("source", "source_against")]
+    top = run.arguments["top"]
+    options.say(f"{sides[0]} against {sides[1]}, {run.arguments['limit']} prompts a type")
+    options.say(f"  {'type':<19} rank correlation [95% interval]  top {top:<3} largest change  flags")
+    for kind in found["type"].values:
+        one = found.sel(type=kind)
+        rank, low, high, overlap, largest = (
+            float(one[name])
+            for name in ("rank_correlation", "rank_correlation_low", "rank_correlation_high", "overlap", "largest")
+        )
+        if rank != rank:
+            options.say(f"  {kind:<19} no score to compare on one side, or all heads alike")
+            continue
+        flags = f"{int(one['flag'].sum())} -> {int(one['flag_against'].sum())}"
+        options.say(
+            f"  {kind:<19} {rank:.4f} [{low:.4f}, {high:.4f}]{'':10} {overlap:>5.0%} {largest:>13.2g}    {flags}"
+        )
+        changes = {"gained": one["flag_against"] > one["flag"], "lost": one["flag_against"] < one["flag"]}
+        for word, mask in changes.items():
+            names = [head_name(*head) for head, on in mask.to_series().items() if on]
+            if names:
+                options.say(f"  {'':<19} flag {word} by {', '.join(names)}")
+    for name in ("drift.nc", "drift.png"):
+        options.say(options.shown(run.folder / name))

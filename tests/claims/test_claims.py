@@ -1,0 +1,220 @@
+"""Claims as data: files that ship, files that are broken, numbers that are read off a run, and their verdicts."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnheads.claims.judge import FAIL, PASS, WARN, reading, verdict
+from nnheads.claims.measures import MEASURES, Setting, Unavailable, measure
+from nnheads.claims.read import FOLDER, claims_of, files, read_claims
+from nnheads.errors import BadInput
+
+CLAIM = {
+    "id": "one", "claim": "L0H1 looks back", "source": "somebody", "kind": "value", "published": 0.5,
+    "how": {"measure": "detect", "type": "induction"}, "where": {"variable": "mass", "head": "0.1"},
+}  # fmt: skip
+
+
+def written(tmp_path, *changes: dict, **more):
+    rows = [{**CLAIM, "id": str(number), **change} for number, change in enumerate(changes or ({},))]
+    path = tmp_path / "claims.json"
+    path.write_text(json.dumps({"model": "m", "claims": rows, **more}))
+    return path
+
+
+def only(tmp_path, **change):
+    return read_claims(written(tmp_path, change)).claims[0]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_what_ships_is_sound_and_sourced(path):
+    found = read_claims(path)
+    assert claims_of(found.model).claims == found.claims
+    for claim in found.claims:
+        assert claim.how["measure"] in MEASURES and claim.source and len(claim.claim) > 10, claim.id
+
+
+def test_some_claims_say_that_something_is_not_so():
+    for name in ("reference", "gpt2", "Llama-2-7b-hf", "Llama-2-7b-chat-hf", "pythia-6.9b-deduped"):
+        assert any(claim.negative for claim in claims_of(name).claims), name
+
+
+def test_models_are_found_by_every_name_that_they_have(tmp_path):
+    assert {"gpt2", "openai-community/gpt2", "reference", "EleutherAI/pythia-6.9b-deduped"} <= set(files())
+    (tmp_path / "gpt2").mkdir()
+    assert claims_of(str(tmp_path / "gpt2")).model == "openai-community/gpt2"
+    with pytest.raises(BadInput, match=r"there are no claims about 'owner/name'; there are about .*gpt2.*see --claims"):
+        claims_of("owner/name")
+
+
+def test_grids_of_gpt2_are_whole():
+    grids = claims_of("gpt2").grids
+    assert {grid.shape for grid in grids.values()} == {(12, 12)} and grids["previous_token"][4, 11] == 0.9921
+
+
+BROKEN = {
+    "no object": ([], "holds no claims; expected an object with model and a list of claims"),
+    "no claims": ({"model": "m", "claims": []}, "holds no claims"),
+    "no model": ({"claims": [CLAIM]}, "holds no claims"),
+    "a field too many": ({"model": "m", "claims": [CLAIM], "x": 1}, "'x' is not known; expected model, aliases"),
+    "aliases that are none": ({"model": "m", "claims": [CLAIM], "aliases": "a"}, "aliases is 'a'; expected a list"),
+    "an id twice": ({"model": "m", "claims": [CLAIM, CLAIM]}, "the id 'one' comes twice"),
+    "grids that are none": ({"model": "m", "claims": [CLAIM], "grids": [1]}, "grids is no object of named tables"),
+    "a ragged grid": ({"model": "m", "claims": [CLAIM], "grids": {"g": [[1], [1, 2]]}}, "the grid 'g' is no table"),
+}
+WRONG = {
+    "a claim of nothing": ("nothing", "claim 1 is 'nothing'; expected an object"),
+    "an unknown field": ({"cited": 1}, r"claim 1 \(one\): 'cited' is not known; expected id, claim"),
+    "no source": ({"source": " "}, "source is missing or no text"),
+    "an unknown kind": ({"kind": "about"}, "kind 'about' is not known; use one of value, at_least, at_most"),
+    "a number in words": ({"published": "half"}, "published is 'half'; expected a number"),
+    "a number that is true": ({"published": True}, "published is True; expected a number"),
+    "a tolerance below nothing": ({"tolerance": -1}, "tolerance -1 and warn -1 must rise from 0"),
+    "a warning that is narrower": ({"tolerance": 1, "warn": 0.5}, "tolerance 1 and warn 0.5 must rise from 0"),
+    "negative in words": ({"negative": "no"}, "negative is 'no'; expected true or false"),
+    "no measure": ({"how": {"type": "induction"}}, "how is no object with a measure"),
+    "no variable": ({"where": {"head": "0.1"}}, "where is no object with a variable"),
+    "another place": ({"where": {"variable": "mass", "row": 1}}, "where has 'row'; expected variable, head"),
+    "no head": ({"where": {"variable": "mass", "head": "best"}}, "'best' is no head; write layer and head"),
+    "heads in one text": ({"where": {"variable": "mass", "heads": "1.1"}}, "heads are '1.1'; expected a list such as"),
+    "another reduction": ({"where": {"variable": "mass", "reduce": "mode"}}, "reduce 'mode' is not known; use one of"),
+    "a top of none": ({"where": {"variable": "mass", "heads": ["1.1"], "among_top": 0}}, "among_top is 0; expected"),
+    "a top of nobody": ({"where": {"variable": "mass", "among_top": 3}}, "names none in heads"),
+    "a limit in words": ({"where": {"variable": "mass", "share_above": "half"}}, "share_above is 'half'; expected a"),
+    "an unknown grid": ({"where": {"variable": "mass", "correlation": "g"}}, "there is no grid 'g'; there are none"),
+}
+
+
+@pytest.mark.parametrize("name", [*BROKEN, *WRONG])
+def test_broken_files_are_one_line(tmp_path, name):
+    content, message = {**BROKEN, **WRONG}[name]
+    if name in WRONG:
+        content = {"model": "m", "claims": [content if isinstance(content, str) else {**CLAIM, **content}]}
+    path = tmp_path / "claims.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=message) as raised:
+        read_claims(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_files_that_are_no_json(tmp_path):
+    for content, message in (
+        (b"{", "is not JSON: Expecting"),
+        (b"\xff", "is not JSON: 'utf-8'"),
+        (b"[" * 99_999, "nest"),
+    ):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(BadInput, match=message):
+            read_claims(tmp_path / "a.json")
+    with pytest.raises(BadInput, match=r"no file .*expected claims as in"):
+        read_claims(tmp_path / "b.json")
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from([*CLAIM, "claims", "model", "grids", "variable", "heads", "measure"])
+CONTENT = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
+
+
+@given(field=st.sampled_from(sorted(CLAIM)), value=CONTENT, grids=CONTENT)
+def test_any_field_is_read_or_refused(field, value, grids, tmp_path_factory):
+    path = tmp_path_factory.mktemp("claims") / "a.json"
+    path.write_text(json.dumps({"model": "m", "grids": grids, "claims": [{**CLAIM, field: value}]}))
+    try:
+        assert read_claims(path).claims
+    except BadInput as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "measured", "expected"),
+    [
+        ("value", 0.5, PASS), ("value", 0.6, PASS), ("value", 0.4, PASS), ("value", 0.65, WARN), ("value", 0.31, WARN),
+        ("value", 0.75, FAIL), ("at_least", 9.0, PASS), ("at_least", 0.4, PASS), ("at_least", 0.35, WARN),
+        ("at_least", 0.2, FAIL), ("at_most", -9.0, PASS), ("at_most", 0.6, PASS), ("at_most", 0.69, WARN),
+        ("at_most", 0.71, FAIL), ("value", float("nan"), FAIL), ("at_most", float("-inf"), FAIL),
+    ],
+)  # fmt: skip
+def test_verdicts(tmp_path, kind, measured, expected):
+    assert verdict(only(tmp_path, kind=kind, tolerance=0.1, warn=0.2), measured) == expected
+
+
+RUN = xr.Dataset(
+    {
+        "mass": (("head", "layer"), np.array([[0.1, 0.4], [0.9, np.nan], [0.3, 0.2]])),
+        "base": 0.75,
+        "k": ("step", [1, 2]),
+    },
+)
+GRID = np.array([[0.2, 1.8, 0.6], [0.8, 9.0, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"head": "0.1"}, 0.9),
+        ({"heads": ["0.0", "1.0"], "reduce": "mean"}, 0.25),
+        ({"heads": ["0.0", "1.0"], "reduce": "min"}, 0.1),
+        ({"heads": ["0.0", "1.0"], "reduce": "sum"}, 0.5),
+        ({"reduce": "max"}, 0.9),
+        ({"heads": ["0.1", "1.0", "0.0"], "among_top": 2}, 2),
+        ({"heads": ["0.0", "1.2", "0.1"], "among_bottom": 2}, 2),
+        ({"heads": ["1.1"], "among_top": 6}, 0),
+        ({"count_above": 0.25}, 3),
+        ({"share_above": 0.25}, 0.5),
+        ({"correlation": "g"}, 1.0),
+    ],
+)
+def test_readings(tmp_path, where, expected):
+    path = written(tmp_path, {"where": {"variable": "mass", **where}}, grids={"g": GRID.tolist()})
+    found = read_claims(path)
+    np.testing.assert_allclose(reading(found.claims[0], RUN, found.grids), expected)
+
+
+def test_a_number_of_the_whole_run(tmp_path):
+    assert reading(only(tmp_path, where={"variable": "base"}), RUN, {}) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"variable": "hit", "head": "0.0"}, "claim 0: detect has no 'hit'; it has mass, base, k"),
+        ({"variable": "k"}, "k is by step; expected layer and head"),
+        ({"variable": "mass", "head": "2.0"}, "this model has no head L2H0"),
+        ({"variable": "mass"}, "mass has a value for every head; name one, or say how to reduce them"),
+        ({"variable": "mass", "correlation": "g"}, "the grid is of 1 layers of 2 heads, this model has 2 of 3"),
+    ],
+)
+def test_readings_that_cannot_be_made(tmp_path, where, message):
+    found = read_claims(written(tmp_path, {"where": where}, grids={"g": [[1, 2]]}))
+    with pytest.raises(BadInput, match=message):
+        reading(found.claims[0], RUN, found.grids)
+
+
+def test_measures_say_what_they_do_not_know(tmp_path):
+    for how, message in (
+        ({"measure": "guess"}, "measure 'guess' is not known; use one of detect, patch"),
+        ({"measure": "copy", "limit": 3}, "measure copy knows no 'limit'; it knows top"),
+        ({"measure": "knockout"}, "measure knockout cannot be asked for"),
+        ({"measure": "detect", "type": "none"}, "head type 'none' is not known"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            measure(None, how, Setting())
+    with pytest.raises(Unavailable, match=r"a\.json is not here; name its folder with --files"):
+        measure(None, {"measure": "file", "name": "a.json"}, Setting(files=tmp_path))
+
+
+def test_published_files_are_measured_without_a_model(tmp_path):
+    """A list that names every head chooses none: what Head_interpret's iteration file is, made small."""
+    places = np.array([(layer, head, 0.01 * head) for layer in range(4) for head in range(8)])
+    np.save(tmp_path / "iteration.npy", places)
+    found = measure(None, {"measure": "file", "name": "iteration.npy"}, Setting(files=tmp_path))
+    assert float(found["listed"]) == 1 and float(found["score"][2, 3]) == pytest.approx(0.03)
+    np.save(tmp_path / "some.npy", places[::2])
+    found = measure(None, {"measure": "file", "name": "../x/some.npy"}, Setting(files=tmp_path))
+    assert float(found["listed"]) == pytest.approx(16 / 28)

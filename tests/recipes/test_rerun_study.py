@@ -1,0 +1,130 @@
+"""`nnheads rerun` on results of real commands: exact, changed on purpose, and tampered with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import cli
+from nnheads import results
+from nnheads.repeat import identity
+
+
+def call(*arguments) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.app([str(one) for one in arguments])
+    return stop.value.code
+
+
+def rerun(capsys, *arguments) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = call("rerun", *arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    assert call("ioi", "--limit", "2", "--site", "z,v", "--quiet", "--output", folder) == 0
+    return folder / "ioi" / "reference" / "shipped"
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def changed(path, change):
+    """A file of results with something else in it."""
+    table = results.load(path)
+    change(table)
+    results.save(path, table)
+    return path
+
+
+def test_a_run_is_repeated_to_the_last_bit(capsys, made):
+    code, out, err = rerun(capsys, made)
+    assert (code, err) == (0, "") and out.splitlines()[-1] == "the same to the last bit"
+    assert "heads.nc: 13 of 13 variables are exact" in out and "scores.nc: 19 of 19 variables are exact" in out
+
+
+def test_a_file_far_from_its_folder_finds_its_own_among_several(capsys, made, tmp_path):
+    """The command makes heads.nc for two sites."""
+    shutil.copy(made / "v" / "heads.nc", tmp_path / "heads.nc")
+    code, out, _ = rerun(capsys, tmp_path / "heads.nc")
+    assert code == 0 and "the same to the last bit" in out and "argument" not in out
+
+
+def test_another_dtype_is_drift_and_named(capsys, made, tmp_path):
+    code, out, _ = rerun(capsys, made / "heads.nc", "--output", tmp_path / "new", "--", "--dtype", "bfloat16")
+    assert code == 0 and out.splitlines()[-1] == "the same but for rounding" and "dtype: float32 -> bfloat16" in out
+    record = json.loads((tmp_path / "new" / "rerun.json").read_text())
+    verdicts = {change["name"]: change["verdict"] for change in record["files"][0]["changes"]}
+    assert verdicts["effect"] == "drift" and verdicts["layer"] == "exact"
+    kept = results.load(tmp_path / "new" / "ioi" / "reference" / "shipped" / "heads.nc")
+    assert identity(kept)["dtype"] == "bfloat16"
+
+
+def test_other_prompts_are_different_and_named(capsys, made):
+    code, out, _ = rerun(capsys, made / "heads.nc", "--", "--seed", "1")
+    assert code == 1 and "the first reason to look at is prompts: " in out and "seed: 0 -> 1" in out
+
+
+def test_a_result_that_was_tampered_with_is_different_without_a_reason(capsys, copy):
+    def raised(table):
+        table["effect"].values[1, 2] += 0.5
+
+    code, out, _ = rerun(capsys, changed(copy / "heads.nc", raised))
+    assert code == 1 and "  effect: different; 1 of 32 values, by at most 0.5" in out
+    assert "different: effect; no" in out
+
+
+def test_a_changed_version_is_said(capsys, copy):
+    def older(table):
+        versions = json.loads(table.attrs["packages"])
+        table.attrs["packages"] = json.dumps({**versions, "torch": "1.0"})
+        table["effect"].values[:] *= np.float32(1 + 1e-5)
+
+    code, out, _ = rerun(capsys, changed(copy / "heads.nc", older))
+    assert code == 0 and "version of torch: 1.0 -> " in out and "  effect: drift; " in out
+
+
+def told(**attributes):
+    return lambda table: table.attrs.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.attrs.pop("history"), "was not written by nnheads: it does not record history, arguments"),
+        (told(history="2026"), "records no command in its history '2026'"),
+        (told(history="2026 'open"), "records no command"),
+        (told(history="2026 python study.py"), "which is no command of nnheads; repeat it in Python"),
+        (told(history="2026 nnheads heads"), "was made by nnheads heads, which computes no result"),
+        (told(history="2026 nnheads steer --trust"), "was made with --trust; issue that command yourself if you trust"),
+        (told(history="2026 nnheads iti bake --to=/x"), "was made with --to; issue that command yourself"),
+        (told(history="2026 nnheads ioi ./gone"), r"no model folder '\./gone'"),
+        (told(history="2026 nnheads patch"), r"the command makes no heads\.nc any more; it made scores\.nc"),
+    ],
+)
+def test_files_that_cannot_be_repeated_are_one_line(capsys, copy, change, message):
+    path = changed(copy / "heads.nc", change)
+    code, _, err = rerun(capsys, path)
+    assert code in (1, 2) and len(err.splitlines()) == 1
+    assert re.search(message, err), err
+
+
+def test_options_that_cannot_be_changed(capsys, made, tmp_path):
+    for more in (["--output", "x"], ["--trust"], ["--overwrite"]):
+        code, _, err = rerun(capsys, made / "heads.nc", "--", *more)
+        assert code == 2 and f"{more[0]} cannot follow --" in err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    code, _, err = rerun(capsys, made / "heads.nc", "-o", tmp_path / "full")
+    assert code == 2 and "is not empty; name a new folder with --output" in err

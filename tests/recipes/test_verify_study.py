@@ -1,0 +1,111 @@
+"""`nnheads verify`: the reference model keeps what its card says, and doctored claims fail."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import cli
+from nnheads import results
+from nnheads.claims.read import FOLDER
+
+REFERENCE = json.loads((FOLDER / "reference.json").read_text())
+QUICK = ("previous-0.0", "induction-1.0", "decoy-3.0", "edit-late", "mc1-plain")
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.app(["verify", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+def some(tmp_path, names=QUICK, **changes):
+    """A copy of the reference claims, some of them, with fields changed."""
+    rows = [{**row, **changes.get(row["id"], {})} for row in REFERENCE["claims"] if row["id"] in names]
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"model": "reference", "claims": rows}))
+    return path
+
+
+def test_the_reference_model_keeps_every_claim(capsys, tmp_path):
+    code, out, _ = call(capsys, "--quiet", "-o", tmp_path)
+    assert code == 0, out
+    folder = tmp_path / "verify" / "reference" / "shipped"
+    table = results.load(folder / "claims.nc")
+    assert table.sizes["claim"] == len(REFERENCE["claims"]) and set(table["verdict"].values) <= {0, 1}
+    assert (table["verdict"] == 0).mean() > 0.9 and int(table["negative"].sum()) >= 5
+    rows = json.loads((folder / "verify.json").read_text())["claims"]
+    assert [row["claim"] for row in rows] == list(table["claim"].values) and all(row["source"] for row in rows)
+    assert not (folder / "parts").exists() and table.attrs["model"] == "reference"
+
+
+def test_doctored_claims_fail(capsys, tmp_path):
+    doctored = {
+        "previous-0.0": {"published": 0.5}, "induction-1.0": {"kind": "at_most", "published": 0.2},
+        "decoy-3.0": {"kind": "at_least", "published": 0.5}, "edit-late": {"kind": "at_least", "published": 0.1},
+        "mc1-plain": {"published": 0.9},
+    }  # fmt: skip
+    code, out, err = call(capsys, "--claims", some(tmp_path, **doctored), "-q", "-o", tmp_path / "out")
+    assert code == 1 and err == "error: 5 of 5 claims fail\n" and out.count("FAIL  ") == 5 and "5 fail" in out
+
+
+def test_claims_that_ask_for_the_same_run_share_it(capsys, tmp_path, monkeypatch):
+    from nnheads import detection
+
+    asked, plain = [], detection.detect
+    monkeypatch.setattr(detection, "detect", lambda *a, **k: asked.append(a[1]) or plain(*a, **k))
+    names = ("induction-1.0", "induction-1.1", "induction-2.4")
+    options = ("--claims", some(tmp_path, names), "-q", "-o", tmp_path / "out")
+    assert call(capsys, *options)[0] == 0 and asked == ["induction"]
+    assert call(capsys, *options)[0] == 0 and asked == ["induction"], "a finished run measures nothing"
+
+
+def test_what_was_measured_before_a_kill_is_kept(capsys, tmp_path, monkeypatch):
+    from nnheads.claims import measures
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    path = some(tmp_path, ("previous-0.0", "mc1-plain"))
+    options = ("--claims", path, "-q", "-o", tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setitem(measures.MEASURES, "truth", killed)
+        assert call(capsys, *options)[0] == 1
+    monkeypatch.setitem(measures.MEASURES, "detect", killed)
+    code, out, _ = call(capsys, *options)
+    assert code == 0 and "2 pass" in out
+
+
+def test_what_is_not_here_is_skipped_and_said(capsys, tmp_path):
+    file = {"how": {"measure": "file", "name": "list.npy"}, "where": {"variable": "listed"}}
+    path = some(tmp_path, ("previous-0.0",), **{"previous-0.0": {**file, "kind": "at_least", "published": 1.0}})
+    code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "a")
+    assert code == 0 and out.startswith("skip  ") and "list.npy is not here; name its folder with --files" in out
+    np.save(tmp_path / "list.npy", [(layer, head) for layer in range(2) for head in range(2)])
+    code, out, _ = call(capsys, "--claims", path, "--files", tmp_path, "-q", "-o", tmp_path / "b")
+    assert code == 0 and out.startswith("pass  ") and (tmp_path / "b" / "verify" / "reference" / "files").is_dir()
+
+
+def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
+    wrong = {
+        "how": {"measure": "detect", "type": "induction", "length": 4000},
+        "where": {"variable": "mass", "head": "0.0"},
+    }
+    beyond = {"where": {"variable": "mass", "head": "9.9"}}
+    names = ("previous-0.0", "induction-1.0", "previous-best")
+    path = some(tmp_path, names, **{"induction-1.0": wrong, "previous-0.0": beyond})
+    code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "out")
+    assert code == 1 and "1 pass, 2 fail" in out and "tokens" in out, out
+    assert "claim previous-0.0: this model has no head L9H9" in out
+
+
+def test_only_some_claims_and_their_list(capsys, tmp_path):
+    code, out, _ = call(capsys, "--list", "--only", "mc1, decoy-patch")
+    assert code == 0 and out.startswith("3 claims about reference: ") and "decoy-patch: not so: " in out
+    code, out, _ = call(capsys, "--only", "edit-late", "-q", "-o", tmp_path)
+    assert code == 0 and "1 pass" in out and "edit-all" not in out
+    code, _, err = call(capsys, "--only", "nothing of that name")
+    assert code == 2 and "names no claim; see --list" in err

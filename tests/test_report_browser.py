@@ -1,0 +1,266 @@
+"""The page as a reader uses it, in a real browser: click, hover, keys, sorting, downloads, a phone, a hostile file."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import time
+
+import numpy as np
+import pytest
+from headruns import detected, planted
+from test_report import hostile
+
+import cli
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium on this machine")
+FLAGS = "headless no-sandbox disable-gpu disable-dev-shm-usage no-first-run disable-background-networking"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    folder = tmp_path_factory.mktemp("browser")
+    for flag in [*FLAGS.split(), "disable-component-update", "disable-sync", f"user-data-dir={folder / 'profile'}"]:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.downloads = folder / "downloads"
+    driver.downloads.mkdir()
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(driver.downloads)})
+    yield driver
+    driver.quit()
+
+
+def report(folder, target, *arguments: str):
+    with pytest.raises(SystemExit) as done:
+        cli.app(["report", str(folder), "-o", str(target), *arguments])
+    assert done.value.code == 0
+    return target
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A page of the shipped model with attention, and runs of another by hand."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.raises(SystemExit) as done:
+        cli.app(["ioi", "-n", "6", "-q", "-o", str(folder)])
+    assert done.value.code == 0
+    detected(folder, "induction", planted(3, 4, (1, 2), (2, 0)), model="zoo--other")
+    detected(folder, "previous_token", planted(3, 4, (1, 2)), model="zoo--other")
+    return report(folder, folder / "page.html", "--attention", "reference")
+
+
+def opened(browser, file, width=1366, height=768, anchor=""):
+    phone = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get("about:blank")
+    browser.get(f"file://{file}{anchor}")
+    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    return browser
+
+
+def one(browser, selector: str):
+    return browser.find_element("css selector", selector)
+
+
+def texts(browser, selector: str) -> list[str]:
+    script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
+    return browser.execute_script(script, selector)
+
+
+def chosen(browser, name: str, value: str) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(one(browser, f"#{name}")).select_by_visible_text(value)
+
+
+def test_a_click_opens_the_card_and_the_address_remembers_it(browser, file):
+    opened(browser, file)
+    chosen(browser, "model", "zoo--other main")
+    chosen(browser, "what", "induction")
+    assert texts(browser, "#coloured") == ["induction: attention mass on the target"]
+    flagged = [cell.get_attribute("data-head") for cell in browser.find_elements("css selector", "#grid .cell.flagged")]
+    assert flagged == ["6", "8"] and one(browser, "#about").text.startswith("2 of 12 heads beyond chance. run ")
+    one(browser, "[data-head='6']").click()
+    card = one(browser, "#card").text
+    assert card.startswith("L1H2") and "induction" in card and "previous token" in card and "1/12" in card
+    address = browser.current_url
+    assert address.endswith("h=L1H2") and "k=induction" in address
+    opened(browser, file, anchor=address[address.index("#") :])
+    assert one(browser, "#card h2").text == "L1H2" and texts(browser, "#coloured")[0].startswith("induction")
+    chosen(browser, "model", "reference shipped")
+    assert texts(browser, "#coloured")[0].startswith("ioi") and len(texts(browser, "#grid .cell")) == 32
+    assert browser.get_log("browser") == []
+
+
+def test_hovering_a_head_shows_its_numbers(browser, file):
+    from selenium.webdriver import ActionChains
+
+    opened(browser, file)
+    chosen(browser, "model", "zoo--other main")
+    ActionChains(browser).move_to_element(one(browser, "[data-head='6']")).perform()
+    tip = one(browser, "#tip")
+    assert tip.is_displayed() and tip.text.startswith("L1H2 0.799 [0.79") and "null 0.0" in tip.text
+    assert "beyond chance" in tip.text
+    ActionChains(browser).move_to_element(one(browser, "h1")).perform()
+    assert not tip.is_displayed()
+
+
+def test_the_keyboard_alone_reaches_heads_and_cards(browser, file):
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, file)
+    chosen(browser, "model", "reference shipped")
+    cell = one(browser, "#grid [tabindex='0']")
+    assert len(browser.find_elements("css selector", "#grid [tabindex='0']")) == 1  # one stop for Tab
+    browser.execute_script("arguments[0].focus()", cell)
+
+    def press(key: str) -> str:
+        browser.switch_to.active_element.send_keys(key)
+        return browser.switch_to.active_element.get_attribute("data-head") or browser.switch_to.active_element.text
+
+    press(Keys.HOME)
+    while browser.switch_to.active_element.get_attribute("data-head") != "0":
+        press(Keys.ARROW_UP)
+    assert [press(Keys.ARROW_RIGHT), press(Keys.ARROW_DOWN), press(Keys.ARROW_LEFT)] == ["1", "9", "8"]
+    assert [press(Keys.ARROW_LEFT), press(Keys.END), press(Keys.HOME)] == ["8", "15", "8"]
+    assert "L1H0" in browser.switch_to.active_element.get_attribute("aria-label")
+    assert press(Keys.ENTER) == "L1H0" and one(browser, "#card").text.startswith("L1H0")
+
+
+def test_tables_sort_both_ways_and_leave_the_unknown_last(browser, file):
+    opened(browser, file)
+    chosen(browser, "model", "zoo--other main")
+
+    def column(number: int) -> list[str]:
+        return texts(browser, f"#heads tbody td:nth-child({number})")
+
+    assert column(1)[0] == "L1H2" and texts(browser, "#heads th[aria-sort='descending']") == ["value"]
+    one(browser, "#heads th:nth-child(1) button").click()
+    assert column(1)[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
+    assert texts(browser, "#heads th[aria-sort='ascending']") == ["head"]
+    one(browser, "#heads th:nth-child(4) button").click()
+    values = [float(value) for value in column(4)]
+    assert values == sorted(values, reverse=True) and len(values) == 12
+    one(browser, "#heads th:nth-child(4) button").click()
+    assert [float(value) for value in column(4)] == sorted(values)
+    one(browser, "#only").click()
+    assert set(column(1)) == {"L1H2", "L2H0"}
+    order = "return [1, null, -2, 3].sort((a, b) => compare(a, b, arguments[0]))"
+    assert browser.execute_script(order, True) == [3, 1, -2, None]
+    assert browser.execute_script(order, False) == [-2, 1, 3, None]
+
+
+def downloaded(browser) -> list[list[str]]:
+    for _ in range(100):
+        (found, *_) = [*browser.downloads.glob("*.csv"), None]
+        if found is not None:
+            with found.open(newline="") as file:
+                rows = list(csv.reader(file))
+            found.unlink()
+            return rows
+        time.sleep(0.05)
+    raise AssertionError("nothing was downloaded")
+
+
+def test_tables_download_as_csv(browser, file):
+    opened(browser, file)
+    chosen(browser, "model", "zoo--other main")
+    one(browser, "#heads .button").click()
+    rows = downloaded(browser)
+    assert rows[0][:4] == ["head", "rank", "depth", "value"] and rows[1][0] == "L1H2" and len(rows) == 13
+    assert float(rows[1][3]) == pytest.approx(0.8, abs=0.02)
+    one(browser, "#heads .button:nth-child(2)").click()
+    rows = downloaded(browser)
+    assert rows[0][:6] == ["model", "revision", "weights", "layer", "head", "type"] and len(rows) == 1 + 4 * 12
+    assert rows[1][rows[0].index("command")] == "nnheads detect -n 12" and rows[1][-1] == "0123456789" * 4
+
+
+def test_attention_with_tokens(browser, file):
+    from selenium.webdriver import ActionChains
+
+    opened(browser, file)
+    chosen(browser, "model", "reference shipped")
+    one(browser, "[data-head='0']").click()  # L0H0 looks at the previous token
+    line = one(browser, "#card p[role='status']")
+    n = len(texts(browser, "#card .token"))
+    assert f"({n - 1}): most to" in line.text and f"({n - 2}), 1.00" in line.text
+    ActionChains(browser).scroll_to_element(one(browser, "#card .token")).perform()
+    ActionChains(browser).move_to_element(browser.find_elements("css selector", "#card .token")[5]).perform()
+    assert "(5): most to" in line.text and "(4), 1.00" in line.text
+    ActionChains(browser).scroll_to_element(one(browser, "#card canvas")).perform()
+    ActionChains(browser).move_to_element_with_offset(one(browser, "#card canvas"), -40, 40).perform()
+    assert " looks at " in one(browser, "#tip").text
+
+
+def test_where_a_number_comes_from(browser, file):
+    opened(browser, file)
+    chosen(browser, "model", "reference shipped")
+    one(browser, "#about .link").click()
+    (run,) = [each for each in browser.find_elements("css selector", "#runs details") if each.get_attribute("open")]
+    assert "nnheads ioi -n 6" in run.text and "nnsight" in run.text and "prompts" in run.text
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1366, 768)])
+def test_nothing_is_wider_than_the_screen(width, height, browser, file, tmp_path):
+    opened(browser, file, width, height)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    one(browser, "[data-head='9']").click()
+    card = one(browser, "#card")
+    assert card.is_displayed() and card.rect["x"] >= 0 and card.rect["x"] + card.rect["width"] <= width
+    assert browser.save_screenshot(str(tmp_path / "page.png")) and (tmp_path / "page.png").stat().st_size > 20_000
+    if width < 500:
+        one(browser, "#card .close").click()
+        assert not card.is_displayed() and browser.switch_to.active_element.get_attribute("data-head") == "9"
+
+
+def test_a_hostile_file_does_nothing(browser, tmp_path):
+    hostile(tmp_path)
+    opened(browser, report(tmp_path, tmp_path / "page.html", "--title", "<script>window.hurt = 1</script>"))
+    one(browser, "[data-head='0']").click()
+    one(browser, "#about .link").click()
+    assert one(browser, "h1").text == "<script>window.hurt = 1</script>"
+    assert browser.execute_script("return [window.hurt ?? null, document.querySelectorAll('img').length]") == [None, 0]
+    assert browser.get_log("browser") == []
+    assert "onerror=alert(2)" in one(browser, "#card").text
+    # what a file says is no formula in a spreadsheet
+    script = "return ['=1+1', '@x', '-1', -1, 'a\"b', null].map(field)"
+    assert browser.execute_script(script) == ["'=1+1", "'@x", "'-1", "-1", '"a""b"', ""]
+
+
+def test_markup_that_slips_in_is_not_run(browser, file, tmp_path):
+    """The policy in the head, tried: had a script got in, it would not run, and nothing can be fetched."""
+    slipped = "<script>window.hurt = 1</script><img src='https://example.org/x.png' onerror='window.hurt = 2'></body>"
+    (tmp_path / "page.html").write_text(file.read_text().replace("</body>", slipped))
+    opened(browser, tmp_path / "page.html")
+    assert browser.execute_script("return window.hurt ?? null") is None
+    assert "Content Security Policy" in " ".join(entry["message"] for entry in browser.get_log("browser"))
+
+
+def test_a_thousand_heads_and_ten_scores_open_at_once(browser, tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(10):
+        strength = np.where(generator.random((32, 32)) < 0.03, generator.random((32, 32)), 0.02)
+        detected(tmp_path, f"kind_{number}", strength, cases=4)
+    file = report(tmp_path, tmp_path / "page.html")
+    assert file.stat().st_size < 5_000_000
+    start = time.perf_counter()
+    opened(browser, file)
+    assert time.perf_counter() - start < 2
+    assert len(browser.find_elements("css selector", "#grid .cell")) == 1024
+    assert browser.execute_script("const t = performance.now(); colour(12); return performance.now() - t") < 500
+
+
+def test_lists_that_were_knocked_out_without_a_map(browser, tmp_path):
+    with pytest.raises(SystemExit) as done:
+        cli.app(["knockout", "--heads", "1.0,1.1", "-n", "4", "--draws", "2", "-q", "-o", str(tmp_path)])
+    assert done.value.code == 0
+    opened(browser, report(tmp_path, tmp_path / "page.html"))
+    assert browser.get_log("browser") == [] and one(browser, "#knockouts svg").is_displayed()
+    assert not one(browser, "#types").is_displayed() and "L1H0" in one(browser, "#knockouts").text
