@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from nnsight import save
 
+from nnheads.heads import leave_out
 from nnheads.patching.sites import kernel_input
 from nnheads.writes import BLOCK, PROBE, normed, probe_norm, write_nothing
 
@@ -27,8 +28,8 @@ def read_factors(model, token: int, width: int, form: dict):
     for first in range(0, width, BLOCK):
         count = min(BLOCK, width - first)
         ids = torch.full((2 * count, 1), token)
-        with model.trace(ids, use_cache=False, logits_to_keep=1) as tracer:
-            rows, maps = save([]), save([])
+        with model.trace(ids, use_cache=False, logits_to_keep=1):
+            rows, maps = [], []
             for layer in model.layers:
                 steps = torch.zeros_like(layer.input[:count])
                 steps[:, 0, first:].fill_diagonal_(PROBE)
@@ -36,7 +37,7 @@ def read_factors(model, token: int, width: int, form: dict):
                 rows.append([half_difference(layer, site, form) for site in "qkv"])
                 if first == 0:
                     maps.append(output_map(layer, form))
-            tracer.stop()
+            leave_out(model, len(list(model.layers)))
         for own, new in zip(gathered, rows):
             own.append(new)
         written = written or maps

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from nnsight import save
 
-from nnheads.heads import hidden, split_heads
+from nnheads.heads import hidden, leave_out, split_heads
 from nnheads.patching.sites import kernel_input
 
 PROBE = 1000.0  # so large that no norm's epsilon counts beside it
@@ -194,9 +194,10 @@ def read_outputs(model, text: dict, alone: dict, ids, pool, members, top: int, f
     are the inputs of the texts and of their last tokens by themselves.
     """
     with torch.no_grad(), model.session(remote=remote):
-        with model.trace(**text, use_cache=False, logits_to_keep=1) as tracer:
-            stream = hidden(model.layers[0].output)[:, -1:].clone()
-            tracer.stop()
+        with model.trace(**text, use_cache=False, logits_to_keep=1):
+            output = model.layers[0].output
+            stream = hidden(output)[:, -1:].clone()
+            leave_out(model, 1, output)
         with model.trace(**alone, use_cache=False, logits_to_keep=1) as tracer:
             every = []
             for layer in model.layers:

@@ -221,3 +221,15 @@ def sandbox(tmp_path_factory):
     own = Loopback(tmp_path_factory.mktemp("sandbox") / "store", "--sandbox")
     yield own
     own.stop()
+
+
+@pytest.fixture(scope="session")
+def ndif(tmp_path_factory):
+    """NDIF's own runner, where NNHEADS_NDIF_PYTHON names a Python that has it."""
+    from serving import NDIF, Loopback
+
+    if not NDIF:
+        pytest.skip("NNHEADS_NDIF_PYTHON is not set")
+    own = Loopback(tmp_path_factory.mktemp("ndif") / "store", "--ndif")
+    yield own
+    own.stop()

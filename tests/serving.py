@@ -10,6 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+NDIF = os.environ.get("NNHEADS_NDIF_PYTHON", "")  # of an environment with ndif, nnsight, starlette; without nnheads
+
 
 class Loopback:
     """A server on a free port, which it keeps when it is started again."""
@@ -21,8 +23,9 @@ class Loopback:
     def start(self) -> None:
         script = Path(__file__).parent / "remote" / "loopback.py"
         clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NDIF_API_KEY")}
+        python = NDIF if "--ndif" in self.options else sys.executable
         self.process = subprocess.Popen(
-            [sys.executable, str(script), "--store", str(self.store), "--port", str(self.port), *self.options],
+            [python, str(script), "--store", str(self.store), "--port", str(self.port), *self.options],
             cwd=self.store.parent, env=clean, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stdout is not None

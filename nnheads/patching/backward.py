@@ -70,7 +70,7 @@ def readings(model, fed: dict, ask: dict, how: dict, remote):
 def forward(model, fed: dict, ask: dict, layers: list[int], site: str, form: dict):
     """One run: the site's tensors at `layers` and copies of their values, the residual stream around every layer, and
     what is asked. Unless grad is disabled, all but the copies remember how they came about."""
-    last = len(model.layers) - 1
+    last = len(list(model.layers)) - 1
     with model.trace(**fed, use_cache=False, logits_to_keep=ask["keep"]):
         nodes, values, streams, read = [], [], [], []
         model.embedding.output.requires_grad_(True)  # or frozen weights would leave nothing to differentiate

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from nnsight import save
 
-from nnheads.heads import start_at
+from nnheads.heads import leave_out, start_at
 from nnheads.patching.sites import kernel_input, put, read_site
 from nnheads.patching.sweep import asked_of, copies, out_of_memory, prefix, swap, tail
 from nnheads.readout import read_logits
@@ -39,7 +39,7 @@ def paths(model, base: dict, source: dict, cells: dict, ask: dict, how: dict, re
     cases, count = base["input_ids"].shape[0], len(cells["bounds"]) - 1
     form, everyone, targets = how["form"], torch.arange(cases), sorted(how["receivers"])
     starts = sorted({layer for _, layer, _, _ in cells["chunks"]})
-    top = targets[-1] if targets else len(model.layers)
+    top = targets[-1] if targets else len(list(model.layers))
     between = list(range(min(starts, default=top), top))
     senders = cells["entries"][:, 1].unique().tolist()
     with torch.no_grad(), model.session(remote=remote):
@@ -126,11 +126,11 @@ def carry(model, base: dict, still: dict, layer: int, case, spot, edits: dict, a
     what is asked of the logits."""
     form, (rows, length) = how["form"], spot.shape
     wanted = [index for index in sorted(how["receivers"]) if index > layer]
-    top = wanted[-1] if wanted else len(model.layers)
+    top = wanted[-1] if wanted else len(list(model.layers))
     fed = {name: value[case[:, None], spot] for name, value in base.items()}
     fed["attention_mask"] = torch.ones_like(fed["attention_mask"])  # what heads see is of no matter: they are frozen
     keep = 1 if wanted else ask["keep"]
-    with model.trace(**fed, use_cache=False, logits_to_keep=keep) as tracer:
+    with model.trace(**fed, use_cache=False, logits_to_keep=keep):
         got, read = {}, []
         start_at(model, layer, chosen(still["residuals"][layer], case, spot), form["tuple_block"])
         for index in range(layer, top):
@@ -150,7 +150,7 @@ def carry(model, base: dict, still: dict, layer: int, case, spot, edits: dict, a
                 added[:] = chosen(still["mlp"][index], case, spot).to(added)
         if wanted:
             got[top] = kernel_input(model.layers[top], how["via"], form)[:, how["receivers"][top]].clone()
-            tracer.stop()
+            leave_out(model, top + 1, model.layers[top].output)
         else:
             read.append(read_logits(model, ask))
     return got, read[0] if read else None

@@ -29,6 +29,7 @@ from nnheads.patching.metrics import evaluate, metric_of
 from nnheads.patching.run import Job, measure, prepare
 
 SOURCE = "Todd et al. 2024, arXiv 2310.15213"
+ROUNDING = 1e-6  # of a probability in single precision
 Outputs = Float[torch.Tensor, "task layer head dim"]
 
 
@@ -215,7 +216,9 @@ def average_effects(effects: dict[str, xr.DataArray], *, rate: float = 0.05, see
 
 
 def _more_than_nothing(values: np.ndarray) -> np.ndarray:
-    """One-sided p of a mean of 0 over the first axis; 1 where nothing ever changes, NaN with one case."""
+    """One-sided p of a mean of 0 over the first axis; 1 where nothing ever changes, NaN with one case. What is no more
+    than rounding counts as nothing: its sign differs from machine to machine."""
+    values = np.where(np.abs(values) < ROUNDING, 0.0, values)
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
     alike = np.ptp(values, 0) == 0

@@ -66,7 +66,7 @@ def swap(model, fed: dict, cache, layer: int, residual, z, edits: dict, ask: dic
     run's head outputs `z` of that layer are given, its attention is not run again: only its projection is."""
     cached = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
     rows, length = fed["input_ids"].shape
-    last = len(model.layers) - 1
+    last = len(list(model.layers)) - 1
     # what these two add in the last block is one position wide once it is narrowed
     narrowed = ask["end"] and length > 1 and not (last in edits and site in ("attn_out", "mlp_out"))
     with model.trace(**fed, **cached, logits_to_keep=ask["keep"]):

@@ -38,6 +38,7 @@ import zstandard  # noqa: E402
 from nnsight import TransformersModel  # noqa: E402
 from nnsight.intervention.envoy import Envoy  # noqa: E402
 from nnsight.intervention.serialization import CustomCloudUnpickler  # noqa: E402
+from nnsight.intervention.tracer import InterleavingTracer  # noqa: E402
 from nnsight.modeling import huggingface  # noqa: E402
 from nnsight.schema.request import RequestModel  # noqa: E402
 from nnsight.schema.response import ResponseModel, Status  # noqa: E402
@@ -53,8 +54,8 @@ torch.set_num_threads(1)
 class Server:
     """Models, jobs and faults of one server."""
 
-    def __init__(self, store: Path, sandbox: bool, key: str | None):
-        self.store, self.sandbox, self.key = store, sandbox, key
+    def __init__(self, store: Path, sandbox: bool, key: str | None, ndif: bool = False):
+        self.store, self.sandbox, self.key, self.ndif = store, sandbox, key, ndif
         self.models: dict[str, TransformersModel] = {}
         self.sessions: dict[str, asyncio.Queue] = {}
         self.faults: list[dict] = []
@@ -91,6 +92,10 @@ class Server:
         model = self.model(request.model_key)
         model._remoteable_set_env(request.env)
         persistent = model._remoteable_persistent_objects()
+        if self.ndif:
+            with self.turn, one_block():
+                content = untrusted(model, request, blob)
+            return zstandard.ZstdCompressor().compress(content) if request.compress else content, {}, []
         with self.turn, one_block(), sandboxed() if self.sandbox else contextlib.nullcontext():
             Listening.modules = set()
             tracer = RequestModel.deserialize(blob, persistent, compress=request.compress, unpickler=Listening)
@@ -179,11 +184,28 @@ def one_block():
             cache.update(old)
 
 
+def untrusted(model: TransformersModel, request: RequestModel, blob: bytes) -> bytes:
+    """What NDIF itself does for a key without trust: the block runs in a process of its own, which holds no weights."""
+    from ndif.services.ray.sandbox.driver import SandboxDriver
+    from ndif.services.ray.sandbox.host import spawn
+
+    runner = spawn(model_key=request.model_key, timeout=120)
+    connection = runner.connection()
+    try:
+        connection.send((blob, request.compress, "torch.float32", None, request.env))
+        return SandboxDriver(model, torch.float32).pump(connection)[0]
+    finally:
+        connection.close()
+        runner.stop()
+
+
 @contextlib.contextmanager
 def sandboxed():
     """What keys without trust get: no weights and no gradients. Weights that the block asks for are on the meta
-    device, as they are in NDIF's runner; modules may be called, and are called here."""
+    device, as they are in NDIF's runner; modules may be called, and are called here. No trace follows one that was
+    stopped: NDIF 0.1.2 leaves the stopped trace's answer on its socket, and the next one takes it for its own."""
     plain, backward, grad = Envoy.__getattr__, torch.Tensor.backward, torch.autograd.grad
+    stop, interleave, stopped = InterleavingTracer.stop, Envoy.interleave, []
 
     def weightless(self, name):
         found = plain(self, name)
@@ -192,12 +214,23 @@ def sandboxed():
     def refuse(*_, **__):
         raise RuntimeError("OutOfOrderError: gradients do not cross into the sandbox")
 
+    def noted(self):
+        stopped.append(self)
+        return stop(self)
+
+    def first(self, *arguments, **options):
+        if stopped:
+            raise RuntimeError("a trace follows one that was stopped")
+        return interleave(self, *arguments, **options)
+
     Envoy.__getattr__, torch.Tensor.backward, torch.autograd.grad = weightless, refuse, refuse
+    InterleavingTracer.stop, Envoy.interleave = noted, first
     try:
         with torch.no_grad():
             yield
     finally:
         Envoy.__getattr__, torch.Tensor.backward, torch.autograd.grad = plain, backward, grad
+        InterleavingTracer.stop, Envoy.interleave = stop, interleave
 
 
 def app(server: Server) -> Starlette:
@@ -309,13 +342,14 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--sandbox", action="store_true")
+    parser.add_argument("--ndif", action="store_true", help="jobs run in NDIF's own runner; needs the ndif package")
     parser.add_argument("--key")
     given = parser.parse_args()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", given.port))
     print(listener.getsockname()[1], flush=True)
-    settings = uvicorn.Config(app(Server(given.store, given.sandbox, given.key)), log_level="critical")
+    settings = uvicorn.Config(app(Server(given.store, given.sandbox, given.key, given.ndif)), log_level="critical")
     asyncio.run(uvicorn.Server(settings).serve(sockets=[listener]))
 
 

@@ -175,7 +175,7 @@ def test_keys_are_not_repeated_to_anybody(flaky, monkeypatch, tmp_path, capsys):
     from nnsight import CONFIG
 
     monkeypatch.setattr(CONFIG.API, "APIKEY", "secret-key-123")
-    server.faults(
+    flaky.faults(
         {"stage": "request", "do": "status", "code": 400, "detail": "Invalid API key format: 'secret-key-123'"}
     )
     assert issue(tmp_path, "--remote", flaky.url) == 1

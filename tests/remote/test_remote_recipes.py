@@ -21,6 +21,7 @@ RECIPES = {
     "patch": [],
     "knockout": ["-n", "4", "--behaviour", "induction"],
     "path": ["-n", "4"],
+    "path-heads": ["path", "-n", "4", "--receivers", "L3H1,L2H2", "--via", "q"],
     "circuit": ["-n", "4"],
     "writes": [],
     "writes-composition": ["writes", "--kind", "composition"],
