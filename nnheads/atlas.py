@@ -54,12 +54,12 @@ def entries_of(runs: Iterable[Finished]) -> list[Entry]:
             made = columns(dataset, run.recipe)
             if not made:
                 continue
-            model = text(dataset.attrs.get("model")) or text(run.record["arguments"].get("model"))
-            revision, kind = text(dataset.attrs.get("revision")), kind_of(run, dataset)
+            model = text(dataset.attrs.get("model")) or text(run.record["arguments"].get("model")) or "unnamed"
+            revision, kind = text(dataset.attrs.get("revision")) or "main", kind_of(run, dataset)
             before = sum((one.model, one.revision, one.kind) == (model, revision, kind) for one in found)
             name = f"{kind} ({before + 1})" if before else kind
             scores = run.dataset("scores.nc") if run.recipe == "detect" and "scores.nc" in run.files else None
-            found.append(Entry(model or "unnamed", revision or "main", name, kind, scored(dataset, made[0]), scores))
+            found.append(Entry(model, revision, name, kind, scored(dataset, made[0]), scores))
     if not found:
         raise BadInput("these runs say nothing of single heads; nnheads detect, ioi, path, writes and others do")
     return found
@@ -102,10 +102,10 @@ def overlap(entries: list[Entry], top: int = 8) -> xr.Dataset:
     values = {name: np.full((len(entries), len(entries)), np.nan, np.float32) for name in names}
     profiles = [profile(one.heads) for one in entries]
     for i, first in enumerate(entries):
-        for j, second in enumerate(entries):
+        for j, second in enumerate(entries[: i + 1]):
             found = {**_heads_alike(first, second, top), **_profiles_alike(profiles[i], profiles[j])}
             for name, value in found.items():
-                values[name][i, j] = value
+                values[name][i, j], values[name][j, i] = value, -value if name == "shift" else value
     labels = [one.name for one in entries]
     facts = {key: ("entry", [getattr(one, key) for one in entries]) for key in ("model", "revision", "kind")}
     data = {name: (("entry", "other"), of, {"long_name": names[name], "units": "1"}) for name, of in values.items()}
@@ -273,6 +273,11 @@ def depth_map(heads: dict[tuple, xr.Dataset]) -> xr.DataArray:
 def file_name(name: str) -> str:
     """A name of a model, a revision or a type as part of a file's."""
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.")[:60] or "unnamed"
+
+
+def label(name: str) -> str:
+    """A name as a picture can show it: two dollars would start a formula there."""
+    return re.sub(r"[^\w ./:()+~-]", "·", name)
 
 
 def group_names(places: list[tuple[str, ...]]) -> list[str]:

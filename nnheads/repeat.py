@@ -57,6 +57,11 @@ def identity(dataset: xr.Dataset) -> dict:
     return _json(dataset.attrs.get("source"))
 
 
+def arguments_of(dataset: xr.Dataset) -> dict:
+    """The arguments of the command that made a result."""
+    return _json(dataset.attrs.get("arguments"))
+
+
 def compare(first: xr.Dataset, second: xr.Dataset, *, tolerance: float | None = None) -> list[Change]:
     """Each variable and coordinate of a result and of its repetition.
 
@@ -103,7 +108,7 @@ def circumstances(first: xr.Dataset, second: xr.Dataset) -> list[str]:
         lines += _line(name, old.get(key), new.get(key))
     for key, name in DRAWN.items():
         lines += _line(name, first.attrs.get(key), second.attrs.get(key))
-    old, new = (_json(one.attrs.get("arguments")) for one in (first, second))
+    old, new = arguments_of(first), arguments_of(second)
     told = {*INCIDENTAL, "dtype", "revision", "model", "weights", "prompts_sha256", "seed", "attention"}
     for key in sorted({*old, *new} - told):
         lines += _line(f"argument {key}", old.get(key), new.get(key))

@@ -50,7 +50,7 @@ class Finished:
     @property
     def files(self) -> list[str]:
         """Names of the files that it wrote, each in its own folder."""
-        named = self.record.get("files")
+        named = self.record.get("files", [path.name for path in sorted(self.folder.glob("*.nc"))])
         names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
         return [name for name in names if Path(name).name == name]
 

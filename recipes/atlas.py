@@ -143,44 +143,50 @@ def plain(dataset):
 def pictures(output: Path, parts: dict) -> None:
     """Overlap, depth, how heads come about, who does several things, and how many prompts a list needs."""
     from nnheads import plot, results
-    from nnheads.atlas import depth_map, file_name
+    from nnheads.atlas import file_name, label
 
-    drawn = {}
-    overlap = parts["overlap"][()]
-    if 1 < len(parts["heads"]) <= MOST:
-        models = {place[:2] for place in parts["heads"]}
-        title = f" of {' '.join(next(iter(models)))}" if len(models) == 1 else ""
-        names = [" ".join(place[2:] if title else place) for place in parts["heads"]]
-        common = overlap["jaccard_top"].assign_coords(entry=names, other=names)
-        drawn["overlap"] = plot.heatmap(common, title=f"Heads in common{title}", signed=False)
-        depth = depth_map(parts["heads"]).assign_coords(entry=names)
-        drawn["depth"] = plot.heatmap(depth, title=f"Strongest head by relative depth{title}", signed=False)
+    drawn = side_by_side(parts) if 1 < len(parts["heads"]) <= MOST else {}
     for (model, kind), curves in parts["emergence"].items():
-        title = f"{kind} over revisions of {model}"
-        drawn[f"emergence-{file_name(model)}-{file_name(kind)}"] = plot.emergence(curves["score"], title=title)
+        score = curves["score"].assign_coords(revision=[label(str(one)) for one in curves["revision"].values])
+        name = f"emergence-{file_name(model)}-{file_name(kind)}"
+        drawn[name] = plot.emergence(score, title=label(f"{kind} over revisions of {model}"))
     for (model, revision), own in parts["roles"].items():
-        masks = {
-            str(kind): own["flag"].sel(type=kind).where(own["flag"].sel(type=kind) == 1) for kind in own["type"].values
-        }
+        masks = {label(str(flag["type"].values)): flag.where(flag == 1) for flag in own["flag"]}
         name = f"roles-{file_name(model)}-{file_name(revision)}"
-        drawn[name] = plot.types_map(masks, title=f"Flagged heads of {model} {revision}")
+        drawn[name] = plot.types_map(masks, title=label(f"Flagged heads of {model} {revision}"))
         drawn |= found_again(parts["stability"], model, revision)
     for name, figure in drawn.items():
         results.write(output / f"{name}.png", partial(plot.render, figure))
 
 
+def side_by_side(parts: dict) -> dict:
+    """All scores on one picture: heads in common, and where in depth the strongest are."""
+    from nnheads import plot
+    from nnheads.atlas import depth_map, label
+
+    models = {place[:2] for place in parts["heads"]}
+    title = label(f" of {' '.join(next(iter(models)))}") if len(models) == 1 else ""
+    names = [label(" ".join(place[2:] if title else place)) for place in parts["heads"]]
+    common = parts["overlap"][()]["jaccard_top"].assign_coords(entry=names, other=names)
+    depth = depth_map(parts["heads"]).assign_coords(entry=names)
+    return {
+        "overlap": plot.heatmap(common, title=f"Heads in common{title}", signed=False),
+        "depth": plot.heatmap(depth, title=f"Strongest head by relative depth{title}", signed=False),
+    }
+
+
 def found_again(stability: dict, model: str, revision: str) -> dict:
     """A picture of how alike the lists of two samples are, type by type."""
     from nnheads import plot
-    from nnheads.atlas import file_name
+    from nnheads.atlas import file_name, label
 
     lines = {}
     for (own_model, own_revision, kind), own in stability.items():
         known = own["n"].size > 1 and bool(own["jaccard"].notnull().all())
         if (own_model, own_revision) == (model, revision) and known:
             about = own["jaccard"].assign_attrs(long_name="Jaccard of the lists of two samples")
-            lines[f"{kind} (top {own.attrs['top']})"] = (about, own["jaccard_low"], own["jaccard_high"])
-    title = f"Lists of {model} {revision}, found again by other prompts"
+            lines[label(f"{kind} (top {own.attrs['top']})")] = (about, own["jaccard_low"], own["jaccard_high"])
+    title = label(f"Lists of {model} {revision}, found again by other prompts")
     name = f"stability-{file_name(model)}-{file_name(revision)}"
     return {name: plot.curves(lines, title=title)} if lines else {}
 
@@ -194,6 +200,7 @@ def report(entries: list, parts: dict, unfinished: list[str]) -> None:
     for folder in unfinished:
         options.say(f"  left out, not finished: {folder}")
     alike(parts["overlap"][()])
+    again(parts["overlap"][()])
     for (model, revision), own in parts["roles"].items():
         ranked = own["count"].to_series().sort_values(ascending=False, kind="stable")
         several = [f"{head_name(*head)} {count}" for head, count in ranked.items() if count > 1][:SHOWN]
@@ -228,6 +235,20 @@ def alike(overlap) -> None:
     for _, i, j in sorted(pairs, reverse=True)[:SHOWN]:
         shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
         options.say(f"  {shared:.2f}  {rank:+.2f}  {names[j]} | {names[i]}")
+
+
+def again(overlap) -> None:
+    """Models that were asked twice about the same: with another seed, other prompts or more of them."""
+    facts = [
+        tuple(str(overlap[name].values[i]) for name in ("model", "revision", "kind"))
+        for i in range(overlap.sizes["entry"])
+    ]
+    names = overlap["entry"].values
+    pairs = [(i, j) for j in range(len(facts)) for i in range(j) if facts[i] == facts[j]]
+    for i, j in pairs:
+        flagged, shared, rank = (float(overlap[name][i, j]) for name in ("jaccard_flagged", "jaccard_top", "spearman"))
+        said = f"Jaccard of flagged {flagged:.2f}, of the top {overlap.attrs['top']} {shared:.2f}; Spearman {rank:.2f}"
+        options.say(f"asked again: {names[i]} | {names[j]}: {said}")
 
 
 def trust(found: dict) -> None:

@@ -126,9 +126,7 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
     from nnheads.provenance import model_folder, model_identity, prompts_hash
 
     name, asked = place
-    loaded = options.load(
-        name, asked, arguments["dtype"], arguments["device_map"], remote, arguments["quantization"]
-    )
+    loaded = options.load(name, asked, arguments["dtype"], arguments["device_map"], remote, arguments["quantization"])
     spans, limit, seed = arguments["spans"], arguments["limit"], arguments["seed"]
     if spans:
         stimuli = prepare_spans(loaded, spans, n=limit, seed=seed)

@@ -33,7 +33,9 @@ def main(
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
-    overwrite: options.Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is no page of this command, too.")
+    ] = False,
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
@@ -98,7 +100,7 @@ def add_attention(page: dict, name: str, texts: Path | None, seed: int, how: dic
     known = {model["name"] for model in page["models"]}
     folder = name if name in known else model_folder(name)
     if folder not in known:
-        raise BadInput(f"--attention {name}: no run is of that model; there are {', '.join(sorted(known))}")
+        raise BadInput(f"--attention {name}: no run is of that model; there are {', '.join(sorted(known)) or 'none'}")
     lines = None if texts is None else [line for _, line in numbered_lines(texts, "one text a line")]
     loaded = options.load(name, how["revision"], how["dtype"], how["device_map"], remote)
     commit = model_identity(loaded, name)["commit"]

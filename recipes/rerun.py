@@ -44,8 +44,8 @@ def main(
     if tolerance is not None and not 0 <= tolerance < float("inf"):
         raise BadInput(f"--tolerance {tolerance} is not possible; it must be a number that is at least 0")
     words, files = made_by(file)
-    _issued.check_repeatable(file, words)
     more = list(changed or [])
+    _issued.check_repeatable(file, words, more)
     for word in more:
         if word.split("=")[0] in (*_issued.REFUSED, *_issued.WITH_VALUE, *_issued.DROPPED):
             raise BadInput(
@@ -87,8 +87,17 @@ def issue(words: list[str], more: list[str], place: Path) -> None:
                 args=[*arguments[1:], "--output", str(place)], prog_name=f"nnheads {arguments[0]}",
                 standalone_mode=False,
             )  # fmt: skip
+    except RunError:
+        if not finished(place):  # a claim that fails is a result too
+            raise
     finally:
         sys.argv = before
+
+
+def finished(place: Path) -> bool:
+    """Whether there are results, and none was left half done."""
+    records = [json.loads(path.read_bytes()) for path in place.rglob("run.json")]
+    return bool(records) and all(record["complete"] for record in records)
 
 
 def compared(files: list[Path], place: Path, tolerance: float | None) -> list[dict]:
@@ -98,7 +107,6 @@ def compared(files: list[Path], place: Path, tolerance: float | None) -> list[di
     found = []
     for path in files:
         first = results.load(path)
-        _issued.command_of_file(path, first.attrs)
         second = results.load(counterpart(path, first, place))
         changes = repeat.compare(first, second, tolerance=tolerance)
         found.append({"file": path.name, "changes": changes, "circumstances": repeat.circumstances(first, second)})
@@ -107,7 +115,7 @@ def compared(files: list[Path], place: Path, tolerance: float | None) -> list[di
 
 def counterpart(path: Path, first, place: Path) -> Path:
     """The new file that repeats an old one: of that name and, where a command makes several, most alike."""
-    from nnheads import results
+    from nnheads import repeat, results
 
     candidates = sorted(place.rglob(path.name))
     if not candidates:
@@ -115,11 +123,11 @@ def counterpart(path: Path, first, place: Path) -> Path:
         raise RunError(f"the command makes no {path.name} any more; it made {made}")
     if len(candidates) == 1:
         return candidates[0]
-    own = json.loads(first.attrs["arguments"])
+    own = repeat.arguments_of(first)
 
     def alike(one: Path) -> tuple[int, int]:
-        attributes = results.load(one).attrs
-        new = json.loads(attributes.get("arguments", "{}"))
+        found = results.load(one)
+        attributes, new = found.attrs, repeat.arguments_of(found)
         return attributes.get("title") == first.attrs.get("title"), sum(new.get(key) == own[key] for key in own)
 
     return max(candidates, key=alike)

@@ -203,6 +203,8 @@ def judged(asked: list, found: dict, grids: dict):
 
 def origin(run, model, given, arguments: dict) -> dict:
     """Provenance, which for claims about files alone is without a model."""
+    from datetime import UTC, datetime
+
     from nnheads.provenance import command, provenance, versions
 
     facts = dict(run.arguments)
@@ -211,8 +213,10 @@ def origin(run, model, given, arguments: dict) -> dict:
             title=f"claims about {given.model}", model=model, name=arguments["model"], prompts=facts["claims"],
             arguments=facts, references="see source of each claim", sample_dims="claim",
         )  # fmt: skip
-    about = {"title": f"claims about files of {given.model}", "history": command(), "packages": json.dumps(versions())}
-    return {**about, "arguments": json.dumps(facts, sort_keys=True)}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"title": f"claims about files of {given.model}", "history": f"{now} {command()}"}
+    made = {"arguments": facts, "source": {"model": given.model}, "packages": versions()}
+    return about | {name: json.dumps(value, sort_keys=True) for name, value in made.items()}
 
 
 def plain(value):
@@ -230,14 +234,15 @@ def report(run) -> None:
     table = run.load("claims")
     width = max(len(str(name)) for name in table["said"].values)
     verdicts = [VERDICTS[code] for code in table["verdict"].values]
+    options.say(f"      {'claim':<{width + 5}}  measured  published  source")
     for place, word in enumerate(verdicts):
         one = table.isel(claim=place)
         shown = "      -" if float(one["measured"]) != float(one["measured"]) else f"{float(one['measured']):7.3f}"
         sign = KINDS[str(one["kind"].values)]
         said = f"{'not: ' if int(one['negative']) else ''}{one['said'].values}"
         options.say(
-            f"{WORDS[VERDICTS.index(word)]}  {said:<{width + 5}}  {shown} {sign:<2} {float(one['published']):<7.4g} "
-            f"{one['source'].values}"
+            f"{WORDS[VERDICTS.index(word)]}  {said:<{width + 5}} {shown:>8}  {sign:<2} {float(one['published']):<7.4g} "
+            f" {one['source'].values}"
         )
         if str(one["reason"].values):
             options.say(f"      {one['reason'].values}")

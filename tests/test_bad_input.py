@@ -181,6 +181,16 @@ def head_lists(folder: Path) -> dict[str, Path]:
     return {"list": folder / "published.json"}
 
 
+def reported(folder: Path) -> dict[str, Path]:
+    """Folders of runs, each with one thing wrong."""
+    record = {"recipe": "ioi", "arguments": {}, "complete": True, "files": ["heads.nc"]}
+    for name, own in {"unrecorded": "[]", "unread": record, "headless": {**record, "files": []}}.items():
+        (folder / name).mkdir()
+        (folder / name / "run.json").write_text(own if isinstance(own, str) else json.dumps(own))
+    (folder / "unread" / "heads.nc").write_bytes(b"nothing")
+    return {name: folder / name for name in ("unrecorded", "unread", "headless")}
+
+
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {"another": '{"arguments": {"seed": 5}, "complete": false}', "corrupt": '{"arguments": '}
@@ -209,6 +219,7 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
         **interventions(folder),
         **swaps(folder),
         **truths(folder),
+        **reported(folder),
         **head_lists(folder),
     }
     return {name: str(path) for name, path in found.items()}
@@ -530,7 +541,7 @@ CASES = {
     "one question": (f"{FIT} {{asked_little}}", 2, "1 questions cannot be cut into 2 folds"),
     "words that are not known": ("iti fit {model} --data {asked}", 2, "this tokenizer does not know the words of any"),
     "an unknown direction": (f"{ITI} --direction ccs", 2, "--direction 'ccs' is not known; use one of mass_mean"),
-    "an unknown scope": (f"{ITI} --scope here", 2, "--scope 'here' is not known; use one of all, answer, decode"),
+    "an unknown scope": (f"{ITI} --scope here", 2, "--scope 'here' is not known; use one of all, answering, answer, decode"),
     "the last position": (f"{ITI} --scope last", 2, "an edit at index -1 .* comes too late for every answer: the last"),
     "no strength to edit": (f"{ITI} --alpha strong", 2, "--alpha 'strong' is no list of numbers; write 5,10,15"),
     "no heads to edit": (f"{ITI} --heads 0", 2, "--heads '0' is no list of counts; write 4,16,48"),
@@ -582,6 +593,20 @@ CASES = {
     "an answer of many tokens": (f"{DAS} --pairs {{odd_swaps}}", 2, "answer 'unheard' of pair 0 is not one token"),
     "aligning no numbers": ("das {nan} --pairs {swaps}", 1, "the loss at step 0 is nan"),
     "aligning into a file": ("das reference -o {file}", 2, "--output.* is a file"),
+    # report and atlas
+    "no folder to report": ("report nowhere", 2, "no folder 'nowhere'; expected a run, or a folder that holds some"),
+    "a folder without runs": ("report {empty}", 2, "no finished run in .*; run nnheads detect all first"),
+    "a run that is none": ("report {unrecorded}", 2, "run.json is not a record of a run; move that folder away"),
+    "a run that cannot be read": ("report {unread}", 2, "heads.nc cannot be read as netCDF"),
+    "texts for no model": ("report {headless} --texts {several}", 2, "--texts is read by a model; name it with"),
+    "attention of another model": ("report {headless} --attention x/y", 2, "no run is of that model; there are none"),
+    "a report over a file": ("report {headless} -o {file}", 2, "exists and is no page of nnheads report"),
+    "an atlas of nothing": ("atlas {empty}", 2, "no finished run in"),
+    "an atlas of what cannot be read": ("atlas {unread}", 2, "heads.nc cannot be read as netCDF"),
+    "an atlas without heads": ("atlas {headless}", 2, "these runs say nothing of single heads"),
+    "no heads to compare": ("atlas {headless} --top 0", 2, "--top 0 is not possible; it must be at least 1"),
+    "fewer than no draws": ("atlas {headless} --draws -1", 2, "--draws -1 is not possible; it must be at least 0"),
+    "an atlas into a file": ("atlas {headless} -o {file}", 2, "is a file"),
     # lists of heads
     "no list to convert": ("convert nowhere --to scores", 2, "no file 'nowhere'; expected a list of heads"),
     "a file without a format": ("convert {list}", 2, "--to and --output belong together: a format and a file"),

@@ -134,6 +134,16 @@ def test_files_outside_the_run_are_not_read(tmp_path):
     assert found.files == [] and found.tables() == {}
 
 
+def test_a_record_that_names_no_files_means_those_that_are_there(folder):
+    place = folder / "detect/owner--model/main/induction/run.json"
+    record = json.loads(place.read_text())
+    place.write_text(json.dumps({name: value for name, value in record.items() if name != "files"}))
+    (found, _), _ = find_runs([folder])
+    assert found.files == ["heads.nc", "scores.nc"] and list(found.tables()) == ["heads.nc"]
+    place.write_text(json.dumps({**record, "files": "heads.nc"}))
+    assert find_runs([folder])[0][0].files == []
+
+
 def test_no_runs_at_all(tmp_path):
     with pytest.raises(BadInput, match=r"no folder .*nowhere"):
         find_runs([tmp_path / "nowhere"])
@@ -231,6 +241,7 @@ def test_attention_is_what_the_lens_sees(family):
     found = patterns.attention_of(model, ids)
     for head in [(0, 1), (1, 0)]:
         np.testing.assert_allclose(found[head] / 255, look(model, text, head=head)["attention"], atol=0.0021)
+    np.testing.assert_array_equal(patterns.attention_of(model, ids, remote="local"), found)
     with pytest.raises(BadInput, match="a text of 97 tokens cannot be drawn; give 1 to 96"):
         patterns.attention_of(model, np.zeros(97, int))
 

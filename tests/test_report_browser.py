@@ -216,7 +216,8 @@ def test_nothing_is_wider_than_the_screen(width, height, browser, file, tmp_path
     assert card.is_displayed() and card.rect["x"] >= 0 and card.rect["x"] + card.rect["width"] <= width
     assert browser.save_screenshot(str(tmp_path / "page.png")) and (tmp_path / "page.png").stat().st_size > 20_000
     if width < 500:
-        one(browser, "#card .close").click()
+        browser.execute_script("arguments[0].scrollTop = 1e6", card)
+        one(browser, "#card .close").click()  # in reach wherever the card is scrolled to
         assert not card.is_displayed() and browser.switch_to.active_element.get_attribute("data-head") == "9"
 
 
@@ -255,6 +256,39 @@ def test_a_thousand_heads_and_ten_scores_open_at_once(browser, tmp_path):
     assert time.perf_counter() - start < 2
     assert len(browser.find_elements("css selector", "#grid .cell")) == 1024
     assert browser.execute_script("const t = performance.now(); colour(12); return performance.now() - t") < 500
+
+
+def test_revisions_are_drawn_in_the_order_of_their_steps(browser, tmp_path):
+    for revision, by in {"step143000": 0.9, "step9000": 0.5, "step100": 0.02}.items():
+        detected(tmp_path, "induction", planted(3, 4, (1, 2), (2, 0), by=by), revision=revision)
+    opened(browser, report(tmp_path, tmp_path / "page.html"))
+    assert texts(browser, "#revisions th button") == ["head", "step100", "step9000", "step143000"]
+    row = texts(browser, "#revisions tbody tr:first-child td")
+    assert row[0] == "L1H2" and [float(value) for value in row[1:]] == pytest.approx([0.02, 0.5, 0.9], abs=0.02)
+    assert len(browser.find_elements("css selector", "#revisions path")) == 6
+    browser.find_elements("css selector", "#revisions tbody .link")[1].click()
+    assert one(browser, "#card h2").text == "L2H0"
+
+
+def test_one_model_minus_another(browser, tmp_path):
+    detected(tmp_path, "induction", planted(3, 4, (1, 2), (2, 0)), model="a--base")
+    detected(tmp_path, "induction", planted(3, 4, (1, 2), (0, 3)), model="b--tuned")
+    detected(tmp_path, "induction", planted(2, 4, (1, 2)), model="c--small")
+    opened(browser, report(tmp_path, tmp_path / "page.html"))
+    chosen(browser, "model", "b--tuned main")
+    assert texts(browser, "#minus option") == ["nothing", "a--base main"]
+    chosen(browser, "minus", "a--base main")
+    assert texts(browser, "#coloured")[0].endswith("minus that of a--base main")
+    values = dict(zip(texts(browser, "#heads td:nth-child(1)"), map(float, texts(browser, "#heads td:nth-child(4)"))))
+    assert values["L0H3"] == pytest.approx(0.74, abs=0.02) and values["L2H0"] == pytest.approx(-0.74, abs=0.02)
+    assert abs(values["L1H2"]) < 0.02 and texts(browser, ".bar .ends span")[0].startswith("-0.7")
+    opened(browser, tmp_path / "page.html", anchor=browser.current_url[browser.current_url.index("#") :])
+    assert one(browser, "#minus").get_attribute("value") == "0" and browser.get_log("browser") == []
+    for odd in ("m=0&d=2", "m=0&d=x", "m=-1&k=%3Cb%3E&h=L99H99&d=-1"):
+        opened(browser, tmp_path / "page.html", anchor=f"#{odd}")
+        assert one(browser, "#minus").get_attribute("value") == "" and browser.get_log("browser") == []
+    chosen(browser, "model", "c--small main")
+    assert not one(browser, "#minus").is_displayed() and len(texts(browser, "#grid .cell")) == 8
 
 
 def test_lists_that_were_knocked_out_without_a_map(browser, tmp_path):

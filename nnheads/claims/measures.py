@@ -5,6 +5,9 @@ patch        {"pairs": [{clean, corrupted, answer, wrong}] or "limit": drawn sen
              every head, as a ratio of means; `clean_logit_difference`, `corrupted_logit_difference`, `accuracy`
 ablate       {"pairs" or "limit", "ablation", "at"}: `logit_difference` without each head and its `change`;
              `base_logit_difference`
+path         {"limit", "receivers": [heads], "via": q, k or v, "at": role}: `relative` change of the logit difference by
+             every head's paths to the receivers (none: the logits) when it says what it says of three other names
+estimate     {"pairs" or "limit", "method": "atp" or "atp*"}: `effect` as gradients estimate it
 attribution  {"pairs" or "limit"}: `attribution` of every head to the logit difference
 copy         {"top"}: `copy` and `negative` of every head, for names
 knockout     {"behaviour", "heads", "ablation", "limit", "length"}: `base`, `without`, and `lost`, the share lost
@@ -24,7 +27,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, NNHeadsError, first_line
 
 
 class Unavailable(Exception):
@@ -56,8 +59,10 @@ def measure(model, how: Mapping, setting: Setting) -> xr.Dataset:
             raise BadInput(f"measure {name} knows no {option!r}; it knows {', '.join(own)}")
     try:
         return MEASURES[name](model, setting, **options)
-    except TypeError as error:
-        raise BadInput(f"measure {name} cannot be asked for {options}: {error}") from None
+    except NNHeadsError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:  # an option of a wrong kind
+        raise BadInput(f"measure {name} cannot be asked for {options}: {first_line(error)}") from None
 
 
 def _detect(model, setting: Setting, type: str, limit: int = 16, **stimulus) -> xr.Dataset:
@@ -123,6 +128,35 @@ def _ablate(
     prompts = _pairs(model, setting, pairs, limit)
     scores = ablate(model, prompts, ablation, at=at, seed=setting.seed, remote=setting.remote)
     return scores[["logit_difference", "change", "base_logit_difference"]].mean("batch")
+
+
+def _path(
+    model, setting: Setting, limit: int = 32, receivers: list[str] | None = None, via: str = "q", at: str | None = None
+) -> xr.Dataset:
+    from nnheads.patching.paths import path_patch
+    from nnheads.prompts.ioi import ioi
+    from nnheads.stats import parse_head
+
+    heads = None if receivers is None else [parse_head(one) for one in receivers]
+    scores = _in_batches(
+        setting, ioi(model.tokenizer, limit, seed=setting.seed, corruption="abc"),
+        lambda part: path_patch(model, part, receivers=heads, via=via, at=at, remote=setting.remote),
+    )  # fmt: skip
+    relative = scores["change"].mean("batch") / scores["base_logit_difference"].mean("batch")
+    return relative.to_dataset(name="relative")
+
+
+def _estimate(
+    model, setting: Setting, pairs: list | None = None, limit: int | None = None, method: str = "atp"
+) -> xr.Dataset:
+    from nnheads.patching.gradients import attribute
+
+    prompts = _pairs(model, setting, pairs, limit)
+    scores = _in_batches(
+        setting, prompts, lambda part: attribute(model, part, method=method, remote=setting.remote)
+    ).mean("batch")
+    gap = scores["clean_logit_difference"] - scores["corrupted_logit_difference"]
+    return (scores["estimate"] / gap).to_dataset(name="effect")
 
 
 def _attribution(model, setting: Setting, pairs: list | None = None, limit: int | None = None) -> xr.Dataset:
@@ -215,6 +249,7 @@ def _file(model, setting: Setting, name: str) -> xr.Dataset:
 
 NO_MODEL = ("file",)
 MEASURES: dict[str, Callable[..., xr.Dataset]] = {
-    "detect": _detect, "patch": _patch, "ablate": _ablate, "attribution": _attribution, "copy": _copy,
-    "knockout": _knockout, "truth": _truth, "late_edit": _late_edit, "file": _file,
+    "detect": _detect, "patch": _patch, "ablate": _ablate, "path": _path, "estimate": _estimate,
+    "attribution": _attribution, "copy": _copy, "knockout": _knockout, "truth": _truth, "late_edit": _late_edit,
+    "file": _file,
 }  # fmt: skip

@@ -6,7 +6,7 @@ const SHOWN = 100; // rows of a table before it is asked for all
 const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"];
 const RDBU = ["67001f", "b2182b", "d6604d", "f4a582", "fddbc7", "f7f7f7", "d1e5f0", "92c5de", "4393c3", "2166ac", "053061"];
 const GROUPS = { looks: "What it looks at", effects: "What it does to the answer", writes: "What it writes", other: "Other scores" };
-const state = { model: 0, score: 0, head: null };
+const state = { model: 0, score: 0, head: null, minus: null };
 
 // -- making elements ------------------------------------------------------------------------------------------------
 function make(tag, options, ...children) {
@@ -41,7 +41,19 @@ function shown(value) {
 const words = (name) => String(name).replaceAll("_", " ");
 const interval = (low, high) => (low === null || high === null ? "" : `[${shown(low)}, ${shown(high)}]`);
 const model = () => page.models[state.model];
-const score = () => model().scores[state.score];
+const raw = () => model().scores[state.score];
+const like = (other, one) => other.scores.find((each) => each.kind === one.kind && each.name === one.name);
+const differences = new Map();
+function score() { // what the map shows: a score, or how it differs from another model's
+  const one = raw();
+  if (state.minus === null) return one;
+  const key = `${state.model} ${state.score} ${state.minus}`, other = page.models[state.minus];
+  if (!differences.has(key)) {
+    const values = like(other, one).values.map((value, i) => (value === null || one.values[i] === null ? null : Number((one.values[i] - value).toPrecision(4))));
+    differences.set(key, { ...one, meaning: `${one.meaning}, minus that of ${other.shown}`, values, signed: true, low: null, high: null, null: null, q: null, flag: null });
+  }
+  return differences.get(key);
+}
 const place = (own, index) => [Math.floor(index / own.heads), index % own.heads];
 const nameOf = (index) => { const [layer, head] = place(model(), index); return `L${layer}H${head}`; };
 const depth = (own, index) => (own.layers > 1 ? place(own, index)[0] / (own.layers - 1) : 0);
@@ -188,6 +200,7 @@ function choose(index, focus) {
   unhint();
   cells.forEach((cell, at) => cell.setAttribute("aria-selected", String(at === index)));
   drawCard();
+  drawRevisions();
   const card = document.getElementById("card");
   card.classList.add("open");
   if (focus) card.querySelector("h2").focus({ preventScroll: innerWidth > 900 });
@@ -204,8 +217,10 @@ function colour(number) {
   what.value = String(kinds().findIndex((kind) => kind.key === keyOf(one)));
   fillStatistics();
   which.value = String(number);
+  fillMinus();
   paint();
   drawHeads();
+  drawRevisions();
   markTypes();
   if (state.head !== null) drawCard();
   said.textContent = `coloured by ${titleOf(one)}`;
@@ -227,6 +242,17 @@ function fillStatistics() {
   const own = kinds().find((kind) => kind.numbers.includes(state.score));
   document.getElementById("which").replaceChildren(...own.numbers.map((number) => make("option", { value: number }, model().scores[number].meaning)));
 }
+function comparable() { // models whose heads are the same places, with the same score
+  const own = model();
+  return page.models.map((other, at) => [other, at]).filter(([other, at]) => at !== state.model && other.layers === own.layers && other.heads === own.heads && like(other, raw()));
+}
+function fillMinus() {
+  const select = document.getElementById("minus"), others = comparable();
+  if (!others.some(([, at]) => at === state.minus)) state.minus = null;
+  select.parentElement.hidden = others.length === 0;
+  select.replaceChildren(make("option", { value: "" }, "nothing"), ...others.map(([other, at]) => make("option", { value: at }, other.shown)));
+  select.value = state.minus === null ? "" : String(state.minus);
+}
 function fillKinds() {
   const all = kinds();
   document.getElementById("what").replaceChildren(...Object.entries(GROUPS).map(([group, title]) => {
@@ -237,6 +263,7 @@ function fillKinds() {
 function remember() {
   const one = score(), facts = { m: state.model, k: one.kind, r: one.run, s: one.name };
   if (state.head !== null) facts.h = nameOf(state.head);
+  if (state.minus !== null) facts.d = state.minus;
   try { history.replaceState(null, "", `#${new URLSearchParams(facts)}`); } catch { /* a page in a frame may not */ }
 }
 function recall() {
@@ -244,6 +271,7 @@ function recall() {
   if (facts.has("m") && page.models[number]) state.model = number;
   const own = model(), found = own.scores.findIndex((one) => one.kind === facts.get("k") && one.name === facts.get("s") && String(one.run) === facts.get("r"));
   state.score = found >= 0 ? found : Math.max(0, own.scores.findIndex((one) => one.headline && one.flag && one.flag.includes(1)));
+  state.minus = facts.has("d") && raw() && comparable().some(([, at]) => at === Number(facts.get("d"))) ? Number(facts.get("d")) : null;
   const head = /^L(\d+)H(\d+)$/.exec(facts.get("h") || "");
   state.head = head && Number(head[1]) < own.layers && Number(head[2]) < own.heads ? Number(head[1]) * own.heads + Number(head[2]) : null;
 }
@@ -349,7 +377,7 @@ function drawSeveral() {
   if (!rows.length) return;
   const made = table([
     { name: "head", get: ({ i }) => nameOf(i), show: ({ i }) => headButton(i) },
-    { name: "roles", number: true, get: ({ names }) => names.length },
+    { name: "roles", number: true, get: ({ names }) => names.length, show: ({ names }) => String(names.length) },
     { name: "which", get: ({ names }) => names.join("; "), show: ({ names }) => make("span", { class: "chips" }, names.map((name) => make("span", { class: "chip plain" }, name))) },
   ], rows, { label: "Heads with several roles", by: 1, file: `${own.name}-roles.csv` });
   panel.replaceChildren(heading("Heads with several roles", made.save), made.box, made.more);
@@ -394,6 +422,48 @@ function drawKnockouts() {
 function indexOf(name) {
   const match = /^L(\d+)H(\d+)$/.exec(name), own = model();
   return match && Number(match[1]) < own.layers && Number(match[2]) < own.heads ? Number(match[1]) * own.heads + Number(match[2]) : null;
+}
+// -- over revisions -------------------------------------------------------------------------------------------------
+const stepOf = (revision) => { const found = /step[-_]?(\d{1,12})/.exec(revision); return found ? Number(found[1]) : null; };
+function series(one) { // the same score of all revisions of this model, in the order of their steps
+  const own = model();
+  const found = page.models.filter((other) => other.name === own.name && other.layers === own.layers && other.heads === own.heads)
+    .map((other) => ({ other, score: like(other, one) })).filter(({ score }) => score);
+  const stepped = found.every(({ other }) => stepOf(other.revision) !== null);
+  return stepped ? found.sort((a, b) => stepOf(a.other.revision) - stepOf(b.other.revision)) : found;
+}
+const LINES = ["#2f6fde", "#e07b00", "#1f9e63", "#c23b5a", "#8a5cd6", "#7a6a58"];
+function drawRevisions() {
+  const one = raw(), all = series(one), panel = document.getElementById("revisions");
+  panel.hidden = all.length < 2;
+  if (panel.hidden) return;
+  const most = one.values.map((_, i) => Math.max(...all.map(({ score }) => score.values[i] ?? -Infinity)));
+  const heads = most.map((_, i) => i).filter((i) => most[i] > -Infinity).sort((a, b) => most[b] - most[a] || a - b).slice(0, LINES.length);
+  if (state.head !== null && !heads.includes(state.head)) heads[LINES.length - 1] = state.head;
+  const W = 620, H = 240, left = 46, bottom = 30, top = 10, values = heads.flatMap((i) => all.map(({ score }) => score.values[i])).filter((value) => value !== null);
+  const low = Math.min(0, ...values), high = Math.max(...values, 0) || 1;
+  const x = (at) => left + (at * (W - left - 20)) / (all.length - 1), y = (value) => H - bottom - ((value - low) / (high - low || 1)) * (H - bottom - top);
+  const label = (text, place, anchor) => { const made = drawn("text", { ...place, "text-anchor": anchor }); made.textContent = text; return made; };
+  const svg = drawn("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", width: "100%", "aria-label": `${titleOf(one)} of the strongest heads over revisions; the table below has the numbers` });
+  svg.append(...[low, (low + high) / 2, high].flatMap((value) => [drawn("line", { x1: left, x2: W - 20, y1: y(value), y2: y(value), stroke: "var(--line)" }), label(shown(value), { x: left - 6, y: y(value) + 4 }, "end")]));
+  const step = Math.ceil(all.length / 8);
+  all.forEach(({ other }, at) => { if (at % step === 0) svg.append(label(other.revision.slice(0, 14), { x: x(at), y: H - 8 }, at ? (at === all.length - 1 ? "end" : "middle") : "start")); });
+  heads.forEach((i, number) => {
+    const line = all.map(({ score }) => score.values[i]);
+    svg.append(drawn("path", { d: line.map((value, at) => (value === null ? "" : `${at && line[at - 1] !== null ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`)).join(""), fill: "none", stroke: LINES[number], "stroke-width": i === state.head ? 3.5 : 2 }));
+    line.forEach((value, at) => {
+      if (value === null) return;
+      const dot = drawn("circle", { cx: x(at), cy: y(value), r: 4, fill: LINES[number] }), name = drawn("title", {});
+      name.textContent = `${nameOf(i)} at ${all[at].other.revision}: ${shown(value)} ${interval(part(all[at].score, "low", i), part(all[at].score, "high", i))}`;
+      dot.append(name);
+      svg.append(dot);
+    });
+  });
+  const made = table([
+    { name: "head", get: (i) => nameOf(i), show: (i) => make("span", null, make("i", { class: "swatch", style: { background: LINES[heads.indexOf(i)] } }), headButton(i)) },
+    ...all.map(({ other, score }) => ({ name: other.revision, number: true, get: (i) => score.values[i] })),
+  ], heads, { label: `${titleOf(one)} over revisions`, file: `${model().name}-${one.kind}-revisions.csv` });
+  panel.replaceChildren(heading("Over revisions", made.save), make("p", { class: "quiet" }, titleOf(one)), svg, made.box);
 }
 function drawRuns() {
   const list = page.runs.map((run, number) => make("details", { class: "run", id: `run-${number}` },
@@ -447,7 +517,7 @@ function span(one, i) { // value, interval and null on the range of all heads
 }
 function cardRest(i) {
   const list = model().scores.map((one, number) => ({ one, number })).filter(({ one }) => !one.headline && one.values[i] !== null);
-  const details = make("details", null, make("summary", { class: "quiet" }, `${list.length} more statistics`));
+  const details = make("details", null, make("summary", { class: "quiet" }, `${list.length} more statistic${list.length > 1 ? "s" : ""}`));
   details.addEventListener("toggle", () => { if (details.open && !details.querySelector("table")) details.append(scoreTable(i, list, (one) => titleOf(one))); });
   return list.length ? details : make("span");
 }
@@ -510,12 +580,13 @@ function attention(text, key) {
 
 // -- putting it together --------------------------------------------------------------------------------------------
 function skeleton() {
-  const choice = make("select", { id: "model", on: { change: (event) => { Object.assign(state, { model: Number(event.target.value), score: 0, head: null }); location.hash = ""; recallModel(); } } },
+  const choice = make("select", { id: "model", on: { change: (event) => { Object.assign(state, { model: Number(event.target.value), score: 0, head: null, minus: null }); location.hash = ""; recallModel(); } } },
     page.models.map((own, at) => make("option", { value: at }, own.shown)));
   const controls = make("div", { class: "controls" },
     make("label", null, "Model", choice),
     make("label", { class: "mapped" }, "Colour by", make("select", { id: "what", on: { change: (event) => colour(kinds()[event.target.value].numbers[0]) } })),
-    make("label", { class: "mapped" }, "Statistic", make("select", { id: "which", on: { change: (event) => colour(Number(event.target.value)) } })));
+    make("label", { class: "mapped" }, "Statistic", make("select", { id: "which", on: { change: (event) => colour(Number(event.target.value)) } })),
+    make("label", { class: "mapped" }, "Minus", make("select", { id: "minus", on: { change: (event) => { state.minus = event.target.value === "" ? null : Number(event.target.value); colour(state.score); } } })));
   const grid = make("div", { id: "grid", class: "map", role: "grid", "aria-label": "heads: a row for each layer, layer 0 at the top", on: {
     keydown: onGridKey, click: (event) => { const cell = event.target.closest("[data-head]"); if (cell) choose(Number(cell.dataset.head), event.detail === 0 || innerWidth <= 900); },
     mouseover: (event) => { const cell = event.target.closest("[data-head]"); if (cell) hint(describe(score(), Number(cell.dataset.head)), event.clientX, event.clientY); },
@@ -527,7 +598,7 @@ function skeleton() {
     make("div", null,
       make("section", { class: "panel" }, controls,
         make("div", { class: "mapped" }, make("h2", { id: "coloured" }), make("p", { id: "about", class: "quiet" }), make("div", { class: "scroll" }, grid), make("div", { id: "legend", class: "legend" }))),
-      make("section", { class: "panel mapped", id: "types" }), make("section", { class: "panel", id: "knockouts", hidden: true }),
+      make("section", { class: "panel mapped", id: "revisions", hidden: true }), make("section", { class: "panel mapped", id: "types" }), make("section", { class: "panel", id: "knockouts", hidden: true }),
       make("section", { class: "panel", id: "several", hidden: true }),
       make("section", { class: "panel mapped" }, heading("All heads", only), make("div", { id: "heads" }))),
     make("aside", { class: "panel card mapped", id: "card", "aria-label": "card of a head" })), drawRuns());
@@ -537,7 +608,7 @@ function recallModel() {
   document.getElementById("model").value = String(state.model);
   drawKnockouts();
   const bare = model().scores.length === 0; // of this model there are lists that were knocked out, and no map
-  app.querySelectorAll(".mapped").forEach((element) => { element.hidden = bare; });
+  app.querySelectorAll(".mapped").forEach((element) => { element.hidden = bare || element.id === "revisions"; });
   if (bare) return;
   fillKinds();
   drawMap();

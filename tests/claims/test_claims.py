@@ -201,6 +201,8 @@ def test_measures_say_what_they_do_not_know(tmp_path):
         ({"measure": "guess"}, "measure 'guess' is not known; use one of detect, patch"),
         ({"measure": "copy", "limit": 3}, "measure copy knows no 'limit'; it knows top"),
         ({"measure": "knockout"}, "measure knockout cannot be asked for"),
+        ({"measure": "knockout", "behaviour": "ioi", "heads": [1]}, "knockout cannot be asked for .*: "),
+        ({"measure": "patch", "pairs": [{"clean": "a"}]}, "pairs are objects with clean, corrupted, answer, wrong"),
         ({"measure": "detect", "type": "none"}, "head type 'none' is not known"),
     ):
         with pytest.raises(BadInput, match=message):

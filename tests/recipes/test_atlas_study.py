@@ -69,6 +69,18 @@ def test_names_in_files_cannot_leave_the_folder(tmp_path, capsys):
         ]  # fmt: skip
 
 
+def test_a_model_that_was_asked_again(tmp_path, capsys):
+    for place, second in (("first", (0, 3)), ("second", (2, 2))):
+        detected(tmp_path / "runs" / place, "induction", planted(3, 4, (1, 1), second))
+    code, out, _ = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"), "--draws", "0", "--top", "1")
+    pair = "owner--model main induction | owner--model main induction (2)"
+    assert (
+        code == 0
+        and f"asked again: {pair}: Jaccard of flagged 0.33, of the top 1 1.00; Spearman " in out
+        and "found again" not in out
+    )
+
+
 def test_without_single_prompts_there_is_no_stability(tmp_path, capsys):
     place = detected(tmp_path / "runs", "induction", planted(3, 4, (1, 1)), cases=3)
     code, out, _ = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))

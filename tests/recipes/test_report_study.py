@@ -27,7 +27,7 @@ def made(tmp_path_factory):
         ["writes", "-n", "30"],
         ["ioi", "-n", "6"],
         ["inspect", "--head", "1.0"],
-        ["ioi", "-n", "4", "--roles"],
+        ["ioi", "-n", "6", "--roles"],
     ):
         with pytest.raises(SystemExit) as stop:
             cli.app([*arguments, "-q", "-o", str(folder)])

@@ -109,6 +109,10 @@ def told(**attributes):
         (told(history="2026 nnheads heads"), "was made by nnheads heads, which computes no result"),
         (told(history="2026 nnheads steer --trust"), "was made with --trust; issue that command yourself if you trust"),
         (told(history="2026 nnheads iti bake --to=/x"), "was made with --to; issue that command yourself"),
+        (
+            told(history="2026 nnheads ioi --remote https://a.b"),
+            "was made on a server of its own; name one that you trust",
+        ),
         (told(history="2026 nnheads ioi ./gone"), r"no model folder '\./gone'"),
         (told(history="2026 nnheads patch"), r"the command makes no heads\.nc any more; it made scores\.nc"),
     ],
@@ -118,6 +122,22 @@ def test_files_that_cannot_be_repeated_are_one_line(capsys, copy, change, messag
     code, _, err = rerun(capsys, path)
     assert code in (1, 2) and len(err.splitlines()) == 1
     assert re.search(message, err), err
+
+
+def test_claims_that_failed_fail_again_alike(capsys, tmp_path):
+    claim = {"id": "one", "claim": "it retrieves", "source": "nobody", "kind": "value", "published": 2}
+    own = {
+        **claim,
+        "how": {"measure": "detect", "type": "induction", "limit": 4},
+        "where": {"variable": "mass", "head": "0.0"},
+    }
+    (tmp_path / "own.json").write_text(json.dumps({"model": "reference", "claims": [own]}))
+    assert call("verify", "--claims", tmp_path / "own.json", "-q", "-o", tmp_path / "out") == 1
+    (folder,) = (tmp_path / "out" / "verify" / "reference" / "shipped").iterdir()
+    words = json.loads((folder / "run.json").read_text())["command"]
+    assert "own.json" in words
+    code, out, _ = rerun(capsys, folder, "--", "--claims", tmp_path / "own.json")
+    assert code == 0 and "the same to the last bit" in out
 
 
 def test_options_that_cannot_be_changed(capsys, made, tmp_path):

@@ -83,10 +83,10 @@ def test_what_is_not_here_is_skipped_and_said(capsys, tmp_path):
     file = {"how": {"measure": "file", "name": "list.npy"}, "where": {"variable": "listed"}}
     path = some(tmp_path, ("previous-0.0",), **{"previous-0.0": {**file, "kind": "at_least", "published": 1.0}})
     code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "a")
-    assert code == 0 and out.startswith("skip  ") and "list.npy is not here; name its folder with --files" in out
+    assert code == 0 and "\nskip  " in out and "list.npy is not here; name its folder with --files" in out
     np.save(tmp_path / "list.npy", [(layer, head) for layer in range(2) for head in range(2)])
     code, out, _ = call(capsys, "--claims", path, "--files", tmp_path, "-q", "-o", tmp_path / "b")
-    assert code == 0 and out.startswith("pass  ") and (tmp_path / "b" / "verify" / "reference" / "files").is_dir()
+    assert code == 0 and "\npass  " in out and (tmp_path / "b" / "verify" / "reference" / "files").is_dir()
 
 
 def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):

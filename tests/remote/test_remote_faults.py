@@ -175,9 +175,8 @@ def test_keys_are_not_repeated_to_anybody(flaky, monkeypatch, tmp_path, capsys):
     from nnsight import CONFIG
 
     monkeypatch.setattr(CONFIG.API, "APIKEY", "secret-key-123")
-    flaky.faults(
-        {"stage": "request", "do": "status", "code": 400, "detail": "Invalid API key format: 'secret-key-123'"}
-    )
+    said = "Invalid API key format: 'secret-key-123'"
+    flaky.faults({"stage": "request", "do": "status", "code": 400, "detail": said, "times": 1000})
     assert issue(tmp_path, "--remote", flaky.url) == 1
     said = capsys.readouterr()
     assert "secret" not in said.err + said.out and "***" in said.err
