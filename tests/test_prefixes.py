@@ -248,10 +248,12 @@ def test_types_about_what_the_model_writes_share_the_writing(counted, tmp_path):
             assert found.attrs == expected.attrs
 
 
-def test_what_cannot_be_shared_goes_on_in_batches(tmp_path):
+@pytest.mark.parametrize(("tokens", "jobs"), [(1, 3), (1 << 16, 1)])
+def test_what_cannot_be_shared_goes_on_in_batches(tokens, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("nnheads.batches.JOB_TOKENS", tokens)
     model, _ = tiny("llama")
     found = raw_scores(model, ["hallucination"], batch_size=16, parts=tmp_path, **{**DETECT, "remote": "local"})
-    assert len(list(tmp_path.iterdir())) == 4, "20 prompts of each haystack, 16 at a time"
+    assert len(list(tmp_path.iterdir())) == jobs, "40 prompts of two haystacks, 16 at a time, or all in one job"
     assert found["hallucination"].attrs["reading"] == "plain: caches stay on the server"
 
 
