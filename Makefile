@@ -42,3 +42,4 @@ bench: $(VENV)/ready
 bench-others: $(VENV)/ready .venv-transformer-lens/ready .venv-pyvene/ready
 	$(BIN)/python benchmarks/bench_sweep.py
 	$(BIN)/python benchmarks/bench_reading.py
+	$(BIN)/python benchmarks/bench_alignment.py

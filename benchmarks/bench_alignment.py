@@ -2,8 +2,8 @@
 
 On the shipped model, a running parity and the name of the indirect object: every way trains a rotation of the same rank
 at the same place from the same seeds, for as many steps with as many pairs at the same learning rate, and is tested on
-the same pairs, which it has not seen. nnheads leaves a fifth of its training pairs out to choose a step by, as it
-always does, and its time holds that.
+the same pairs, which it has not seen. nnheads steps along the orthonormal matrices, twice as far: of a step of a
+parametrisation's free weights, as the others take, more is left after Adam than of its projection.
 Run: make bench, or python benchmarks/bench_alignment.py [--pyvene PYTHON]
 """
 

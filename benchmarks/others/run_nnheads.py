@@ -112,8 +112,8 @@ def align(model: str, given: dict):
             "resid_post", int(given["layer"]), index(-1), features=width, directions=int(given["rank"]), seed=seed
         )
         found, _ = train(
-            loaded, start, fit, steps=int(given["steps"]), batch_size=batch, learning_rate=float(given["rate"]),
-            seed=seed,
+            loaded, start, fit, steps=int(given["steps"]), batch_size=batch, learning_rate=2 * float(given["rate"]),
+            seed=seed, held_out=0,
         )  # fmt: skip
         return float(evaluate(loaded, found, test, batch_size=batch)["score"].mean())
 

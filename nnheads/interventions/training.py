@@ -62,8 +62,9 @@ def train(
         sparsity: what a boundary or a mask that takes everything costs, added to the loss.
         temperature: of boundless and mask edits at the first and the last step, in equal ratios between; default 50
             to 0.1 and 1 to 0.1.
-        held_out: share of the pairs that is not trained on. every: steps between measurements on them, always at the
-            last temperature, since that is how the result is used. patience: stop after so many without improvement.
+        held_out: share of the pairs that is not trained on; 0: none, and the last state is returned.
+        every: steps between measurements on them, always at the last temperature, since that is how the result is used.
+        patience: stop after so many without improvement.
         checkpoint: a folder; training goes on from what it holds, if it was of the same training.
         keep_sources: run the sources once and keep what the edits take from them (pair x place x feature), where that
             is the same at every step and most pairs come more than once; False saves the memory.
@@ -98,7 +99,10 @@ def train(
             one_step(state, model, now, *rows(pairs, known, np.sort(chosen)), loss, sparsity)
             if state.step % every == 0 or state.step == steps:
                 final = at_temperature(intervention, state.tensors, temperature, 1.0)
-                measure(state, model, final, *rows(pairs, known, held), loss)
+                if len(held):
+                    measure(state, model, final, *rows(pairs, known, held), loss)
+                else:
+                    keep(state)
                 store(state, place, settings)
             advance(1)
     return at_temperature(intervention, state.best, temperature, 1.0), table(state, settings, len(fitted), len(held))
@@ -112,7 +116,9 @@ def check(steps, batch_size, every, patience, learning_rate, share_rate, held_ou
     for name, rate in (("learning_rate", learning_rate), ("share_rate", share_rate)):
         if not 0 < rate < float("inf"):
             raise BadInput(f"{name} {rate!r} is not possible; it must be above 0")
-    if not 0 < held_out < 1:
+    if held_out == 0 and patience is not None:
+        raise BadInput("patience is for pairs held out; hold some out, or leave it out")
+    if not 0 <= held_out < 1:
         raise BadInput(f"held_out {held_out!r} is not possible; a share between 0 and 1 is")
     if temperature is not None and (len(temperature) != 2 or not min(temperature) > 0):
         raise BadInput(f"temperature {temperature!r} is not possible; give the first and the last, above 0")
@@ -140,7 +146,7 @@ def begun(intervention: Intervention, learning_rate: float, share_rate: float) -
 
 def split(total: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the pairs that are trained on, and of those held out."""
-    count = max(1, round(total * share))
+    count = max(1, round(total * share)) if share else 0
     if count >= total:
         raise BadInput(f"{total} pairs are too few to hold {share:g} of them out; give more")
     order = np.random.default_rng(seed).permutation(total)
@@ -240,8 +246,13 @@ def measure(state: State, model, final: Intervention, held: Pairs, known: Known 
         state.log[name].append(value)
     state.stale += 1
     if losses < state.best_loss or not state.best:
-        state.best = {name: tensor.detach().clone() for name, tensor in state.tensors.items()}
+        keep(state)
         state.best_loss, state.stale = losses, 0
+
+
+def keep(state: State) -> None:
+    """What is trained, as it is now, is what training returns."""
+    state.best = {name: tensor.detach().clone() for name, tensor in state.tensors.items()}
 
 
 def table(state: State, settings: dict, fitted: int, held: int) -> xr.Dataset:

@@ -197,6 +197,14 @@ def test_training_repeats_and_goes_on_where_it_stopped(network, counterfactuals,
     assert train(network, start("boundless", None), counterfactuals, seed=1, **options)[0] != whole
 
 
+def test_all_pairs_are_trained_on_where_none_is_held_out(network, counterfactuals):
+    found, log = train(network, start(), counterfactuals, steps=60, held_out=0, **FAST)
+    assert log.attrs["pairs_fitted"] == len(counterfactuals) and log.sizes["evaluation"] == 0
+    again, _ = train(network, start(), counterfactuals, steps=60, held_out=0, every=7, **FAST)
+    assert again == found  # the last state, however often it was looked at
+    assert float(evaluate(network, found, counterfactuals)["score"].mean()) > 0.6
+
+
 def test_it_stops_when_nothing_improves(network, counterfactuals):
     _, log = train(network, start(), counterfactuals, steps=400, every=5, patience=3, learning_rate=1.0)
     assert log.sizes["step"] < 400 and log.sizes["step"] % 5 == 0
@@ -318,7 +326,8 @@ REFUSED = {
     "no rows": ({"batch_size": 0}, "batch_size 0 is not possible"),
     "no patience": ({"patience": 0}, "patience 0 is not possible"),
     "no rate": ({"learning_rate": 0.0}, r"learning_rate 0\.0 is not possible; it must be above 0"),
-    "nothing held out": ({"held_out": 0}, "held_out 0 is not possible; a share between 0 and 1"),
+    "less than nothing held out": ({"held_out": -0.1}, r"held_out -0\.1 is not possible; a share between 0 and 1"),
+    "patience without pairs": ({"held_out": 0, "patience": 2}, "patience is for pairs held out"),
     "all held out": ({"held_out": 0.9999}, "640 pairs are too few to hold 0.9999 of them out"),
     "a cold start": ({"temperature": (0.0, 1.0)}, r"temperature \(0\.0, 1\.0\) is not possible"),
     "another machine": ({"remote": "ndif"}, "training needs gradients, which do not come back"),
