@@ -59,7 +59,7 @@ class Server:
         self.models: dict[str, TransformersModel] = {}
         self.sessions: dict[str, asyncio.Queue] = {}
         self.faults: list[dict] = []
-        self.turn = threading.Lock()
+        self.turn, self.loading = threading.Lock(), threading.Lock()
         store.mkdir(parents=True, exist_ok=True)
         for path in store.glob("*.json"):  # what was running when the server died is forgotten
             if json.loads(path.read_text())["status"] not in ("COMPLETED", "ERROR"):
@@ -80,11 +80,13 @@ class Server:
         return {"do": ""}
 
     def model(self, key: str) -> TransformersModel:
-        if key not in self.models:
-            path = json.loads(key.split(":", 1)[1])["repo_id"]
-            huggingface._ID_CACHE[path] = path
-            self.models[key] = TransformersModel.from_model_key(key, dispatch=True, dtype=torch.float32)
-            self.models[key]._module.requires_grad_(False)
+        with self.loading:  # transformers leaves out tied weights where two threads load at once
+            if key not in self.models:
+                path = json.loads(key.split(":", 1)[1])["repo_id"]
+                huggingface._ID_CACHE[path] = path
+                loaded = TransformersModel.from_model_key(key, dispatch=True, dtype=torch.float32)
+                loaded._module.requires_grad_(False)
+                self.models[key] = loaded
         return self.models[key]
 
     def execute(self, request: RequestModel, blob: bytes) -> tuple[bytes, dict, list[str]]:
