@@ -9,7 +9,7 @@ from recipes import _options as options
 
 ORDER = ("none", "random_direction", "random_heads", "edit")
 SCORES = {"mc1": "MC1", "mc2": "MC2", "mc3": "MC3", "ratio": "log-likelihood ratio"}
-SCOPES = ("none", "all", "decode")  # which an edit is baked beside
+SCOPES = ("none", "all", "answering", "decode")  # which an edit is baked beside
 SHOWN = 4  # questions whose answers are printed
 
 
@@ -104,7 +104,7 @@ def baked(run, folder: Path) -> None:
         one = found["scopes"][name]
         mc1 = f"{one['mc1']:.3f}" if isinstance(one["mc1"], float) else "not possible"
         options.say(
-            f"  {name:<7} MC1 {mc1}, answers written: {one['true']:.0%} true, {one['false']:.0%} false, KL on neutral "
+            f"  {name:<9} MC1 {mc1}, answers written: {one['true']:.0%} true, {one['false']:.0%} false, KL on neutral "
             f"texts {one['kl']:.4f}"
         )
         if not isinstance(one["mc1"], float):

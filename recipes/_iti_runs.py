@@ -245,7 +245,8 @@ def scopes(model, change, questions, prompts, neutral: list[str], arguments: dic
     texts = neutral_texts(model, neutral)
     running = {"batch_size": arguments["batch_size"], "quiet": arguments["quiet"]}
     found = {}
-    for name, one in (("none", Intervention()), ("all", change), ("decode", rescoped(change, "decode"))):
+    places = {name: rescoped(change, name) for name in ("all", "answering", "decode")}
+    for name, one in {"none": Intervention(), **places}.items():
         mc1: float | str
         try:
             mc1 = float(score(model, one, rows, **running)["mc1"].mean())

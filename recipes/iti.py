@@ -52,9 +52,10 @@ def fit(
     (layer, head), directions.nc, grid.nc (alpha, heads), heads.png, and the edit in a folder `intervention`, which
     `nnheads steer --intervention` takes too.
     """
+    arguments = dict(locals())
     from recipes import _iti_report, _iti_use
 
-    _iti_report.fitted(_iti_use.fitted(dict(locals())))
+    _iti_report.fitted(_iti_use.fitted(arguments))
 
 
 @app.command()
@@ -101,9 +102,10 @@ def evaluate(
     as long, and with random heads, with paired tests; cross-entropy and KL on neutral texts beside them. Writes
     scores.nc (condition, question), summary.nc, grid.nc (alpha, heads), samples.nc, grid.png, cost.png and heads.png.
     """
+    arguments = dict(locals())
     from recipes import _iti_report, _iti_use
 
-    run = _iti_use.evaluated(dict(locals()))
+    run = _iti_use.evaluated(arguments)
     if run is not None:
         _iti_report.evaluated(run)
 
@@ -127,9 +129,10 @@ def generate(
     traceback: options.Traceback = False,
 ) -> None:
     """Write with the edit, beside what is written without it. Prints; saves nothing."""
+    arguments = dict(locals())
     from recipes import _iti_use
 
-    _iti_use.generated(dict(locals()))
+    _iti_use.generated(arguments)
 
 
 @app.command()
@@ -157,9 +160,10 @@ def bake(
     prompt too; how far that differs from an edit of the tokens as they are written is measured and printed. It loads
     with plain transformers.
     """
+    arguments = dict(locals())
     from recipes import _iti_use
 
-    _iti_use.baked(dict(locals()))
+    _iti_use.baked(arguments)
 
 
 @app.command()
@@ -178,6 +182,7 @@ def export(
     It holds directions, strengths and heads, and which questions it was fitted on, so that an evaluation elsewhere can
     tell a leak. `nnheads.interventions.load` reads it from the folder or the Hub.
     """
+    arguments = dict(locals())
     from recipes import _iti_use
 
-    _iti_use.exported(dict(locals()))
+    _iti_use.exported(arguments)

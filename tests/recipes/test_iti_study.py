@@ -133,10 +133,11 @@ def test_baking_and_what_it_does_that_writing_alone_does_not(fitted, place):
     [made] = folder.glob("bake-*")
     record = json.loads((made / "run.json").read_text())
     assert record["difference"] < 1e-4 < 1 < record["moved"]
+    assert "module" not in (made / "run.json").read_text(), "only what was asked is recorded"
     scopes = record["scopes"]
     assert scopes["all"]["true"] > 0.9 > 0.5 > scopes["none"]["true"] == scopes["decode"]["true"]
     assert "comes too late for every answer" in scopes["decode"]["mc1"] and scopes["all"]["mc1"] > 0.9
-    assert "decode  MC1 not possible" in out and out.splitlines()[-1].endswith("checkpoint")
+    assert "decode    MC1 not possible" in out and out.splitlines()[-1].endswith("checkpoint")
     plain = AutoModelForCausalLM.from_pretrained(made / "checkpoint")
     model = load_model("reference")
     ids = model.tokenizer("what is the colour of Varnia ?", return_tensors="pt")["input_ids"]
