@@ -10,12 +10,15 @@ over a socket that stays open.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-import json
+import inspect
 import time
 from collections.abc import Callable
 from typing import ClassVar, TypeVar
+
+import numpy as np
 
 from nnheads.errors import NNHeadsError, Pending, RunError, first_line
 from nnheads.ledger import Book, book, sent_now
@@ -86,14 +89,52 @@ def obtained(job, request, tracer) -> dict:
 
 
 def digest_of(job, tracer) -> str:
-    """A hash of what a job does: the model, the code of the block, and who reads it. What it works on is said by the
-    part of the run that it belongs to."""
-    import ast
+    """A hash of what a job does and what it works on: the model, the code of the block, all that the block reads, and
+    what the model is given. The payload itself does not serve: its bytes differ from process to process."""
     from importlib import metadata
 
-    code = ast.unparse(ast.Module(body=tracer.node.body, type_ignores=[]))
-    said = [job.model_key, code, metadata.version("nnsight"), metadata.version("nnheads")]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    from nnsight.intervention.serialization import reduce_block
+
+    frame = tracer.info.frame
+    code, names, variables = reduce_block(tracer.node, frame.f_globals, dict(frame.f_locals))
+    given = getattr(tracer, "args", ()), getattr(tracer, "kwargs", {})
+    said = [job.model_key, job.env, code.strip(), metadata.version("nnsight"), metadata.version("nnheads")]
+    return hashlib.sha256(repr([said, content([names, variables, given])]).encode()).hexdigest()[:16]
+
+
+def content(value) -> str:
+    """A hash of a value: numbers and texts by what they are, containers by what they hold, functions by their source
+    and what they hold, and everything else, such as the model, by its kind."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().contiguous()
+        own = [str(value.dtype), tuple(value.shape), value.flatten().view(torch.uint8).numpy().tobytes()]
+    elif isinstance(value, np.ndarray):
+        own = [str(value.dtype), value.shape, np.ascontiguousarray(value).tobytes()]
+    elif isinstance(value, dict):
+        own = sorted((repr(name), content(item)) for name, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        own = [content(item) for item in value]
+    elif isinstance(value, (set, frozenset)):
+        own = sorted(content(item) for item in value)
+    elif inspect.isfunction(value):
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        own = [value.__module__, value.__qualname__, _source(value), content([held, value.__defaults__])]
+    elif dataclasses.is_dataclass(value):
+        own = [content({one.name: getattr(value, one.name) for one in dataclasses.fields(value)})]
+    elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device)):
+        own = [repr(value)]
+    else:
+        own = []
+    return hashlib.sha256(repr([type(value).__qualname__, own]).encode()).hexdigest()
+
+
+def _source(function: Callable) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # typed into an interpreter
+        return repr(function.__code__.co_code)
 
 
 def send(job, request, tracer, key: str, notes: Book) -> None:

@@ -1,0 +1,73 @@
+"""A job is known by what it says and what it works on: only the very same one is not sent again."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import nnheads
+from nnheads import batches, ledger
+from nnheads.interventions.schema import Add, At, Edit, Intervention
+from nnheads.remote import content
+from nnheads.truth.scores import score
+
+
+@pytest.fixture
+def there(server):
+    server.faults()
+    ledger.start_counting()
+    yield nnheads.load("reference", remote=server.url)
+    ledger.start_counting()
+
+
+def questions(model) -> xr.Dataset:
+    from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions, statements
+
+    return statements(model.tokenizer, read_questions("reference", limit=4)[0], template=REFERENCE_TEMPLATE)
+
+
+def test_the_same_prompts_under_another_edit_are_another_job(there, server):
+    here, prompts = nnheads.load("reference"), questions(there)
+    for scale in (0.0, 3.0):
+        change = Intervention(Edit("resid_post", Add(scale), layer=1))
+        found = score(there, change, prompts, remote=server.url)
+        xr.testing.assert_allclose(found, score(here, change, prompts), atol=1e-5)
+
+
+def test_slices_of_another_run_on_the_same_prompts_are_other_jobs(there, server, monkeypatch):
+    monkeypatch.setattr(batches, "JOB_TOKENS", 1)
+    here, prompts = nnheads.load("reference"), nnheads.ioi(there.tokenizer, n=4)
+    for site in ("z", "attn_out"):
+
+        def swapped(part, m, w, site=site):
+            return nnheads.patch(m, part, site=site, remote=w)
+
+        found, right = (
+            batches.run(partial(swapped, m=m, w=w), prompts, size=2, remote=w)
+            for m, w in ((there, server.url), (here, False))
+        )
+        np.testing.assert_allclose(found["logit_difference"], right["logit_difference"], atol=1e-4)
+
+
+def test_content_tells_values_apart_and_not_where_they_lie():
+    first = {"a": torch.arange(3.0), "b": [1, None, "x"], "c": np.zeros(2)}
+    again = {"c": np.zeros(2), "b": [1, None, "x"], "a": torch.arange(6.0)[:3]}
+    assert content(first) == content(again)
+    others = (
+        {**first, "a": torch.arange(3)}, {**first, "a": torch.arange(3.0)[None]}, {**first, "b": [1, None, "y"]},
+        {**first, "b": (1, None, "x")}, {**first, "c": np.zeros(3)}, {**first, "a": torch.tensor([0.0, 1.0, 3.0])},
+        {**first, "b": [True, None, "x"]}, {**first, "c": score},
+    )  # fmt: skip
+    assert len({content(one) for one in (first, *others)}) == len(others) + 1
+
+
+def test_functions_are_known_by_what_they_hold():
+    def times(factor):
+        return lambda value: factor * value
+
+    assert content(times(2.0)) == content(times(2.0)) != content(times(3.0))
+    assert content(At("index", (1,))) != content(At("index", (2,)))
