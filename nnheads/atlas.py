@@ -17,9 +17,9 @@ from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.errors import BadInput
-from nnheads.patching.screening import spearman
 from nnheads.runs import CELL, Finished, columns, kind_of, text
 from nnheads.stability import chance_jaccard, jaccard
+from nnheads.stats import spearman
 
 DEPTHS = np.linspace(0, 1, 21)
 FARTHEST = 0.3  # of relative depth by which profiles are moved to match
@@ -118,7 +118,7 @@ def _heads_alike(first: Entry, second: Entry, top: int) -> dict[str, float]:
         return {}
     a, b = first.heads["score"].values.ravel(), second.heads["score"].values.ravel()
     known = np.isfinite(a) & np.isfinite(b)
-    found = {"spearman": spearman(a[known], b[known])}
+    found = {"spearman": float(spearman(a[known], b[known]))}
     if top < known.sum():
         ranked = [set(np.flatnonzero(known)[np.argsort(-one[known], kind="stable")[:top]].tolist()) for one in (a, b)]
         found |= {"jaccard_top": jaccard(*ranked), "jaccard_chance": chance_jaccard(top, int(known.sum()))}

@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xarray as xr
-from scipy import stats as scipy_stats
 
 from nnheads.detection import calibrated, ranking
 from nnheads.errors import BadInput
 from nnheads.label import inputs
 from nnheads.loading import DTYPES, QUANTIZATIONS
-from nnheads.stats import CONFIDENCE, RESAMPLES
+from nnheads.stats import CONFIDENCE, RESAMPLES, spearman
 
 ATTENTION = ("eager", "sdpa")
 REMOTE = "remote"
@@ -126,14 +125,6 @@ def interval(first: xr.Dataset, second: xr.Dataset, seed: int) -> tuple[float, f
         return float("nan"), float("nan")
     low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rank correlation over the last axis; NaN where a value is missing or all are alike."""
-    a, b = (scipy_stats.rankdata(one, axis=-1) for one in (first, second))
-    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
 
 
 def headline(scores: xr.Dataset, counts: np.ndarray) -> np.ndarray:

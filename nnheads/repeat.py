@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nnheads.patching.screening import spearman
 from nnheads.results import INCIDENTAL
+from nnheads.stats import spearman
 
 EXACT, DRIFT, DIFFERENT, MISSING, NEW = "exact", "drift", "different", "missing", "new"
 SAME = (EXACT, DRIFT)
@@ -96,7 +96,7 @@ def compared(name: str, first: np.ndarray, second: np.ndarray, limit: float) -> 
     relative = largest / scale if scale else float("inf")
     real = first.dtype.kind == "f" and second.dtype.kind == "f"
     drifted = real and not bool((unequal & ~both).any()) and relative <= limit
-    rank = spearman(a[both].ravel(), b[both].ravel()) if both.sum() > 2 else float("nan")
+    rank = float(spearman(a[both].ravel(), b[both].ravel()))
     return Change(name, DRIFT if drifted else DIFFERENT, largest, relative, int(unequal.sum()), a.size, rank)
 
 

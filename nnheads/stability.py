@@ -15,8 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from nnheads.drift import headline
 from nnheads.errors import BadInput
-from nnheads.patching.screening import spearman
-from nnheads.stats import CONFIDENCE
+from nnheads.stats import CONFIDENCE, spearman
 
 TARGETS = (0.8, 0.9)
 SIZES = 12  # of samples that are tried

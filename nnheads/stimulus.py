@@ -64,9 +64,7 @@ def measure_all(
     for stimulus in stimuli:
         if not stimulus.kinds:
             continue
-        scores = _measure(
-            model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet, "remote": remote}, remote
-        )
+        scores = _measure(model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet, "remote": remote})
         options = {f"stimulus_{option}": str(value) for option, value in stimulus.options.items()}
         for kind in stimulus.kinds:
             named = {"contrast": kind.contrast, "counts": kind.counts}
@@ -78,9 +76,9 @@ def measure_all(
     return found
 
 
-def _measure(model, stimulus: Stimulus, how: dict, remote) -> dict[str, xr.Dataset]:
+def _measure(model, stimulus: Stimulus, how: dict) -> dict[str, xr.Dataset]:
     """One forward per batch for all types that only read; one run for all that write; one for each that learns."""
-    prompts, found = stimulus.prompts, {}
+    prompts, remote, found = stimulus.prompts, how["remote"], {}
     learning = [kind for kind in stimulus.kinds if kind.learn is not None]
     reading = [kind for kind in stimulus.kinds if kind.find is None and kind.learn is None]
     if reading:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from pathlib import Path
 
 import typer
 
 
+@functools.cache
 def recipes() -> dict[str, str]:
     """Recipe name -> first line of its docstring, read without importing it."""
     found = {}

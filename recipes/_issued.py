@@ -53,8 +53,16 @@ def for_folder(words: list[str]) -> list[str]:
 
 
 def check_repeatable(place: Path, words: list[str], more: list[str]) -> None:
-    """Refuse what is no command of ours, commands that do more than compute a result, and servers that only the file
-    names: it is they who would be sent the user's key. `more` are the options that the user adds."""
+    """Refuse what `check_command` refuses, and servers that only the file names: they would be sent the user's key.
+    `more` are the options that the user adds."""
+    check_command(place, words)
+    asked = [word.split("=")[0] for word in more]
+    if any(word.split("=")[-1].startswith(("http://", "https://")) for word in words[2:]) and "--remote" not in asked:
+        raise BadInput(f"{place} was made on a server of its own; name one that you trust: rerun FILE -- --remote URL")
+
+
+def check_command(place: Path, words: list[str]) -> None:
+    """Refuse what is no command of ours, and commands that do more than compute a result."""
     from recipes import recipes
 
     name = words[1] if len(words) > 1 else ""
@@ -67,6 +75,3 @@ def check_repeatable(place: Path, words: list[str], more: list[str]) -> None:
     for word in words[2:]:
         if word.split("=")[0] in REFUSED:
             raise BadInput(f"{place} was made with {word.split('=')[0]}; issue that command yourself if you trust it")
-    asked = [word.split("=")[0] for word in more]
-    if any(word.split("=")[-1].startswith(("http://", "https://")) for word in words[2:]) and "--remote" not in asked:
-        raise BadInput(f"{place} was made on a server of its own; name one that you trust: rerun FILE -- --remote URL")

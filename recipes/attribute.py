@@ -10,6 +10,7 @@ import typer
 
 from nnheads.errors import BadInput
 from recipes import _options as options
+from recipes._answered import answered
 from recipes.ioi import make_prompts
 
 TITLES = {"atp": "Attribution patching", "atp*": "AtP*", "direct": "Direct attribution"}
@@ -104,7 +105,7 @@ def compute(run, model, pairs, facts: dict, name: str, remote, batch_size: int, 
     from nnheads.provenance import provenance
 
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
-    kept, dropped = answered(model, pairs, name, remote, keep)
+    kept, dropped = answered(model, pairs, name, keep)
     swap = {"site": facts["site"], "noising": facts["noising"], "remote": remote}
     scores = batches.run(
         lambda part: estimate(model, part, method=facts["method"], trusted=facts["trusted"], **swap),
@@ -128,33 +129,6 @@ def compute(run, model, pairs, facts: dict, name: str, remote, batch_size: int, 
     run.save(scores=scores, heads=heads)
     draw(run, heads)
     run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
-
-
-def answered(model, pairs, name: str, remote, keep: dict):
-    """The pairs that the model gets right on both runs, and how many were dropped for which reason."""
-    import numpy as np
-
-    from nnheads import batches
-    from nnheads.answering import correct
-    from nnheads.errors import RunError
-
-    pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
-    right = batches.run(
-        lambda part: correct(model, part, candidates=pool, remote=remote),
-        pairs,
-        name="correct",
-        title="answers",
-        **keep,
-    )
-    clean, corrupted = right["correct_clean"].values == 1, right["correct_corrupted"].values == 1
-    dropped = json.loads(pairs.attrs["dropped"])
-    dropped["wrong on the clean prompt"] = int((~clean).sum())
-    dropped["right on clean, wrong on the corrupted prompt"] = int((clean & ~corrupted).sum())
-    if not (clean & corrupted).any():
-        raise RunError(
-            f"{name} answers none of {pairs.attrs['asked']} prompts right on both runs; nothing can be patched"
-        )
-    return pairs.isel(batch=np.flatnonzero(clean & corrupted)), {why: n for why, n in dropped.items() if n}
 
 
 def reduce(scores, seed: int):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from recipes import _options as options
+from recipes._answered import answered
 from recipes._roles import report_roles
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
@@ -171,31 +172,13 @@ def make_prompts(tokenizer, path: Path | None, sentences: list[str] | None, corr
 
 def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_size: int, quiet: bool) -> None:
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
-    import numpy as np
 
     from nnheads import batches, plot
-    from nnheads.answering import correct
-    from nnheads.errors import RunError
     from nnheads.patching.patch import patch
     from nnheads.provenance import provenance
 
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
-    pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
-    right = batches.run(
-        lambda part: correct(model, part, candidates=pool, strict=facts["strict"], remote=remote),
-        pairs, name="correct", title="answers", **keep,
-    )  # fmt: skip
-    dropped = json.loads(pairs.attrs["dropped"])
-    dropped["wrong on the clean prompt"] = int((right["correct_clean"] == 0).sum())
-    dropped["right on clean, wrong on the corrupted prompt"] = int(
-        ((right["correct_clean"] == 1) & (right["correct_corrupted"] == 0)).sum()
-    )
-    good = np.flatnonzero((right["correct_clean"].values == 1) & (right["correct_corrupted"].values == 1))
-    if good.size == 0:
-        raise RunError(
-            f"{name} answers none of {pairs.attrs['asked']} prompts right on both runs; nothing can be patched"
-        )
-    kept = pairs.isel(batch=good)
+    kept, dropped = answered(model, pairs, name, keep, strict=facts["strict"])
     scores = batches.run(
         lambda part: patch(
             model, part, site=facts["site"], layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote
@@ -210,9 +193,7 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
         arguments=facts,
         references=REFERENCES,
     )
-    about.update(
-        asked=pairs.attrs["asked"], dropped={reason: n for reason, n in dropped.items() if n}, kept=int(good.size)
-    )
+    about.update(asked=pairs.attrs["asked"], dropped=dropped, kept=kept.sizes["batch"])
     scores.attrs.update(about)
     scores["effect"].attrs["cases_masked"] = int(scores["effect"].isnull().all(scores["effect"].dims[1:]).sum())
     heads = reduce(scores, facts["seed"])
@@ -224,10 +205,10 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
         heads["effect"],
         title=f"Indirect object: {heads.attrs['site_meaning']}, {direction}",
         marked=positive + negative[:3],
-        note=plot.note(heads, int(good.size)),
+        note=plot.note(heads, kept.sizes["batch"]),
     )
     run.picture("heads", figure)
-    run.finish(kept=int(good.size), asked=int(pairs.attrs["asked"]))
+    run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
 
 
 def reduce(scores, seed: int):

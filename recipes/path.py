@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recipes import _options as options
+from recipes._answered import answered
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 LOGITS = "logits"
@@ -107,7 +108,7 @@ def compute(run, model, pairs, facts: dict, name: str, heads: tuple, remote, bat
 
     receivers, senders = heads
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
-    kept, dropped = answered(model, pairs, facts, name, remote, keep)
+    kept, dropped = answered(model, pairs, name, keep, strict=facts["strict"], both=False)
     scores = batches.run(
         lambda part: path_patch(
             model, part, receivers=receivers, via=facts["via"], senders=senders, at=facts["at"], mlps=facts["mlps"],
@@ -129,27 +130,6 @@ def compute(run, model, pairs, facts: dict, name: str, heads: tuple, remote, bat
     )  # fmt: skip
     run.picture("heads", figure)
     run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
-
-
-def answered(model, pairs, facts: dict, name: str, remote, keep: dict):
-    """The pairs that the model gets right, and why others were dropped."""
-    import numpy as np
-
-    from nnheads import batches
-    from nnheads.answering import correct
-    from nnheads.errors import RunError
-
-    pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
-    right = batches.run(
-        lambda part: correct(model, part, candidates=pool, strict=facts["strict"], remote=remote),
-        pairs, name="correct", title="answers", **keep,
-    )  # fmt: skip
-    good = np.flatnonzero(right["correct_clean"].values == 1)
-    if good.size == 0:
-        raise RunError(f"{name} answers none of {pairs.attrs['asked']} prompts right; there is no path to follow")
-    dropped = json.loads(pairs.attrs["dropped"])
-    dropped["wrong on the clean prompt"] = pairs.sizes["batch"] - int(good.size)
-    return pairs.isel(batch=good), {reason: count for reason, count in dropped.items() if count}
 
 
 def reduce(scores, seed: int):

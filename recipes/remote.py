@@ -65,4 +65,5 @@ def command_of(run: Path) -> tuple[list[str], list[str]]:
     root = next((parent.parent for parent in run.resolve().parents if parent.name == recipe), None)
     if root is None or len(words) < 2:
         raise BadInput(f"{run} is not inside a folder {recipe!r}; move it back to where it was written")
+    _issued.check_command(run, words)
     return words, [*_issued.for_folder(words), "--output", str(root)]

@@ -22,6 +22,7 @@ RANKS = [
         "nnheads.remote",
         "nnheads.service",
         "nnheads.ledger",
+        "nnheads.endpoint",
     },
     {"nnheads.loading", "nnheads.model", "nnheads.reference", "nnheads.provenance"},
     {"nnheads.heads", "nnheads.rows", "nnheads.readout", "nnheads.spans"},

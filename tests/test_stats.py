@@ -309,3 +309,17 @@ def test_any_text_is_a_list_of_numbers_or_refused(text, limit):
 def test_what_is_no_list_of_numbers_is_refused(text, message):
     with pytest.raises(BadInput, match=message):
         stats.parse_numbers(text, "layer", 3)
+
+
+def test_rank_correlations_are_scipys_in_every_row():
+    first, second = np.random.default_rng(0).integers(0, 9, (2, 5, 20)).astype(float)  # with ties
+    found = stats.spearman(first, second)
+    np.testing.assert_allclose(
+        found, [scipy_stats.spearmanr(a, b).statistic for a, b in zip(first, second)], atol=1e-12
+    )
+
+
+def test_rank_correlations_that_say_nothing_are_not_numbers():
+    assert np.isnan(stats.spearman(np.array([1.0, 2.0]), np.array([1.0, 2.0])))
+    assert np.isnan(stats.spearman(np.zeros(5), np.arange(5.0)))
+    assert stats.spearman(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)

@@ -7,7 +7,6 @@ from the share of the sample that is strong follows, with a stated confidence, h
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,7 +18,7 @@ from nnheads.errors import BadInput
 from nnheads.patching import gradients
 from nnheads.patching.patch import patch
 from nnheads.patching.sites import SITES
-from nnheads.stats import CONFIDENCE
+from nnheads.stats import CONFIDENCE, spearman
 
 METHODS = (*gradients.METHODS, "direct")
 FOUND, AUDITED = 1, 2
@@ -182,7 +181,7 @@ def audit(scores: xr.Dataset, chosen: xr.DataArray, threshold: float | None = No
         "missed": (missed, "of the sample, units above the threshold", "1"),
         "missed_most": (most, f"most units outside the top that can be above it, {CONFIDENCE:.0%} bound", "1"),
         "missed_share": (most / others if others and sample else np.nan, "the same as a share", "1"),
-        "rank_correlation": (spearman(size[patched], exact[patched]), "Spearman, estimated and exact size", "1"),
+        "rank_correlation": (float(spearman(size[patched], exact[patched])), "Spearman, estimated and exact size", "1"),
     }
     about = {**scores["change"].attrs, "long_name": "mean size of the exact change", "cell_methods": "batch: mean"}
     result = xr.Dataset({"chosen": chosen, "exact_size": exact_size.assign_attrs(about)})
@@ -197,12 +196,3 @@ def most_missed(others: int, sample: int, missed: int) -> int:
     strong = np.arange(missed, others - (sample - missed) + 1)
     possible = scipy_stats.hypergeom.cdf(missed, others, strong, sample) > 1 - CONFIDENCE
     return int(strong[possible].max())
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; NaN where it says nothing."""
-    if a.size < 3:
-        return float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy_stats.ConstantInputWarning)
-        return float(scipy_stats.spearmanr(a, b).statistic)

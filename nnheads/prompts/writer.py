@@ -7,17 +7,13 @@ sentences from a file, and the filters say how much of it was usable.
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 
 import numpy as np
 
-from nnheads.errors import BadInput, RunError, first_line
+from nnheads.endpoint import endpoint, unusable
+from nnheads.errors import RunError, first_line
 from nnheads.prompts.ioi_words import NAMES
 
 INSTRUCTION = (
@@ -26,7 +22,6 @@ INSTRUCTION = (
     'word "to", before it is said to whom. Use the two names and no other name.'
 )
 SENTENCES_PER_REQUEST = 5
-TIMEOUT_SECONDS = 120
 
 
 def open_writer(spec: str) -> Callable[[int, int], list[str]]:
@@ -53,37 +48,19 @@ def sentences_in(text: str) -> list[str]:
 
 
 def _endpoint(name: str) -> Callable[[str, int], str]:
-    base = (os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not name:
-        raise BadInput("--writer openai:NAME needs the name of a model")
-    if not key:
-        raise BadInput(
-            "--writer openai:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)"
-        )
-    if not re.fullmatch(r"[!-~]+", key):
-        raise BadInput("OPENAI_API_KEY holds blanks, quotes or other characters that no key has")
-    if not base.startswith(("http://", "https://")):
-        raise BadInput(f"OPENAI_BASE_URL {base!r} is no address; expected http://... or https://...")
+    ask = endpoint("writer", "--writer openai", name, "chat/completions", _text)
 
     def generate(request: str, seed: int) -> str:
-        body = json.dumps({"model": name, "seed": seed, "messages": [{"role": "user", "content": request}]}).encode()
-        try:
-            call = urllib.request.Request(f"{base}/chat/completions", body, {"Content-Type": "application/json"})
-            call.add_unredirected_header("Authorization", f"Bearer {key}")  # a redirect must not carry it elsewhere
-            with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
-                text = json.load(answer)["choices"][0]["message"]["content"]
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise RunError(f"the writer's endpoint answered {error.code} {error.reason}") from None
-        except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise RunError(f"the writer's endpoint gave no usable answer: {reason}") from None
-        if not isinstance(text, str):
-            raise RunError("the writer's endpoint gave no usable answer: no text in its message")
-        return text
+        return ask({"seed": seed, "messages": [{"role": "user", "content": request}]})
 
     return generate
+
+
+def _text(choice: dict) -> str:
+    text = choice["message"]["content"]
+    if not isinstance(text, str):
+        raise unusable("writer", "no text in its message")
+    return text
 
 
 def _local(name: str) -> Callable[[str, int], str]:

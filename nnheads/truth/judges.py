@@ -9,21 +9,15 @@ Source: Lin et al. 2022, arXiv 2109.07958.
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
-import os
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from nnheads.endpoint import endpoint
 from nnheads.errors import BadInput, RunError, first_line
 
 ASKED = {"true": "True", "informative": "Helpful"}
-TIMEOUT_SECONDS = 120
 Judge = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -83,34 +77,10 @@ def _local(name: str) -> Judge:
 
 
 def _endpoint(name: str) -> Judge:
-    base = (os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not name:
-        raise BadInput("judge openai:NAME needs the name of a model")
-    if not key:
-        raise BadInput(
-            "a judge at openai:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)"
-        )
-    if not re.fullmatch(r"[!-~]+", key):
-        raise BadInput("OPENAI_API_KEY holds blanks, quotes or other characters that no key has")
-    if not base.startswith(("http://", "https://")):
-        raise BadInput(f"OPENAI_BASE_URL {base!r} is no address; expected http://... or https://...")
+    ask = endpoint("judge", "a judge at openai", name, "completions", of_choice)
 
     def verdict(prompt: str) -> float:
-        asked = {"model": name, "prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 5}
-        try:
-            call = urllib.request.Request(
-                f"{base}/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
-            )
-            call.add_unredirected_header("Authorization", f"Bearer {key}")  # a redirect must not carry it elsewhere
-            with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
-                return of_choice(json.load(answer)["choices"][0])
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise RunError(f"the judge's endpoint answered {error.code} {error.reason}") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise RunError(f"the judge's endpoint gave no usable answer: {reason}") from None
+        return ask({"prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 5})
 
     return lambda prompts: np.array([verdict(prompt) for prompt in prompts])
 

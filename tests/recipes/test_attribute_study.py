@@ -12,7 +12,7 @@ import xarray as xr
 
 import cli
 import nnheads
-from nnheads import plot, results
+from nnheads import plot, results, stats
 from nnheads.label import inputs
 from nnheads.patching import backward, screening, sweep
 
@@ -97,7 +97,7 @@ def test_estimates_rank_heads_as_the_sweep_does(reference, truth):
         size = abs(exact["logit_difference"] - exact["corrupted_logit_difference"]).mean("batch").values.ravel()
         for method in ("atp", "atp*"):
             estimated = screening.estimate(reference, prompts, method=method, site=site)["size"].mean("batch")
-            found[site, method] = screening.spearman(estimated.values.ravel(), size)
+            found[site, method] = stats.spearman(estimated.values.ravel(), size)
     assert min(found["z", "atp"], found["z", "atp*"]) > 0.85
     assert min(found["q", "atp*"], found["k", "atp*"]) > 0.95
     assert max(found["q", "atp"], found["k", "atp"]) < 0.9

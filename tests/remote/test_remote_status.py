@@ -46,6 +46,8 @@ REFUSED = {
     "no address": (("status", "--remote=somewhere"), 2, "use ndif, local or a URL"),
     "no run": (("collect", "{here}"), 2, "has no run.json; expected the folder of a run"),
     "a broken record": (("collect", "{broken}"), 2, "is not a record of a run"),
+    "no command": (("collect", "{strange}"), 2, "which is no command of nnheads"),
+    "more than a result": (("collect", "{pushes}"), 2, "was made with --push; issue that command yourself"),
     "moved": (("collect", "{moved}"), 2, "is not inside a folder 'ioi'"),
 }
 
@@ -57,6 +59,10 @@ def test_what_cannot_be_asked_is_one_line(name, tmp_path, capsys):
     for place in places.values():
         place.mkdir()
     (places["broken"] / "run.json").write_text("[]")
+    for name, command in (("strange", "pytest -n 2"), ("pushes", "nnheads iti bake --push owner/name")):
+        places[name] = tmp_path / "iti" / name
+        places[name].mkdir(parents=True)
+        (places[name] / "run.json").write_text(json.dumps({"command": command, "recipe": "iti"}))
     (places["moved"] / "run.json").write_text(json.dumps({"command": "nnheads ioi", "recipe": "ioi"}))
     assert issue("remote", *(one.format(**places) for one in arguments)) == code
     found = capsys.readouterr().err

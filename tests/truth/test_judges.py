@@ -105,7 +105,7 @@ def test_an_endpoint_that_fails_is_said_in_one_line_without_the_key(monkeypatch,
 @pytest.mark.parametrize(
     ("spec", "key", "base", "said"),
     [
-        ("openai:", "k", "http://x", "judge openai:NAME needs the name of a model"),
+        ("openai:", "k", "http://x", "a judge at openai:NAME needs the name of a model"),
         ("openai:x", " ", "http://x", "needs OPENAI_API_KEY in the environment"),
         ("openai:x", "a b", "http://x", "OPENAI_API_KEY holds blanks"),
         ("openai:x", "k", "ftp://x", "OPENAI_BASE_URL 'ftp://x' is no address"),
