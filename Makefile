@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-others
+.PHONY: demo test lint docs notebooks bench bench-others
 .DELETE_ON_ERROR:
 
 # CPU torch by version: pip then never fetches a second one. Bring your own with `pip install -e .`.
@@ -25,6 +25,14 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Pages about head types, from docstrings and the shipped model.
+docs: $(VENV)/ready
+	$(BIN)/python docs/pages.py
+
+# Every notebook from top to bottom, with its pictures.
+notebooks: $(VENV)/ready
+	$(BIN)/python docs/notebooks.py
 
 bench: $(VENV)/ready
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

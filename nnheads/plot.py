@@ -123,16 +123,23 @@ def note(dataset: xr.Dataset, n: int) -> str:
     return f"{source['model']} ({source['revision']}, {source['dtype']}), n = {n}, {dataset.attrs['history'][:10]}"
 
 
-def pattern(values: xr.DataArray, tokens: list[str], *, title: str, note: str = "") -> Figure:
-    """One head's attention (query, key), with the tokens on both axes."""
-    side = min(14, max(4.0, 0.32 * len(tokens) + 1.8))
-    labels = [_visible(token) for token in tokens]
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+def pattern(
+    values: xr.DataArray, tokens: list[str], *, title: str, queries: list[str] | None = None,
+    targets: list[tuple[int, int]] | None = None, note: str = "",
+) -> Figure:  # fmt: skip
+    """One head's attention (query, key), with the tokens on both axes; of some `queries` alone, if they are given.
+    `targets` (row, column) get a frame."""
+    shown = tokens if queries is None else queries
+    size = (min(14.8, max(4.8, 0.32 * len(tokens) + 2.6)), min(14, max(2.6, 0.32 * len(shown) + 1.8)))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
+    future = np.triu(np.ones_like(values.values, bool), 1) if queries is None else np.isnan(values.values)
     _heatmap(
-        values.values, ax=axes, cmap="viridis", vmin=0.0, vmax=1.0, xticklabels=labels, yticklabels=labels, square=True,
-        mask=np.triu(np.ones_like(values.values, bool), 1), cbar_kws={"label": "attention [1]"},
+        values.values, ax=axes, cmap="viridis", vmin=0.0, vmax=1.0, xticklabels=[_visible(token) for token in tokens],
+        yticklabels=[_visible(token) for token in shown], square=True, mask=future, cbar_kws={"label": "attention [1]"},
     )  # fmt: skip
+    for row, column in targets or []:
+        axes.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, edgecolor="red", linewidth=1.4))
     axes.set(xlabel="key", ylabel="query", title=title)
     axes.tick_params(axis="y", rotation=0)
     axes.tick_params(axis="x", rotation=90)

@@ -66,7 +66,7 @@ def test_every_command_in_the_readme_exists():
 
 def test_every_target_in_the_readme_is_in_the_makefile():
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
-    assert set(re.findall(r"make (demo|test|bench|lint)", README)) <= set(targets)
+    assert set(re.findall(r"make (demo|test|bench|lint|docs|notebooks)", README)) <= set(targets)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 

@@ -103,6 +103,16 @@ def test_a_pattern_hides_the_future(n, tmp_path):
     assert (hidden == ~np.tri(n, dtype=bool)).all()
 
 
+def test_a_pattern_of_some_queries_frames_their_targets(tmp_path):
+    attention = xr.DataArray([[0.2, 0.8, np.nan], [0.1, 0.2, 0.7]], dims=("query", "key"))
+    figure = plot.pattern(attention, ["a", "b", "c"], title="", queries=["b", "c"], targets=[(0, 1), (1, 2)])
+    axes = drawn(figure, tmp_path)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c"]
+    assert [(patch.get_y(), patch.get_x()) for patch in axes.patches] == [(0, 1), (1, 2)]
+    hidden = np.ma.getmaskarray(axes.collections[0].get_array()).reshape(2, 3)
+    assert hidden.tolist() == [[False, False, True], [False] * 3], "what a query cannot see is left out"
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.1, np.nan, 0.3], [np.nan, np.nan]])
 def test_lines_name_their_quantity(values, tmp_path):
     line = xr.DataArray(values, {"layer": range(len(values))}, ("layer",), attrs={"long_name": "loss", "units": "nat"})

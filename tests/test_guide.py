@@ -1,0 +1,75 @@
+"""The guide does what it says: its files, changes and commands, in its order, on a copy of the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documents import assert_alike
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COPIED = ("nnheads", "recipes", "tests", "cli.py", "pyproject.toml")
+
+
+def change(text: str, lines: list[str]) -> str:
+    """Apply lines of a diff, each of which starts with a space, - or +."""
+    before, after = ("".join(f"{line[1:]}\n" for line in lines if line[:1] in kept) for kept in (" -", " +"))
+    assert text.count(before) == 1, f"the guide changes what is not there once:\n{before}"
+    return text.replace(before, after)
+
+
+def issue(line: str, folder: Path) -> subprocess.CompletedProcess:
+    words = shlex.split(line)
+    search = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guide")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def test_the_guide_from_top_to_bottom(copy):
+    said: list[str] = []
+    for language, name, body in BLOCK.findall(GUIDE):
+        if language == "python":
+            (copy / name).write_text(body, encoding="utf-8")
+        elif language == "diff":
+            first, *lines = body.splitlines()
+            path = copy / first.removeprefix("--- ")
+            path.write_text(change(path.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        elif language == "sh":
+            said = []
+            for line in body.splitlines():
+                done = issue(line, copy)
+                refused = "--limit 0" in line
+                assert done.returncode == (2 if refused else 0), f"{line}\n{done.stdout}\n{done.stderr}"
+                if "pytest" in line:
+                    assert " passed" in done.stdout and "failed" not in done.stdout
+                said += [*done.stdout.splitlines(), *done.stderr.splitlines()]
+        elif language == "text":
+            for line in body.splitlines():
+                near = [one for one in said if one.split()[:1] == line.split()[:1]]
+                assert near, f"{line!r} is not among:\n" + "\n".join(said)
+                assert_alike(near[0], line)
+
+
+def test_a_change_that_does_not_fit_is_found_out():
+    with pytest.raises(AssertionError, match="not there once"):
+        change("a\nb\n", [" b", "+c", " a"])
+    assert change("a\nb\n", [" a", "-b", "+c"]) == "a\nc\n"
