@@ -89,8 +89,10 @@ def app(arguments: list[str] | None = None) -> None:
             _fail(f"error: {said}; nnheads{name} --help shows what there is", 2)
         if isinstance(error, Pending):
             _say_jobs()
+            from recipes._options import shown
+
             run = book().run
-            where = "" if run is None else f"; nnheads remote collect {run} fetches what is done"
+            where = "" if run is None else f"; nnheads remote collect {shown(run)} fetches what is done"
             _fail(f"{error}{where}", 0)
         if isinstance(error, NNHeadsError):
             _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
@@ -109,7 +111,8 @@ def _say_jobs() -> None:
     sent = counted()
     if sent["jobs"]:
         up, down = (f"{sent[name] / 1000:,.1f} kB" for name in ("bytes_up", "bytes_down"))
-        sys.stderr.write(f"{sent['jobs']} jobs on a server, {up} sent, {down} received\n")
+        jobs = "1 job" if sent["jobs"] == 1 else f"{sent['jobs']} jobs"
+        sys.stderr.write(f"{jobs} on a server, {up} sent, {down} received\n")
 
 
 def _fail(text: str, code: int) -> None:

@@ -23,6 +23,7 @@ def status(
     """Whether a server is up, which models it has, and how its versions differ from those here."""
     from nnheads import service
     from nnheads.errors import BadInput, RunError
+    from nnheads.model import locate
 
     where = options.remote_of(remote)
     if where == "local":
@@ -37,7 +38,7 @@ def status(
         mark = "  numbers may differ, or jobs may fail" if row["matters"] else ""
         options.say(f"{row['name']:<13} here {row['here']:<14} there {row['there']}{mark}")
     if model is not None:
-        own = [row for row in models if row["model"].lower() == model.lower()]
+        own = [row for row in models if row["model"].lower() == locate(model).lower()]
         if not own:
             raise RunError(f"{model} is not at {host}; a job for it waits until it is loaded, if the server loads it")
         options.say(f"{model}: {own[0]['level']}, {own[0]['state']}")

@@ -33,6 +33,8 @@ def test_status_shows_models_and_versions(quiet, tmp_path, capsys):
     name = next(line.split()[0] for line in said.splitlines() if "HOT" in line)
     assert issue("remote", "status", name, "--remote", quiet.url) == 0
     assert f"{name}: HOT, RUNNING" in capsys.readouterr().out
+    assert issue("remote", "status", "reference", "--remote", quiet.url) == 0, "what was asked for above has two names"
+    assert "reference: HOT, RUNNING" in capsys.readouterr().out
 
 
 def test_a_model_that_is_not_there_is_named(quiet, capsys):
