@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
+from contextlib import redirect_stderr
 
 import typer
 from typer.core import TyperGroup
 
-from recipes import command, recipes
+from recipes import command as study
+from recipes import recipes
 
 INTERRUPTED = 130  # what typer returns for ctrl-C
 REMOTE_VALUES = ("ndif", "local", "http://", "https://")
@@ -31,15 +34,15 @@ class Recipes(TyperGroup):
             return None
         if ctx.meta.get("nnheads.recipe") != cmd_name:  # a list of commands needs a line each, not the modules
             return typer.main.get_command(_stub(cmd_name, summaries[cmd_name]))
-        return command(cmd_name)
+        return study(cmd_name)
 
 
 def _stub(name: str, summary: str) -> typer.Typer:
     app = typer.Typer(add_completion=False)
 
-    def command() -> None: ...
+    def nothing() -> None: ...
 
-    app.command(name, help=summary, short_help=summary)(command)
+    app.command(name, help=summary, short_help=summary)(nothing)
     return app
 
 
@@ -102,6 +105,22 @@ def app(arguments: list[str] | None = None) -> None:
         if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
             _fail(f"error: the server of --remote cannot be reached ({reason}); is it running at that address?", 1)
         _fail(f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)", 1)
+
+
+def command(line: str) -> None:
+    """Issue a command in this process, as a notebook likes to: `nnheads.command("detect all --limit 16")`.
+
+    All that it says goes to stdout, and behind it an exit code other than 0.
+    """
+    before = sys.argv
+    try:
+        with redirect_stderr(sys.stdout):
+            app(shlex.split(line))
+    except SystemExit as end:
+        if end.code:
+            sys.stdout.write(f"(exit code {end.code})\n")
+    finally:
+        sys.argv = before
 
 
 def _say_jobs() -> None:

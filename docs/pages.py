@@ -30,6 +30,7 @@ APART = 1_000_000  # added to the seed of prompts on which heads are knocked out
 # The shipped model answers every needle up to 500 tokens; to see what it does when it fails, these are longer.
 LENGTHS = {"hallucination": [600, 800, 950]}
 SMALL: dict[str, dict] = {"repeated": {"length": 9}, "needle": {"lengths": [60]}, "iteration": {"steps": 8}}
+NAMED = {"look": "inspect"}  # a file called inspect.py would stand in for Python's own module of that name
 # what is drawn for types whose targets are only known once the model has written
 SHOWN = {"generated_retrieval": "retrieval", "hallucination": "needle"}
 
@@ -237,7 +238,7 @@ def contents() -> str:
     rows = ["| command | notebook |", "|---|---|"]
     for path in sorted((FOLDER.parent.parent / "notebooks").glob("*.py")):
         heading = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        command = path.stem.replace("_", "-")
+        command = NAMED.get(path.stem, path.stem).replace("_", "-")
         rows.append(f"| `nnheads {command}` | [{heading[1] if heading else command}](../notebooks/{path.stem}.ipynb) |")
     about = (
         "* [Head types](heads/README.md): a page for each\n"

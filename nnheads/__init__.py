@@ -40,6 +40,7 @@ _WHERE = {
     "detect_spans": "nnheads.detection",
     "read_heads": "nnheads.interchange.read",
     "write_heads": "nnheads.interchange.write",
+    "command": "cli",
 }
 __all__ = sorted(_WHERE)
 

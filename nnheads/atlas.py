@@ -8,16 +8,15 @@ and 1 the last. There only the profile over depth is compared, not single heads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from scipy import stats as scipy_stats
 
 from nnheads import stats
+from nnheads.entries import Entry
 from nnheads.errors import BadInput
-from nnheads.runs import CELL, Finished, columns, kind_of, text
+from nnheads.runs import CELL, text
 from nnheads.stability import chance_jaccard, jaccard
 from nnheads.stats import spearman
 
@@ -26,68 +25,13 @@ FARTHEST = 0.3  # of relative depth by which profiles are moved to match
 DIGITS = re.compile(r"step[-_]?(\d{1,12})")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One score of every head of one model at one revision, and the single prompts behind it, if they are known."""
-
-    model: str
-    revision: str
-    type: str  # with a number behind it where a model was asked twice
-    kind: str
-    heads: xr.Dataset
-    scores: xr.Dataset | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.model} {self.revision} {self.type}"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.heads.sizes["layer"], self.heads.sizes["head"]
-
-
-def entries_of(runs: Iterable[Finished]) -> list[Entry]:
-    """The headline of every table of heads in these runs."""
-    found: list[Entry] = []
-    for run in runs:
-        for dataset in run.tables().values():
-            made = columns(dataset, run.recipe)
-            if not made:
-                continue
-            model = text(dataset.attrs.get("model")) or text(run.record["arguments"].get("model")) or "unnamed"
-            revision, kind = text(dataset.attrs.get("revision")) or "main", kind_of(run, dataset)
-            before = sum((one.model, one.revision, one.kind) == (model, revision, kind) for one in found)
-            name = f"{kind} ({before + 1})" if before else kind
-            scores = run.dataset("scores.nc") if run.recipe == "detect" and "scores.nc" in run.files else None
-            found.append(Entry(model, revision, name, kind, scored(dataset, made[0]), scores))
-    if not found:
-        raise BadInput("these runs say nothing of single heads; nnheads detect, ioi, path, writes and others do")
-    return found
-
-
-def scored(dataset: xr.Dataset, column) -> xr.Dataset:
-    """A head table under names that are the same for all: `score` with `low`, `high`, `null`, `q_value`, `flag`."""
-    parts = {"score": column.values, **{name: getattr(column, name) for name in ("low", "high", "null", "q_value")}}
-    parts["flag"] = column.flag
-    table = xr.Dataset({name: values.drop_vars(_extra(values)) for name, values in parts.items() if values is not None})
-    layers = table["layer"].values
-    depth = layers / max(1, int(layers.max()))
-    table = table.assign_coords(
-        depth=("layer", depth.astype(np.float32), {"long_name": "relative depth", "units": "1"})
-    )
-    return table.transpose(*CELL).assign_attrs({**dataset.attrs, "statistic": column.name})
-
-
-def _extra(values: xr.DataArray) -> list:
-    return [name for name in values.coords if name not in CELL]
-
-
 def overlap(entries: list[Entry], top: int = 8) -> xr.Dataset:
     """How alike are types, models and revisions, two by two?
 
     Returns:
-        (entry, other): `jaccard_flagged`, `jaccard_top` of the `top` strongest and `spearman` over all heads, where
-        both have the same layers and heads, else NaN; `jaccard_chance` of random lists of that length. For any two,
+        (entry, other): `jaccard_flagged`, `jaccard_top` of the `top` strongest (or of as many as the shorter list has)
+        and `spearman` over all heads that both score, where both have the same layers and heads, else NaN;
+        `jaccard_chance` of random lists of that length. For any two,
         `profile`, the correlation of the strongest head by relative depth; `shift`, by how much of the depth `other`
         must be moved up to match best, and `profile_shifted` once it is.
     """
@@ -117,11 +61,13 @@ def _heads_alike(first: Entry, second: Entry, top: int) -> dict[str, float]:
     if any(not np.array_equal(first.heads[name], second.heads[name]) for name in CELL):
         return {}
     a, b = first.heads["score"].values.ravel(), second.heads["score"].values.ravel()
-    known = np.isfinite(a) & np.isfinite(b)
-    found = {"spearman": float(spearman(a[known], b[known]))}
-    if top < known.sum():
-        ranked = [set(np.flatnonzero(known)[np.argsort(-one[known], kind="stable")[:top]].tolist()) for one in (a, b)]
-        found |= {"jaccard_top": jaccard(*ranked), "jaccard_chance": chance_jaccard(top, int(known.sum()))}
+    both = np.isfinite(a) & np.isfinite(b)
+    found = {"spearman": float(spearman(a[both], b[both]))}
+    known = [np.flatnonzero(np.isfinite(one)) for one in (a, b)]
+    top = min(top, *map(len, known))  # a published list may be shorter
+    if 0 < top < max(map(len, known)):
+        ranked = [set(own[np.argsort(-one[own], kind="stable")[:top]].tolist()) for one, own in zip((a, b), known)]
+        found |= {"jaccard_top": jaccard(*ranked), "jaccard_chance": chance_jaccard(top, max(map(len, known)))}
     if "flag" in first.heads and "flag" in second.heads:
         flagged = [set(np.flatnonzero(one.heads["flag"].values.ravel() == 1).tolist()) for one in (first, second)]
         found["jaccard_flagged"] = jaccard(*flagged)
@@ -246,14 +192,15 @@ def paired(base: Entry, tuned: Entry) -> xr.DataArray | None:
 
 def roles(entries: list[Entry]) -> xr.Dataset:
     """Types of one model at one revision: `flag` (type, layer, head), `count` (layer, head) of types that flag a head,
-    and `which` of them, by name."""
+    and `which` of them, by name. A type that was asked twice counts once."""
     own = [one for one in entries if "flag" in one.heads and one.shape == entries[0].shape]
     if not own:
         raise BadInput(f"no score of {entries[0].model} flags heads")
     flag = xr.concat([one.heads["flag"] == 1 for one in own], xr.Variable("type", [one.type for one in own]))
     names = np.array([one.type for one in own], dtype=object)
     which = [["; ".join(names[flag.values[:, i, j]]) for j in range(own[0].shape[1])] for i in range(own[0].shape[0])]
-    count = flag.sum("type").astype("int16").assign_attrs(long_name="types that flag a head", units="1")
+    kinds = flag.assign_coords(kind=("type", [one.kind for one in own])).groupby("kind").any()
+    count = kinds.sum("kind").astype("int16").assign_attrs(long_name="types that flag a head", units="1")
     result = xr.Dataset({"flag": flag.astype("int8"), "count": count}).drop_vars("depth", errors="ignore")
     result["which"] = (CELL, np.array(which, dtype=object).astype(str))
     return result

@@ -56,7 +56,7 @@ def heatmap(
         annot_kws={"fontsize": 6}, **colours,
     )  # fmt: skip
     for mark in marked or []:
-        _mark(axes, values, mark)
+        _mark(axes, values, mark, signed)
     axes.set(xlabel=str(values.dims[1]), ylabel=str(values.dims[0]), title=title)
     axes.tick_params(axis="y", rotation=0)
     _small_print(figure, note)
@@ -103,13 +103,14 @@ def _visible(token, longest: int = 24) -> str:
     return text.replace("$", r"\$")
 
 
-def _mark(axes, values: xr.DataArray, mark: dict) -> None:
+def _mark(axes, values: xr.DataArray, mark: dict, signed: bool) -> None:
     row = int(np.flatnonzero(values["layer"].values == mark["layer"])[0])
     column = int(np.flatnonzero(values[values.dims[1]].values == mark["head"])[0])
     axes.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
-    strong = abs(mark["value"]) > 0.55 * (float(np.nanmax(np.abs(values.values))) or 1.0)
+    share = abs(mark["value"]) / (float(np.nanmax(np.abs(values.values))) or 1.0)
+    dark = share > 0.55 if signed else share < 0.6  # RdBu is dark at its ends, viridis at zero
     text = f"{mark['layer']}.{mark['head']}"
-    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7, color="white" if strong else "black")
+    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
 
 
 def _small_print(figure: Figure, note: str) -> None:

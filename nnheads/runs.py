@@ -2,7 +2,8 @@
 
 A run is a folder with a `run.json`. What it says of heads is read by shape and not by recipe: every number over
 (layer, head) is a score, and what stands beside it under the names that all recipes use (`_low`, `_high`, `null`,
-`q_value`, `flag`) belongs to it. A recipe that is new is understood as it is.
+`q_value`, `flag`) belongs to it; a number over (layer, kv_head) is one of the keys and values that several heads share.
+A recipe that is new is understood as it is.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from nnheads import results
 from nnheads.errors import BadInput, first_line
 
 CELL = ("layer", "head")
+SHARED_CELL = ("layer", "kv_head")  # where several query heads have keys and values in common
 RECORD = "run.json"
 RATE = 0.05  # false discovery rate of a score that comes with q values and no flag
 LARGEST = 1 << 16  # heads of a model; the largest that we know has a quarter of that
 LONGEST = 4000  # characters of a text in a file of results
 PARTS = ("_low", "_high", "_null", "_q_value", "_p_value")
 SHARED = ("null", "q_value", "flag")  # of the headline
+OUTPUT = "z"  # the site that goes without saying: what a head hands on
 # what ranks heads where the files do not say it
 HEADLINES = {
     "ioi": "effect",
@@ -32,6 +35,7 @@ HEADLINES = {
     "attribute": "estimate",
     "knockout": "growth",
     "function-vectors": "aie",
+    "patch": "z",
 }
 
 
@@ -48,11 +52,15 @@ class Finished:
         return text(self.record.get("recipe"))
 
     @property
+    def named(self) -> list[str]:
+        """What its record says that it wrote, wherever that is."""
+        named = self.record.get("files", [path.name for path in sorted(self.folder.glob("*.nc"))])
+        return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+    @property
     def files(self) -> list[str]:
         """Names of the files that it wrote, each in its own folder."""
-        named = self.record.get("files", [path.name for path in sorted(self.folder.glob("*.nc"))])
-        names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-        return [name for name in names if Path(name).name == name]
+        return [name for name in self.named if Path(name).name == name]
 
     def dataset(self, name: str) -> xr.Dataset:
         """One of its netCDF files. Raises BadInput if it cannot be read."""
@@ -64,15 +72,24 @@ class Finished:
         except Exception as error:  # whatever a library makes of bytes that nobody vouches for
             raise BadInput(f"{path} cannot be read as netCDF: {first_line(error)}") from None
 
+    def samples(self) -> list[str]:
+        """What it drew, by number, where its single cases are on disk: `200 question`."""
+        if "scores.nc" not in self.files:
+            return []
+        scores = self.dataset("scores.nc")
+        drawn = text(scores.attrs.get("sample_dims")).split()
+        return [f"{scores.sizes[name]} {name}" for name in drawn if name in scores.sizes]
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Names of the netCDF files that say what came out. Single cases stay on disk: `scores.nc` holds them, unless
+        it is the only file, as of a study of one pair."""
+        names = [name for name in self.files if name.endswith(".nc")]
+        return [name for name in names if name != "scores.nc"] or names
+
     def tables(self) -> dict[str, xr.Dataset]:
-        """What it says of each head, by file: datasets with numbers over (layer, head). Single cases stay on disk."""
-        found = {}
-        for name in self.files:
-            if name.endswith(".nc") and name != "scores.nc":
-                dataset = self.dataset(name)
-                if any(set(values.dims) == set(CELL) for values in dataset.data_vars.values()):
-                    found[name] = checked(dataset, self.folder / name)
-        return found
+        """What it says of each head, by file: datasets with numbers over (layer, head)."""
+        return tables_in({name: self.dataset(name) for name in self.outcomes}, self.folder)
 
 
 @dataclass(frozen=True)
@@ -130,9 +147,18 @@ def read_record(path: Path) -> dict:
     return record
 
 
-def checked(dataset: xr.Dataset, path: Path) -> xr.Dataset:
-    """The numbers over (layer, head), in that order, with heads counted by whole numbers, each once."""
-    for name in CELL:
+def tables_in(datasets: dict[str, xr.Dataset], folder: Path, cell: tuple[str, str] = CELL) -> dict[str, xr.Dataset]:
+    """Those of a run's datasets that have numbers over `cell`, checked."""
+    return {
+        name: checked(dataset, folder / name, cell)
+        for name, dataset in datasets.items()
+        if any(set(values.dims) == set(cell) for values in dataset.data_vars.values())
+    }
+
+
+def checked(dataset: xr.Dataset, path: Path, cell: tuple[str, str] = CELL) -> xr.Dataset:
+    """The numbers over `cell`, in that order, with heads counted by whole numbers, each once."""
+    for name in cell:
         if name not in dataset.coords:
             dataset = dataset.assign_coords({name: range(dataset.sizes[name])})
         values = dataset[name].values
@@ -143,17 +169,17 @@ def checked(dataset: xr.Dataset, path: Path) -> xr.Dataset:
             or values.min() < 0
         ):
             raise BadInput(f"{path}: coordinate {name} is no list of different whole numbers from zero")
-    if int(dataset["layer"].max() + 1) * int(dataset["head"].max() + 1) > LARGEST:
+    if int(dataset[cell[0]].max() + 1) * int(dataset[cell[1]].max() + 1) > LARGEST:
         raise BadInput(f"{path} has more than {LARGEST} heads; that is no model's")
-    return dataset.transpose(*CELL, ...)
+    return dataset.transpose(*cell, ...)
 
 
-def columns(dataset: xr.Dataset, recipe: str = "") -> list[Column]:
-    """The scores of a head table; the headline comes first."""
+def columns(dataset: xr.Dataset, recipe: str = "", cell: tuple[str, str] = CELL) -> list[Column]:
+    """The scores of a table over `cell`; the headline comes first."""
     cells = {
         str(name): values
         for name, values in dataset.data_vars.items()
-        if set(values.dims) == set(CELL) and values.dtype.kind in "fiu" and "flag_meanings" not in values.attrs
+        if set(values.dims) == set(cell) and values.dtype.kind in "fiu" and "flag_meanings" not in values.attrs
     }
     names = [name for name in cells if name not in (*SHARED, "p_value") and not _belongs(name, cells)]
     if not names:
@@ -211,11 +237,16 @@ def label_of(values: xr.DataArray) -> tuple[str, str]:
     return text(values.attrs.get("long_name")) or text(values.name), text(values.attrs.get("units", "1"))
 
 
-def kind_of(run: Finished, dataset: xr.Dataset) -> str:
-    """What a table is about, in a word or two: a head type, or the recipe and what sets it apart."""
+def kind_of(run: Finished, dataset: xr.Dataset, file: str = "") -> str:
+    """What a table is about, in a word or two: a head type, or the recipe and what sets it apart: an argument, or the
+    name of the table's file."""
     kind = text(dataset.attrs.get("kind"))
     if run.recipe == "detect" and kind:
         return kind
     arguments = run.record["arguments"]
-    apart = next((text(arguments[key]) for key in ("kind", "behaviour", "pattern") if arguments.get(key)), "")
+    told = [arguments.get(key) for key in ("kind", "behaviour", "pattern")]
+    told.append(f"to {arguments['receivers']}" if arguments.get("receivers") else None)
+    told.append(None if arguments.get("site") == OUTPUT else arguments.get("site"))
+    told.append(None if file in ("", "heads.nc", "scores.nc") else file.removesuffix(".nc"))
+    apart = next((text(one) for one in told if one), "")
     return f"{run.recipe} {apart}".strip() or run.shown

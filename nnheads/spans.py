@@ -13,7 +13,7 @@ Shipped to remote servers as source: torch only, no decorators.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from nnsight import save
 
 from nnheads.rows import masked_scores
@@ -148,7 +148,7 @@ def gather_spans(
     width = int((stop - start).max())
     offsets = torch.arange(width, device=scores.device)
     place = start.unsqueeze(-1) + offsets  # [batch, span, width]
-    valid: Bool[torch.Tensor, "batch span width"] = (place < stop.unsqueeze(-1)) & (place < keys)
+    valid = (place < stop.unsqueeze(-1)) & (place < keys)  # without an annotation: it would travel, and need jaxtyping
     index = (row.unsqueeze(-1) * keys + place.clamp(max=keys - 1)).flatten(1)
     picked = scores.flatten(2).gather(2, index.unsqueeze(1).expand(-1, heads, -1)).unflatten(2, place.shape[1:])
     each = row.unsqueeze(1).expand(-1, heads, -1)

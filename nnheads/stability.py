@@ -9,11 +9,14 @@ Source: Spearman 1910 and Brown 1910 for the step from half of the prompts to al
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 from sklearn.isotonic import IsotonicRegression
 
 from nnheads.drift import headline
+from nnheads.entries import Entry
 from nnheads.errors import BadInput
 from nnheads.stats import CONFIDENCE, spearman
 
@@ -60,6 +63,27 @@ def stability(scores: xr.Dataset, *, top: int = 8, draws: int = 50, seed: int = 
             found["spearman"][row, draw] = spearman(a[known], b[known])
             found["jaccard"][row, draw] = jaccard(best(a, top, generator), best(b, top, generator))
     return _dataset(found, sizes, top, heads, count, scores)
+
+
+def stable(
+    entries: Iterable[Entry], *, top: int = 8, draws: int = 50, seed: int = 0
+) -> tuple[dict[tuple[str, str, str], xr.Dataset], dict[str, str]]:
+    """Stability of the list of flagged heads, or of the `top` where none is; where single prompts are known.
+
+    Returns:
+        (model, revision, type) -> `stability`; and why there is none, by the name of the entry.
+    """
+    found, refused = {}, {}
+    for one in entries if draws else ():
+        if one.scores is not None:
+            flagged = int((one.heads["flag"] == 1).sum()) if "flag" in one.heads else 0
+            try:
+                own = stability(one.scores, top=flagged or top, draws=draws, seed=seed)
+            except BadInput as reason:
+                refused[one.name] = str(reason)
+            else:
+                found[one.model, one.revision, one.type] = own
+    return found, refused
 
 
 def units_of(scores: xr.Dataset) -> np.ndarray:

@@ -16,7 +16,10 @@ MOST = 40  # entries of an overlap that can still be read as a picture
 
 def main(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders that hold some.", show_default="results")
+        list[Path] | None,
+        typer.Argument(
+            help="Runs, folders that hold some, and lists of heads in any tool's format.", show_default="results"
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for atlas.nc.")] = Path(
         "atlas"
@@ -31,17 +34,22 @@ def main(
 
     Writes atlas.nc, an xarray DataTree: /heads/<model>/<revision>/<type>, /overlap, /emergence/<model>/<type>,
     /changes/<base> to <tuned>/<type>, /roles/<model>/<revision>, /stability/<model>/<revision>/<type>; and pictures.
-    Relative depth is the axis that models of any size share. Loads no model.
+    Relative depth is the axis that models of any size share. A list of heads in any format that `nnheads convert` reads
+    stands beside the runs of its model. Loads no model.
     """
-    from nnheads import atlas
+    from nnheads.entries import entries_of, entries_of_files
     from nnheads.errors import BadInput
-    from nnheads.runs import find_runs
+    from nnheads.runs import RECORD, find_runs
 
     options.positive(top=top)
     if draws < 0:
         raise BadInput(f"--draws {draws} is not possible; it must be at least 0")
-    found, unfinished = find_runs(runs or [options.RESULTS])
-    entries = atlas.entries_of(found)
+    given = runs or [options.RESULTS]
+    lists = [path for path in given if path.is_file() and path.name != RECORD]
+    places = [path for path in given if path not in lists]
+    found, unfinished = find_runs(places) if places else ([], [])
+    entries = entries_of(found) if found else []
+    entries += entries_of_files(lists, entries)
     parts = gathered(entries, top, draws, seed)
     path = save(output / "atlas.nc", parts, about(found))
     pictures(output, parts)
@@ -53,7 +61,12 @@ def main(
 def gathered(entries: list, top: int, draws: int, seed: int) -> dict:
     """Every part of the atlas: name -> what is in it, by place."""
     from nnheads import atlas
+    from nnheads.entries import LIST
+    from nnheads.stability import stable
 
+    found, refused = stable(entries, top=top, draws=draws, seed=seed)
+    for name, reason in refused.items():
+        options.say(f"{name}: no stability; {reason}")
     models: dict[tuple[str, str], list] = {(one.model, one.revision): [] for one in entries}
     for one in entries:
         models[one.model, one.revision].append(one)
@@ -62,8 +75,12 @@ def gathered(entries: list, top: int, draws: int, seed: int) -> dict:
         "overlap": {(): atlas.overlap(entries, top)},
         "emergence": atlas.emergence(entries),
         "changes": compared(entries),
-        "roles": {place: atlas.roles(own) for place, own in models.items() if any("flag" in one.heads for one in own)},
-        "stability": {} if draws == 0 else stable(entries, top, draws, seed),
+        "roles": {
+            place: atlas.roles(own)
+            for place, own in models.items()
+            if place[1] != LIST and any("flag" in one.heads for one in own)
+        },
+        "stability": found,
     }
 
 
@@ -79,24 +96,6 @@ def compared(entries: list) -> dict:
             before = list(dict.fromkeys(each.model for each in entries))
             if kind == same and before.index(model) < before.index(other) and one.shape == two.shape:
                 found[f"{model} to {other}", kind] = atlas.changes(one, two)
-    return found
-
-
-def stable(entries: list, top: int, draws: int, seed: int) -> dict:
-    """Stability of the list of flagged heads, or of the top where none is; where single prompts are known."""
-    from nnheads.errors import BadInput
-    from nnheads.stability import stability
-
-    found = {}
-    for one in entries:
-        if one.scores is not None:
-            flagged = int((one.heads["flag"] == 1).sum()) if "flag" in one.heads else 0
-            try:
-                own = stability(one.scores, top=flagged or top, draws=draws, seed=seed)
-            except BadInput as reason:
-                options.say(f"{one.name}: no stability; {reason}")
-            else:
-                found[one.model, one.revision, one.type] = own
     return found
 
 
@@ -196,7 +195,7 @@ def report(entries: list, parts: dict, unfinished: list[str]) -> None:
     from nnheads.stats import head_name
 
     models = list(dict.fromkeys((one.model, one.revision) for one in entries))
-    options.say(f"{len(entries)} scores of {len(models)} models and revisions")
+    options.say(f"{len(entries)} scores, {len(models)} models or revisions")
     for folder in unfinished:
         options.say(f"  left out, not finished: {folder}")
     alike(parts["overlap"][()])
@@ -262,5 +261,6 @@ def trust(found: dict) -> None:
             value = float(own["needed_n"].sel(target=target))
             needed[target] = f"{value:.0f}" if value == value else f"more than {int(own['n'].max())}"
         said = ", ".join(f"Jaccard {target} needs {count} prompts" for target, count in needed.items())
-        reliability = float(own["reliability_all"])
-        options.say(f"  {' '.join(place)}: top {own.attrs['top']}, {said}; rank correlation {reliability:.2f}")
+        value = float(own["reliability_all"])
+        reliability = f"{value:.2f}" if value == value else "unknown"
+        options.say(f"  {' '.join(place)}: top {own.attrs['top']}, {said}; rank correlation {reliability}")

@@ -172,6 +172,8 @@ def summary(heads) -> str:
     unit, what = (KV, "key/value heads") if KV in heads.dims else ("head", "heads")
     known, above = int(heads["score"].notnull().sum()), int((heads["score"] > 0).sum())
     text = f"{heads.sizes['layer']} layers of {heads.sizes[unit]} {what}, {known} with a score, {above} above zero"
+    if "rank" in heads and not bool(heads["rank"].notnull().all()):
+        text += f"; a list of {int(heads['rank'].notnull().sum())}"
     if "chosen_by" in heads.attrs:
         text += f"; {float(heads.attrs['sparsity']):.0%} stream ({heads.attrs['chosen_by']} keep their cache)"
     return text

@@ -22,6 +22,8 @@ def main(
         "report.html"
     ),
     title: Annotated[str | None, typer.Option(help="The page's title; the models' names unless given.")] = None,
+    top: Annotated[int, typer.Option(help="How many heads at the top are compared between scores.")] = 8,
+    draws: Annotated[int, typer.Option(help="Pairs of samples of prompts for stability; 0 for none.")] = 20,
     attention: Annotated[
         list[str] | None, typer.Option(help="Load this model and add what its heads look at; may be repeated.")
     ] = None,
@@ -41,18 +43,19 @@ def main(
 ) -> None:
     """One page from a folder of runs: a map of heads, a card for each, tables to sort and download.
 
-    A single HTML file that opens from disk and fetches nothing. It shows every score over (layer, head) with its
-    interval, null and flag, knock-outs, attention that `nnheads inspect --head` saved, and the command, versions and
-    commit that each number comes from. No model is loaded unless --attention names one.
+    A single HTML file that opens from disk and fetches nothing. It shows every score over (layer, head) or key/value
+    heads with its interval, null and flag, which scores share heads, whether other prompts would name the same ones,
+    knock-outs, attention that `nnheads inspect --head` saved, the small tables and pictures of every run, and the
+    command, versions and commit that each number comes from. No model is loaded unless --attention names one.
     """
     from nnheads import results
     from nnheads.page.data import payload
     from nnheads.page.html import html
     from nnheads.runs import find_runs
 
-    check(output, overwrite, attention, texts)
+    check(output, overwrite, attention, texts, top, draws)
     found, unfinished = find_runs(runs or [options.RESULTS])
-    page = payload(found, title=title or "", made=made(), unfinished=unfinished)
+    page = payload(found, title=title or "", made=made(), unfinished=unfinished, top=top, draws=draws)
     page["title"] = title or title_of(page)
     where = options.remote_of(remote)
     for name in attention or []:
@@ -62,11 +65,14 @@ def main(
     report(page, output, len(whole))
 
 
-def check(output: Path, overwrite: bool, attention: list[str] | None, texts: Path | None) -> None:
-    """Refuse to replace what is no page of ours, and texts that nothing would read."""
+def check(output: Path, overwrite: bool, attention: list[str] | None, texts: Path | None, top: int, draws: int) -> None:
+    """Refuse to replace what is no page of ours, texts that nothing would read, and counts that are none."""
     from nnheads.errors import BadInput
     from nnheads.page.html import GENERATOR
 
+    options.positive(top=top)
+    if draws < 0:
+        raise BadInput(f"--draws {draws} is not possible; it must be at least 0")
     if texts is not None and not attention:
         raise BadInput("--texts is read by a model; name it with --attention MODEL")
     if output.exists() and not overwrite:
@@ -116,7 +122,7 @@ def strongest(model: dict) -> list[tuple[int, int]]:
     """Flagged heads and the ten highest of each headline: whose attention is wanted most."""
     found: dict[int, None] = {}
     for score in model["scores"]:
-        if score["headline"]:
+        if score["headline"] and score["unit"] == "head":
             known = [index for index, value in enumerate(score["values"]) if value is not None]
             ranked = sorted(known, key=lambda index: -score["values"][index])
             found |= dict.fromkeys(ranked[:10])
@@ -133,6 +139,9 @@ def report(page: dict, output: Path, size: int) -> None:
             f"  {model['name']} {model['revision']}: {model['layers']} x {model['heads']} heads, "
             f"{len(model['scores'])} scores, {len(model['texts'])} texts"
         )
+        for found in model["results"]:
+            for reason in found["unseen"]:
+                options.say(f"  left out of {page['runs'][found['run']]['folder']}: {reason}")
     for folder in page["unfinished"]:
         options.say(f"  left out, not finished: {folder}")
     large = "; large to send: report fewer runs" if size > LARGEST else ""

@@ -170,8 +170,10 @@ def verdict(different: list[str], lines: list[str]) -> str:
     if causes:
         return f"different: {names}; the first reason to look at is {causes[0]}"
     if lines:
-        return f"different: {names}; nothing but the code of nnheads changed"
-    return f"different: {names}; no reason is recorded: another device, more threads, or a change to the code"
+        return f"different: {names}; nothing else that is recorded changed: the code of nnheads did, or the file"
+    return (
+        f"different: {names}; no reason is recorded: another device, more threads, or a change to the code or the file"
+    )
 
 
 def line_of(change) -> str:

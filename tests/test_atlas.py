@@ -10,12 +10,13 @@ from headruns import detected, planted, recorded
 from scipy import stats as scipy_stats
 
 from nnheads import atlas, results, stability
+from nnheads.entries import Entry, entries_of
 from nnheads.errors import BadInput
 from nnheads.runs import find_runs
 
 
-def entries(folder) -> list[atlas.Entry]:
-    return atlas.entries_of(find_runs([folder])[0])
+def entries(folder) -> list[Entry]:
+    return entries_of(find_runs([folder])[0])
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def bump(layers: int, at: float) -> xr.Dataset:
 
 def test_models_of_other_sizes_share_the_axis_of_depth():
     made = [
-        atlas.Entry(f"m{i}", "main", "t", "t", bump(*how)) for i, how in enumerate([(13, 0.4), (41, 0.4), (25, 0.6)])
+        Entry(f"m{i}", "main", "t", "t", bump(*how)) for i, how in enumerate([(13, 0.4), (41, 0.4), (25, 0.6)])
     ]
     found = atlas.overlap(made, top=1)
     assert float(found["profile"][0, 1]) > 0.97 and float(found["shift"][0, 1]) == 0
@@ -131,7 +132,7 @@ def test_base_and_tuned_on_other_prompts_have_no_test(tmp_path):
     assert set(found) == {"difference"} and found.attrs["paired"] == 0
     np.testing.assert_allclose(found["difference"], tuned.heads["score"] - base.heads["score"])
     with pytest.raises(BadInput, match="they cannot be compared"):
-        atlas.changes(base, atlas.Entry("m", "main", "t", "t", bump(5, 0.5)))
+        atlas.changes(base, Entry("m", "main", "t", "t", bump(5, 0.5)))
 
 
 def test_heads_with_several_roles(pair):
@@ -139,7 +140,7 @@ def test_heads_with_several_roles(pair):
     assert int(found["count"][1, 2]) == 2 and str(found["which"][1, 2].values) == "induction; retrieval"
     assert int(found["count"].sum()) == 4 and str(found["which"][0, 0].values) == ""
     with pytest.raises(BadInput, match="no score of m flags heads"):
-        atlas.roles([atlas.Entry("m", "main", "t", "t", bump(5, 0.5))])
+        atlas.roles([Entry("m", "main", "t", "t", bump(5, 0.5))])
 
 
 def test_a_model_that_was_asked_twice_has_two_entries(tmp_path):
@@ -148,6 +149,7 @@ def test_a_model_that_was_asked_twice_has_two_entries(tmp_path):
     made = entries(tmp_path)
     assert [(one.type, one.kind) for one in made] == [("induction", "induction"), ("induction (2)", "induction")]
     assert float(atlas.overlap(made, top=1)["jaccard_top"][0, 1]) == 1
+    assert int(atlas.roles(made)["count"][1, 2]) == 1, "one type, however often it was asked"
 
 
 def test_runs_without_heads_are_no_atlas(tmp_path):

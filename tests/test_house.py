@@ -50,8 +50,9 @@ RANKS = [
         "nnheads.composition",
     },
     {"nnheads.detection", "nnheads.roles"},
-    {"nnheads.drift", "nnheads.interchange", "nnheads.claims", "nnheads.repeat", "nnheads.page"},
-    {"nnheads.stability", "nnheads.atlas"},
+    {"nnheads.drift", "nnheads.interchange", "nnheads.claims", "nnheads.repeat"},
+    {"nnheads.entries"},
+    {"nnheads.stability", "nnheads.atlas", "nnheads.page"},
     {"recipes"},
     {"cli"},
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+
+from recipes import recipes
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -15,8 +18,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def test_there_are_notebooks():
-    assert NOTEBOOKS
+def test_every_command_has_a_notebook_and_none_stands_in_for_a_module_of_python():
+    named = {"look": "inspect"}
+    assert {named.get(path.stem, path.stem) for path in NOTEBOOKS} == {name.replace("-", "_") for name in recipes()}
+    assert not {path.stem for path in NOTEBOOKS} & set(sys.stdlib_module_names)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,17 @@ import pytest
 import xarray as xr
 from conftest import tiny
 from headruns import detected, planted, recorded
+from test_report_results import png
 
 from nnheads import results, runs
 from nnheads.errors import BadInput
 from nnheads.lens import look
 from nnheads.page import data, patterns
 from nnheads.page.html import digest, html
+from nnheads.page.numbers import shortest
 from nnheads.runs import columns, find_runs, roles_in
 
+IN_A_NAME = "x<img src=x onerror=alert(3)>\"'&{{ 7*7 }}"  # as far as files and variables can be called that
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}\u2028"
 
 
@@ -76,7 +79,7 @@ def test_values_that_are_none_and_heads_that_were_not_measured():
     values = xr.DataArray([[1.0, np.nan], [np.inf, 1e-9]], {"layer": [0, 2], "head": [1, 0]}, ("layer", "head"))
     grid = data.numbers(data.on_grid(values, (3, 2)))
     assert grid == [None, 1, None, None, 1e-09, None]
-    assert data.shortest(0.123456) == 0.1235 and data.shortest(3.0) == 3 and data.shortest(1e30) == 1e30
+    assert shortest(0.123456) == 0.1235 and shortest(3.0) == 3 and shortest(1e30) == 1e30
 
 
 def test_models_of_one_name_and_other_weights_stay_apart(folder):
@@ -183,7 +186,14 @@ def hostile(folder) -> None:
     heads["mass"].attrs |= {"long_name": HOSTILE, "units": HOSTILE}
     results.save(place / "heads.nc", heads)
     record = json.loads((place / "run.json").read_text())
-    (place / "run.json").write_text(json.dumps({**record, "command": HOSTILE, "recipe": HOSTILE}))
+    names = [*record["files"], "curve.nc", f"{IN_A_NAME}.png"]
+    (place / "run.json").write_text(json.dumps({**record, "command": HOSTILE, "recipe": HOSTILE, "files": names}))
+    (place / names[-1]).write_bytes(png(2, 2))
+    curve = xr.Dataset({IN_A_NAME: ("k", [HOSTILE, "=1+1"])}, {"k": [0, 1], "why": ("k", [HOSTILE] * 2)}, attrs=attrs)
+    curve["effect"] = ("k", [0.0, 1.0], {"long_name": HOSTILE, "units": HOSTILE})
+    curve["shared"] = (("layer", "kv_head"), [[0.5]], {"long_name": HOSTILE})
+    curve["large"] = (("k", f"{IN_A_NAME} too"), np.zeros((2, 200)))
+    results.save(place / "curve.nc", curve)
 
 
 def test_nothing_in_a_file_gets_into_the_markup(folder, tmp_path_factory):

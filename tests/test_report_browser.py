@@ -8,10 +8,13 @@ import time
 
 import numpy as np
 import pytest
-from headruns import detected, planted
+import xarray as xr
+from headruns import about, detected, planted, recorded
 from test_report import hostile
+from test_report_results import paired, png
 
 import cli
+from nnheads import results
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium on this machine")
@@ -72,6 +75,16 @@ def one(browser, selector: str):
 def texts(browser, selector: str) -> list[str]:
     script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
     return browser.execute_script(script, selector)
+
+
+def settled(browser) -> None:
+    """What was clicked or scrolled has had its effect."""
+    browser.execute_async_script("setTimeout(() => requestAnimationFrame(() => setTimeout(arguments[0], 20)), 20)")
+
+
+def in_view(browser, element) -> None:
+    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)
+    settled(browser)
 
 
 def chosen(browser, name: str, value: str) -> None:
@@ -227,7 +240,12 @@ def test_a_hostile_file_does_nothing(browser, tmp_path):
     one(browser, "[data-head='0']").click()
     one(browser, "#about .link").click()
     assert one(browser, "h1").text == "<script>window.hurt = 1</script>"
-    assert browser.execute_script("return [window.hurt ?? null, document.querySelectorAll('img').length]") == [None, 0]
+    script = "return [window.hurt ?? null, [...document.querySelectorAll('img')].map((one) => one.src.slice(0, 22))]"
+    assert browser.execute_script(script) == [None, []]
+    one(browser, "#results summary").click()
+    settled(browser)
+    assert browser.execute_script(script) == [None, ["data:image/png;base64,"]]
+    assert "<script>alert(1)</script>" in one(browser, "#results").text
     assert browser.get_log("browser") == []
     assert "onerror=alert(2)" in one(browser, "#card").text
     # what a file says is no formula in a spreadsheet
@@ -242,6 +260,150 @@ def test_markup_that_slips_in_is_not_run(browser, file, tmp_path):
     opened(browser, tmp_path / "page.html")
     assert browser.execute_script("return window.hurt ?? null") is None
     assert "Content Security Policy" in " ".join(entry["message"] for entry in browser.get_log("browser"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Runs by hand of every kind that a page can show: types that share heads, one pair, a curve with its picture."""
+    folder = tmp_path_factory.mktemp("study")
+    detected(folder, "induction", planted(2, 6, (1, 2), (0, 5)), model="zoo--grouped", noise=0.2)
+    detected(folder, "retrieval", planted(2, 6, (1, 2), (1, 4)), model="zoo--grouped", noise=0.2, seed=1)
+    detected(folder, "sink", planted(2, 6, (0, 0)), model="zoo--grouped", noise=0.2, seed=2)
+    paired(folder)
+    effect = {"effect": [0.0, 2.0, 1.0], "effect_low": [-0.5, 1.5, 0.5], "effect_high": [0.5, 2.5, 1.5]}
+    curve = xr.Dataset({name: ("strength", of, {"units": "nat"}) for name, of in effect.items()})
+    curve = curve.assign_coords(strength=[-1, 0, 1]).assign(base=0.25)
+    place = recorded(folder / "steer", "steer", ["curve.nc", "curve.png"], limit=9)
+    results.save(place / "curve.nc", curve.assign_attrs(about("steering", "zoo--grouped", "main")))
+    (place / "curve.png").write_bytes(png(640, 400))
+    return report(folder, folder / "page.html", "--top", "2")
+
+
+def test_which_scores_share_heads(browser, study):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, study)
+    assert texts(browser, "#overlap tbody th") == ["induction", "retrieval", "sink", "patch"]
+    cell = one(browser, "[data-pair='0 1']")
+    assert cell.text == one(browser, "[data-pair='1 0']").text == ".24"  # a third, less one in eleven by chance
+    in_view(browser, cell)
+    ActionChains(browser).move_to_element(cell).perform()
+    said = one(browser, "#tip").text.splitlines()
+    assert said[:2] == ["induction | retrieval", "Jaccard of the top 2: 0.33, by chance 0.09: +0.24"]
+    assert any(line.startswith("Spearman over all heads: ") for line in said)
+    cell.click()
+    pair = one(browser, "#pair").text
+    assert "in the top 2 of both: L1H2" in pair and "of induction alone: L0H5" in pair and "L1H4" in pair
+    assert texts(browser, "#coloured") == ["induction: attention mass on the target"]
+    cell.send_keys(Keys.ARROW_RIGHT)
+    assert browser.switch_to.active_element.get_attribute("data-pair") == "0 2"
+    browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)  # over the diagonal
+    assert browser.switch_to.active_element.get_attribute("data-pair") == "3 2"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert texts(browser, "#coloured") == ["patch: z"] and one(browser, "#pair b").text == "patch"
+    assert len(browser.find_elements("css selector", "#overlap [data-pair][tabindex='0']")) == 1
+    chosen(browser, "alike", "Spearman over all heads")
+    assert one(browser, "[data-pair='0 1']").text != ".24"
+    one(browser, "#pair .chip").click()
+    assert one(browser, "#card h2").text.startswith("L") and browser.get_log("browser") == []
+    one(browser, "#overlap .button").click()
+    rows = downloaded(browser)
+    assert rows[0][:5] == ["score", "other", "top", "jaccard_top", "jaccard_chance"] and len(rows) == 7
+    assert rows[1][:3] == ["retrieval", "induction", "2"] and float(rows[1][3]) == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_whether_other_prompts_name_the_same_heads(browser, study):
+    opened(browser, study)
+    assert len(texts(browser, "#stability > .tall tbody tr")) == 3
+    one(browser, "#stability > .tall th:nth-child(3) button").click()
+    lists = [int(text) for text in texts(browser, "#stability > .tall td:nth-child(3)")]
+    assert lists == sorted(lists, reverse=True) and lists[-1] >= 1
+    heads = texts(browser, "#stability > .tall th button")
+    assert "prompts for 0.8" in heads and "rank correlation" in heads
+    names = texts(browser, "#stability > .tall td:nth-child(1)")
+    browser.find_elements("css selector", "#stability > .tall tbody .link")[-1].click()
+    assert one(browser, "#again b").text == names[-1] and texts(browser, "#coloured")[0].startswith(names[-1])
+    assert one(browser, "#again svg").get_attribute("aria-label").startswith(f"Jaccard of {names[-1]} by prompts")
+    browser.find_elements("css selector", "#stability .top .button")[1].click()
+    rows = downloaded(browser)
+    assert rows[0][:3] == ["score", "top", "n"] and {row[0] for row in rows[1:]} == set(names)
+    assert all(float(row[4]) <= float(row[3]) <= float(row[5]) for row in rows[1:])
+    assert browser.get_log("browser") == []
+
+
+def test_more_results_have_pictures_and_tables(browser, study):
+    opened(browser, study)
+    assert texts(browser, "#results summary b") == ["4. patch", "5. steer"]
+    details = one(browser, "#results details[data-results='4']")  # on no map: open at once
+    assert details.get_attribute("open") and "n = 9" in details.text and "nnheads steer -n 12" in details.text
+    image = one(browser, "#results img")
+    assert image.get_attribute("alt") == "steering heads: curve" and image.get_property("naturalWidth") == 640
+    one(browser, "#results .picture").click()
+    assert image.size["width"] == 640 and one(browser, "#results .picture").get_attribute("aria-pressed") == "true"
+    first = "#results details[data-results='4'] .tall:nth-of-type(3)"
+    assert "[1.500, 2.500]" in details.text and "effect [nat]" in details.text and "base" in details.text
+    one(browser, f"{first} th:nth-child(2) button").click()
+    assert texts(browser, f"{first} td:nth-child(1)") == ["0", "1", "-1"]
+    details.find_element("css selector", "h3 + .button").click()
+    assert downloaded(browser) == [["strength", "effect [nat]", "effect_low", "effect_high"],
+        ["0", "2", "1.5", "2.5"], ["1", "1", "0.5", "1.5"], ["-1", "0", "-0.5", "0.5"]]  # fmt: skip
+    assert browser.get_log("browser") == []
+
+
+def test_key_value_heads_on_the_map(browser, study):
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, study)
+    one(browser, "[data-head='4']").click()
+    card = one(browser, "#card").text
+    assert card.startswith("L0H4") and "ITS KEYS AND VALUES" in card and "L0KV2, shared with L0H5" in card
+    chosen(browser, "what", "patch (key/value heads)")
+    assert len(texts(browser, "#grid .cell")) == 6
+    assert one(browser, "#about").text.startswith(
+        "A column is a key/value head. Each is shared by 2 query heads: L0KV0"
+    )
+    assert (
+        one(browser, "#grid [aria-selected='true']").get_attribute("data-head") == "2"
+    )  # that of the head on the card
+    cell = one(browser, "[data-head='5']")
+    assert "keys and values of L1H4, L1H5" in cell.get_attribute("aria-label")
+    cell.send_keys(Keys.ARROW_UP)
+    assert browser.switch_to.active_element.get_attribute("data-head") == "2"
+    cell.click()
+    card = one(browser, "#card").text
+    assert card.startswith("L1KV2") and "shared by the query heads L1H4 L1H5" in card and "6/6" in card
+    assert texts(browser, "#heads td:nth-child(2)")[0] == "L0H0 L0H1" and texts(browser, "#heads td")[0] == "L0KV0"
+    opened(browser, study, anchor=browser.current_url[browser.current_url.index("#") :])
+    assert one(browser, "#card h2").text == "L1KV2" and len(texts(browser, "#grid .cell")) == 6
+    browser.find_elements("css selector", "#card p .link")[1].click()
+    assert one(browser, "#card h2").text == "L1H5"
+    one(browser, "#heads .button:nth-child(2)").click()
+    rows = downloaded(browser)
+    unit = rows[0].index("unit")
+    assert [row[unit] for row in rows[1:]].count("kv_head") == 6 and browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+def test_all_that_is_new_fits_the_screen(width, height, browser, study):
+    opened(browser, study, width, height)
+    browser.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    one(browser, "[data-pair='0 1']").click()
+    chosen(browser, "what", "patch (key/value heads)")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    for selector in ("#overlap", "#stability", "#results img"):
+        box = one(browser, selector).rect
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] > 50
+    assert browser.get_log("browser") == []
+
+
+def test_results_without_a_map(browser, tmp_path):
+    place = recorded(tmp_path / "steer", "steer", ["curve.nc"], model="m")
+    results.save(place / "curve.nc", xr.Dataset({"effect": ("k", [0.0, 1.0])}))
+    opened(browser, report(tmp_path, tmp_path / "page.html"))
+    assert one(browser, "#results tbody").text.split() == ["0", "0", "1", "1"] and browser.get_log("browser") == []
+    assert not one(browser, "#grid").is_displayed() and not one(browser, "#overlap").is_displayed()
 
 
 def test_a_thousand_heads_and_ten_scores_open_at_once(browser, tmp_path):

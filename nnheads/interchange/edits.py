@@ -1,4 +1,7 @@
-"""Saved interventions as lists of heads: those whose output they edit."""
+"""Saved interventions as lists of heads: those whose output they edit.
+
+Interventions load nnsight, which takes seconds; other lists of heads do without it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from pathlib import Path
 import xarray as xr
 
 from nnheads.interchange.table import check_place, listed
-from nnheads.interventions.files import JSON_NAME, load, save
-from nnheads.interventions.schema import Edit, Intervention, Zero
 
-NAME = JSON_NAME
+NAME = "intervention.json"  # as `interventions.files` calls it
 
 
 def from_intervention(folder: Path) -> tuple[str, xr.Dataset]:
     """The heads of a saved intervention, in the order of its edits. Raises ValueError if it edits anything else."""
+    from nnheads.interventions.files import load
+
     heads: list[tuple[int, int]] = []
     for edit in load(folder).edits:
         if edit.site != "z" or edit.layer is None or edit.units is None:
@@ -25,6 +28,9 @@ def from_intervention(folder: Path) -> tuple[str, xr.Dataset]:
 
 def write_intervention(heads: list[tuple[int, int]], folder: Path, model: str) -> None:
     """An intervention that sets these heads' outputs to zero, an edit for each layer."""
+    from nnheads.interventions.files import save
+    from nnheads.interventions.schema import Edit, Intervention, Zero
+
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)

@@ -1,21 +1,35 @@
 """Runs in, plain numbers and texts out: all that the page shows, and no HTML.
 
-Numbers are rounded to four digits, which is more than any interval here can tell apart; the files keep all of them.
+Numbers are rounded to four digits; the files keep all of them.
 """
 
 from __future__ import annotations
 
 import base64
-import math
 from collections import Counter
 
 import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.runs import CELL, Column, Finished, columns, facts, kind_of, label_of, roles_in, text
+from nnheads.page.compared import compared
+from nnheads.page.numbers import numbers
+from nnheads.page.pictures import add_pictures
+from nnheads.page.results import tables_of
+from nnheads.runs import (
+    CELL,
+    SHARED_CELL,
+    Column,
+    Finished,
+    columns,
+    facts,
+    kind_of,
+    label_of,
+    roles_in,
+    tables_in,
+    text,
+)
 
-DIGITS = 4
 LONGEST_TEXT = 96  # tokens of a text whose attention is drawn
 GROUPS = {
     "detect": "looks", "match": "looks", "ioi": "effects", "path": "effects", "attribute": "effects",
@@ -23,59 +37,94 @@ GROUPS = {
 }  # fmt: skip
 
 
-def payload(runs: list[Finished], *, title: str, made: dict, unfinished: list[str] | None = None) -> dict:
+def payload(
+    runs: list[Finished], *, title: str, made: dict, unfinished: list[str] | None = None, top: int = 8, draws: int = 20
+) -> dict:
     """Everything on the page.
 
     Args:
         made: who made the page: command, commit and so on, as texts.
         unfinished: folders of runs that were left out, to be named.
+        top: how many heads at the top are compared between scores.
+        draws: pairs of samples of prompts for stability; 0 for none.
 
     Returns:
         `title`, `made`, `unfinished`; `runs`, each with its command, versions, commit and files; `models`, each with
-        its sizes, `scores` (numbers by head, row by row), `roles`, `knockouts` and `texts`.
+        its sizes, `scores` (numbers by head, row by row), `roles`, `knockouts`, `texts` and `results` (small tables and
+        pictures of a run); `overlap`, `stability` and `unstable`, of all scores.
 
     Raises:
         BadInput: a file that cannot be read, or files that disagree on the shape of one model.
     """
     models: dict[tuple, dict] = {}
-    listed = []
+    listed, headlines, more = [], [], []
     for number, run in enumerate(runs):
-        tables = run.tables()
-        own = _others(run)
-        about = next(iter([*tables.values(), *own.values()]), None)
-        about = _any(run) if about is None else about
-        listed.append(_about_run(run, about.attrs, tables))
-        for dataset in tables.values():
-            model = models.setdefault(_key(run, dataset.attrs), {})
-            _join(model, run, number, dataset)
-        if own:
-            model = models.setdefault(_key(run, about.attrs), {})
-            _add_others(model, run, number, own)
-    found = [_finished(key, model) for key, model in models.items()]
-    counts = Counter((model["name"], model["revision"]) for model in found)
-    for model in found:
-        apart = model["commit"][-7:] if counts[model["name"], model["revision"]] > 1 else ""  # other weights, same name
+        about, found, rest = _add_run(models, run, number)
+        listed.append(about)
+        headlines += found
+        more.append(rest)
+    add_pictures([(run, drawn, found) for run, (_, drawn, found) in zip(runs, more)])
+    for about, (key, _, found) in zip(listed, more):
+        about["more"] = any(found[name] for name in ("tables", "pictures", "unseen"))
+        if about["more"]:
+            models.setdefault(key, {}).setdefault("results", []).append(found)
+    each = [_finished(key, model) for key, model in models.items()]
+    _name(each)
+    places = [(list(models).index(key), place) for key, place in headlines]
+    return {
+        "title": title, "made": made, "unfinished": unfinished or [], "runs": listed, "models": each,
+        **compared(runs, each, places, top=top, draws=draws),
+    }  # fmt: skip
+
+
+def _add_run(models: dict, run: Finished, number: int) -> tuple[dict, list, tuple]:
+    """Add what a run says to its models.
+
+    Returns:
+        The run as the page lists it; where the headline of each of its tables stands; its model, the names of pictures
+        that the page draws itself, and the rest of what it says.
+    """
+    whole = {name: run.dataset(name) for name in run.outcomes}
+    tables, shared = (tables_in(whole, run.folder, cell) for cell in (CELL, SHARED_CELL))
+    own = _others(run)
+    about = next(iter([*tables.values(), *shared.values(), *own.values(), *whole.values()]), xr.Dataset())
+    headlines = []
+    for cell, datasets in ((CELL, tables), (SHARED_CELL, shared)):
+        for file, dataset in datasets.items():
+            key, kind = _key(run, dataset.attrs), kind_of(run, dataset, file)
+            place = _join(models.setdefault(key, {}), run, number, kind, dataset, cell)
+            headlines += [(key, place)] if cell == CELL and place is not None else []
+    key = _key(run, about.attrs)
+    if own:
+        _add_others(models.setdefault(key, {}), run, number, own)
+    cells = [set(CELL), set(SHARED_CELL)]
+    drawn = {str(name) for one in whole.values() for name in one.data_vars if set(one[name].dims) in cells}
+    drawn |= {file.removesuffix(".nc") for file in (*tables, *shared, *own) if file != "scores.nc"}
+    found, left = tables_of(whole)
+    rest = {"run": number, "tables": found, "left": left, "pictures": [], "unseen": []}
+    return _about_run(run, about.attrs, {**shared, **tables}), headlines, (key, drawn, rest)
+
+
+def _name(models: list[dict]) -> None:
+    """Names to choose from: weights tell apart models that are called the same."""
+    counts = Counter((model["name"], model["revision"]) for model in models)
+    for model in models:
+        apart = model["commit"][-7:] if counts[model["name"], model["revision"]] > 1 else ""
         model["shown"] = f"{model['name']} {model['revision']} {apart}".rstrip()
-    return {"title": title, "made": made, "unfinished": unfinished or [], "runs": listed, "models": found}
-
-
-def _any(run: Finished) -> xr.Dataset:
-    """A file of a run that says nothing of single heads; it still says who made it."""
-    return next((run.dataset(name) for name in run.files if name.endswith(".nc")), xr.Dataset())
 
 
 def _key(run: Finished, attributes: dict) -> tuple[str, str, str]:
     """Whose heads these are: model, revision, weights."""
     source = facts(attributes.get("source"))
     name = text(attributes.get("model")) or text(run.record["arguments"].get("model")) or "unnamed model"
-    return name, text(attributes.get("revision")), text(source.get("commit"))
+    return name, text(attributes.get("revision")), text(source.get("commit") or run.record["arguments"].get("weights"))
 
 
-def _about_run(run: Finished, attributes: dict, tables: dict) -> dict:
+def _about_run(run: Finished, attributes: dict, tables: dict[str, xr.Dataset]) -> dict:
     """What it takes to repeat a run."""
     source, packages = (facts(attributes.get(name)) for name in ("source", "packages"))
     date, _, command = text(attributes.get("history")).partition(" ")
-    kinds = [kind_of(run, dataset) for dataset in tables.values()]
+    kinds = [kind_of(run, dataset, file) for file, dataset in tables.items()]
     return {
         "recipe": run.recipe,
         "title": text(attributes.get("title")) or run.recipe,
@@ -91,8 +140,9 @@ def _about_run(run: Finished, attributes: dict, tables: dict) -> dict:
         "changed": text(attributes.get("git_dirty")) == "1",
         **{name: text(attributes.get(name)) for name in ("seed", "references", "prompts_sha256", "tokenizer_sha256")},
         "count": _count(run, attributes),
-        "files": run.files,
+        "files": [text(name) for name in run.named],
         "shown": bool(tables),
+        "more": False,
     }
 
 
@@ -100,59 +150,55 @@ def _count(run: Finished, attributes: dict) -> str:
     """How many prompts a run counted."""
     arguments = {**facts(attributes.get("arguments")), **run.record["arguments"]}
     given = (run.record.get("kept"), run.record.get("cases"), attributes.get("kept"), arguments.get("limit"))
-    return next((text(one) for one in given if one is not None), "")
+    return next((text(one) for one in given if one is not None), "") or ", ".join(run.samples())
 
 
-def _join(model: dict, run: Finished, number: int, dataset: xr.Dataset) -> None:
-    """Add the scores of a table to its model."""
-    shape = (int(dataset["layer"].max()) + 1, int(dataset["head"].max()) + 1)
-    model["shape"] = tuple(map(max, model.get("shape", shape), shape))
-    kind = kind_of(run, dataset)
-    for column in columns(dataset, run.recipe):
-        model.setdefault("scores", []).append((number, kind, GROUPS.get(run.recipe, "other"), column))
+def _join(model: dict, run: Finished, number: int, kind: str, dataset: xr.Dataset, cell: tuple[str, str]) -> int | None:
+    """Add the scores of a table to its model; where its headline stands there."""
+    shape = (int(dataset[cell[0]].max()) + 1, int(dataset[cell[1]].max()) + 1)
+    sizes = model.setdefault("shape", {})
+    sizes[cell[1]] = tuple(map(max, sizes.get(cell[1], shape), shape))
+    scores = model.setdefault("scores", [])
+    place, made = len(scores), columns(dataset, run.recipe, cell)
+    for column in made:
+        scores.append((number, kind, GROUPS.get(run.recipe, "other"), column, cell))
     for head, role in roles_in(dataset).items():
         model.setdefault("roles", []).append({"head": list(head), "role": role, "run": number})
+    return place if made else None
 
 
 def _finished(key: tuple[str, str, str], model: dict) -> dict:
     """A model as the page takes it. Scores fill the whole grid; what a run did not measure is null."""
-    layers, heads = model.get("shape", (0, 0))
-    scores = [_score(one, (layers, heads)) for one in model.get("scores", [])]
+    sizes = model.get("shape", {})
+    layers = max((layers for layers, _ in sizes.values()), default=0)
+    heads, shared = (sizes.get(cell[1], (0, 0))[1] for cell in (CELL, SHARED_CELL))
+    width = {"head": heads, "kv_head": shared}
+    scores = [_score(one, (layers, width[one[-1][1]])) for one in model.get("scores", [])]
     return {
-        "name": key[0], "revision": key[1], "commit": key[2], "layers": layers, "heads": heads,
-        "scores": scores, "roles": model.get("roles", []), "knockouts": model.get("knockouts", []),
-        "texts": model.get("texts", []),
+        "name": key[0], "revision": key[1], "commit": key[2], "layers": layers, "heads": heads, "kv_heads": shared,
+        "scores": scores, **{name: model.get(name, []) for name in ("roles", "knockouts", "texts", "results")},
     }  # fmt: skip
 
 
-def _score(found: tuple[int, str, str, Column], shape: tuple[int, int]) -> dict:
-    number, kind, group, column = found
+def _score(found: tuple[int, str, str, Column, tuple[str, str]], shape: tuple[int, int]) -> dict:
+    number, kind, group, column, cell = found
     meaning, units = label_of(column.values)
-    values = on_grid(column.values, shape)
+    values = on_grid(column.values, shape, cell)
     parts = {"low": column.low, "high": column.high, "null": column.null, "q": column.q_value}
     return {
         "run": number, "kind": kind, "group": group, "name": column.name, "meaning": meaning, "units": units,
-        "headline": column.headline, "signed": bool(np.nanmin(values, initial=0.0) < 0), "values": numbers(values),
-        **{name: None if part is None else numbers(on_grid(part, shape)) for name, part in parts.items()},
-        "flag": None if column.flag is None else [int(one == 1) for one in on_grid(column.flag, shape)],
+        "unit": cell[1], "headline": column.headline, "signed": bool(np.nanmin(values, initial=0.0) < 0),
+        "values": numbers(values),
+        **{name: None if part is None else numbers(on_grid(part, shape, cell)) for name, part in parts.items()},
+        "flag": None if column.flag is None else [int(one == 1) for one in on_grid(column.flag, shape, cell)],
     }  # fmt: skip
 
 
-def on_grid(values: xr.DataArray, shape: tuple[int, int]) -> np.ndarray:
+def on_grid(values: xr.DataArray, shape: tuple[int, int], cell: tuple[str, str] = CELL) -> np.ndarray:
     """Values of all heads, row by row; NaN for heads that are not there."""
     whole = np.full(shape, np.nan)
-    whole[np.ix_(values["layer"].values, values["head"].values)] = values.transpose(*CELL).values
+    whole[np.ix_(*(values[name].values for name in cell))] = values.transpose(*cell).values
     return whole.ravel()
-
-
-def numbers(values: np.ndarray) -> list[float | None]:
-    """Numbers as JSON knows them: four digits, and nothing for what is none."""
-    return [None if not math.isfinite(one) else shortest(one) for one in values.tolist()]
-
-
-def shortest(value: float) -> float | int:
-    rounded = float(f"{value:.{DIGITS}g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e6 else rounded
 
 
 def _others(run: Finished) -> dict[str, xr.Dataset]:

@@ -19,13 +19,15 @@ from nnheads.stats import head_name
 FOLDER = Path(__file__).parent
 GENERATOR = '<meta name="generator" content="nnheads report">'
 STRONGEST = 5
+SCRIPTS = ("page.js", "compared.js", "results.js", "start.js")  # one script: what is shared first, what begins last
 
 
 def html(page: dict) -> str:
     """The page of a `data.payload`."""
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    script, style = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
     return environment.get_template("template.html").render(
         page=page, strongest=strongest(page), script=Markup(script), style=Markup(style),
         script_hash=Markup(digest(script)), style_hash=Markup(digest(style)),
@@ -43,8 +45,11 @@ def strongest(page: dict) -> list[dict]:
     for model in page["models"]:
         for score in model["scores"]:
             if score["headline"]:
+                width = model["kv_heads" if score["unit"] == "kv_head" else "heads"]
                 known = [index for index, value in enumerate(score["values"]) if value is not None]
                 best = sorted(known, key=lambda index: -score["values"][index])[:STRONGEST]
-                heads = [f"{head_name(*divmod(i, model['heads']))} {score['values'][i]:.3f}" for i in best]
+                names = [head_name(*divmod(i, width)) for i in best]
+                names = [name.replace("H", "KV") for name in names] if score["unit"] == "kv_head" else names
+                heads = [f"{name} {score['values'][i]:.3f}" for i, name in zip(best, names)]
                 rows.append({"model": model["name"], "score": score["kind"], "heads": ", ".join(heads)})
     return rows

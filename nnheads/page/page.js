@@ -6,7 +6,7 @@ const SHOWN = 100; // rows of a table before it is asked for all
 const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"];
 const RDBU = ["67001f", "b2182b", "d6604d", "f4a582", "fddbc7", "f7f7f7", "d1e5f0", "92c5de", "4393c3", "2166ac", "053061"];
 const GROUPS = { looks: "What it looks at", effects: "What it does to the answer", writes: "What it writes", other: "Other scores" };
-const state = { model: 0, score: 0, head: null, minus: null };
+const state = { model: 0, score: 0, head: null, unit: "head", minus: null }; // unit: what `head` counts, heads or key/value heads
 
 // -- making elements ------------------------------------------------------------------------------------------------
 function make(tag, options, ...children) {
@@ -42,7 +42,9 @@ const words = (name) => String(name).replaceAll("_", " ");
 const interval = (low, high) => (low === null || high === null ? "" : `[${shown(low)}, ${shown(high)}]`);
 const model = () => page.models[state.model];
 const raw = () => model().scores[state.score];
-const like = (other, one) => other.scores.find((each) => each.kind === one.kind && each.name === one.name);
+const like = (other, one) => other.scores.find((each) => each.kind === one.kind && each.name === one.name && each.unit === one.unit);
+const wide = (own, unit) => (unit === "kv_head" ? own.kv_heads : own.heads);
+const alike = (other, own, unit) => other.layers === own.layers && wide(other, unit) === wide(own, unit);
 const differences = new Map();
 function score() { // what the map shows: a score, or how it differs from another model's
   const one = raw();
@@ -54,9 +56,16 @@ function score() { // what the map shows: a score, or how it differs from anothe
   }
   return differences.get(key);
 }
-const place = (own, index) => [Math.floor(index / own.heads), index % own.heads];
-const nameOf = (index) => { const [layer, head] = place(model(), index); return `L${layer}H${head}`; };
-const depth = (own, index) => (own.layers > 1 ? place(own, index)[0] / (own.layers - 1) : 0);
+const place = (own, index, unit) => [Math.floor(index / wide(own, unit)), index % wide(own, unit)];
+const nameOf = (index, unit = "head") => { const [layer, number] = place(model(), index, unit); return `L${layer}${unit === "kv_head" ? "KV" : "H"}${number}`; };
+const depth = (own, index, unit) => (own.layers > 1 ? place(own, index, unit)[0] / (own.layers - 1) : 0);
+const groupSize = (own) => (own.heads && own.kv_heads && own.heads % own.kv_heads === 0 ? own.heads / own.kv_heads : null); // query heads of a key/value head
+const kvOf = (own, index) => Math.floor(index / own.heads) * own.kv_heads + Math.floor((index % own.heads) / groupSize(own));
+function queriesOf(own, index) { // of a key/value head
+  const size = groupSize(own), [layer, number] = place(own, index, "kv_head");
+  return size === null ? [] : Array.from({ length: size }, (_, i) => layer * own.heads + number * size + i);
+}
+const many = (unit) => (unit === "kv_head" ? "key/value heads" : "heads");
 const part = (one, name, index) => (one[name] ? one[name][index] : null);
 const flagged = (one, index) => part(one, "flag", index) === 1;
 const titleOf = (one) => `${words(one.kind)}: ${one.meaning}`;
@@ -76,10 +85,11 @@ function rank(one, index) {
 }
 function describe(one, index) {
   const value = one.values[index];
-  const lines = [`${nameOf(index)}  ${value === null ? "not measured" : shown(value)} ${interval(part(one, "low", index), part(one, "high", index))}`];
+  const lines = [`${nameOf(index, one.unit)}  ${value === null ? "not measured" : shown(value)} ${interval(part(one, "low", index), part(one, "high", index))}`];
   if (part(one, "null", index) !== null) lines.push(`null ${shown(one.null[index])}`);
   if (one.q && one.q[index] !== null) lines.push(`q ${shown(one.q[index])}`);
   if (one.flag) lines.push(flagged(one, index) ? "beyond chance" : "not beyond chance");
+  if (one.unit === "kv_head" && queriesOf(model(), index).length) lines.push(`keys and values of ${queriesOf(model(), index).map((i) => nameOf(i)).join(", ")}`);
   return lines.join("\n");
 }
 
@@ -106,22 +116,23 @@ const unhint = () => { tip.hidden = true; };
 // -- the map --------------------------------------------------------------------------------------------------------
 let cells = [];
 function drawMap() {
-  const own = model(), grid = document.getElementById("grid");
+  const own = model(), unit = score().unit, width = wide(own, unit), grid = document.getElementById("grid");
   const room = Math.max(220, grid.parentElement.clientWidth - (innerWidth <= 900 ? 34 : 46));
-  const size = Math.max(8, Math.min(46, Math.floor(room / own.heads) - 1));
+  const size = Math.max(8, Math.min(46, Math.floor(room / width) - 1));
   const row = Math.max(innerWidth <= 900 ? 14 : 12, Math.min(size, own.layers > 24 ? 17 : 34));
-  grid.style.setProperty("--columns", own.heads);
+  grid.style.setProperty("--columns", width);
   grid.style.setProperty("--cell", `${size}px`);
   grid.style.setProperty("--row", `${row}px`);
   grid.classList.toggle("small", size < 24);
   grid.setAttribute("aria-rowcount", own.layers);
-  grid.setAttribute("aria-colcount", own.heads);
+  grid.setAttribute("aria-colcount", width);
+  grid.setAttribute("aria-label", `${many(unit)}: a row for each layer, layer 0 at the top`);
   const step = size >= 17 ? 1 : size >= 12 ? 2 : 4;
-  const top = [make("span", { class: "axis left" }, ""), ...Array.from({ length: own.heads }, (_, head) => make("span", { class: "axis" }, head % step ? "" : String(head)))];
+  const top = [make("span", { class: "axis left" }, ""), ...Array.from({ length: width }, (_, head) => make("span", { class: "axis" }, head % step ? "" : String(head)))];
   cells = [];
   const rows = Array.from({ length: own.layers }, (_, layer) => {
-    const each = Array.from({ length: own.heads }, (_, head) => {
-      const index = layer * own.heads + head;
+    const each = Array.from({ length: width }, (_, head) => {
+      const index = layer * width + head;
       const cell = make("button", { type: "button", class: "cell", role: "gridcell", tabindex: -1, "data-head": index });
       cells[index] = cell;
       return cell;
@@ -131,6 +142,7 @@ function drawMap() {
   });
   grid.replaceChildren(make("div", { role: "row", "aria-hidden": "true" }, top), ...rows);
   grid.dataset.size = size;
+  grid.dataset.unit = unit;
   paint();
 }
 function paint() {
@@ -141,13 +153,18 @@ function paint() {
     cell.className = `cell${known ? "" : " none"}${flagged(one, index) ? " flagged" : ""}`;
     cell.style.backgroundColor = known ? `rgb(${rgb.join(",")})` : "";
     cell.style.color = known && bright(rgb) ? "#111" : "#fff";
-    cell.textContent = known && size >= 30 ? value.toFixed(2).replace(/^(-?)0\./, "$1.") : "";
+    cell.textContent = known && size >= 30 ? value.toFixed(2).replace(/^(-?)0\./, "$1.").replace("-.00", ".00") : "";
     cell.setAttribute("aria-label", describe(one, index).replaceAll("\n", ", "));
-    cell.setAttribute("aria-selected", String(state.head === index));
+    cell.setAttribute("aria-selected", String(isChosen(index, one.unit)));
   });
-  const start = state.head ?? order(one)[0] ?? 0;
+  const chosen = cells.findIndex((_, index) => isChosen(index, one.unit)), start = chosen >= 0 ? chosen : order(one)[0] ?? 0;
   cells.forEach((cell, index) => { cell.tabIndex = index === start ? 0 : -1; });
   drawLegend(one, most);
+}
+function isChosen(index, unit) { // a head is also shown where its keys and values are, and the other way round
+  if (state.head === null || state.unit === unit) return state.head === index;
+  if (groupSize(model()) === null) return false;
+  return unit === "kv_head" ? kvOf(model(), state.head) === index : kvOf(model(), index) === state.head;
 }
 function drawLegend(one, most) {
   const known = one.null ? one.null.filter((value) => value !== null) : [];
@@ -166,8 +183,13 @@ function drawLegend(one, most) {
   document.getElementById("legend").replaceChildren(bar, make("div", null, keys.map((key) => make("div", null, key))));
   const count = one.flag ? one.flag.filter((flag) => flag === 1).length : null;
   document.getElementById("about").replaceChildren(
-    count === null ? "" : `${count} of ${order(one).length} heads beyond chance. `, runLink(one.run), ` · ${page.runs[one.run].count ? `n = ${page.runs[one.run].count}` : ""}`);
+    one.unit === "kv_head" ? `${sharing(model())} ` : "", count === null ? "" : `${count} of ${order(one).length} ${many(one.unit)} beyond chance. `, runLink(one.run), ` · ${page.runs[one.run].count ? `n = ${page.runs[one.run].count}` : ""}`);
   document.getElementById("coloured").textContent = titleOf(one);
+}
+function sharing(own) { // what a column stands for where heads have keys and values in common
+  const size = groupSize(own);
+  const whose = size === null ? "Several query heads can share one." : size === 1 ? "Each query head has its own." : `Each is shared by ${size} query heads: L0KV0 by ${queriesOf(own, 0).map((i) => nameOf(i)).join(", ")}.`;
+  return `A column is a key/value head. ${whose}`;
 }
 function runLink(number) {
   return make("button", { type: "button", class: "link", title: page.runs[number].command, on: { click: () => openRun(number) } }, `run ${number + 1}`);
@@ -182,10 +204,10 @@ function openRun(number) {
 function onGridKey(event) {
   const own = model(), index = cells.indexOf(document.activeElement);
   if (index < 0) return;
-  const column = index % own.heads, first = index - column, last = own.layers * own.heads - 1;
-  const to = { ArrowLeft: column ? index - 1 : index, ArrowRight: column < own.heads - 1 ? index + 1 : index,
-    ArrowUp: index - own.heads, ArrowDown: index + own.heads, Home: event.ctrlKey ? 0 : first,
-    End: event.ctrlKey ? last : first + own.heads - 1 }[event.key];
+  const width = wide(own, score().unit), column = index % width, first = index - column, last = own.layers * width - 1;
+  const to = { ArrowLeft: column ? index - 1 : index, ArrowRight: column < width - 1 ? index + 1 : index,
+    ArrowUp: index - width, ArrowDown: index + width, Home: event.ctrlKey ? 0 : first,
+    End: event.ctrlKey ? last : first + width - 1 }[event.key];
   if (to === undefined) return;
   event.preventDefault();
   if (to < 0 || to > last) return;
@@ -195,10 +217,10 @@ function onGridKey(event) {
 }
 
 // -- choosing -------------------------------------------------------------------------------------------------------
-function choose(index, focus) {
-  state.head = index;
+function choose(index, focus, unit = "head") {
+  Object.assign(state, { head: index, unit });
   unhint();
-  cells.forEach((cell, at) => cell.setAttribute("aria-selected", String(at === index)));
+  cells.forEach((cell, at) => cell.setAttribute("aria-selected", String(isChosen(at, score().unit))));
   drawCard();
   drawRevisions();
   const card = document.getElementById("card");
@@ -208,7 +230,7 @@ function choose(index, focus) {
 }
 function close() {
   document.getElementById("card")?.classList.remove("open");
-  if (state.head !== null && innerWidth <= 900) cells[state.head]?.focus();
+  if (state.head !== null && innerWidth <= 900) cells.find((_, at) => isChosen(at, score().unit))?.focus();
 }
 function colour(number) {
   state.score = number;
@@ -218,20 +240,22 @@ function colour(number) {
   fillStatistics();
   which.value = String(number);
   fillMinus();
-  paint();
+  if (document.getElementById("grid").dataset.unit === one.unit && cells.length === score().values.length) paint();
+  else drawMap();
   drawHeads();
   drawRevisions();
   markTypes();
+  markOverlap();
   if (state.head !== null) drawCard();
   said.textContent = `coloured by ${titleOf(one)}`;
   remember();
 }
-const keyOf = (one) => `${one.run} ${one.kind}`;
-function kinds() {
+const keyOf = (one) => `${one.run} ${one.unit} ${one.kind}`;
+function kinds(own = model()) {
   const found = [];
-  model().scores.forEach((one, number) => {
+  own.scores.forEach((one, number) => {
     let kind = found.find((other) => other.key === keyOf(one));
-    if (!kind) found.push((kind = { key: keyOf(one), name: one.kind, group: one.group, run: one.run, numbers: [] }));
+    if (!kind) found.push((kind = { key: keyOf(one), name: one.unit === "kv_head" ? `${one.kind} (key/value heads)` : one.kind, group: one.group, run: one.run, numbers: [] }));
     kind.numbers.push(number);
   });
   const twice = (kind) => found.filter((other) => other.name === kind.name).length > 1;
@@ -244,7 +268,7 @@ function fillStatistics() {
 }
 function comparable() { // models whose heads are the same places, with the same score
   const own = model();
-  return page.models.map((other, at) => [other, at]).filter(([other, at]) => at !== state.model && other.layers === own.layers && other.heads === own.heads && like(other, raw()));
+  return page.models.map((other, at) => [other, at]).filter(([other, at]) => at !== state.model && alike(other, own, raw().unit) && like(other, raw()));
 }
 function fillMinus() {
   const select = document.getElementById("minus"), others = comparable();
@@ -262,7 +286,7 @@ function fillKinds() {
 }
 function remember() {
   const one = score(), facts = { m: state.model, k: one.kind, r: one.run, s: one.name };
-  if (state.head !== null) facts.h = nameOf(state.head);
+  if (state.head !== null) facts.h = nameOf(state.head, state.unit);
   if (state.minus !== null) facts.d = state.minus;
   try { history.replaceState(null, "", `#${new URLSearchParams(facts)}`); } catch { /* a page in a frame may not */ }
 }
@@ -272,13 +296,15 @@ function recall() {
   const own = model(), found = own.scores.findIndex((one) => one.kind === facts.get("k") && one.name === facts.get("s") && String(one.run) === facts.get("r"));
   state.score = found >= 0 ? found : Math.max(0, own.scores.findIndex((one) => one.headline && one.flag && one.flag.includes(1)));
   state.minus = facts.has("d") && raw() && comparable().some(([, at]) => at === Number(facts.get("d"))) ? Number(facts.get("d")) : null;
-  const head = /^L(\d+)H(\d+)$/.exec(facts.get("h") || "");
-  state.head = head && Number(head[1]) < own.layers && Number(head[2]) < own.heads ? Number(head[1]) * own.heads + Number(head[2]) : null;
+  const head = /^L(\d+)(H|KV)(\d+)$/.exec(facts.get("h") || "");
+  state.unit = head && head[2] === "KV" ? "kv_head" : "head";
+  state.head = head && Number(head[1]) < own.layers && Number(head[3]) < wide(own, state.unit) ? Number(head[1]) * wide(own, state.unit) + Number(head[3]) : null;
 }
 
 // -- tables ---------------------------------------------------------------------------------------------------------
-// columns: { name, get(row), show?(row) -> text or element, number? }
-function table(columns, rows, options) {
+// columns: { name, get(row), show?(row) -> text or elements, number?, broad? (sentences), hidden? (in the CSV alone) }
+function table(all, rows, options) {
+  const columns = all.filter((column) => !column.hidden);
   const body = make("tbody"), box = make("div", { class: "tall", tabindex: 0, role: "region", "aria-label": options.label });
   const more = button("", () => { limit = Infinity; fill(); });
   let by = options.by ?? null, down = options.down ?? true, limit = SHOWN, sorted = rows;
@@ -289,13 +315,13 @@ function table(columns, rows, options) {
     if (by !== null) sorted.sort((a, b) => compare(columns[by].get(a), columns[by].get(b), down));
     heads.forEach((head, at) => (at === by ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
     body.replaceChildren(...sorted.slice(0, limit).map((row) => make("tr", { class: options.on?.(row) ? "on" : null, ...(options.mark?.(row) || {}) },
-      columns.map((column) => make("td", { class: column.number ? "n" : null }, column.show ? column.show(row) : column.number ? shown(column.get(row)) : String(column.get(row) ?? ""))))));
+      columns.map((column) => make("td", { class: column.number ? "n" : column.broad ? "sentence" : null }, column.show ? [column.show(row)].flat() : column.number ? shown(column.get(row)) : String(column.get(row) ?? ""))))));
     more.hidden = sorted.length <= limit;
     more.textContent = `Show all ${sorted.length}`;
   }
   fill();
   box.append(make("table", null, make("caption", { class: "unseen" }, options.label), make("thead", null, make("tr", null, heads)), body));
-  const save = button("Download CSV", () => download(options.file, [columns.map((column) => column.name), ...sorted.map((row) => columns.map((column) => column.get(row)))]));
+  const save = button("Download CSV", () => download(options.file, [all.map((column) => column.name), ...sorted.map((row) => all.map((column) => column.get(row)))]));
   return { box, save, more };
 }
 function compare(a, b, down) { // what is not known comes last, whichever way
@@ -308,39 +334,41 @@ function field(value) { // a spreadsheet must not run what a file said
   const safe = typeof value !== "number" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
-function download(name, rows) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })), download: name.replace(/[^\w.-]+/g, "-") });
+const download = (name, rows) => save(new Blob([rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" }), name);
+function save(blob, name) {
+  const link = make("a", { href: URL.createObjectURL(blob), download: name.replace(/[^\w.-]+/g, "-") });
   document.body.append(link);
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
-const headButton = (index) => make("button", { type: "button", class: "link head", on: { click: () => choose(index, true) } }, nameOf(index));
+const headButton = (index, unit = "head") => make("button", { type: "button", class: "link head", on: { click: () => choose(index, true, unit) } }, nameOf(index, unit));
 
 function drawHeads() {
   const own = model(), one = score(), run = page.runs[one.run];
   const columns = [
-    { name: "head", get: (i) => nameOf(i), show: headButton },
+    { name: "head", get: (i) => nameOf(i, one.unit), show: (i) => headButton(i, one.unit) },
+    { name: "query heads", get: (i) => queriesOf(own, i).map((head) => nameOf(head)).join(" ") },
     { name: "rank", get: (i) => rank(one, i), number: true, show: (i) => String(rank(one, i) ?? "–") },
-    { name: "depth", get: (i) => Number(depth(own, i).toFixed(3)), number: true, show: (i) => depth(own, i).toFixed(2) },
+    { name: "depth", get: (i) => Number(depth(own, i, one.unit).toFixed(3)), number: true, show: (i) => depth(own, i, one.unit).toFixed(2) },
     { name: "value", get: (i) => one.values[i], number: true },
     { name: "low", get: (i) => part(one, "low", i), number: true }, { name: "high", get: (i) => part(one, "high", i), number: true },
     { name: "null", get: (i) => part(one, "null", i), number: true }, { name: "q", get: (i) => part(one, "q", i), number: true },
     { name: "beyond chance", get: (i) => part(one, "flag", i), show: (i) => (one.flag ? (flagged(one, i) ? "yes" : "no") : "") },
   ].filter((column) => !["low", "high", "null", "q"].includes(column.name) || one[column.name])
-    .filter((column) => column.name !== "beyond chance" || one.flag);
-  const rows = document.getElementById("only").checked ? order(one).filter((i) => flagged(one, i)) : own.layers * own.heads === one.values.length ? one.values.map((_, i) => i) : [];
-  const made = table(columns, rows, { label: `Heads by ${titleOf(one)}`, by: columns.findIndex((column) => column.name === "value"), file: `${own.name}-${one.kind}-${one.name}.csv` });
+    .filter((column) => (column.name !== "beyond chance" || one.flag) && (column.name !== "query heads" || one.unit === "kv_head"));
+  const rows = document.getElementById("only").checked ? order(one).filter((i) => flagged(one, i)) : one.values.map((_, i) => i);
+  const made = table(columns, rows, { label: `${many(one.unit)} by ${titleOf(one)}`, by: columns.findIndex((column) => column.name === "value"), file: `${own.name}-${one.kind}-${one.name}.csv` });
   const all = button("All scores as CSV", () => download(`${own.name}-scores.csv`, longRows(own)));
   document.getElementById("heads").replaceChildren(
     make("div", { class: "top" }, make("p", { class: "quiet" }, `${titleOf(one)} [${one.units}]; `, make("code", null, run.command)), make("span", null, made.save, " ", all)), made.box, made.more);
 }
 function longRows(own) {
-  const rows = [["model", "revision", "weights", "layer", "head", "type", "statistic", "meaning", "units", "value", "low", "high", "null", "q", "beyond_chance", "command", "date", "nnheads_commit"]];
+  const rows = [["model", "revision", "weights", "layer", "head", "type", "unit", "statistic", "meaning", "units", "value", "low", "high", "null", "q", "beyond_chance", "n", "command", "date", "nnheads_commit"]];
   for (const one of own.scores) {
     const run = page.runs[one.run];
-    one.values.forEach((value, i) => rows.push([own.name, own.revision, own.commit, ...place(own, i), one.kind, one.name, one.meaning, one.units, value,
-      part(one, "low", i), part(one, "high", i), part(one, "null", i), part(one, "q", i), part(one, "flag", i), run.command, run.date, run.code]));
+    one.values.forEach((value, i) => rows.push([own.name, own.revision, own.commit, ...place(own, i, one.unit), one.kind, one.unit, one.name, one.meaning, one.units, value,
+      part(one, "low", i), part(one, "high", i), part(one, "null", i), part(one, "q", i), part(one, "flag", i), run.count, run.command, run.date, run.code]));
   }
   return rows;
 }
@@ -348,9 +376,9 @@ function longRows(own) {
 // -- the panels below -----------------------------------------------------------------------------------------------
 const groupOf = ({ one }) => Object.keys(GROUPS).indexOf(one.group);
 const headlines = () => model().scores.map((one, number) => ({ one, number })).filter(({ one }) => one.headline).sort((a, b) => groupOf(a) - groupOf(b));
-function roleNames(index) { // types that flag a head, and roles that a study gives it
-  const flags = headlines().filter(({ one }) => flagged(one, index)).map(({ one }) => one.kind);
-  const given = model().roles.filter(({ head }) => head[0] * model().heads + head[1] === index).map(({ role }) => role);
+function roleNames(index, unit = "head") { // types that flag a head, and roles that a study gives it
+  const flags = headlines().filter(({ one }) => one.unit === unit && flagged(one, index)).map(({ one }) => one.kind);
+  const given = unit === "kv_head" ? [] : model().roles.filter(({ head }) => head[0] * model().heads + head[1] === index).map(({ role }) => role);
   return [...new Set([...flags, ...given])].map(words);
 }
 let typesTable = null;
@@ -360,7 +388,7 @@ function drawTypes() {
     { name: "score", get: ({ one }) => names.get(keyOf(one)), show: ({ one, number }) => make("div", { class: "what" }, make("button", { type: "button", class: "link", on: { click: () => { colour(number); document.getElementById("coloured").scrollIntoView({ block: "nearest" }); } } }, names.get(keyOf(one))), make("div", { class: "quiet" }, one.meaning)) },
     { name: "beyond chance", number: true, get: ({ one }) => (one.flag ? one.flag.filter((flag) => flag === 1).length : null), show: ({ one }) => (one.flag ? String(one.flag.filter((flag) => flag === 1).length) : "–") },
     { name: "highest", number: true, get: ({ one }) => (order(one).length ? one.values[order(one)[0]] : null) },
-    { name: "strongest heads", get: ({ one }) => order(one).slice(0, 5).map(nameOf).join(" "), show: ({ one }) => make("span", { class: "chips row" }, order(one).slice(0, 3).map((i) => chip(i, one))) },
+    { name: "strongest heads", get: ({ one }) => order(one).slice(0, 5).map((i) => nameOf(i, one.unit)).join(" "), show: ({ one }) => make("span", { class: "chips row" }, order(one).slice(0, 3).map((i) => chip(i, one))) },
   ];
   const made = table(columns, headlines(), { label: "Scores", file: `${model().name}-types.csv`, mark: ({ number }) => ({ "data-score": number }) });
   typesTable = made.box;
@@ -368,7 +396,7 @@ function drawTypes() {
   markTypes();
 }
 const markTypes = () => typesTable?.querySelectorAll("tr[data-score]").forEach((row) => row.classList.toggle("on", Number(row.dataset.score) === state.score));
-const chip = (i, one) => make("button", { type: "button", class: `chip${flagged(one, i) ? " flagged" : ""}`, title: describe(one, i), on: { click: () => choose(i, true) } }, `${nameOf(i)} ${shown(one.values[i])}`);
+const chip = (i, one) => make("button", { type: "button", class: `chip${flagged(one, i) ? " flagged" : ""}`, title: describe(one, i), on: { click: () => choose(i, true, one.unit) } }, `${nameOf(i, one.unit)} ${shown(one.values[i])}`);
 function drawSeveral() {
   const own = model(), rows = [];
   for (let i = 0; i < own.layers * own.heads; i++) { const names = roleNames(i); if (names.length > 1) rows.push({ i, names }); }
@@ -427,7 +455,7 @@ function indexOf(name) {
 const stepOf = (revision) => { const found = /step[-_]?(\d{1,12})/.exec(revision); return found ? Number(found[1]) : null; };
 function series(one) { // the same score of all revisions of this model, in the order of their steps
   const own = model();
-  const found = page.models.filter((other) => other.name === own.name && other.layers === own.layers && other.heads === own.heads)
+  const found = page.models.filter((other) => other.name === own.name && alike(other, own, one.unit))
     .map((other) => ({ other, score: like(other, one) })).filter(({ score }) => score);
   const stepped = found.every(({ other }) => stepOf(other.revision) !== null);
   return stepped ? found.sort((a, b) => stepOf(a.other.revision) - stepOf(b.other.revision)) : found;
@@ -439,7 +467,7 @@ function drawRevisions() {
   if (panel.hidden) return;
   const most = one.values.map((_, i) => Math.max(...all.map(({ score }) => score.values[i] ?? -Infinity)));
   const heads = most.map((_, i) => i).filter((i) => most[i] > -Infinity).sort((a, b) => most[b] - most[a] || a - b).slice(0, LINES.length);
-  if (state.head !== null && !heads.includes(state.head)) heads[LINES.length - 1] = state.head;
+  if (state.head !== null && state.unit === one.unit && !heads.includes(state.head)) heads[LINES.length - 1] = state.head;
   const W = 620, H = 240, left = 46, bottom = 30, top = 10, values = heads.flatMap((i) => all.map(({ score }) => score.values[i])).filter((value) => value !== null);
   const low = Math.min(0, ...values), high = Math.max(...values, 0) || 1;
   const x = (at) => left + (at * (W - left - 20)) / (all.length - 1), y = (value) => H - bottom - ((value - low) / (high - low || 1)) * (H - bottom - top);
@@ -454,13 +482,13 @@ function drawRevisions() {
     line.forEach((value, at) => {
       if (value === null) return;
       const dot = drawn("circle", { cx: x(at), cy: y(value), r: 4, fill: LINES[number] }), name = drawn("title", {});
-      name.textContent = `${nameOf(i)} at ${all[at].other.revision}: ${shown(value)} ${interval(part(all[at].score, "low", i), part(all[at].score, "high", i))}`;
+      name.textContent = `${nameOf(i, one.unit)} at ${all[at].other.revision}: ${shown(value)} ${interval(part(all[at].score, "low", i), part(all[at].score, "high", i))}`;
       dot.append(name);
       svg.append(dot);
     });
   });
   const made = table([
-    { name: "head", get: (i) => nameOf(i), show: (i) => make("span", null, make("i", { class: "swatch", style: { background: LINES[heads.indexOf(i)] } }), headButton(i)) },
+    { name: "head", get: (i) => nameOf(i, one.unit), show: (i) => make("span", null, make("i", { class: "swatch", style: { background: LINES[heads.indexOf(i)] } }), headButton(i, one.unit)) },
     ...all.map(({ other, score }) => ({ name: other.revision, number: true, get: (i) => score.values[i] })),
   ], heads, { label: `${titleOf(one)} over revisions`, file: `${model().name}-${one.kind}-revisions.csv` });
   panel.replaceChildren(heading("Over revisions", made.save), make("p", { class: "quiet" }, titleOf(one)), svg, made.box);
@@ -473,7 +501,7 @@ function drawRuns() {
       ["computed in", [run.dtype, run.attention].filter(Boolean).join(", ")], ["nnheads commit", run.code ? run.code + (run.changed ? " with changes" : "") : ""],
       ["versions", Object.entries(run.packages).map(([name, version]) => `${name} ${version}`).join(", ")], ["prompts", [run.count, run.prompts_sha256 && `sha256 ${run.prompts_sha256}`].filter(Boolean).join("; ")],
       ["tokenizer", run.tokenizer_sha256 && `sha256 ${run.tokenizer_sha256}`], ["seed", run.seed], ["method", run.references], ["folder", run.folder], ["files", run.files.join(", ")],
-      ["on this page", run.shown ? "yes" : "no numbers by head; see its files"],
+      ["on this page", [run.shown && "numbers by head", run.more && "tables and pictures under More results"].filter(Boolean).join("; ") || "nothing; see its files"],
     ].filter(([, value]) => value).flatMap(([name, value]) => [make("dt", null, name), make("dd", null, value)]))));
   const left = page.unfinished.length ? make("p", { class: "warn" }, `Left out, not finished: ${page.unfinished.join(", ")}`) : null;
   return make("section", { class: "panel", id: "runs" }, heading("Where every number comes from"), left, list);
@@ -486,11 +514,22 @@ function drawCard() {
     card.replaceChildren(heading("A head"), make("p", { class: "quiet" }, "Click a head, or reach one with Tab and the arrow keys and press Enter. Its card says what it looks at, what it writes, and what happens without it."));
     return;
   }
-  const [layer] = place(own, i), roles = roleNames(i);
-  const top = make("div", { class: "top" }, make("h2", { class: "big", tabindex: -1 }, nameOf(i)), make("span", null, button("Close", close, { class: "button close", "aria-label": "Close the card" })));
-  card.replaceChildren(top, make("p", { class: "quiet" }, `${own.shown}; layer ${layer} of ${own.layers}, relative depth ${depth(own, i).toFixed(2)}`),
+  const unit = state.unit, [layer] = place(own, i, unit), roles = roleNames(i, unit);
+  const top = make("div", { class: "top" }, make("h2", { class: "big", tabindex: -1 }, nameOf(i, unit)), make("span", null, button("Close", close, { class: "button close", "aria-label": "Close the card" })));
+  card.replaceChildren(top, make("p", { class: "quiet" }, `${own.shown}; layer ${layer} of ${own.layers}, relative depth ${depth(own, i, unit).toFixed(2)}`),
     roles.length ? make("p", { class: "chips", "aria-label": "roles" }, roles.map((name) => make("span", { class: "chip flagged plain" }, name))) : make("p", { class: "quiet" }, "No score flags it."),
-    ...cardScores(i, headlines()), ...cardKnockouts(i), ...cardTexts(i), cardRest(i));
+    ...(unit === "kv_head" ? [cardQueries(i)] : []), ...cardScores(i, headlines().filter(({ one }) => one.unit === unit)),
+    ...(unit === "kv_head" ? [] : [...cardShared(i), ...cardKnockouts(i), ...cardTexts(i)]), cardRest(i, unit));
+}
+function cardQueries(i) {
+  const heads = queriesOf(model(), i);
+  return make("p", null, "A key/value head: ", heads.length > 1 ? "its keys and values are shared by the query heads " : heads.length ? "its keys and values are those of the query head " : "its query heads are not known here.", heads.flatMap((head) => [headButton(head), " "]));
+}
+function cardShared(i) { // what is known of a head's keys and values, which it may share
+  const own = model(), list = groupSize(own) === null ? [] : headlines().filter(({ one }) => one.unit === "kv_head" && one.values[kvOf(own, i)] !== null);
+  if (!list.length) return [];
+  const others = queriesOf(own, kvOf(own, i)).filter((head) => head !== i).map((head) => nameOf(head));
+  return [make("h3", null, "Its keys and values"), make("p", { class: "quiet" }, headButton(kvOf(own, i), "kv_head"), others.length ? `, shared with ${others.join(", ")}` : ""), scoreTable(kvOf(own, i), list, (one) => words(one.kind))];
 }
 function cardScores(i, list) {
   return Object.entries(GROUPS).flatMap(([group, title]) => {
@@ -502,7 +541,7 @@ function cardScores(i, list) {
 }
 function scoreTable(i, list, name) {
   const rows = list.map(({ one, number }) => make("tr", { class: number === state.score ? "on" : null },
-    make("td", null, make("button", { type: "button", class: "link", title: `${titleOf(one)} [${one.units}]; ${page.runs[one.run].command}`, on: { click: () => colour(number) } }, name(one))),
+    make("td", null, make("button", { type: "button", class: "link", title: `${titleOf(one)} [${one.units}]; n = ${page.runs[one.run].count || "?"}; ${page.runs[one.run].command}`, on: { click: () => colour(number) } }, name(one))),
     make("td", { class: "n" }, `${shown(one.values[i])}${flagged(one, i) ? " *" : ""}`, make("div", { class: "quiet" }, interval(part(one, "low", i), part(one, "high", i)))),
     make("td", { class: "reaches" }, span(one, i)), make("td", { class: "n" }, shown(part(one, "null", i))), make("td", { class: "n" }, `${rank(one, i)}/${order(one).length}`)));
   return make("table", null, make("thead", null, make("tr", null, ["score", "value", "", "null", "rank"].map((text, at) => make("th", { scope: "col", class: at === 2 ? "reaches" : at ? "n" : null }, text)))), make("tbody", null, rows));
@@ -515,8 +554,8 @@ function span(one, i) { // value, interval and null on the range of all heads
     from === null || to === null ? null : make("i", { class: "reach", style: { left: at(from), width: `${((100 * (to - from)) / (high - low || 1)).toFixed(1)}%` } }),
     null_ === null ? null : make("i", { class: "tick", style: { left: at(null_) } }), make("i", { class: "dot", style: { left: at(one.values[i]) } }));
 }
-function cardRest(i) {
-  const list = model().scores.map((one, number) => ({ one, number })).filter(({ one }) => !one.headline && one.values[i] !== null);
+function cardRest(i, unit) {
+  const list = model().scores.map((one, number) => ({ one, number })).filter(({ one }) => one.unit === unit && !one.headline && one.values[i] !== null);
   const details = make("details", null, make("summary", { class: "quiet" }, `${list.length} more statistic${list.length > 1 ? "s" : ""}`));
   details.addEventListener("toggle", () => { if (details.open && !details.querySelector("table")) details.append(scoreTable(i, list, (one) => titleOf(one))); });
   return list.length ? details : make("span");
@@ -531,7 +570,7 @@ function cardKnockouts(i) {
   }) : [make("p", { class: "quiet" }, "It is on no list that was knocked out.")])];
 }
 function cardTexts(i) {
-  const own = model(), key = place(own, i).join("."), list = own.texts.filter((text) => text.patterns[key]);
+  const own = model(), key = place(own, i, "head").join("."), list = own.texts.filter((text) => text.patterns[key]);
   if (!list.length) return own.texts.length ? [make("h3", null, "Its attention"), make("p", { class: "quiet" }, "Not recorded for this head.")] : [];
   const box = make("div");
   const tabs = list.length > 1 ? make("p", { class: "chips" }, list.map((text, at) => button(text.title, () => show(at), { class: "chip", "aria-pressed": "false" }))) : null;
@@ -577,54 +616,3 @@ function attention(text, key) {
   pick(n - 1);
   return [line, strip_, canvas];
 }
-
-// -- putting it together --------------------------------------------------------------------------------------------
-function skeleton() {
-  const choice = make("select", { id: "model", on: { change: (event) => { Object.assign(state, { model: Number(event.target.value), score: 0, head: null, minus: null }); location.hash = ""; recallModel(); } } },
-    page.models.map((own, at) => make("option", { value: at }, own.shown)));
-  const controls = make("div", { class: "controls" },
-    make("label", null, "Model", choice),
-    make("label", { class: "mapped" }, "Colour by", make("select", { id: "what", on: { change: (event) => colour(kinds()[event.target.value].numbers[0]) } })),
-    make("label", { class: "mapped" }, "Statistic", make("select", { id: "which", on: { change: (event) => colour(Number(event.target.value)) } })),
-    make("label", { class: "mapped" }, "Minus", make("select", { id: "minus", on: { change: (event) => { state.minus = event.target.value === "" ? null : Number(event.target.value); colour(state.score); } } })));
-  const grid = make("div", { id: "grid", class: "map", role: "grid", "aria-label": "heads: a row for each layer, layer 0 at the top", on: {
-    keydown: onGridKey, click: (event) => { const cell = event.target.closest("[data-head]"); if (cell) choose(Number(cell.dataset.head), event.detail === 0 || innerWidth <= 900); },
-    mouseover: (event) => { const cell = event.target.closest("[data-head]"); if (cell) hint(describe(score(), Number(cell.dataset.head)), event.clientX, event.clientY); },
-    mouseleave: unhint, focusout: unhint,
-    focusin: (event) => { const cell = event.target.closest("[data-head]"); if (cell && cell.matches(":focus-visible")) { const box = cell.getBoundingClientRect(); hint(describe(score(), Number(cell.dataset.head)), box.left, box.bottom - 10); } },
-  } });
-  const only = make("label", { class: "quiet" }, make("input", { type: "checkbox", id: "only", on: { change: drawHeads } }), " beyond chance only");
-  app.replaceChildren(make("div", { class: "columns" },
-    make("div", null,
-      make("section", { class: "panel" }, controls,
-        make("div", { class: "mapped" }, make("h2", { id: "coloured" }), make("p", { id: "about", class: "quiet" }), make("div", { class: "scroll" }, grid), make("div", { id: "legend", class: "legend" }))),
-      make("section", { class: "panel mapped", id: "revisions", hidden: true }), make("section", { class: "panel mapped", id: "types" }), make("section", { class: "panel", id: "knockouts", hidden: true }),
-      make("section", { class: "panel", id: "several", hidden: true }),
-      make("section", { class: "panel mapped" }, heading("All heads", only), make("div", { id: "heads" }))),
-    make("aside", { class: "panel card mapped", id: "card", "aria-label": "card of a head" })), drawRuns());
-}
-function recallModel() {
-  recall();
-  document.getElementById("model").value = String(state.model);
-  drawKnockouts();
-  const bare = model().scores.length === 0; // of this model there are lists that were knocked out, and no map
-  app.querySelectorAll(".mapped").forEach((element) => { element.hidden = bare || element.id === "revisions"; });
-  if (bare) return;
-  fillKinds();
-  drawMap();
-  drawTypes();
-  drawSeveral();
-  const head = state.head;
-  colour(state.score);
-  if (head !== null) choose(head, false);
-  else drawCard();
-}
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") { unhint(); close(); } });
-let width = innerWidth;
-addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawMap(); } });
-addEventListener("scroll", unhint, { passive: true });
-if (page.models.length) {
-  skeleton();
-  recallModel();
-} else app.replaceChildren(drawRuns());
-document.documentElement.dataset.ready = "yes";

@@ -7,9 +7,11 @@ import re
 
 import pytest
 from headruns import detected, planted, recorded
+from test_report_results import png
 
 import cli
 from nnheads import runs
+from nnheads.page import pictures
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -42,7 +44,8 @@ def page_in(path) -> dict:
 def test_one_command_makes_one_page(made, tmp_path, capsys):
     target = tmp_path / "page.html"
     code, out, err = call(capsys, str(made), "-o", str(target))
-    assert (code, err) == (0, "") and out.splitlines()[-1].startswith(str(target)) and "0.1 MB" in out
+    assert (code, err) == (0, "") and out.splitlines()[-1].startswith(str(target)) and out.endswith(" MB)\n")
+    assert target.stat().st_size < 1_000_000
     assert "reference shipped: 4 x 8 heads" in out and [file.name for file in tmp_path.iterdir()] == ["page.html"]
     page = page_in(target)
     assert page["title"] == "Heads of reference" and page["made"]["command"].startswith("nnheads report")
@@ -101,6 +104,28 @@ def test_a_recipe_that_is_not_known_is_listed(tmp_path, capsys):
     )
     listed = {run["recipe"]: run for run in page_in(tmp_path / "page.html")["runs"]}
     assert listed["novelty"]["files"] == ["table.csv"] and not listed["novelty"]["shown"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--draws", "-1"], "--draws -1 is not possible; it must be at least 0"),
+        (["--top", "0"], "--top 0 is not possible; it must be at least 1"),
+    ],
+)
+def test_counts_that_are_none_are_refused(arguments, message, tmp_path, capsys):
+    detected(tmp_path, "induction", planted(4, 8, (1, 0)))
+    code, _, err = call(capsys, str(tmp_path), "-o", str(tmp_path / "page.html"), *arguments)
+    assert code == 2 and message in err and not (tmp_path / "page.html").exists()
+
+
+def test_pictures_that_are_too_many_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pictures, "BUDGET", 10)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "curve.png").write_bytes(png())
+    recorded(tmp_path / "run", "steer", ["curve.png"])
+    _, out, _ = call(capsys, str(tmp_path), "-o", str(tmp_path / "page.html"))
+    assert "left out of run: curve.png: the page has room for 1e-05 MB of pictures" in out
 
 
 def test_long_texts_in_files_are_cut():

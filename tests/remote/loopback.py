@@ -26,7 +26,19 @@ import uuid
 from pathlib import Path
 from typing import ClassVar
 
-HIDDEN = ("nnheads", "recipes", "cli", "xarray", "pandas", "netCDF4", "seaborn", "matplotlib", "typer", "sklearn")
+HIDDEN = (
+    "nnheads",
+    "recipes",
+    "cli",
+    "xarray",
+    "pandas",
+    "netCDF4",
+    "seaborn",
+    "matplotlib",
+    "typer",
+    "sklearn",
+    "jaxtyping",
+)
 for hidden in HIDDEN:
     sys.modules[hidden] = None  # type: ignore[assignment]
 

@@ -34,7 +34,7 @@ RECIPES = {
     "steer": ["--strength", "1", "--new-tokens", "4"],
 }  # fmt: skip
 WIDTH = {"torch.float32": 4, "torch.int64": 8}
-FREE = {"torch", "numpy", "nnsight", "builtins", "collections", "_codecs", "cloudpickle", "jaxtyping", "transformers"}
+FREE = {"torch", "numpy", "nnsight", "builtins", "collections", "_codecs", "cloudpickle", "transformers"}
 
 
 def issue(*arguments: str) -> int:
