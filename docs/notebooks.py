@@ -20,7 +20,7 @@ def executed(path: Path, folder: str | Path):
     search = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
     plain = {"NO_COLOR": "1", "COLUMNS": "120", "PYTHONWARNINGS": "ignore:IProgress not found"}  # no bars in a notebook
-    plain["OMP_NUM_THREADS"] = "1"  # small models gain nothing from threads, and two on a busy machine wait for each other
+    plain["OMP_NUM_THREADS"] = "1"  # two threads on a busy machine wait for each other
     client.execute(env={**os.environ, "PATH": search, **plain})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran is of no use to a reader

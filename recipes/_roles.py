@@ -27,7 +27,8 @@ def report_roles(
     output, recipe, model_name, revision = place
     run = results.Run(output, recipe, model_name, revision, facts, item="roles", overwrite=overwrite)
     if not run.complete:
-        prompts = ioi(model.tokenizer, facts["limit"], seed=facts["seed"], corruption="abc")
+        how = {"seed": facts["seed"], "spread": facts.get("spread", 0)}
+        prompts = ioi(model.tokenizer, facts["limit"], corruption="abc", **how)
         table = role_table(
             model, prompts, seed=facts["seed"], batch_size=facts["batch_size"], parts=run.parts, quiet=quiet,
             remote=remote,

@@ -26,6 +26,9 @@ def main(
     length: Annotated[int, typer.Option(help="Repeated tokens: how many before they are repeated.")] = 50,
     task: Annotated[str, typer.Option(help="Iteration: copy, parity, polynomial or maximum.")] = "parity",
     steps: Annotated[int, typer.Option(help="Iteration: steps of the longest prompt.")] = 16,
+    spread: Annotated[
+        int, typer.Option(help="Indirect object: up to so many adjectives before the object, to vary distances.")
+    ] = 0,
     lengths: _grid.Lengths = None,
     s_len: _grid.Shortest = None,
     e_len: _grid.Longest = None,
@@ -75,7 +78,7 @@ def main(
     arguments["seed"] = seed or 0
     where = options.remote_of(remote)
     revisions = [None] if revision is None else [one.strip() for one in revision.split(",") if one.strip()]
-    stimulus = {"length": length, "task": task, "steps": steps, **grid}
+    stimulus = {"length": length, "task": task, "steps": steps, "spread": spread, **grid}
     arguments["stimulus"] = {} if spans else stimulus_for(names, stimulus)
     places = {one: checkpoint(model, one) for one in revisions}  # a missing one is refused before anything runs
     runs = {one: at_revision(names, model, one, places[one], arguments, where) for one in revisions}

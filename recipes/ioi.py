@@ -20,6 +20,9 @@ def main(
     model: options.Model = "reference",
     corruption: Annotated[str, typer.Option(help="other, random, abc or swapped.")] = "other",
     prompts: Annotated[Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")] = None,
+    spread: Annotated[
+        int, typer.Option(help="Up to so many adjectives before the object, or END is always as far from S2.")
+    ] = 0,
     writer: Annotated[str | None, typer.Option(help="Let a model write: Hub id, folder, or openai:NAME.")] = None,
     noising: Annotated[
         bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
@@ -57,15 +60,20 @@ def main(
     arguments = dict(locals())
     for name in ("top", "plan", "roles"):  # what is said of the numbers, or asked besides, changes none of them
         arguments.pop(name)
+    if spread == 0:  # as published
+        arguments.pop("spread")
     from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.model import geometry
-    from nnheads.prompts.ioi import check_corruption
+    from nnheads.prompts.ioi import check_corruption, check_spread
     from nnheads.provenance import model_identity, prompts_hash
     from nnheads.stats import parse_numbers
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     check_corruption(corruption)
+    check_spread(spread)
+    if spread and (prompts is not None or writer is not None):
+        raise BadInput("--spread is for sentences of our own; leave --prompts and --writer out")
     if not 0 <= gap < float("inf"):
         raise BadInput(f"--gap {gap} is not possible; it must be a number that is at least 0")
     sites = sites_of(site)
@@ -77,16 +85,15 @@ def main(
     if plan:
         if writer is not None:
             raise BadInput("--plan asks no --writer for sentences; leave one of them out")
-        report_plan(
-            loaded, make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed), sites, chosen, where
-        )
+        pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed, spread)
+        report_plan(loaded, pairs, sites, chosen, where)
         return
     identity = model_identity(loaded, model)
     for one in sites:
         facts = {**arguments, "site": one, "model": identity["model"], "weights": identity["commit"]}
         place = {"item": "" if one == "z" else one, "overwrite": overwrite}
         if writer is None:
-            pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed)
+            pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed, spread)
             facts["prompts_sha256"] = prompts_hash(pairs)
             run = results.Run(output, "ioi", model, identity["revision"], facts, **place)
         else:
@@ -141,7 +148,9 @@ def written_prompts(run, tokenizer, path: Path | None, writer: str, corruption: 
     return pairs
 
 
-def make_prompts(tokenizer, path: Path | None, sentences: list[str] | None, corruption: str, limit: int, seed: int):
+def make_prompts(
+    tokenizer, path: Path | None, sentences: list[str] | None, corruption: str, limit: int, seed: int, spread: int = 0
+):
     """Sentences of our own, from a file, or from a language model; all pass the same filters."""
     from nnheads.errors import BadInput
     from nnheads.prompts.format import from_sentences, keep_well_formed
@@ -155,7 +164,7 @@ def make_prompts(tokenizer, path: Path | None, sentences: list[str] | None, corr
         dropped["beyond --limit"] = max(0, asked - limit)
         pairs = pairs[:limit]
     elif sentences is None:
-        return ioi(tokenizer, limit, seed=seed, corruption=corruption)
+        return ioi(tokenizer, limit, seed=seed, corruption=corruption, spread=spread)
     else:
         pairs, dropped = from_sentences(sentences, corruption)
         asked = len(sentences)

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
+from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
 from nnheads.prompts.pairs import Pair, next_token, tokenize
 from nnheads.prompts.spans import NULL, null_in_rows, span_dataset
 
@@ -46,35 +46,42 @@ def ioi(
     *,
     seed: int = 0,
     corruption: str = "other",
+    spread: int = 0,
     templates: Sequence[str] = TEMPLATES,
     names: Sequence[str] = NAMES,
 ) -> xr.Dataset:
     """Draw n sentences with their corruptions, templates and orders in turn.
 
+    As published, END always stands as far behind S2 (four tokens: "gave the book to"), so that a head that looks at
+    S2 and one that looks so far back do the same. With `spread` they do not.
+
     Args:
         tokenizer: the model's; names that it splits are left out.
         corruption: one of CORRUPTIONS.
+        spread: up to so many adjectives stand before the object, from none to all in turn.
 
     Returns:
         A pair dataset (see `prompts.pairs.tokenize`) with coordinates `template`, `order`, `indirect_object`,
         `subject`, `role_IO`, `role_S1`, `role_S2`, `role_END`; attrs `names_single`, `names_split`.
 
     Raises:
-        BadInput: n < 1, seed < 0, unknown corruption, or a tokenizer that keeps fewer than five names whole.
+        BadInput: n < 1, seed < 0, unknown corruption, a spread beyond the adjectives that there are, or a tokenizer
+            that keeps fewer than five names whole.
     """
     if n < 1:
         raise BadInput(f"{n} prompts were asked for; ask for at least 1")
     if seed < 0:
         raise BadInput(f"seed {seed} is not possible; it must be at least 0")
     check_corruption(corruption)
+    check_spread(spread)
     whole = single_token_names(tokenizer, names)
     if len(whole) < 5:
         raise BadInput(f"only {len(whole)} of {len(names)} names are single tokens of this tokenizer; 5 are needed")
-    drawn = draw(n, seed=seed, corruption=corruption, templates=templates, names=whole)
+    drawn = draw(n, seed=seed, corruption=corruption, templates=templates, names=whole, spread=spread)
     dataset = tokenize(tokenizer, drawn)
     dataset.attrs.update(
         title="indirect-object sentences", seed=seed, corruption=corruption, about=CORRUPTIONS[corruption],
-        names_single=len(whole), names_split=len(names) - len(whole),
+        names_single=len(whole), names_split=len(names) - len(whole), spread=spread,
     )  # fmt: skip
     return dataset
 
@@ -84,24 +91,34 @@ def check_corruption(corruption: str) -> None:
         raise BadInput(f"corruption {corruption!r} is not known; use one of {', '.join(CORRUPTIONS)}")
 
 
+def check_spread(spread: int) -> None:
+    if not 0 <= spread <= len(ADJECTIVES):
+        raise BadInput(f"spread {spread} is not possible; there are {len(ADJECTIVES)} adjectives to choose from")
+
+
 def single_token_names(tokenizer, names: Sequence[str] = NAMES) -> list[str]:
     """The names that this tokenizer keeps whole after a space."""
     return [name for name in names if next_token(tokenizer, "and", name) is not None]
 
 
-def draw(n: int, *, seed: int, corruption: str, templates: Sequence[str], names: Sequence[str]) -> list[Pair]:
-    """n pairs, the same for the same seed whatever the platform."""
-    generator = np.random.default_rng(seed)
+def draw(
+    n: int, *, seed: int, corruption: str, templates: Sequence[str], names: Sequence[str], spread: int = 0
+) -> list[Pair]:
+    """n pairs, the same for the same seed whatever the platform; but for adjectives, also with another `spread`."""
+    generator, other = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     pairs = []
     for number in range(n):
-        template = templates[number % len(templates)].format(
+        place, round_ = number % len(templates), number // len(templates)
+        # in pairs of templates and of rounds, since orders alternate from one to the next
+        between = other.choice(ADJECTIVES, (place // 2 + round_ // 2) % (spread + 1), replace=False)
+        template = templates[place].format(
             first="{first}", second="{second}", subject="{subject}",
-            place=generator.choice(PLACES), object=generator.choice(OBJECTS),
+            place=generator.choice(PLACES), object=" ".join([*between, generator.choice(OBJECTS)]),
         )  # fmt: skip
         # orders alternate once per round of templates, so that each template meets both
-        order = ORDERS[(number % len(templates) + number // len(templates)) % 2]
+        order = ORDERS[(place + round_) % 2]
         chosen = [str(name) for name in generator.choice(names, size=5, replace=False)]
-        about = {"template": number % len(templates), "order": order}
+        about = {"template": place, "order": order}
         pairs.append(corrupt(template, order, chosen, corruption, about))
     return pairs
 
@@ -143,9 +160,12 @@ def _fill(template: str, first: str, second: str, subject: str) -> tuple[str, di
     return text, spans
 
 
-def ioi_spans(tokenizer, n: int = 32, *, seed: int = 0) -> xr.Dataset:
-    """Indirect-object sentences with spans from END: to IO (`name_mover`), to S2 (`subject`), and their nulls."""
-    return with_spans(ioi(tokenizer, n, seed=seed), ("name_mover", "subject"), seed=seed)
+def ioi_spans(tokenizer, n: int = 32, *, spread: int = 0, seed: int = 0) -> xr.Dataset:
+    """Indirect-object sentences with spans from END: to IO (`name_mover`), to S2 (`subject`), and their nulls.
+
+    S2 is always as far away, unless `spread` adjectives vary it (see `ioi`).
+    """
+    return with_spans(ioi(tokenizer, n, seed=seed, spread=spread), ("name_mover", "subject"), seed=seed)
 
 
 def with_spans(prompts: xr.Dataset, kinds: Sequence[str] = tuple(SPANS), *, seed: int = 0) -> xr.Dataset:

@@ -59,3 +59,5 @@ OBJECTS: tuple[str, ...] = tuple(
     cake bag ball pen
     """.split()
 )
+# put in front of the object, so that END is not always as far from S2
+ADJECTIVES: tuple[str, ...] = tuple("old small big heavy light clean simple famous good bright dark little".split())

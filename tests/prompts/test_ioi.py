@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nnheads.errors import BadInput
 from nnheads.prompts.format import shape_error
 from nnheads.prompts.ioi import CORRUPTIONS, ORDERS, SPANS, corrupt, draw, ioi, single_token_names, with_spans
-from nnheads.prompts.ioi_words import HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, OBJECTS, PLACES, TEMPLATES
+from nnheads.prompts.ioi_words import ADJECTIVES, HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, OBJECTS, PLACES, TEMPLATES
 
 TEMPLATE = "When {first} and {second} met, {subject} gave it to"
 FIVE = ["Io", "Su", "Xa", "Yo", "Zu"]
@@ -50,6 +50,28 @@ def test_a_draw_is_decided_by_its_seed_and_longer_draws_begin_alike(seed, n, cor
     for pair in pairs:
         assert pair.answer != pair.wrong and {pair.answer, pair.wrong} <= set(NAMES)
         assert len(pair.clean.split()) == len(pair.corrupted.split()) and pair.clean != pair.corrupted
+
+
+def test_spread_moves_the_end_away_from_the_second_subject_and_changes_nothing_else():
+    plain, spread = (ioi(words_tokenizer(), 60, seed=3, spread=spread) for spread in (0, 3))
+    far = (spread["role_END"] - spread["role_S2"]).values
+    assert set((plain["role_END"] - plain["role_S2"]).values) == {4} and set(far) == {4, 5, 6, 7}
+    for name in ("answer", "wrong", "template", "order", "subject"):
+        np.testing.assert_array_equal(plain[name], spread[name])
+    for order in ORDERS:
+        assert set(far[spread["order"].values == order]) == {4, 5, 6, 7}, "distances and orders are drawn apart"
+    words = [text.split() for text in spread["clean_text"].values]
+    bare = [[word for word in row if word not in ADJECTIVES] for row in words]
+    assert bare == [text.split() for text in plain["clean_text"].values]
+    changed = spread["token"] != spread["corrupted"]
+    assert (changed.sum("position") == 1).all(), "the corrupted sentence has the same adjectives"
+    assert spread.attrs["spread"] == 3
+
+
+@pytest.mark.parametrize("spread", [-1, len(ADJECTIVES) + 1])
+def test_a_spread_that_is_not_possible_is_refused(spread):
+    with pytest.raises(BadInput, match=f"spread {spread} is not possible; there are {len(ADJECTIVES)} adjectives"):
+        ioi(words_tokenizer(), 4, spread=spread)
 
 
 def test_another_seed_draws_other_sentences():
