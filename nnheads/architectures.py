@@ -145,7 +145,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "phi": Architecture(projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"),
     "starcoder2": Architecture(neurons="mlp.c_proj"),
-    **dict.fromkeys(("mixtral", "gpt_oss"), Architecture(neurons=None)),
+    **dict.fromkeys(("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe"), Architecture(neurons=None)),
     **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), Architecture(post_norm="post_attention_layernorm")),
     **dict.fromkeys(
         (
@@ -153,6 +153,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "mistral",
             "qwen2",
             "qwen3",
+            "smollm3",
             "gemma",
             "phi3",
             "stablelm",
