@@ -11,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import tiny
+from headruns import detected, planted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,31 @@ def test_single_trials_are_kept(tmp_path):
     heads = read_heads(put(tmp_path / "a.json", {"0-1": [0.5, 1.0], "2-0": [0.25], "1-1": []}))
     assert heads["trials"].values.tolist() == [[0, 2], [0, 0], [1, 0]]
     assert heads["trial_score"].values[0, 1].tolist() == [0.5, 1.0] and np.isnan(heads["trial_score"].values[2, 0, 1])
+
+
+def test_single_prompts_of_a_run_are_trials_of_other_tools(tmp_path):
+    run = detected(tmp_path, "retrieval", planted(2, 3, (1, 2)), cases=5)
+    cases = results.load(run / "scores.nc")["mass"]
+    heads = read_heads(run)
+    np.testing.assert_array_equal(heads["trial_score"][1, 2], cases[:, 1, 2])
+    written = json.loads(write_heads(heads, tmp_path / "a.json", format="retrieval_head").read_text())
+    assert {name: len(trials) for name, trials in written.items()} == {
+        f"{i}-{j}": 5 for i in range(2) for j in range(3)
+    }
+    back = read_heads(tmp_path / "a.json")
+    np.testing.assert_allclose(back["score"], heads["score"], atol=1e-6)
+    assert "trials" not in read_heads(run, statistic="excess"), "no variable of single prompts has that name"
+
+
+def test_prompts_that_do_not_count_are_no_trials_and_ratios_have_none(tmp_path):
+    run = detected(tmp_path, "retrieval", planted(2, 3, (1, 2)), cases=6)
+    cases, heads = (results.load(run / f"{name}.nc") for name in ("scores", "heads"))
+    counted = cases.assign_coords(answered=("batch", [1, 0, 1, 1, 0, 1])).assign_attrs(counts="answered")
+    results.save(run / "scores.nc", counted)
+    assert "trials" not in read_heads(run), "the mean of those that count is another"
+    heads["mass"] = counted["mass"][[0, 2, 3, 5]].mean("batch")
+    results.save(run / "heads.nc", heads)
+    assert read_heads(run)["trials"].values.tolist() == [[4] * 3] * 2
 
 
 def test_order_is_kept_where_it_means_something(tmp_path):

@@ -19,7 +19,7 @@ import xarray as xr
 from nnheads import results
 from nnheads.errors import BadInput, first_line
 from nnheads.interchange import circuits, edits, lists, masks, pyvene
-from nnheads.interchange.table import KV, WHOLE, check_place, grid, labelled, number, whole_number
+from nnheads.interchange.table import KV, WHOLE, check_place, grid, labelled, number, whole_number, with_trials
 
 FORMAT, VERSION = "nnheads heads", 1
 PROVENANCE = "nnheads provenance"
@@ -95,7 +95,7 @@ def reason(error: BaseException) -> str:
 def parsed(path: Path, content: bytes, heads: int | None, statistic: str | None) -> tuple[str, xr.Dataset]:
     """The format of a file's contents, and the heads in it."""
     if content.startswith((b"\x89HDF", b"CDF")):
-        return "netcdf", from_run(results.load(path), path, statistic)
+        return "netcdf", with_cases(from_run(results.load(path), path, statistic), path)
     if statistic is not None:
         raise BadInput(f"--statistic is for runs of nnheads; {path.name} is no such file")
     if content.startswith(b"\x93NUMPY"):
@@ -180,6 +180,23 @@ def from_run(table: xr.Dataset, path: Path, statistic: str | None) -> xr.Dataset
             found = found.merge(table[[f"{kind}_score", f"{kind}_in_circuit"]])
     return found.assign_attrs({**table.attrs, "headline": "score", "statistic": name,
                                "covers": table.attrs.get("covers", WHOLE)})  # fmt: skip
+
+
+def with_cases(found: xr.Dataset, path: Path) -> xr.Dataset:
+    """The single prompts of a run as trials, where its scores are means over them."""
+    beside, name = path.with_name("scores.nc"), found.attrs["statistic"]
+    if path.name != "heads.nc" or not beside.is_file() or KV in found.dims or "trials" in found:
+        return found
+    cases = results.load(beside)
+    if name not in cases or set(cases[name].dims) != {"batch", "layer", "head"}:
+        return found
+    if cases.attrs.get("counts") in cases.coords:
+        cases = cases.isel(batch=cases[cases.attrs["counts"]].values == 1)
+    each = cases[name].transpose("batch", "layer", "head")
+    if each.shape[1:] != found["score"].shape or not np.allclose(each.mean("batch"), found["score"], atol=1e-5):
+        return found  # a ratio or a contrast is no mean of single prompts
+    values = {place: each.values[:, *place] for place in np.ndindex(*found["score"].shape)}
+    return with_trials(found, {place: own[~np.isnan(own)] for place, own in values.items()})
 
 
 def from_own(content: dict) -> xr.Dataset:
