@@ -170,3 +170,20 @@ def test_a_reader_that_goes_away_is_no_error_message(buffering):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=60) == 1
+
+
+def test_a_command_from_python_says_all_on_stdout_and_leaves_the_process_as_it_was(tmp_path, capsys, monkeypatch):
+    import sys
+
+    import nnheads
+
+    monkeypatch.setattr(sys, "argv", ["notebook"])
+    nnheads.command(f"match 'Mary saw John and Mary' --top 1 -q -o '{tmp_path}/with blanks'")
+    said = capsys.readouterr()
+    assert "heads.nc" in said.out and "exit code" not in said.out and not said.err
+    assert sys.argv == ["notebook"]
+    (record,) = (tmp_path / "with blanks").rglob("run.json")
+    assert "nnheads match" in record.read_text(), "a run names the command, not the notebook"
+    nnheads.command("match --pattern none")
+    said = capsys.readouterr()
+    assert said.out.endswith("(exit code 2)\n") and said.out.startswith("error: ") and not said.err
