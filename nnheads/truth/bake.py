@@ -31,7 +31,10 @@ TOLERANCE = 1e-4  # logits
 # families whose projection gets its bias by an option of their configuration, which may give others one too
 SWITCHES = {
     **dict.fromkeys(
-        ("llama", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "cohere", "gpt_oss", "gpt_neox"), "attention_bias"
+        (
+            "llama", "qwen3", "qwen3_moe", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2", "cohere", "gpt_oss",
+            "gpt_neox",
+        ), "attention_bias"
     ),
     "opt": "enable_bias", "falcon": "bias", "starcoder2": "use_bias",
 }  # fmt: skip
@@ -39,7 +42,7 @@ ALWAYS = ("gpt2", "gpt_bigcode", "gpt_neo", "bloom", "phi")  # families whose pr
 # families whose feed-forward part stands beside attention, so that its bias joins the residual stream at the same place
 BESIDE = {"gptj": "mlp.fc_out"}
 # families whose values can have a bias: attention weights of a query sum to 1, so it comes through to z as it is
-VALUES = {"stablelm": ("use_qkv_bias", "self_attn.v_proj")}
+VALUES = {"stablelm": ("use_qkv_bias", "self_attn.v_proj"), "qwen2_moe": ("qkv_bias", "self_attn.v_proj")}
 # families that compute what Llama computes, but have no option for the bias: they are saved as Llama
 AS_LLAMA = ("mistral", "qwen2")
 LLAMA_FIELDS = (

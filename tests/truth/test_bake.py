@@ -19,7 +19,7 @@ from nnheads.truth.bake import ALWAYS, AS_LLAMA, BESIDE, SWITCHES, VALUES, Baked
 
 NO_PLACE = {
     "mixtral": "in any configuration", "phi3": "in any configuration",
-    "stablelm": "and its heads share values, so that these cannot hold it either",
+    **dict.fromkeys(VALUES, "and its heads share values, so that these cannot hold it either"),
     "mistral": "and its sliding window keeps it from being saved as Llama",
 }  # fmt: skip
 
@@ -116,10 +116,11 @@ def test_a_mistral_without_window_is_saved_as_llama(tmp_path):
     assert done.family == "llama" and done.difference <= 1e-4 < done.moved
 
 
-def test_values_of_one_head_each_can_hold_the_edit(tmp_path):
-    model = wrapped("stablelm", num_key_value_heads=4)
+@pytest.mark.parametrize("model_type", VALUES)
+def test_values_of_one_head_each_can_hold_the_edit(model_type, tmp_path):
+    model = wrapped(model_type, num_key_value_heads=4)
     done = bake(model, moves(model), tmp_path / "baked", prompts())
-    assert done.family == "stablelm" and done.difference <= 1e-4 < done.moved
+    assert done.family == model_type and done.difference <= 1e-4 < done.moved
     assert "the bias of self_attn.v_proj holds" in (tmp_path / "baked" / "README.md").read_text()
 
 
