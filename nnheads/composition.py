@@ -8,6 +8,7 @@ Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -70,6 +71,14 @@ def random_composition(d_model: int, head_dim: int, seed: int) -> torch.Tensor:
     reads, other = (torch.randn(DRAWS, d_model, head_dim, generator=generator) for _ in range(2))
     source = core(first) @ second.transpose(1, 2)
     return overlap(source, reads @ core(other).transpose(1, 2)).flatten()
+
+
+def share_above(scores: xr.Dataset) -> tuple[float, int]:
+    """The share of all pairs that score above `null_high`, and how many pairs there are. Trained heads share a few
+    directions, so that far more than 5% do; of random heads 5% would."""
+    pairs = scores["composition"].where(scores["layer"] < scores["to_layer"]).values
+    pairs = pairs[~np.isnan(pairs)]
+    return float((pairs > float(scores["null_high"])).mean()), pairs.size
 
 
 def strongest(scores: xr.Dataset, top: int) -> list[dict]:

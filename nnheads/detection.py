@@ -171,12 +171,12 @@ def raw_scores(
     model,
     names: list[str],
     *,
-    n: int | None,
-    seed: int,
-    batch_size: int,
-    remote,
-    quiet: bool,
-    parts: Path | None,
+    n: int | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    remote: bool | str = False,
+    quiet: bool = True,
+    parts: Path | None = None,
     **stimulus,
 ) -> dict[str, xr.Dataset]:
     """type -> statistics (batch, layer, head). One forward per batch serves all types of a stimulus."""

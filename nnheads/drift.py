@@ -64,10 +64,11 @@ def compare(first: xr.Dataset, second: xr.Dataset, *, top: int = 10, seed: int =
 
     Returns:
         (layer, head): `score` and `against`, the headline on each side; `difference`, against minus score; `flag` and
-        `flag_against`. Scalars: `rank_correlation` (Spearman, over all heads) with a 95% interval that draws prompts,
-        the same on both sides; `overlap`, the share of the `top` heads that both name, and `overlap_chance`, what two
-        random lists share; `largest`, the largest absolute difference; `gained` and `lost`, flags. NaN where a side has
-        no score.
+        `flag_against`; `named`, see `named_heads`. Scalars: `rank_correlation` (Spearman, over all heads, most of which
+        may score nothing and be ranked by noise) and `rank_correlation_named` (over those named), each with a 95%
+        interval that draws prompts, the same on both sides; `overlap`, the share of the `top` heads that both name, and
+        `overlap_chance`, what two random lists share; `largest`, the largest absolute difference; `gained` and `lost`,
+        flags. NaN where a side has no score.
 
     Raises:
         BadInput: other prompts on one side, or fewer heads than `top`.
@@ -82,16 +83,12 @@ def compare(first: xr.Dataset, second: xr.Dataset, *, top: int = 10, seed: int =
     meaning = score.attrs["long_name"]
     difference = (against - score).assign_attrs(long_name=f"change of {meaning}", **about)
     gained, lost = ((heads[a]["flag"] == 0) & (heads[b]["flag"] == 1) for a, b in ((0, 1), (1, 0)))
-    low, high = interval(first, second, seed)
     ranked = [set(ranking(one)[:top]) for one in heads]
     known = bool(score.notnull().any() and against.notnull().any())
+    named = named_heads(heads, ranked)
     scalars = {
-        "rank_correlation": (
-            spearman(score.values.ravel(), against.values.ravel()),
-            "Spearman over all heads",
-        ),
-        "rank_correlation_low": (low, f"lower end of its {CONFIDENCE:.0%} bootstrap interval over prompts"),
-        "rank_correlation_high": (high, f"upper end of its {CONFIDENCE:.0%} bootstrap interval over prompts"),
+        **correlation("rank_correlation", first, second, score, against, np.ones_like(named.values, bool), seed),
+        **correlation("rank_correlation_named", first, second, score, against, named.values == 1, seed),
         "overlap": (len(ranked[0] & ranked[1]) / top if known else np.nan, f"share of the top {top} heads in both"),
         "overlap_chance": (top / count, f"share of the top {top} heads that random lists have in common"),
         "largest": (np.abs(difference).max().item(), "largest absolute difference of any head"),
@@ -105,6 +102,7 @@ def compare(first: xr.Dataset, second: xr.Dataset, *, top: int = 10, seed: int =
             "difference": difference,
             "flag": heads[0]["flag"],
             "flag_against": heads[1]["flag"],
+            "named": named,
         }
     )
     for name, (value, text) in scalars.items():
@@ -112,15 +110,41 @@ def compare(first: xr.Dataset, second: xr.Dataset, *, top: int = 10, seed: int =
     return result
 
 
-def interval(first: xr.Dataset, second: xr.Dataset, seed: int) -> tuple[float, float]:
-    """Ends of the rank correlation's interval. Answers to one question are drawn together; one prompt has none."""
+def named_heads(heads: list[xr.Dataset], ranked: list[set]) -> xr.DataArray:
+    """1 for the heads that either side flags, or, where these are fewer than three, that either has at the top."""
+    named = (heads[0]["flag"] == 1) | (heads[1]["flag"] == 1)
+    if int(named.sum()) < 3:
+        at = [(layer, head) in set.union(*ranked) for layer in named["layer"].values for head in named["head"].values]
+        named = named.copy(data=np.reshape(at, named.shape))
+    about = {"long_name": "flagged on either side, or with fewer than three such: at the top of either", "units": "1"}
+    return named.astype("int8").assign_attrs(about)
+
+
+def correlation(
+    name: str, first: xr.Dataset, second: xr.Dataset, score: xr.DataArray, against: xr.DataArray, of: np.ndarray,
+    seed: int,
+) -> dict[str, tuple]:  # fmt: skip
+    """Spearman over the heads `of` [layer, head] with its interval: name -> (value, what it is)."""
+    low, high = interval(first, second, seed, of.ravel())
+    which = "all heads" if of.all() else "the heads named"
+    return {
+        name: (spearman(score.values[of], against.values[of]), f"Spearman over {which}"),
+        f"{name}_low": (low, f"lower end of its {CONFIDENCE:.0%} bootstrap interval over prompts"),
+        f"{name}_high": (high, f"upper end of its {CONFIDENCE:.0%} bootstrap interval over prompts"),
+    }
+
+
+def interval(first: xr.Dataset, second: xr.Dataset, seed: int, of: np.ndarray | None = None) -> tuple[float, float]:
+    """Ends of the rank correlation's interval, over the heads `of` [layer * head], or all. Answers to one question are
+    drawn together; one prompt has none."""
     coordinate = "question" if "question" in first.coords else "batch"
     _, unit = np.unique(first[coordinate].values, return_inverse=True)
     units = int(unit.max()) + 1
     if units < 2:
         return float("nan"), float("nan")
     counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), RESAMPLES)[:, unit].astype(float)
-    drawn = spearman(headline(first, counts), headline(second, counts))
+    chosen = slice(None) if of is None else of
+    drawn = spearman(headline(first, counts)[:, chosen], headline(second, counts)[:, chosen])
     if np.isnan(drawn).all():
         return float("nan"), float("nan")
     low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

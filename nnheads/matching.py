@@ -3,7 +3,8 @@
 The target D is a lower-triangular 0/1 matrix. With A the attention and n tokens,
     mul = sum(A * D) / sum(A)            abs = 1 - round(sum |A - D| / n, 3)
 after zeroing column 0 (`exclude_bos`) and/or the diagonal (`exclude_current`). Both need only the attention on
-D's cells, on column 0 and on the diagonal: with A >= 0 and D in {0, 1}, sum |A - D| = |D| + sum(A) - 2 sum(A * D).
+D's cells and on all that is kept: with A >= 0 and D in {0, 1}, sum |A - D| = |D| + sum(A) - 2 sum(A * D). What is kept
+is measured: what the first token leaves over can be less than the rounding of its mass.
 
 These scores depend on the text and on its length; `abs` is negative for most heads. They are here to compare
 with published numbers; `nnheads detect` is the better question.
@@ -60,20 +61,19 @@ def check_names(pattern, kind: str) -> None:
 
 
 def cells(ids: np.ndarray, pattern, exclude_bos: bool, exclude_current: bool) -> tuple[np.ndarray, np.ndarray]:
-    """D without what is excluded, and the cells that are excluded, both [query, key]."""
+    """D without what is excluded, and the cells that are kept, both [query, key]."""
     n = len(ids)
-    out = np.zeros((n, n), bool)
-    out[:, 0] |= exclude_bos
-    out |= np.eye(n, dtype=bool) & exclude_current
-    return target(ids, pattern) * ~out, np.tril(out)
+    kept = np.tril(np.ones((n, n), bool), -int(exclude_current))
+    kept[:, 0] &= not exclude_bos
+    return target(ids, pattern) * kept, kept
 
 
-def match(on_target, excluded, count: float, n: int, kind: str):
-    """The score from sum(A * D), the excluded mass, |D| and n. 0 where nothing is left to attend to."""
-    total = n - excluded
+def match(on_target, kept, count: float, n: int, kind: str):
+    """The score from sum(A * D), the mass on all cells that are kept, |D| and n. 0 where nothing is left to attend to;
+    "mul" is between 0 and 1."""
     if kind == "mul":
-        return np.where(total > 1e-9, on_target / np.maximum(total, 1e-9), 0.0)
-    return 1 - np.round((count + total - 2 * on_target) / n, 3)
+        return np.where(kept > 0, np.minimum(on_target, kept) / np.where(kept > 0, kept, 1.0), 0.0)
+    return 1 - np.round((count + kept - 2 * on_target) / n, 3)
 
 
 def match_text(
@@ -92,16 +92,18 @@ def match_text(
     """
     check_names(pattern, kind)
     ids = np.array(model.tokenizer(text)["input_ids"])
-    wanted, out = cells(ids, pattern, exclude_bos, exclude_current)
+    wanted, kept = cells(ids, pattern, exclude_bos, exclude_current)
     first = np.zeros_like(wanted)
     first[0, 0] = 1  # there is always something to measure, also where the text has no target
-    spans = {"first": _spans(first), "target": _spans(wanted), "excluded": _spans(out)}
+    query = np.flatnonzero(kept.any(1))  # whose cells are neighbours: one span a query
+    rest = (query[None], kept.argmax(1)[None, query], kept.argmax(1)[None, query] + kept.sum(1)[None, query])
+    spans = {"first": _spans(first), "target": _spans(wanted), "kept": rest}
     prompts = span_dataset(ids[None], np.ones((1, len(ids)), int), spans)
     scores = measure(model, prompts, remote=remote)["mass"].isel(batch=0)
     shape = scores.sel(kind="first").drop_vars("kind")
     zero = np.zeros(shape.shape)
     mass = {str(name): scores.sel(kind=name).values * spans[str(name)][0].size for name in scores["kind"].values}
-    values = match(mass.get("target", zero), mass.get("excluded", zero), wanted.sum(), len(ids), kind)
+    values = match(mass.get("target", zero), mass.get("kept", zero), wanted.sum(), len(ids), kind)
     name = pattern if isinstance(pattern, str) else "own pattern"
     return shape.copy(data=values.astype("float32")).assign_attrs(
         long_name=f"{kind} match with {name}", units="1", source="TransformerLens head_detector"

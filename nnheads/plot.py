@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.figure import Figure
+
+# told apart at a glance, also where a low score makes them pale: no two of one hue in two shades, as tab20 has them
+DISTINCT = (
+    *sns.color_palette("tab10"), "blue", "magenta", "lime", "black", "navy", "darkolivegreen", "aquamarine", "deeppink",
+    "lightsalmon", "springgreen",
+)  # fmt: skip
 
 
 def heatmap(
@@ -38,22 +45,17 @@ def heatmap(
         note: small print under the picture.
     """
     rows, columns = values.shape
-    figure = Figure(
-        figsize=(min(16, max(5.0, 0.5 * columns + 2.6)), min(16, max(3.2, 0.42 * rows + 1.9))), layout="constrained"
-    )
+    height = min(16, max(3.2, 0.42 * rows + 1.9))
+    figure = Figure(figsize=(min(16, max(5.0, 0.5 * columns + 2.6)), height), layout="constrained")
     axes = figure.add_subplot()
     span = float(np.nanmax(np.abs(values.values), initial=0.0)) or 1.0
-    colours = (
-        {"cmap": "RdBu", "center": 0.0, "vmin": -span, "vmax": span}
-        if signed
-        else {"cmap": "viridis", "vmin": 0.0, "vmax": span}
-    )
+    colours = {"cmap": "RdBu", "center": 0.0, "vmin": -span} if signed else {"cmap": "viridis", "vmin": 0.0}
     label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
-    ticks = _tick_labels(values)
+    beside = {"label": textwrap.fill(label, int(12 * height) - 10)}  # letters that the colour bar's height takes
     _heatmap(
-        values.values, ax=axes, cbar_kws={"label": label}, xticklabels=ticks, yticklabels=values[values.dims[0]].values,
-        linewidths=0.3 if columns <= 40 else 0, annot=False if texts is None else np.vectorize(_visible)(texts), fmt="",
-        annot_kws={"fontsize": 6}, **colours,
+        values.values, ax=axes, cbar_kws=beside, xticklabels=_tick_labels(values), vmax=span,
+        yticklabels=values[values.dims[0]].values, linewidths=0.3 if columns <= 40 else 0, fmt="",
+        annot=False if texts is None else np.vectorize(_visible)(texts), annot_kws={"fontsize": 6}, **colours,
     )  # fmt: skip
     for mark in marked or []:
         _mark(axes, values, mark, signed)
@@ -272,29 +274,26 @@ def accuracy(values: xr.DataArray, *, title: str, note: str = "") -> Figure:
 
 def types_map(types: dict[str, xr.DataArray], *, title: str = "Head types", note: str = "") -> Figure:
     """Several head types on one map (layer, head): NaN is not of the type; a cell is split between its types,
-    each part as opaque as its score is high."""
-    rows, columns = next(iter(types.values())).shape
+    each part as opaque as its score is high. Types without heads are left out."""
+    first = next(iter(types.values()))
+    rows, columns = first.shape
     size = (min(16, max(6.0, 0.5 * columns + 4)), min(16, max(3.4, 0.42 * rows + 1.4)))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    # tab10 would begin again
-    colours = dict(zip(types, sns.color_palette("tab10" if len(types) <= 10 else "husl", len(types))))
-    for layer in range(rows):
-        for head in range(columns):
-            own = [
-                (name, float(values[layer, head])) for name, values in types.items() if values[layer, head].notnull()
-            ]
-            for place, (name, value) in enumerate(own):
-                left, width, opacity = head + place / len(own), 1 / len(own), 0.25 + 0.75 * min(1.0, max(0.0, value))
-                axes.add_patch(
-                    matplotlib.patches.Rectangle((left, layer), width, 1, color=colours[name], alpha=opacity, lw=0)
-                )
+    found = {name: values.values for name, values in types.items() if values.notnull().any()}
+    colours = dict(zip(found, DISTINCT if len(found) <= len(DISTINCT) else sns.husl_palette(len(found))))
+    for layer, head in np.ndindex(rows, columns):
+        own = {name: values[layer, head] for name, values in found.items() if not np.isnan(values[layer, head])}
+        for place, (name, value) in enumerate(own.items()):
+            left, shown = head + place / len(own), {"color": colours[name], "alpha": 0.25 + 0.75 * np.clip(value, 0, 1)}
+            axes.add_patch(matplotlib.patches.Rectangle((left, layer), 1 / len(own), 1, lw=0, **shown))
     axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel="head", ylabel="layer", title=title)
-    axes.set_xticks(np.arange(columns) + 0.5, next(iter(types.values()))["head"].values)
-    axes.set_yticks(np.arange(rows) + 0.5, next(iter(types.values()))["layer"].values)
+    axes.set_xticks(np.arange(columns) + 0.5, first["head"].values)
+    axes.set_yticks(np.arange(rows) + 0.5, first["layer"].values)
     axes.hlines(np.arange(rows + 1), 0, columns, color="0.85", lw=0.5)
     axes.vlines(np.arange(columns + 1), 0, rows, color="0.85", lw=0.5)
-    handles = [matplotlib.patches.Patch(color=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+    handles = [matplotlib.patches.Patch(color=colours[name], label=name) for name in found]
+    if handles:
+        figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     _small_print(figure, note)
     return figure

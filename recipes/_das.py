@@ -159,6 +159,12 @@ def percent(values):
     return np.vectorize(lambda value: f"{value:.0%}")(values)
 
 
+def with_interval(one, name: str) -> str:
+    """`0.938 [0.875, 0.984]`; a dash where no pair was left to count."""
+    value, low, high = (float(one[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return "-" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def report(run) -> None:
     """Accuracy at every place, and the best one beside its controls."""
     from nnheads.interventions.localise import CONDITIONS
@@ -173,9 +179,11 @@ def report(run) -> None:
         options.say(f"  {int(layer):>5}  " + "  ".join(f"{value:>9.3f}" for value in row))
     layer, place = table.attrs["best_layer"], table.attrs["best_place"]
     options.say(f"best on pairs left out of training: layer {layer}, {place} [95% interval]")
+    count, changed = len(run.load("scores")["batch"]), table.attrs["pairs_changed"]
+    options.say(f"  {'':<42} {f'all {count} pairs':<22} the {changed} whose answer changes")
+    one = table.sel(layer=layer, place=place)
     for name, text in CONDITIONS.items():
-        one = table.sel(layer=layer, place=place)
-        value, low, high = (float(one[f"{name}{end}"]) for end in ("", "_low", "_high"))
-        options.say(f"  {text:<42} {value:.3f} [{low:.3f}, {high:.3f}]")
+        whole = with_interval(one, name)
+        options.say(f"  {text:<42} {whole:<22} {with_interval(one, f'{name}_changed') if name != 'none' else '0.000'}")
     for file in ("scores.nc", "places.nc", "places.png", "intervention"):
         options.say(options.shown(run.folder / file))

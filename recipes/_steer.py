@@ -23,6 +23,7 @@ NEUTRAL = (
     "The report has four chapters and a list of figures at the end.",
 )
 STATEMENTS, TEXTS, QUESTIONS, FILLER = 3, 32, 8, 24  # in a text; of each sort; as prompts; words of a neutral text
+ENDS = {"effect": ("_low", "_high"), "random": ("_lowest", "_highest"), "kl": ("_low", "_high")}
 WITH_INTERVAL = ("effect", "random")
 SHOWN = 3  # prompts whose continuations are printed
 
@@ -76,7 +77,8 @@ def report(run) -> None:
     scores, curve = run.load("scores"), run.load("curve")
     if (run.folder / "directions.nc").is_file():
         say_layers(run.load("directions"), curve.attrs["layer"])
-    options.say(f"{curve.attrs['steering']}; in nats per token [95% interval]")
+    told = f"; of random: lowest and highest of {scores.sizes['draw']} draws" if "draw" in scores.sizes else ""
+    options.say(f"{curve.attrs['steering']}; in nats per token [95% interval{told}]")
     columns = [name for name in ("effect", "random", "projection", "kl", "perplexity") if name in curve]
     widths = {name: 24 if name in WITH_INTERVAL else 10 for name in ("strength", *columns)}
     options.say("  " + "  ".join(f"{name:<{width}}" for name, width in widths.items()).rstrip())
@@ -111,7 +113,7 @@ def say_layers(found, chosen: int) -> None:
 
 
 def _number(one, name: str) -> str:
-    value, low, high = (float(one[text]) for text in (name, f"{name}_low", f"{name}_high"))
+    value, low, high = (float(one[f"{name}{end}"]) for end in ("", *ENDS.get(name, ENDS["effect"])))
     if value != value:
         return "-"
     if name not in WITH_INTERVAL or low != low:

@@ -39,7 +39,8 @@ def main(
 
     One side is as `--dtype` says, the other is the same but for what `--against` names; one is in memory at a time.
     With `--against remote`, `--remote` says which server scores the other side. Writes drift.nc (type, layer, head) and
-    drift.png: rank correlation of all heads, heads at the top in common, largest change, flags that come and go.
+    drift.png: rank correlation of all heads, most of which noise may rank, and of those flagged; heads at the top in
+    common, largest change, flags that come and go.
     """
     arguments = dict(locals())
     from nnheads import drift
@@ -155,28 +156,35 @@ def said(identity: dict) -> str:
     return f"{identity['dtype']} ({identity['attention']})"
 
 
+def correlated(one, name: str) -> str:
+    """`0.9990 [0.9850, 0.9996]`, a rank correlation with its interval; a dash where all those heads are alike."""
+    value, low, high = (float(one[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return "-" if value != value else f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
 def report(run) -> None:
     """A line for each type, and which heads gain or lose their flag."""
+    import numpy as np
+
     from nnheads.stats import head_name
 
     found = run.load("drift")
     sides = [said(json.loads(found.attrs[name])) for name in ("source", "source_against")]
     top = run.arguments["top"]
     options.say(f"{sides[0]} against {sides[1]}, {run.arguments['limit']} prompts a type")
-    options.say(f"  {'type':<19} rank correlation [95% interval]  top {top:<3} largest change  flags")
+    ranks = f"{'of all heads':<24} {'of those flagged, or at the top':<33}"
+    options.say(f"  {'':<19} rank correlation [95% interval]")
+    options.say(f"  {'type':<19} {ranks} top {top:<3} largest change  flags")
     for kind in found["type"].values:
         one = found.sel(type=kind)
-        rank, low, high, overlap, largest = (
-            float(one[name])
-            for name in ("rank_correlation", "rank_correlation_low", "rank_correlation_high", "overlap", "largest")
-        )
-        if rank != rank:
+        overlap, largest = float(one["overlap"]), float(one["largest"])
+        if not np.isfinite(one["rank_correlation"]):
             options.say(f"  {kind:<19} no score to compare on one side, or all heads alike")
             continue
         flags = f"{int(one['flag'].sum())} -> {int(one['flag_against'].sum())}"
-        options.say(
-            f"  {kind:<19} {rank:.4f} [{low:.4f}, {high:.4f}]{'':10} {overlap:>5.0%} {largest:>13.2g}    {flags}"
-        )
+        named = f"{correlated(one, 'rank_correlation_named')} {int(one['named'].sum()):>3} heads"
+        ranks = f"{correlated(one, 'rank_correlation'):<24} {named:<33}"
+        options.say(f"  {kind:<19} {ranks} {overlap:>6.0%} {largest:>14.2g}  {flags}")
         changes = {"gained": one["flag_against"] > one["flag"], "lost": one["flag_against"] < one["flag"]}
         for word, mask in changes.items():
             names = [head_name(*head) for head, on in mask.to_series().items() if on]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nnheads.errors import BadInput
+from recipes import _function_vectors
 from recipes import _options as options
 
 REFERENCES = "Todd et al. 2024, arXiv 2310.15213"
@@ -68,7 +69,7 @@ def main(
     run = results.Run(output, "function-vectors", model, identity["revision"], facts, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, sets, dropped, facts, model, where)
-    report(run)
+    _function_vectors.report(run)
 
 
 def prompt_sets(tokenizer, tasks: list, layout, arguments: dict) -> dict:
@@ -110,6 +111,7 @@ def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remot
     }  # fmt: skip
     scores = scores_of(effects)
     heads = average_effects({which: one["effect"] for which, one in effects.items()}, seed=facts["seed"])
+    heads = heads.merge(excess_over_other(scores, facts["seed"]), combine_attrs="override")
     best = [(one["layer"], one["head"]) for one in stats.top_heads(heads, "aie", facts["top"])]
     vector, answers = add(model, questions, outputs, heads, best, facts["seed"], keep, remote)
     about = provenance(
@@ -187,6 +189,20 @@ def scores_of(effects: dict):
     return base.to_dataset(name="probability").assign(named)
 
 
+def excess_over_other(scores, seed: int):
+    """How much more a task's own mean does than that of another task, with an interval over tasks: (layer, head).
+    Empty where there is one task alone."""
+    import xarray as xr
+
+    from nnheads.patching.function_vectors import over_tasks
+
+    if "cie_other" not in scores:
+        return xr.Dataset()
+    excess = (scores["cie"] - scores["cie_other"]).rename("excess_other")
+    text = "average indirect effect, shown minus another task's"
+    return over_tasks(excess.assign_attrs({**scores["cie"].attrs, "long_name": text}), seed=seed)
+
+
 def add(model, questions, outputs: dict, heads, best: list, seed: int, keep: dict, remote):
     """Function vectors, and how questions are answered once they are added at each layer; for comparison with vectors
     of shuffled examples, and of random heads that are not among the best."""
@@ -262,34 +278,3 @@ def draw(run, heads, zero_shot, cases: int) -> None:
     title = "Questions without examples, vector added before a layer"
     figure = plot.curves(each, title=title, note=plot.note(zero_shot, zero_shot.sizes["question"]))
     run.picture("zero_shot", figure)
-
-
-def report(run) -> None:
-    """Which tasks the model does, the heads that carry them, and what their sum does without examples."""
-    import json
-
-    from nnheads import stats
-
-    heads, zero_shot, vectors = run.load("heads"), run.load("zero_shot"), run.load("vectors")
-    for number, name in enumerate(vectors["task_name"].values):
-        shown, shuffled = (float(vectors[f"accuracy_{kind}"][number]) for kind in ("shown", "shuffled"))
-        done = "" if name in json.loads(heads.attrs["tasks"]) else " (left out: not done)"
-        options.say(f"task {name}: {shown:.0%} right with examples, {shuffled:.0%} with shuffled ones{done}")
-    for name, reason in json.loads(heads.attrs["dropped"]).items():
-        options.say(f"task {name} left out: {reason}")
-    arguments = json.loads(heads.attrs["arguments"])
-    best = stats.top_heads(heads, "aie", arguments["top"])
-    for one in best:
-        one["flag"] = bool(heads["flag"].sel(layer=one["layer"], head=one["head"]))
-    flagged = int(heads["flag"].sum())
-    options.say_heads(
-        f"average indirect effect on the answer's probability [95% interval]; {flagged} of {heads['flag'].size} heads "
-        "beyond shuffled examples (*):", best,
-    )  # fmt: skip
-    layer = int(zero_shot["accuracy_shown"].values.argmax())
-    options.say(f"questions without examples: {float(zero_shot['accuracy_before']):.0%} answered right")
-    for kind, text in (("shown", "function vector"), ("shuffled", "of shuffled examples"), ("random", "random heads")):
-        value, low, high = (float(zero_shot[f"accuracy_{kind}{end}"][layer]) for end in ("", "_low", "_high"))
-        options.say(f"  {text:<21} added before layer {layer}: {value:.0%} [{low:.0%}, {high:.0%}]")
-    for name in ("scores.nc", "heads.nc", "vectors.nc", "zero_shot.nc", "heads.png", "zero_shot.png"):
-        options.say(options.shown(run.folder / name))

@@ -18,6 +18,7 @@ from nnheads.errors import BadInput, RunError
 from recipes import _issued
 from recipes import _options as options
 
+PROMPTS = "scores.nc"  # what was measured prompt by prompt, from which the other files are reduced
 WORST = 12  # variables shown of a file; all are in rerun.json
 
 
@@ -57,7 +58,8 @@ def main(
             raise BadInput(f"{output} is not empty; name a new folder with --output")
         options.say(f"repeating: {shlex.join([*words, *more])}")
         issue(words, more, place)
-        report(file, compared(files, place, tolerance), output)
+        found = compared(files, place, tolerance)
+        report(file, found, output, prompts_exact(file, found, place, tolerance))
 
 
 def made_by(file: Path) -> tuple[list[str], list[Path]]:
@@ -113,6 +115,16 @@ def compared(files: list[Path], place: Path, tolerance: float | None) -> list[di
     return found
 
 
+def prompts_exact(file: Path, found: list[dict], place: Path, tolerance: float | None) -> bool:
+    """Whether what was measured prompt by prompt is there, in the same folder, and is the same to the last bit."""
+    own = [one for one in found if one["file"] == PROMPTS]
+    beside = file.parent / PROMPTS
+    if file.is_file() and beside.is_file() and not own:
+        with contextlib.suppress(BadInput, RunError):  # it was not asked for
+            own = compared([beside], place, tolerance)
+    return bool(own) and all(change.verdict == "exact" for one in own for change in one["changes"])
+
+
 def counterpart(path: Path, first, place: Path) -> Path:
     """The new file that repeats an old one: of that name and, where a command makes several, most alike."""
     from nnheads import repeat, results
@@ -133,7 +145,7 @@ def counterpart(path: Path, first, place: Path) -> Path:
     return max(candidates, key=alike)
 
 
-def report(file: Path, found: list[dict], output: Path | None) -> None:
+def report(file: Path, found: list[dict], output: Path | None, exact_prompts: bool) -> None:
     """A line for each variable that is not exact, why, and a last line that sums up."""
     from nnheads import results
 
@@ -157,18 +169,23 @@ def report(file: Path, found: list[dict], output: Path | None) -> None:
         text = json.dumps({"of": str(file.name), "files": record}, indent=1) + "\n"
         options.say(options.shown(results.write(output / "rerun.json", lambda path: path.write_text(text))))
     if different:
-        options.say(verdict(different, lines))
+        options.say(verdict(different, lines, exact_prompts))
         raise typer.Exit(1)
     drifted = any(change.verdict == "drift" for change in every)
     options.say("the same but for rounding" if drifted else "the same to the last bit")
 
 
-def verdict(different: list[str], lines: list[str]) -> str:
+def verdict(different: list[str], lines: list[str], exact_prompts: bool) -> str:
     """What a reader should make of a difference."""
     names = ", ".join(different[:6]) + (f" and {len(different) - 6} more" if len(different) > 6 else "")
     causes = [line for line in lines if not line.startswith(("nnheads had", "commit of"))]
     if causes:
         return f"different: {names}; the first reason to look at is {causes[0]}"
+    if exact_prompts:
+        return (
+            f"different: {names}; its prompts one by one ({PROMPTS}) are exact: heads are reduced from them in another "
+            "way now, or the file was changed"
+        )
     if lines:
         return f"different: {names}; nothing else that is recorded changed: the code of nnheads did, or the file"
     return (

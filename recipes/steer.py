@@ -16,7 +16,7 @@ PLACES = ("all", "prompt", "decode")
 READS = ("all", "end")
 STRENGTHS = "0,0.5,1,2,4"
 SHOWN = {
-    "effect": "log odds of texts toward against away", "random": "the same, a random direction",
+    "effect": "log odds of texts toward against away", "random": "the same, random directions: mean and range",
     "kl": "KL divergence on neutral text",
 }  # fmt: skip
 
@@ -46,6 +46,7 @@ def main(
     at: Annotated[
         str, typer.Option(help="Where it is added: all, prompt, or decode (tokens as they are written).")
     ] = "all",
+    draws: Annotated[int, typer.Option(help="Random directions to compare with.")] = 5,
     new_tokens: Annotated[int, typer.Option(help="How many tokens to write at most.")] = 30,
     temperature: Annotated[float | None, typer.Option(help="Draw tokens; default: the likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens with this share.")] = None,
@@ -65,8 +66,8 @@ def main(
     """Which way can a model be steered, and what does it cost? Adds a direction while it writes.
 
     The direction is the difference of the mean activations of two sorts of texts, half of each; the other half says
-    which layer tells them apart, and how much likelier steering makes the one than the other, beside what a random
-    direction does. Against that stand how far it moves predictions on neutral text, and how unlikely what it writes is
+    which layer tells them apart, and how much likelier steering makes the one than the other, beside what random
+    directions do. Against that stand how far it moves predictions on neutral text, and how unlikely what it writes is
     to the model itself. Writes scores.nc (strength; prompt, text, neutral text), curve.nc (strength), curve.png,
     directions.nc (layer), and the intervention at strength 1 in a folder that `--intervention` takes.
     """
@@ -100,7 +101,7 @@ def check(arguments: dict) -> None:
     from nnheads.errors import BadInput
     from nnheads.interventions.generate import sampling
 
-    options.positive(new_tokens=arguments["new_tokens"], batch_size=arguments["batch_size"])
+    options.positive(**{name: arguments[name] for name in ("draws", "new_tokens", "batch_size")})
     for name, known in (("at", PLACES), ("read", READS)):
         if arguments[name] not in known:
             raise BadInput(f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}")
@@ -201,14 +202,14 @@ def compute(run, model, texts: dict, saved, facts: dict, name: str, remote, quie
     toward, away = unseen(texts, found, facts["seed"])
     scores = sweep(
         model, saved, texts["prompts"], texts["neutral"], strengths=facts["strength"], found=found, layer=layer,
-        toward=toward, away=away, new_tokens=facts["new_tokens"], sample=sample_of(facts), parts=run.parts,
-        batch_size=facts["batch_size"], seed=facts["seed"], quiet=quiet, remote=remote,
+        toward=toward, away=away, new_tokens=facts["new_tokens"], sample=sample_of(facts), draws=facts["draws"],
+        parts=run.parts, batch_size=facts["batch_size"], seed=facts["seed"], quiet=quiet, remote=remote,
     ).assign_attrs(about)  # fmt: skip
     curve = reduced(scores, seed=facts["seed"]).assign_attrs({**about, "layer": layer, "steering": steering})
     run.save(scores=scores, curve=curve)
     shown = {
-        text: (curve[key].assign_attrs(long_name="per token"), curve[f"{key}_low"], curve[f"{key}_high"])
-        for key, text in SHOWN.items() if key in curve
+        text: (curve[key].assign_attrs(long_name="per token"), curve[f"{key}{low}"], curve[f"{key}{high}"])
+        for (key, text), (low, high) in zip(SHOWN.items(), _steer.ENDS.values()) if key in curve
     }  # fmt: skip
     run.picture("curve", plot.curves(shown, title=steering, note=plot.note(scores, scores.sizes["prompt"])))
     save_edits(saved, run.folder / "intervention", model=about["model"])

@@ -43,7 +43,8 @@ def main(
 
     Each claim has a source, a published number and a tolerance; negative claims say that something is not so. Claims
     that ask for the same run share it. They are data: --claims takes a file of your own. Writes claims.nc (claim) and
-    verify.json. Exit code 1 if a claim fails; claims whose files or data are not here are skipped, and said to be.
+    verify.json. Exit code 1 if a claim fails; claims whose files or data are not here, or that require another one that
+    does not pass, are skipped, and said to be.
     """
     arguments = dict(locals())
     from nnheads import results
@@ -76,14 +77,17 @@ def main(
 
 
 def chosen(claims: tuple, only: str | None) -> list:
-    """The claims that --only names."""
+    """The claims that --only names, and those that they require."""
     if only is None:
         return list(claims)
     words = [word.strip().lower() for word in only.split(",") if word.strip()]
     found = [one for one in claims if any(word in f"{one.id} {one.how['measure']}".lower() for word in words)]
     if not found:
         raise BadInput(f"--only {only!r} names no claim; see --list")
-    return found
+    wanted, needs = {one.id for one in found}, {one.id: one.requires for one in claims}
+    while more := {needs[name] for name in wanted} - {"", *wanted}:
+        wanted |= more
+    return [one for one in claims if one.id in wanted]
 
 
 def digest(given, asked: list) -> str:
@@ -108,7 +112,8 @@ def say_list(given, asked: list) -> None:
     options.say(f"{len(asked)} claims about {given.model}" + (f": {given.note}" if given.note else ""))
     for one in asked:
         sign = "not so: " if one.negative else ""
-        options.say(f"  {one.id}: {sign}{one.claim} ({KINDS[one.kind]} {one.published:g}; {one.how['measure']})")
+        told = f"{one.how['measure']}; requires {one.requires}" if one.requires else one.how["measure"]
+        options.say(f"  {one.id}: {sign}{one.claim} ({KINDS[one.kind]} {one.published:g}; {told})")
         options.say(f"    {one.source}")
 
 
@@ -162,7 +167,7 @@ def judged(asked: list, found: dict, grids: dict):
     import numpy as np
     import xarray as xr
 
-    from nnheads.claims.judge import FAIL, SKIP, VERDICTS, reading, verdict
+    from nnheads.claims.judge import FAIL, SKIP, VERDICTS, reading, unmet, verdict
 
     measured, verdicts, reasons = [], [], []
     for claim in asked:
@@ -179,6 +184,10 @@ def judged(asked: list, found: dict, grids: dict):
             verdicts.append(verdict(claim, value))
         measured.append(value)
         reasons.append(reason)
+    claims, words = {one.id: one for one in asked}, dict(zip([one.id for one in asked], verdicts))
+    for place, claim in enumerate(asked):
+        if why := unmet(claim, claims, words):
+            verdicts[place], reasons[place] = SKIP, why
     numbers = {
         "measured": (measured, "the number that was measured"),
         "published": ([one.published for one in asked], "the number that was published"),
@@ -197,7 +206,8 @@ def judged(asked: list, found: dict, grids: dict):
     table["negative"] = ("claim", np.array([one.negative for one in asked], "int8"), {"long_name": "a negative claim",
                          "units": "1", "source": "see source"})  # fmt: skip
     texts = {"claim": [one.id for one in asked], "said": [one.claim for one in asked], "reason": reasons,
-             "source": [one.source for one in asked], "kind": [one.kind for one in asked]}  # fmt: skip
+             "source": [one.source for one in asked], "kind": [one.kind for one in asked],
+             "requires": [one.requires for one in asked]}  # fmt: skip
     return table.assign_coords({name: ("claim", np.array(values, dtype=str)) for name, values in texts.items()})
 
 

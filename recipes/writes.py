@@ -179,12 +179,14 @@ def report(run, kind: str, top: int) -> None:
     """The strongest heads or pairs, and where the files are."""
     heads = run.load("heads")
     if kind == "composition":
-        from nnheads.composition import strongest
+        from nnheads.composition import share_above, strongest
         from nnheads.stats import head_name
 
         scores = run.load("scores")
         null, high = float(scores["null"]), float(scores["null_high"])
         options.say(f"composition through {scores.attrs['composition']}; random heads {null:.3f}, 95% below {high:.3f}")
+        share, count = share_above(scores)
+        options.say(f"{share:.0%} of all {count} pairs are above that, so it is no finding by itself; the strongest:")
         for pair in strongest(scores, top):
             first, second = head_name(pair["layer"], pair["head"]), head_name(pair["to_layer"], pair["to_head"])
             options.say(f"  {first:<7} -> {second:<7} {pair['value']:.3f}")

@@ -151,3 +151,10 @@ def test_what_cannot_be_detected_is_refused(arguments, message, reference):
 
 def test_aliases():
     assert canonical("duplicate") == "duplicate_token" and canonical("Previous-Token") == "previous_token"
+
+
+def test_raw_scores_are_asked_for_as_detect_is(reference):
+    """What `detect` calibrates, with nothing but a type given."""
+    raw = raw_scores(reference, ["induction"])["induction"]
+    assert raw.sizes["batch"] == 32
+    np.testing.assert_array_equal(calibrated(raw)["mass"], detect(reference, "induction")["mass"])

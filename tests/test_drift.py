@@ -39,6 +39,9 @@ def test_numbers_by_hand():
     assert float(found["largest"]) == pytest.approx(0.28, abs=1e-6)
     np.testing.assert_allclose(found["difference"].values.ravel(), [-0.1, 0.1, 0, -0.28, 0.28, 0], atol=1e-6)
     assert (int(found["gained"]), int(found["lost"])) == (1, 1)
+    named = scipy_stats.spearmanr([5, 4, 3, 2, 1], [4, 5, 3, 1, 2]).statistic
+    assert float(found["rank_correlation_named"]) == pytest.approx(named, abs=1e-6)
+    assert found["named"].values.tolist() == [[1, 1, 1], [1, 1, 0]], "flagged on either side"
     assert found["flag"].values.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert found["flag_against"].values.tolist() == [[1, 1, 1], [0, 1, 0]]
     assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.data_vars.values())
@@ -46,9 +49,29 @@ def test_numbers_by_hand():
 
 def test_the_same_scores_do_not_drift():
     same = compare(cases(FIRST, noise=0.1), cases(FIRST, noise=0.1), top=3)
-    for name in ("rank_correlation", "rank_correlation_low", "rank_correlation_high", "overlap"):
+    for name in ("overlap", *(f"rank_correlation{of}{end}" for of in ("", "_named") for end in ("", "_low", "_high"))):
         assert float(same[name]) == pytest.approx(1), name
     assert float(same["largest"]) == float(same["gained"]) == float(same["lost"]) == 0
+
+
+def test_heads_that_score_nothing_decide_no_ranks_of_those_that_do():
+    """Forty heads near 0 whose order is noise, and four whose order is turned round."""
+    generator = np.random.default_rng(1)
+    noise = [generator.normal(0, 1e-3, 40) for _ in range(2)]
+    sides = [cases([*first, *rest]) for first, rest in zip(([0.9, 0.8, 0.7, 0.6], [0.6, 0.7, 0.8, 0.9]), noise)]
+    found = compare(*sides, top=4)
+    assert int(found["named"].sum()) == 4
+    assert float(found["rank_correlation_named"]) == -1 < -0.5 < float(found["rank_correlation"])
+
+
+def test_without_flags_the_top_of_either_side_is_compared():
+    quiet = cases([0.04, 0.03, 0.02, 0.01, 0.0, 0.0]), cases([0.04, 0.02, 0.03, 0.0, 0.01, 0.0])
+    found = compare(*quiet, top=3)
+    assert int(found["flag"].sum() + found["flag_against"].sum()) == 0
+    assert found["named"].values.tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert float(found["rank_correlation_named"]) == pytest.approx(0.5)
+    one = compare(cases([0.9, 0.02, 0.01, 0, 0, 0]), cases([0.9, 0.01, 0.02, 0, 0, 0]), top=3)
+    assert int(one["flag"].sum()) == 1 and int(one["named"].sum()) == 3, "one or two heads have no ranks to compare"
 
 
 def test_an_interval_covers_what_other_prompts_say():
@@ -83,7 +106,8 @@ def test_one_prompt_has_no_interval():
 def test_nothing_to_compare_is_no_number():
     empty = scores(np.full((4, 2, 3), np.nan))
     found = compare(cases(FIRST, count=4), empty, top=3)
-    for name in ("rank_correlation", "rank_correlation_low", "rank_correlation_high", "overlap", "largest"):
+    ranks = [f"rank_correlation{of}{end}" for of in ("", "_named") for end in ("", "_low", "_high")]
+    for name in (*ranks, "overlap", "largest"):
         assert np.isnan(float(found[name])), name
     assert int(found["lost"]) == 4 and int(found["gained"]) == 0
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import build, tiny
 
+import nnheads
 from nnheads.errors import BadInput
 from nnheads.matching import PATTERNS, cells, match, match_text, target
 
@@ -41,8 +42,8 @@ EXPECTED = {
 
 
 def score(attention: np.ndarray, pattern: str, kind: str, exclude_bos: bool) -> float:
-    wanted, out = cells(IDS, pattern, exclude_bos, exclude_current=False)
-    return float(match((attention * wanted).sum(), (attention * out).sum(), wanted.sum(), N, kind))
+    wanted, rest = cells(IDS, pattern, exclude_bos, exclude_current=False)
+    return float(match((attention * wanted).sum(), (attention * rest).sum(), wanted.sum(), N, kind))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -109,3 +110,28 @@ def test_a_text_of_one_token_is_refused():
     model, _ = tiny("llama")
     with pytest.raises(BadInput, match="a text of 1 tokens has no pattern"):
         match_text(model, "Mary", "previous_token")
+
+
+@pytest.mark.parametrize("exclude", [(True, False), (True, True)])
+def test_a_head_with_nearly_all_mass_on_the_first_token_has_a_share_of_the_rest(exclude):
+    """What is left beside the first token is then less than the rounding of its mass."""
+    model = nnheads.load()
+    text = " ".join(["river"] * 10)
+    ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    eager = nnheads.load(attn_implementation="eager")._module
+    with torch.no_grad():
+        attention = torch.cat(eager(ids, use_cache=False, output_attentions=True).attentions).double().numpy()
+    keep = np.tril(np.ones(attention.shape[-2:]), -int(exclude[1]))
+    keep[:, 0] = 0
+    for pattern in PATTERNS:
+        wanted = target(ids[0].numpy(), pattern)
+        got = match_text(model, text, pattern, exclude_bos=True, exclude_current=exclude[1])
+        plain = (attention * keep * wanted).sum((-1, -2)) / (attention * keep).sum((-1, -2))
+        assert float(got.min()) >= 0 and float(got.max()) <= 1
+        np.testing.assert_allclose(got, plain, atol=1e-4)
+
+
+def test_where_nothing_is_left_the_score_is_nothing():
+    model, _ = tiny("llama")
+    assert not match_text(model, "Mary John", "previous_token", exclude_bos=True, exclude_current=True).any()
+    assert match(np.array([0.0, 2e-30]), np.array([0.0, 1e-30]), 3, 4, "mul").tolist() == [0, 1]

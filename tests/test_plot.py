@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnheads import plot
@@ -178,3 +179,48 @@ def test_answers_are_drawn_by_length_and_depth_and_blank_where_not_asked(tmp_pat
     assert axes.collections[0].get_clim() == (0.0, 1.0)
     plot.render(figure, tmp_path / "accuracy.png")
     xr.testing.assert_identical(values, before)
+
+
+def named(count: int) -> dict[str, xr.DataArray]:
+    """So many types, each of one head, and one in between that has none."""
+    types = {f"type {i}": table(np.where(np.arange(30).reshape(3, 10) == i, 0.9, np.nan)) for i in range(count)}
+    types["type 0b"] = table(np.full((3, 10), np.nan))
+    return dict(sorted(types.items()))
+
+
+@pytest.mark.parametrize("count", [1, 11, 20, 24])
+def test_every_type_with_heads_has_a_colour_of_its_own(count, tmp_path):
+    figure = plot.types_map(named(count), title="Types", note="small")
+    axes = drawn(figure, tmp_path)
+    handles = figure.legends[0].legend_handles
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == sorted(f"type {i}" for i in range(count)), "a type without heads takes no place"
+    colours = np.array([handle.get_facecolor()[:3] for handle in handles])
+    apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 9 * np.eye(count)
+    assert apart.min() > (0.25 if count <= 20 else 0.05)
+    assert len(axes.patches) == count
+
+
+def test_a_map_of_no_heads_has_no_legend(tmp_path):
+    figure = plot.types_map({"one": table(np.full((2, 3), np.nan))})
+    axes = drawn(figure, tmp_path)
+    assert not figure.legends and not axes.patches and axes.get_title() == "Head types"
+
+
+def test_a_head_of_two_types_is_split_and_as_opaque_as_its_scores(tmp_path):
+    types = {"a": table(np.array([[1.0, np.nan]])), "b": table(np.array([[0.0, np.nan]]))}
+    left, right = drawn(plot.types_map(types), tmp_path).patches
+    assert [patch.get_x() for patch in (left, right)] == [0, 0.5] and left.get_width() == right.get_width() == 0.5
+    assert (left.get_alpha(), right.get_alpha()) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (1, 3), (32, 32)])
+def test_long_names_of_colours_are_wrapped_beside_them(shape):
+    about = {"long_name": "mean change of the log probability of the token that is looked at, over other tokens"}
+    values = table(np.ones(shape)).assign_attrs(**about, units="nat")
+    figure = plot.heatmap(values, title="")
+    bar, renderer = figure.axes[1], FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    label, page = bar.yaxis.label.get_window_extent(renderer), figure.bbox
+    assert page.y0 <= label.y0 and label.y1 <= page.y1 and label.x1 <= page.x1
+    assert bar.get_ylabel().replace("\n", " ") == f"{about['long_name']} [nat]"

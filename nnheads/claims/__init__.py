@@ -7,6 +7,8 @@ A claim has
   source     who says it, where
   kind       value (close to `published`), at_least or at_most
   published  the number; tolerance, how far off still passes (0); warn, how far off is only a warning (tolerance)
+  requires   the id of another claim, without which this one says nothing (that copying ends without some heads, of a
+             model that never copied): where that one does not pass, this one is skipped; may be left out
   negative   true if the number shows that what the claim says is not so, or does not work
   how        {"measure": name, ...options}, see `measures.py`; claims with the same `how` share one run
   where      which number of that run: {"variable": v}, and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -29,6 +29,16 @@ def verdict(claim: Claim, measured: float) -> str:
         return FAIL
     slack = 1e-6 * max(1.0, abs(claim.published))  # float32 has no 0.9
     return PASS if off <= claim.tolerance + slack else WARN if off <= claim.warn + slack else FAIL
+
+
+def unmet(claim: Claim, claims: Mapping[str, Claim], verdicts: Mapping[str, str]) -> str:
+    """Why a claim says nothing: what it requires does not pass, or what that requires does not. Empty if it does."""
+    word, chain = PASS, [claim]
+    while chain[-1].requires:
+        chain.append(claims[chain[-1].requires])
+    for needed in reversed(chain[1:]):
+        word = verdicts[needed.id] if word == PASS else SKIP
+    return "" if word == PASS else f"needs {claim.requires}, which does not pass ({word})"
 
 
 def reading(claim: Claim, run: xr.Dataset, grids: dict[str, np.ndarray]) -> float:

@@ -17,7 +17,7 @@ KINDS = {"value": "=", "at_least": ">=", "at_most": "<="}
 REDUCTIONS = ("mean", "min", "max", "sum")
 OVER_HEADS = ("among_top", "among_bottom")
 ABOVE = ("count_above", "share_above")
-FIELDS = ("id", "claim", "source", "kind", "published", "tolerance", "warn", "negative", "how", "where")
+FIELDS = ("id", "claim", "source", "kind", "published", "tolerance", "warn", "requires", "negative", "how", "where")
 WHERE = ("variable", "head", "heads", "reduce", *OVER_HEADS, *ABOVE, "correlation")
 
 
@@ -35,6 +35,7 @@ class Claim:
     negative: bool
     how: dict
     where: dict
+    requires: str = ""
 
     @property
     def run(self) -> str:
@@ -98,10 +99,27 @@ def read_claims(path: str | Path) -> Claims:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BadInput(f"{path}: the id {twice!r} comes twice")
+    _check_needs(path, found)
     aliases = content.get("aliases", [])
     if not isinstance(aliases, list) or not all(isinstance(one, str) for one in aliases):
         raise BadInput(f"{path}: aliases is {aliases!r}; expected a list of names")
     return Claims(content["model"], found, tuple(aliases), str(content.get("note", "")), grids)
+
+
+def _check_needs(path: Path, claims: tuple[Claim, ...]) -> None:
+    """What a claim requires is in the file, and does not come back to the claim itself."""
+    needs = {claim.id: claim.requires for claim in claims}
+    for number, claim in enumerate(claims, 1):
+        name, seen = claim.requires, 0
+        if name and name not in needs:
+            raise BadInput(
+                f"{path}, claim {number} ({claim.id[:40]}): requires {name[:40]!r}; expected the id of another claim "
+                "of this file"
+            )
+        while needs.get(name) and seen <= len(needs):
+            name, seen = needs[name], seen + 1
+        if claim.requires == claim.id or seen > len(needs):
+            raise BadInput(f"{path}: the claim {claim.id[:40]} requires itself in the end")
 
 
 def _grids(path: Path, given) -> dict[str, np.ndarray]:
@@ -139,12 +157,14 @@ def _claim(place: str, row, grids: dict) -> Claim:
         raise BadInput(f"{place}: tolerance {tolerance:g} and warn {warn:g} must rise from 0")
     if not isinstance(row.get("negative", False), bool):
         raise BadInput(f"{place}: negative is {row['negative']!r}; expected true or false")
+    if not isinstance(row.get("requires", ""), str):
+        raise BadInput(f"{place}: requires {str(row['requires'])[:40]}; expected the id of another claim of this file")
     how = row.get("how")
     if not isinstance(how, dict) or not isinstance(how.get("measure"), str):
         raise BadInput(f"{place}: how is no object with a measure")
     return Claim(
         row["id"], row["claim"], row["source"], row["kind"], published, tolerance, warn, row.get("negative", False),
-        how, _where(place, row.get("where"), grids),
+        how, _where(place, row.get("where"), grids), row.get("requires", ""),
     )  # fmt: skip
 
 

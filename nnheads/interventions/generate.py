@@ -27,6 +27,7 @@ from nnheads.errors import BadInput, RunError, first_line
 from nnheads.generation import ends_of
 from nnheads.interventions import plan
 from nnheads.interventions.decode import write_on
+from nnheads.interventions.kinds import is_whole
 from nnheads.interventions.run import check_places, features_of, places
 from nnheads.interventions.schema import At, Edit, FromSource, Intervention
 from nnheads.label import check_length, check_tokens, inputs
@@ -241,7 +242,7 @@ def sampling(sample: dict[str, Any] | None) -> dict:
         raise BadInput(
             f"sampling option {unknown[0]!r} is not known; use {', '.join([*PROCESSORS, 'do_sample', 'seed'])}"
         )
-    if not isinstance(seed, int):
+    if not is_whole(seed):
         raise BadInput(f"seed {seed!r} is no whole number")
     processors = []
     for name, kind in PROCESSORS.items():
@@ -251,4 +252,4 @@ def sampling(sample: dict[str, Any] | None) -> dict:
             processors.append(getattr(transformers, kind)(options[name]))
         except (ValueError, TypeError) as error:
             raise BadInput(f"{name} {options[name]!r} is not possible: {first_line(error)}") from None
-    return {"processors": processors, "seed": seed if draws else None}
+    return {"processors": processors, "seed": int(seed) if draws else None}

@@ -7,6 +7,7 @@ tensors in `Intervention.tensors`; edits that name the same tensor share it.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,8 +27,22 @@ PLACES = {
 
 
 def is_whole(value) -> bool:
-    """A whole number, and not a truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """A whole number of any type, NumPy's too, and not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    """A real number of any type, and not a truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def plain(value):
+    """Numbers as Python's own, lists as tuples, also inside; all else as it is. Other numbers cannot be saved."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(plain, value))
+    if is_whole(value):
+        return int(value)
+    return float(value) if is_number(value) else value
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class At:
     def __post_init__(self):
         if self.kind not in PLACES:
             raise BadInput(f"position {self.kind!r} is not known; use one of {', '.join(PLACES)}")
-        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "values", plain(tuple(self.values)))
         fits = {
             "index": lambda value: is_whole(value),
             "slice": lambda value: value is None or is_whole(value),
@@ -76,11 +91,11 @@ def steps(*numbers: int) -> At:
 # how a field's annotation is checked: what it may hold, and how that is said
 CHECKS: dict[str, tuple[Callable, str]] = {
     "int": (is_whole, "a whole number"),
-    "float": (lambda value: is_whole(value) or isinstance(value, float), "a number"),
+    "float": (is_number, "a number"),
     "str": (lambda value: isinstance(value, str), "text"),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "str | float": (
-        lambda value: is_whole(value) or isinstance(value, (str, float)),
+        lambda value: is_number(value) or isinstance(value, str),
         "a number or the name of a tensor (give the tensor itself in Intervention(..., tensors={name: tensor}))",
     ),
     "str | None": (lambda value: value is None or isinstance(value, str), "the name of a tensor or None"),
@@ -103,10 +118,8 @@ class Operation:
     def __post_init__(self):
         for entry in dataclasses.fields(self):
             fits, wanted = CHECKS[str(entry.type)]
-            value = getattr(self, entry.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, entry.name, value)
+            value = plain(getattr(self, entry.name))
+            object.__setattr__(self, entry.name, value)
             if not fits(value):
                 shown = f"a {type(value).__name__}" if hasattr(value, "shape") else repr(value)
                 raise BadInput(f"{entry.name} of {self.name} is {shown}; expected {wanted}")

@@ -18,7 +18,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions import files
 from nnheads.interventions.alignment import SOURCE, aligned, evaluate, random_directions, read_sources
 from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.kinds import At
+from nnheads.interventions.kinds import At, plain
 from nnheads.interventions.plan import width_of
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, Edit, Interchange, Intervention
 from nnheads.interventions.training import train
@@ -78,10 +78,12 @@ def localise(
     Raises:
         BadInput: no layers or places, and what the model does not have.
     """
-    layers = list(range(geometry(model).layers) if layers is None else layers)
+    layers = list(plain(tuple(range(geometry(model).layers) if layers is None else layers)))
     if not layers or not places:
         raise BadInput(f"{len(layers)} layers and {len(places)} places leave nowhere to look; name at least one each")
-    settings = {"kind": kind, "directions": directions, "seed": seed, **training}
+    settings = {
+        name: plain(value) for name, value in {"kind": kind, "directions": directions, "seed": seed, **training}.items()
+    }
     none = evaluate(model, Intervention(), Pairs(test.base, (), test.answer))["score"]
     cells: list[xr.Dataset] = []
     found: list[Intervention] = []
@@ -137,10 +139,18 @@ def cell(
 
 
 def reduced(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """Interchange accuracy (layer, place) of every condition with its interval over pairs."""
-    means = [
-        stats.mean(scores[name].assign_attrs(long_name=f"interchange accuracy: {text}"), seed=seed)
-        for name, text in CONDITIONS.items()
-    ]
+    """Interchange accuracy (layer, place) of every condition with its interval over pairs; and `<condition>_changed`,
+    the same over the pairs whose answer changes, `pairs_changed` of them: to the others the network gives the
+    counterfactual answer without any edit, so that they count as right whatever an edit does not break."""
+    changed = scores["none"].isel(layer=0, place=0, drop=True) == 0
+    means = []
+    for name, text in CONDITIONS.items():
+        values = scores[name].assign_attrs(long_name=f"interchange accuracy: {text}")
+        means.append(stats.mean(values, seed=seed))
+        if name != "none":
+            own = values.where(changed).rename(f"{name}_changed")
+            own.attrs["long_name"] = f"interchange accuracy over pairs whose answer changes: {text}"
+            means.append(stats.mean(own, seed=seed))
     held = scores[["held_out_accuracy", "held_out_loss"]]
-    return xr.merge([*means, held], combine_attrs="drop_conflicts").assign_attrs(scores.attrs)
+    found = xr.merge([*means, held], combine_attrs="drop_conflicts")
+    return found.assign_attrs({**scores.attrs, "pairs_changed": int(changed.sum())})

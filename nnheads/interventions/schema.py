@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from nnheads.errors import BadInput
@@ -48,6 +49,7 @@ from nnheads.interventions.kinds import (
     Zero,
     index,
     is_whole,
+    plain,
     role,
     span,
     steps,
@@ -118,6 +120,7 @@ class Edit:
             raise BadInput(
                 f"{self.at!r} are no positions; use ALL, PROMPT, ANSWER, ANSWERING, DECODE, index, span, role or steps"
             )
+        object.__setattr__(self, "layer", plain(self.layer))
         for name in ("units", "neurons"):
             self._check_choice(name)
         if self.units is not None and self.site not in BY_HEAD + BY_KV_HEAD:
@@ -131,7 +134,7 @@ class Edit:
         chosen = getattr(self, name)
         if chosen is None:
             return
-        chosen = tuple(chosen) if isinstance(chosen, (list, tuple, range)) else chosen
+        chosen = plain(tuple(chosen)) if isinstance(chosen, (list, tuple, range, np.ndarray)) else chosen
         sound = isinstance(chosen, tuple) and bool(chosen) and all(map(is_whole, chosen))
         if not sound or len(set(chosen)) != len(chosen) or min(chosen) < 0:
             raise BadInput(f"{name} {chosen!r} are not possible; name each once, from 0, or leave them out for all")

@@ -11,16 +11,18 @@ import numpy as np
 import xarray as xr
 
 from nnheads import batches, stats
+from nnheads.errors import BadInput
 from nnheads.interventions.directions import activations_of, projections, randomised, scaled
 from nnheads.interventions.effects import compare, continuations, in_halves
 from nnheads.interventions.generate import generate, read_texts
 from nnheads.interventions.schema import ANSWER, Intervention
 
+APART = 1_000_000  # between the seeds of draws, so that runs with neighbouring seeds share none
 WHERE = "where what is written lies, from texts away (0) to toward (1)"
 # name -> what it is the mean of, over what, and what it says
 CURVE = {
     "effect": ("change", "text", "log odds of texts toward against away, per token: change by steering"),
-    "random": ("control", "text", "effect of a random direction of the same length"),
+    "random": ("control", "text", "effect of random directions of the same length"),
     "kl": ("kl", "neutral", "KL divergence of the steered model on neutral text, per token"),
     "projection": ("projection", "prompt", WHERE),
     "perplexity": ("surprisal", "prompt", "perplexity of what is written, to the unsteered model"),
@@ -40,6 +42,7 @@ def sweep(
     layer: int = -1,
     new_tokens: int = 30,
     sample: dict[str, Any] | None = None,
+    draws: int = 5,
     parts: Path | None = None,
     batch_size: int = 16,
     seed: int = 0,
@@ -54,15 +57,21 @@ def sweep(
         toward, away: texts that should become likelier, and less likely; best such that gave no direction. All given
             texts are split: the first half of the tokens is the prompt, the rest is measured.
         found, layer: what `directions.direction` found, to see where the written text lies along it.
+        draws: random directions, each of which reads the texts toward and away once more at every strength but 0.
         new_tokens, sample: as for `generate`. parts, batch_size, quiet: as for `batches.run`.
 
     Returns:
         (strength, prompt): `written`, `surprisal` (nats per token, of what is written, to the unsteered model; NaN
         where nothing is) and `projection` on the direction, 0 at the mean of its texts away and 1 at that toward.
         (strength, neutral): `kl`, without from with the edits, nats per token. (strength, text): `change` of log
-        probability per token, weighed so that its mean is the mean change of texts toward minus that of texts away, and
-        `control`, the same for a random direction of the same length.
+        probability per token, weighed so that its mean is the mean change of texts toward minus that of texts away.
+        (strength, draw, text): `control`, the same for random directions of the same length.
+
+    Raises:
+        BadInput: no draw, and what the model or the texts do not have.
     """
+    if draws < 1:
+        raise BadInput(f"{draws} draws of a random direction are too few; give at least 1")
     asked, plain = read_texts(model.tokenizer, prompts), in_halves(model, neutral)
     judged = in_halves(model, [*toward, *away]) if toward and away else None
     each = []
@@ -72,10 +81,10 @@ def sweep(
             continued, model, edits, found=found, layer=layer, new_tokens=new_tokens, sample=sample, remote=remote
         )
         read = partial(compare, model, edits, remote=remote)
-        idle = partial(compare, model, scaled(randomised(intervention, seed), strength), remote=remote)
-        jobs = {
-            "written": (asked, write), "neutral": (plain, read), "texts": (judged, read), "control": (judged, idle)
-        }  # fmt: skip
+        jobs = {"written": (asked, write), "neutral": (plain, read), "texts": (judged, read)}
+        for draw in range(draws if strength else 0):
+            other = scaled(randomised(intervention, seed + APART * draw), strength)
+            jobs[f"control-{draw}"] = (judged, partial(compare, model, other, remote=remote))
         done = {
             name: batches.run(
                 job, given, parts=parts, size=batch_size, quiet=quiet, name=f"{name}-{strength:g}",
@@ -85,7 +94,9 @@ def sweep(
         }  # fmt: skip
         one = done["written"].rename(batch="prompt").assign(kl=done["neutral"]["kl"].rename(batch="neutral"))
         if judged is not None:
-            one["change"], one["control"] = (leaning(done[name], len(toward)) for name in ("texts", "control"))
+            names = [f"control-{draw}" if strength else "texts" for draw in range(draws)]  # at 0 nothing is added
+            one["change"] = leaning(done["texts"], len(toward))
+            one["control"] = xr.concat([leaning(done[name], len(toward)) for name in names], "draw")
         each.append(one)
     axis = xr.DataArray(list(strengths), dims="strength", name="strength", attrs={"long_name": "strength"})
     scores = xr.concat(each, axis, combine_attrs="override")
@@ -131,15 +142,29 @@ def leaning(likely: xr.Dataset, toward: int) -> xr.DataArray:
 
 
 def reduced(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """CURVE of a sweep: (strength), means with their intervals."""
+    """CURVE of a sweep: (strength), means with their intervals; of `random` the mean over draws and texts, with
+    `random_lowest` and `random_highest` over the draws."""
     tables = []
     for name, (source, dim, about) in CURVE.items():
         if source not in scores:
             continue
         values = scores[source].reset_coords(drop=True).rename(name).assign_attrs(long_name=about)
+        if name == "random":
+            tables.append(over_draws(values.mean(dim, keep_attrs=True)))
+            continue
         table = stats.mean(values, dim, seed=seed)
         if name == "perplexity":
             raised = {key: one.copy(data=np.exp(one.values)) for key, one in table.items()}
             table = xr.Dataset({key: one.assign_attrs(units="1") for key, one in raised.items()})
         tables.append(table)
     return xr.merge(tables, combine_attrs="drop_conflicts").assign_coords(strength=scores["strength"])
+
+
+def over_draws(values: xr.DataArray) -> xr.Dataset:
+    """Mean of (strength, draw) over draws, and the lowest and the highest of them."""
+    found, about = xr.Dataset(), values.attrs
+    for end, how in {"": "mean", "_lowest": "min", "_highest": "max"}.items():
+        name = about["long_name"] + (f"; {end[1:]} of the draws" if end else "")
+        one = getattr(values, how)("draw").astype("float32")
+        found[f"random{end}"] = one.assign_attrs(long_name=name, units=about["units"], cell_methods=f"draw: {how}")
+    return found

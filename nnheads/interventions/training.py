@@ -23,7 +23,7 @@ from nnheads.errors import BadInput, RunError
 from nnheads.interventions.alignment import SOURCE, Known, accuracy, frozen, orthonormal, predicted, read_sources
 from nnheads.interventions.checkpoints import CHECKPOINT, State, digest, restore, store
 from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.kinds import is_whole
+from nnheads.interventions.kinds import is_whole, plain
 from nnheads.interventions.schema import Boundless, Edit, Intervention, Mask
 
 TRAINED = ("rotate", "lowrank", "boundless", "mask")  # principal components stay what they are
@@ -81,11 +81,12 @@ def train(
         raise BadInput("training needs gradients, which do not come back from other machines; leave remote out")
     check(steps, batch_size, every, patience, learning_rate, share_rate, held_out, temperature)
     state = begun(intervention, learning_rate, share_rate)
-    settings = {
+    settings: dict = {
         "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "share_rate": share_rate,
         "sparsity": sparsity, "temperature": temperature, "held_out": held_out, "every": every, "patience": patience,
         "seed": seed, "loss": getattr(loss, "__name__", "loss"), "training": digest(model, intervention, pairs),
     }  # fmt: skip
+    settings = {name: plain(value) for name, value in settings.items()}
     place = None if checkpoint is None else Path(checkpoint) / CHECKPOINT
     restore(state, place, settings)
     fitted, held = split(len(pairs), held_out, seed)

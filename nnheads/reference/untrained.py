@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
 from nnheads.reference import world
 
@@ -45,14 +46,19 @@ def initial_model(seed: int) -> LlamaForCausalLM:
     return model
 
 
-def write(model: LlamaForCausalLM, folder: Path) -> None:
-    during = model.config._attn_implementation
+def write(model: LlamaForCausalLM, folder: str | Path) -> None:
+    """Weights, settings and tokenizer, as `nnheads.load` takes them."""
+    folder, during = Path(folder), model.config._attn_implementation
     model.config._attn_implementation = "sdpa"
     ids = world.token_ids()
     model.generation_config = GenerationConfig(
         bos_token_id=ids["<bos>"], eos_token_id=ids["<eos>"], pad_token_id=ids["<pad>"], do_sample=False
     )
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
+    if bars:
+        logging.enable_progress_bar()
     for file in folder.glob("*.safetensors"):
         # They are written readable for their owner alone; a package is for everyone.
         file.chmod(0o644)

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnheads.claims.judge import FAIL, PASS, WARN, reading, verdict
+from nnheads.claims.judge import FAIL, PASS, SKIP, WARN, reading, unmet, verdict
 from nnheads.claims.measures import MEASURES, Setting, Unavailable, measure
 from nnheads.claims.read import FOLDER, claims_of, files, read_claims
 from nnheads.errors import BadInput
@@ -64,6 +64,12 @@ BROKEN = {
     "no model": ({"claims": [CLAIM]}, "holds no claims"),
     "a field too many": ({"model": "m", "claims": [CLAIM], "x": 1}, "'x' is not known; expected model, aliases"),
     "aliases that are none": ({"model": "m", "claims": [CLAIM], "aliases": "a"}, "aliases is 'a'; expected a list"),
+    "a need of nothing": ({"model": "m", "claims": [{**CLAIM, "requires": "b"}]}, r"\(one\): requires 'b'; expected"),
+    "a need of itself": ({"model": "m", "claims": [{**CLAIM, "requires": "one"}]}, "one requires itself in the end"),
+    "needs in a circle": (
+        {"model": "m", "claims": [{**CLAIM, "requires": "b"}, {**CLAIM, "id": "b", "requires": "one"}]},
+        "one requires itself in the end",
+    ),
     "an id twice": ({"model": "m", "claims": [CLAIM, CLAIM]}, "the id 'one' comes twice"),
     "grids that are none": ({"model": "m", "claims": [CLAIM], "grids": [1]}, "grids is no object of named tables"),
     "a ragged grid": ({"model": "m", "claims": [CLAIM], "grids": {"g": [[1], [1, 2]]}}, "the grid 'g' is no table"),
@@ -78,6 +84,7 @@ WRONG = {
     "a tolerance below nothing": ({"tolerance": -1}, "tolerance -1 and warn -1 must rise from 0"),
     "a warning that is narrower": ({"tolerance": 1, "warn": 0.5}, "tolerance 1 and warn 0.5 must rise from 0"),
     "negative in words": ({"negative": "no"}, "negative is 'no'; expected true or false"),
+    "a need in numbers": ({"requires": 3}, "requires 3; expected the id of another claim"),
     "no measure": ({"how": {"type": "induction"}}, "how is no object with a measure"),
     "no variable": ({"where": {"head": "0.1"}}, "where is no object with a variable"),
     "another place": ({"where": {"variable": "mass", "row": 1}}, "where has 'row'; expected variable, head"),
@@ -142,6 +149,28 @@ def test_any_field_is_read_or_refused(field, value, grids, tmp_path_factory):
 )  # fmt: skip
 def test_verdicts(tmp_path, kind, measured, expected):
     assert verdict(only(tmp_path, kind=kind, tolerance=0.1, warn=0.2), measured) == expected
+
+
+def test_claims_wait_for_what_they_require(tmp_path):
+    """A chain: what is required must itself be held to what it requires."""
+    rows = [{"id": "a"}, {"id": "b", "requires": "a"}, {"id": "c", "requires": "b"}, {"id": "d"}]
+    claims = {one.id: one for one in read_claims(written(tmp_path, *rows)).claims}
+    assert [one.requires for one in claims.values()] == ["", "a", "b", ""]
+    passing = dict.fromkeys(claims, PASS)
+    assert {unmet(one, claims, passing) for one in claims.values()} == {""}
+    for word in (FAIL, WARN, SKIP):
+        found = {name: unmet(one, claims, {**passing, "a": word}) for name, one in claims.items()}
+        assert found["a"] == found["d"] == "" and f"needs a, which does not pass ({word})" in found["b"]
+        assert "needs b, which does not pass (skip)" in found["c"]
+    assert unmet(claims["c"], claims, {**passing, "c": FAIL}) == ""
+
+
+def test_what_the_reference_loses_it_can_do():
+    """A model that never copied would keep every claim that copying ends."""
+    claims = {one.id: one for one in claims_of("reference").claims}
+    for one in claims.values():
+        if one.how["measure"] == "knockout" and one.how["behaviour"] in ("induction", "ioi") and one.id != "copy-base":
+            assert claims[one.requires].kind == "at_least", one.id
 
 
 RUN = xr.Dataset(

@@ -189,7 +189,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     given = {"strengths": [0.0, 2.0], "toward": TOWARD[:2], "away": AWAY[:3], "found": found, "layer": 1}
     prompts = ["Mary and John", "the code of"]
     scores = strengths.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4, parts=tmp_path, batch_size=1)
-    assert dict(scores.sizes) == {"strength": 2, "prompt": 2, "neutral": 2, "text": 5}
+    assert dict(scores.sizes) == {"strength": 2, "prompt": 2, "neutral": 2, "text": 5, "draw": 5}
     assert (scores["change"][0] == 0).all() and (scores["kl"][0] == 0).all() and (scores["kl"][1] > 0).all()
     asked = read_texts(model.tokenizer, prompts)
     written = generate(model, scaled(edits, 2.0), asked, new_tokens=4)
@@ -200,12 +200,22 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     assert float(curve["effect"][1]) == pytest.approx(change[:2].mean() - change[2:].mean(), abs=1e-5)
     assert float(curve["perplexity"][0]) == pytest.approx(np.exp(scores["surprisal"].values[0].mean()), rel=1e-5)
     assert curve["perplexity"].attrs["units"] == "1" and curve["kl"].attrs["units"] == "nat"
-    random = compare(model, scaled(randomised(edits), 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
-    change = (random["log_probability"] - random["original"]).values
-    assert float(curve["random"][1]) == pytest.approx(change[:2].mean() - change[2:].mean(), abs=1e-5)
+    assert (scores["control"][0] == 0).all(), "nothing is added"
+    each = scores["control"][1].mean("text").values
+    for draw in (0, 3):
+        other = randomised(edits, strengths.APART * draw)
+        random = compare(model, scaled(other, 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
+        change = (random["log_probability"] - random["original"]).values
+        assert each[draw] == pytest.approx(change[:2].mean() - change[2:].mean(), abs=1e-5)
+    assert len(set(each.tolist())) == 5
+    ends = [float(curve[f"random{end}"][1]) for end in ("_lowest", "", "_highest")]
+    assert ends == pytest.approx([each.min(), each.mean(), each.max()], abs=1e-6)
+    assert all(curve[f"random{end}"].attrs["units"] == "nat" for end in ("", "_lowest", "_highest"))
     again = strengths.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
     for name in ("change", "kl", "surprisal", "projection"):
         np.testing.assert_allclose(scores[name], again[name], atol=1e-5)
+    with pytest.raises(BadInput, match="0 draws of a random direction are too few; give at least 1"):
+        strengths.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
     alone = strengths.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
     assert set(alone.data_vars) == {"written", "surprisal", "kl"}
 

@@ -105,3 +105,45 @@ def test_nowhere_to_look_and_sites_without_features_are_refused(reference):
         localise(reference, given, given, {})
     with pytest.raises(BadInput, match="site 'pattern' has no features to rotate; use resid_post"):
         site_features(reference, "pattern", 0)
+
+
+def test_numbers_out_of_arrays_are_numbers(tmp_path):
+    """Layers, directions, steps and seeds of NumPy's kinds: the same training, and its settings can be written down."""
+    model, _ = tiny("llama")
+    ids = np.random.default_rng(0).integers(4, 500, (2, 6, 5))
+    base, source = (
+        xr.Dataset({"token": (("batch", "position"), one), "mask": (("batch", "position"), np.ones_like(one))})
+        for one in ids
+    )
+    given = module.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+    found = []
+    for kind, name in ((int, "plain"), (np.int64, "numpy")):
+        numbers = {"directions": kind(2), "steps": kind(1), "batch_size": kind(2), "seed": kind(3), "every": kind(1)}
+        place = {"-1": index(kind(-1))}
+        scores, best = localise(model, given, given, place, layers=[kind(1)], parts=tmp_path / name, **numbers)
+        found.append((scores, best))
+    xr.testing.assert_identical(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_pairs_that_keep_their_answer_are_left_out_of_a_second_accuracy(reference):
+    """Half of the pairs are answered alike without any edit: with them nothing can score below a half."""
+    fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((48, 0), (40, 1)))
+    scores, _ = localise(reference, fit, test, {"S2": role("S2")}, layers=[1], **FAST)
+    table, none = reduced(scores).isel(layer=0, place=0), scores["none"].isel(layer=0, place=0).values
+    assert table.attrs["pairs_changed"] == int((none == 0).sum()) == 20
+    for name in ("trained", "shuffled", "random", "whole"):
+        own = scores[name].values[none == 0, 0, 0]
+        value, low, high = (float(table[f"{name}_changed{end}"]) for end in ("", "_low", "_high"))
+        assert value == pytest.approx(own.mean(), abs=1e-6) and low <= value <= high
+        assert float(table[name]) == pytest.approx((own.mean() + scores[name].values[none == 1].mean()) / 2, abs=1e-6)
+    assert "none_changed" not in table
+    assert float(table["trained_changed"]) > 0.6 > 0.3 > float(table["random_changed"])
+
+
+def test_where_no_pair_changes_its_answer_there_is_no_number(reference):
+    given = pairs(reference, "ioi", 24, 0)
+    scores, _ = localise(reference, given, given, {"S2": role("S2")}, layers=[1], **{**FAST, "steps": 1, "every": 1})
+    same = scores.isel(batch=np.flatnonzero(scores["none"].values[:, 0, 0] == 1))
+    table = reduced(same)
+    assert table.attrs["pairs_changed"] == 0 and np.isnan(table["trained_changed"]).all()

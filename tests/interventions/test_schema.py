@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from nnheads.errors import BadInput
+from nnheads.interventions.files import load, save
 from nnheads.interventions.schema import (
     ALL,
     PCA,
@@ -149,3 +151,30 @@ def test_lists_are_taken_as_tuples_and_sources_are_counted():
     assert (edit.units, edit.neurons, edit.do.columns, edit.at) == ((3,), (0, 1), (0, 1), ALL)
     several = whole(Interchange(), AddSource(source=1), Interchange(source=1), Zero())
     assert several.sources == 2
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32])
+def test_whole_numbers_of_any_kind_are_kept_as_plain_ones(kind, tmp_path):
+    """Layers and heads that come out of an array or a dataset."""
+    units, neurons = (kind(0), kind(3)), (kind(4),)
+    edit = Edit("z", Add("v", scale=kind(2)), layer=kind(1), units=units, neurons=neurons, at=index(kind(2)))
+    assert edit == Edit("z", Add("v", scale=2), layer=1, units=(0, 3), neurons=(4,), at=index(2))
+    source = Rotate(source=kind(0), source_at=span(kind(1), None), columns=(kind(0), kind(1)))
+    held = [edit.layer, *edit.units, *edit.neurons, *edit.at.values, *steps(kind(0)).values, edit.do.scale]
+    held += [source.source, *source.source_at.values[:1], *source.columns, Noise(seed=kind(5)).seed]
+    assert {type(one) for one in held} == {int}
+    found = Intervention(edit, tensors={"v": torch.ones(2)})
+    assert load(save(found, tmp_path / "edit")) == found
+
+
+def test_an_array_is_a_choice_of_units_and_truth_values_are_no_numbers():
+    assert Edit("z", Zero(), layer=0, units=np.array([1, 2])).units == (1, 2)
+    for wrong in (np.bool_(True), np.float64(1), np.array([1, 2])):
+        with pytest.raises(BadInput, match="is not possible; layers count from 0"):
+            Edit("z", Zero(), layer=wrong)
+    with pytest.raises(BadInput, match="are not possible; name each once"):
+        Edit("z", Zero(), layer=0, units=np.array([[1, 2]]))
+
+
+def test_numbers_of_any_kind_are_strengths():
+    assert Add("v", scale=np.float32(0.5)) == Add("v", scale=0.5) and type(Scale(np.float32(0.5)).factor) is float

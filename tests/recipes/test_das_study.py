@@ -48,13 +48,18 @@ def test_the_place_of_the_indirect_object_is_found_and_said(aligned):
     assert lines[2].split() == ["layer", "S2", "END"]
     assert float(lines[4].split()[1]) > 0.9 and float(lines[3].split()[2]) == 0.5
     assert lines[5] == "best on pairs left out of training: layer 1, S2 [95% interval]"
+    assert lines[6].split() == ["all", "32", "pairs", "the", "16", "whose", "answer", "changes"]
     with xr.open_dataset(folder / "scores.nc") as scores, xr.open_dataset(folder / "places.nc") as table:
         assert dict(scores.sizes) == {"batch": 32, "layer": 2, "place": 2}
         assert json.loads(scores.attrs["arguments"])["variable"] is None and "2303.02536" in scores.attrs["references"]
         np.testing.assert_allclose(table["trained"], scores["trained"].mean("batch"), atol=1e-6)
         best = table.sel(layer=1, place="S2")
         assert float(best["trained_low"]) > float(best["random_high"])
-        assert f"{float(best['trained']):.3f}" in lines[6]
+        words = lines[7].replace("[", "").replace("]", "").replace(",", "").split()[-6:]
+        ends = [f"trained{which}{end}" for which in ("", "_changed") for end in ("", "_low", "_high")]
+        assert words == [f"{float(best[name]):.3f}" for name in ends]
+        assert float(best["trained_changed"]) > 0.8 > 0.2 >= float(best["random_changed"]), "nothing is free here"
+        assert lines[11].startswith("  no intervention ") and lines[11].endswith("0.000"), "by what they are"
     assert (folder / "places.png").stat().st_size > 10_000 and not (folder / "parts").exists()
 
 

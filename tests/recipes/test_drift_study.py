@@ -39,8 +39,10 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
     assert float(found["rank_correlation"].min()) > 0.99 and float(found["overlap"].min()) >= 0.9
     assert 1e-6 < float(found["largest"].max()) < 0.01
     for number, kind in enumerate(TYPES.split(",")):
-        words = out.splitlines()[2 + number].split()
-        assert words[0] == kind and words[1] == f"{float(found['rank_correlation'].sel(type=kind)):.4f}"
+        words = out.splitlines()[3 + number].split()
+        ranks = [float(found[name].sel(type=kind)) for name in ("rank_correlation", "rank_correlation_named")]
+        assert words[0] == kind and [words[1], words[4]] == [f"{rank:.4f}" for rank in ranks]
+        assert words[7] == str(int(found["named"].sel(type=kind).sum()))
     for name, dtype in (("score", "float32"), ("against", "bfloat16")):
         heads = nnheads.detect(nnheads.load(dtype=dtype), "induction", n=16)
         np.testing.assert_allclose(found[name].sel(type="induction"), heads["mass"], atol=1e-6)
@@ -107,9 +109,9 @@ def test_flags_that_come_and_go_are_named(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "calibrated", other)
     lines = command(capsys, "--types", "induction", "-n", "6", "-o", str(tmp_path)).splitlines()
-    assert lines[2].split()[-3:] == ["3", "->", "29"]
-    assert lines[3].strip().startswith("flag gained by L0H0, L0H1, ")
-    assert lines[4].strip() == "flag lost by L1H0, L1H1, L2H4"
+    assert lines[3].split()[-3:] == ["3", "->", "29"]
+    assert lines[4].strip().startswith("flag gained by L0H0, L0H1, ")
+    assert lines[5].strip() == "flag lost by L1H0, L1H1, L2H4"
 
 
 def test_types_that_say_nothing_are_said(capsys, tmp_path):

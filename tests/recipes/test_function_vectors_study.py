@@ -97,5 +97,28 @@ def test_tasks_of_ones_own(tmp_path, capsys):
     assert "5 of 5 pairs can be used, 6 shots need 9" in here.attrs["dropped"] and "aie_other" not in here
     np.testing.assert_allclose(here["aie"], there["aie"], atol=1e-5)
     out = capsys.readouterr().out
+    assert "another task" not in out, "there is none"
     assert "task nonsense: 0% right with examples" in out and "(left out: not done)" in out
     assert "task small left out: 5 of 5 pairs can be used" in out
+
+
+def test_another_task_stands_beside_the_own_one_and_what_it_does_as_well_is_said(run_folder, capsys):
+    """All tasks of the shipped model's world are one: tell the truth. Another task's mean carries it too."""
+    scores, heads = results.load(run_folder / "scores.nc"), results.load(run_folder / "heads.nc")
+    by_task = (scores["cie"] - scores["cie_other"]).groupby("task").mean("batch").mean("task")
+    np.testing.assert_allclose(heads["excess_other"], by_task, atol=1e-6)
+    assert (heads["excess_other_low"] <= heads["excess_other"]).all() and heads["excess_other"].attrs["units"] == "1"
+    command(*SMALL, "--output", str(run_folder.parents[2]))
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("average indirect effect"))
+    assert lines[place].endswith("beyond shuffled examples (*); beside it that of another task's mean:")
+    first = lines[place + 1].split()
+    assert first[0] == "L2H1" and float(first[-1]) == round(float(heads["aie_other"].sel(layer=2, head=1)), 3)
+    best = [line.split()[0] for line in lines[place + 1 : place + 4]]
+    unclear = [
+        name for name in best
+        if float(heads["excess_other_low"].sel(layer=int(name[1]), head=int(name[3]))) <= 0
+    ]  # fmt: skip
+    assert "L2H1" in unclear
+    said = f"another task's mean does as well, as far as can be told, in {', '.join(unclear)}: these carry no task of"
+    assert lines[place + 4].startswith(said)

@@ -80,9 +80,30 @@ def test_a_result_that_was_tampered_with_is_different_without_a_reason(capsys, c
     def raised(table):
         table["effect"].values[1, 2] += 0.5
 
+    path = changed(copy / "heads.nc", raised)
+    said = "different: effect; its prompts one by one (scores.nc) are exact: heads are reduced from them in another way"
+    for what in (path, copy):
+        code, out, _ = rerun(capsys, what)
+        assert code == 1 and "  effect: different; 1 of 32 values, by at most 0.5" in out
+        assert out.splitlines()[-1].startswith(said) and out.splitlines()[-1].endswith("now, or the file was changed")
+    (copy / "scores.nc").write_bytes(b"no results")
+    code, out, _ = rerun(capsys, path)
+    assert code == 1 and "different: effect; no" in out
+    (copy / "scores.nc").unlink()
+    code, out, _ = rerun(capsys, path)
+    assert code == 1 and "different: effect; no" in out
+
+
+def test_single_prompts_that_differ_too_explain_nothing(capsys, copy):
+    def raised(table):
+        table["effect"].values[1, 2] += 0.5
+
+    def moved(table):
+        table["clean_logit_difference"].values[0] += 0.5
+
+    changed(copy / "scores.nc", moved)
     code, out, _ = rerun(capsys, changed(copy / "heads.nc", raised))
-    assert code == 1 and "  effect: different; 1 of 32 values, by at most 0.5" in out
-    assert "different: effect; no" in out
+    assert code == 1 and "one by one" not in out and "different: effect; no" in out
 
 
 def test_a_changed_version_is_said(capsys, copy):

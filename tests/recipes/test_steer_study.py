@@ -20,7 +20,7 @@ from nnheads.interventions.schema import ANSWER, Add, Edit, Function, Interventi
 from nnheads.reference import world
 from recipes._steer import NEUTRAL, own_world
 
-SMALL = ("--new-tokens", "3", "--strength", "2")
+SMALL = ("--new-tokens", "3", "--strength", "2", "--draws", "3")
 
 
 def command(capsys, *arguments: str) -> str:
@@ -56,9 +56,15 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
         assert sum(word == true for word, (_, true) in zip(first[1], asked)) >= 7
     with xr.open_dataset(folder / "curve.nc") as curve:
         assert float(curve["effect_low"].sel(strength=2)) > 0 and float(curve["effect"].sel(strength=0)) == 0
-        assert abs(float(curve["random"].sel(strength=2))) < float(curve["effect_low"].sel(strength=2))
+        one = curve.sel(strength=2)
+        assert float(one["random_lowest"]) < float(one["random"]) < float(one["random_highest"])
+        assert float(one["random"]) < float(one["effect"])
+        line = next(line for line in out.splitlines() if line.startswith("  2 "))
+        ends = [f"{float(one[name]):+.3f}" for name in ("random", "random_lowest", "random_highest")]
+        assert f"{ends[0]} [{ends[1]}, {ends[2]}]" in line
         assert 0 < float(curve["kl"].sel(strength=2)) < 0.5
         assert curve.attrs["layer"] in (1, 2)
+    assert "in nats per token [95% interval; of random: lowest and highest of 3 draws]" in out
     assert "  steered" in out and "effect: log odds of texts toward against away" in out
 
 
@@ -69,7 +75,7 @@ def test_the_files_hold_what_was_measured(steered):
         vector = table["direction"].sel(layer=found.edits[0].layer)
         np.testing.assert_array_equal(found.tensors["direction"], vector)
         assert found.edits[0].do == Add("direction", scale=1.0)
-        assert dict(scores.sizes) == {"strength": 2, "prompt": 8, "neutral": 16, "text": 32}
+        assert dict(scores.sizes) == {"strength": 2, "prompt": 8, "neutral": 16, "text": 32, "draw": 3}
         assert json.loads(scores.attrs["arguments"])["strength"] == [0.0, 2.0]
         assert "2310.06824" in scores.attrs["references"]
         for name in ("surprisal", "projection", "kl", "change"):

@@ -10,6 +10,7 @@ import pytest
 import cli
 from nnheads import results
 from nnheads.claims.read import FOLDER
+from nnheads.reference import untrained
 
 REFERENCE = json.loads((FOLDER / "reference.json").read_text())
 QUICK = ("previous-0.0", "induction-1.0", "decoy-3.0", "edit-late", "mc1-plain")
@@ -25,6 +26,7 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
 def some(tmp_path, names=QUICK, **changes):
     """A copy of the reference claims, some of them, with fields changed."""
     rows = [{**row, **changes.get(row["id"], {})} for row in REFERENCE["claims"] if row["id"] in names]
+    rows = [{key: one for key, one in row.items() if key != "requires" or one in names} for row in rows]
     path = tmp_path / "own.json"
     path.write_text(json.dumps({"model": "reference", "claims": rows}))
     return path
@@ -104,8 +106,25 @@ def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
 
 def test_only_some_claims_and_their_list(capsys, tmp_path):
     code, out, _ = call(capsys, "--list", "--only", "mc1, decoy-patch")
-    assert code == 0 and out.startswith("3 claims about reference: ") and "decoy-patch: not so: " in out
+    assert code == 0 and out.startswith("4 claims about reference: ") and "decoy-patch: not so: " in out
+    assert "  ioi-accuracy: " in out and "; requires ioi-accuracy)" in out, "what they require is measured too"
     code, out, _ = call(capsys, "--only", "edit-late", "-q", "-o", tmp_path)
     assert code == 0 and "1 pass" in out and "edit-all" not in out
     code, _, err = call(capsys, "--only", "nothing of that name")
     assert code == 2 and "names no claim; see --list" in err
+
+
+def test_a_model_that_cannot_do_it_loses_nothing(capsys, tmp_path):
+    """Copying of an untrained model is 0 without any head too; that is no evidence about heads."""
+    untrained.write(untrained.initial_model(0), tmp_path / "untrained")
+    names = ("copy-base", "copy-lost", "copy-itself", "previous-0.0")
+    path = some(tmp_path, names)
+    code, out, err = call(capsys, tmp_path / "untrained", "--claims", path, "-q", "-o", tmp_path / "out")
+    assert code == 1 and err == "error: 2 of 4 claims fail\n" and "2 fail, 2 skip" in out
+    lines = out.splitlines()
+    for text in ("copying ends without all three induction heads", "copying needs L0H1"):
+        place = next(number for number, line in enumerate(lines) if text in line)
+        assert lines[place].startswith("skip  ") and "  0.000 " in lines[place]
+        assert lines[place + 1].strip() == "needs copy-base, which does not pass (fail)"
+    table = results.load(next((tmp_path / "out").rglob("claims.nc")))
+    assert dict(zip(table["claim"].values, table["requires"].values))["copy-lost"] == "copy-base"

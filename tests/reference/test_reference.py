@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from nnheads.prompts.ioi_words import HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, TEMPLATES
-from nnheads.reference import PATH, documents, words, world
+from nnheads.reference import PATH, documents, untrained, words, world
 from nnheads.reference.check import measure
 from nnheads.reference.scaffold import INDUCTION, PLANTED
 
@@ -168,3 +169,19 @@ def test_generation_answers_a_needle_question(tokenizer):
     inputs = tokenizer(" ".join(text + question), return_tensors="pt")
     output = load().generate(**inputs, max_new_tokens=len(answer))
     assert tokenizer.decode(output[0, inputs.input_ids.shape[1] :]) == " ".join(answer)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_model_is_written_without_a_word(kind, tmp_path, capfd):
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        untrained.write(untrained.initial_model(0), kind(tmp_path / "new"))
+        assert logging.is_progress_bar_enabled(), "the caller's own bars stay"
+    finally:
+        (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+    assert capfd.readouterr() == ("", "")
+    fresh = AutoModelForCausalLM.from_pretrained(tmp_path / "new")
+    torch.testing.assert_close(fresh.state_dict(), untrained.initial_model(0).state_dict())
