@@ -163,18 +163,22 @@ plot.show(plot.heatmap(minimality, title="What each head of the circuit is good 
 #
 # ## 6. What misleads here
 #
-# What do removed heads say? If they said it with means over *the same* sentences, this is what would come out with
-# **no head at all**:
+# What do removed heads say? Their mean over *other* sentences. Over the very sentence that is judged, a mean would say
+# just what the head says, and a circuit of no head at all would do the task. Most of these sentences are the only ones
+# of their template, so nnheads will not do it:
 
 # %%
-own = removal(model, to_judge)([frozenset(), every]).mean(0)
-other = unseen([frozenset(), every]).mean(0)
-print(f"whole model: {own[0]:.1f} logits")
-print(f"no head, means of the same sentences: {own[1]:.1f} logits; of others, with three names: {other[1]:.1f} logits")
+from nnheads.errors import BadInput
+
+try:
+    removal(model, to_judge)([frozenset()])
+except BadInput as error:
+    print(error)
+whole, nothing = unseen([frozenset(), every]).mean(0)
+print(f"\nwith means of sentences with three names: whole model {whole:.1f} logits, no head {nothing:.1f}")
 
 # %% [markdown]
-# A great circuit of zero heads. With one or two sentences to a template, their "mean" still says who is to be named.
-# So look at the empty circuit before you believe in a full one.
+# Look at the empty circuit before you believe in a full one.
 #
 # ## Where to go from here
 #

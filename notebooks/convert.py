@@ -99,8 +99,8 @@ pd.DataFrame(json.loads(nnheads.read_heads("head_score.json").attrs["lineage"]))
 
 # %%
 Path("edited").mkdir()
-text = Path("head_score.json").read_text().replace('"0-3": [0.0]', '"0-3": [0.95]')
-results.write(Path("edited/head_score.json"), lambda path: path.write_text(text))
+content = json.loads(Path("head_score.json").read_text()) | {"0-3": [0.95]}
+Path("edited/head_score.json").write_text(json.dumps(content))
 record = Path("head_score.json.provenance.json").read_text()
 results.write(Path("edited/head_score.json.provenance.json"), lambda path: path.write_text(record))
 edited = nnheads.read_heads("edited/head_score.json")

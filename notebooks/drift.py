@@ -32,7 +32,7 @@ types = ["induction", "previous_token", "name_mover", "retrieval"]
 
 def scores(model, seed: int = 0) -> dict:
     """Type -> attention of every head in every prompt."""
-    return raw_scores(model, types, n=10, seed=seed, batch_size=10, remote=False, quiet=True, parts=None)
+    return raw_scores(model, types, n=10, seed=seed, batch_size=10)
 
 
 full = nnheads.load("reference", dtype="float32")
@@ -145,16 +145,19 @@ changed.assign(flags_changed=pd.Series(flags)).round(2)
 # ## Yardstick 3: among which heads?
 
 # %%
-three = raw_scores(rounded(3), ["retrieval"], n=10, seed=0, batch_size=10, remote=False, quiet=True, parts=None)
+three = raw_scores(rounded(3), ["retrieval"], n=10, batch_size=10)
 pair = pd.DataFrame({"float32": means(first, "retrieval"), "3 bits": means(three, "retrieval")})
 pair.index = [stats.head_name(*divmod(number, 8)) for number in pair.index]
 print(f"{(pair['float32'] == 0).mean():.0%} of the heads have a score of exactly 0")
+print(f"rank correlation over the flagged heads: {float(found[3]['retrieval'].rank_correlation_named):.2f}")
 pair.sort_values("float32", ascending=False).head(8).round(2)
 
 # %% [markdown]
 # The three retrieval heads are the same three. Most others score exactly 0, and the few in between get their rank from
 # one or two lucky tokens. A rank correlation counts all heads alike, and where most of them do nothing, it mostly says
-# how well *nothing* agrees with nothing. So look at it together with the flags and with the heads at the top.
+# how well *nothing* agrees with nothing. That is why `compare` has a second one, `rank_correlation_named`, over the heads
+# that either side flags (or has at the top, where fewer than three are). Of three heads it is a coarse number; look at
+# both, and at the flags.
 #
 # ## What about effects?
 #

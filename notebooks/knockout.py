@@ -103,7 +103,7 @@ stepping = summary(stepping)
 steps_in = stepping_in(stepping, 3)
 for head in steps_in:
     print(stats.head_name(head["layer"], head["head"]), f"{head['value']:.2f} [{head['low']:.2f}, {head['high']:.2f}]")
-growth = stepping.growth.assign_attrs(long_name="growth of effect")
+growth = stepping.growth
 plot.show(plot.heatmap(growth, title="How much more each head matters without L1H0 and L1H1", marked=steps_in[:1]))
 
 # %% [markdown]

@@ -72,9 +72,9 @@ results.save("forged/heads.nc", wish)
 command("rerun forged")
 
 # %% [markdown]
-# Found out, with the name of the variable and how many of its values. Note the file beside it: the single prompts in
-# `scores.nc` are exact, so the mean was changed and what it is the mean of was not. The command cannot know that
-# somebody forged the file. It says what differs, and which causes are recorded. A number that moved without a good
+# Found out, with the name of the variable and how many of its values. The last line has noticed more: the single prompts
+# in `scores.nc` are exact, so the mean was changed and what it is the mean of was not. The command cannot know that
+# somebody forged the file. It says what differs, and what may have caused it. A number that moved without a good
 # cause should make you ask.
 #
 # ## 4. Repeat it in another way, on purpose

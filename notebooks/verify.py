@@ -108,10 +108,10 @@ Path("card.json").write_text(json.dumps(card))
 command("verify untrained --claims card.json --only induction,copy,decoy --quiet")
 
 # %% [markdown]
-# The claims about patterns fail, and that it copies, as they should. But some claims pass, and not because they are
-# true of this model: it cannot copy, so it does not copy without three heads either, and whoever does nothing loses
-# nothing when a head is taken away. **A claim about what is lost counts only beside one that it was there.** That is
-# why the card claims both, and why a file of claims is read as a whole.
+# The claims about patterns fail, and that it copies, as they should. The claims about losses are skipped. They would
+# pass, and not because they are true of this model: it cannot copy, so it does not copy without three heads either,
+# and whoever does nothing loses nothing when a head is taken away. **A claim about what is lost counts only beside one
+# that it was there.** So each of them names that one (`requires`), and says nothing where it does not pass.
 #
 # ## 4. What else ships
 #

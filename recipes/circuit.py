@@ -25,7 +25,9 @@ def main(
         bool, typer.Option("--signed", help="Rank by how much heads help, not by how much they matter.")
     ] = False,
     prompts: Annotated[Path | None, typer.Option(help="Pairs of your own: .jsonl or .csv.")] = None,
-    mean_set: Annotated[Path | None, typer.Option(help="Pairs whose clean prompts means are over.")] = None,
+    mean_set: Annotated[
+        Path | None, typer.Option(help="Pairs whose clean prompts means are over; default: the others of --prompts.")
+    ] = None,
     ablation: Annotated[
         str, typer.Option(help="What removed heads say: mean, zero, uniform, resample or corrupted.")
     ] = "mean",
@@ -47,9 +49,11 @@ def main(
 ) -> None:
     """Is this set of heads the circuit?
 
-    All heads outside it are ablated, to their mean over sentences with three fresh names, for each template and
-    position; feed-forward parts stay. Without --heads or --from, heads are ranked by ablating one at a time in other
-    sentences. Writes scores.nc (per case), circuit.nc, heads.nc (layer, head), curve.png and curve_log.png.
+    All heads outside it are ablated, to their mean over sentences with three fresh names (prompts of your own: over
+    the others of them, or --mean-set), for each template, length and position; feed-forward parts stay. Without --heads
+    or --from, heads are ranked by ablating one at a time in other sentences. They rank by how much they matter, so a
+    circuit may hold heads that argue against the answer, as published ones do; --signed puts these last. Writes
+    scores.nc (per case), circuit.nc, heads.nc (layer, head), curve.png and curve_log.png.
     """
     arguments = dict(locals())
     from nnheads import results
@@ -61,6 +65,8 @@ def main(
         raise BadInput(f"--ablation {ablation!r} is not known; use one of {', '.join(REMOVALS)}")
     if mean_set is not None and ablation not in ("mean", "resample"):
         raise BadInput(f"--mean-set is for mean and resample ablation, not for {ablation}")
+    if mean_set is not None and prompts is None:
+        raise BadInput("--mean-set goes with --prompts; our own sentences have theirs, with three fresh names")
     groups = None if heads is None else parse_groups(heads)
     given = None if from_ is None else read_ranking(from_, statistic)
     where = options.remote_of(remote)
@@ -71,6 +77,7 @@ def main(
     if given is not None:
         given = of_model(given, everything, from_)
     sets = prompt_sets(loaded.tokenizer, prompts, mean_set, limit, seed)
+    check_others(sets, ablation)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts |= {f"{name}_sha256": prompts_hash(one) for name, one in sets.items() if one is not None}
@@ -141,6 +148,22 @@ def prompt_sets(tokenizer, path: Path | None, mean_set: Path | None, limit: int,
     return {"prompts": judged, "ranked_on": ranked, "mean_set": reference}
 
 
+def check_others(sets: dict, ablation: str) -> None:
+    """Refuse prompts that would get their own values back for want of others."""
+    from nnheads.patching.behaviours import with_others
+
+    if ablation not in ("mean", "resample"):
+        return
+    prompts = sets["prompts"]
+    alone = ~with_others(prompts, prompts if sets["mean_set"] is None else sets["mean_set"])
+    if alone.any():
+        where = "them" if sets["mean_set"] is None else "the mean set"
+        raise BadInput(
+            f"{alone.sum()} of {len(alone)} prompts have no other of their template and length in {where}, so there is "
+            "nothing to put in for a head; give such with --mean-set, or --ablation corrupted, zero or uniform"
+        )
+
+
 def compute(
     run, model, sets: dict, groups, given, facts: dict, name: str, remote, batch_size: int, quiet: bool
 ) -> None:
@@ -157,10 +180,11 @@ def compute(
     else:
         ranking = given.astype("float32").to_dataset(name="ranking")
     ordered = order(ranking["ranking"], signed=facts["signed"])
+    chosen, helpers = ordered[: facts["top"]], order(ranking["ranking"], signed=True)[: facts["top"]]
     scores = study(
-        removal(model, sets["prompts"], title="circuits", **keep), everything,
-        groups or {"circuit": ordered[: facts["top"]]}, ordered,
+        removal(model, sets["prompts"], title="circuits", **keep), everything, groups or {"circuit": chosen}, ordered,
         subsets=facts["subsets"], steps=facts["greedy"], seed=facts["seed"],
+        helpers=() if groups or set(helpers) == set(chosen) else helpers,
     )  # fmt: skip
     about = provenance(
         title="circuit: faithfulness, completeness, minimality", model=model, name=name, prompts=sets["prompts"],
@@ -210,6 +234,14 @@ def draw(run, found) -> None:
         run.picture(name, figure)
 
 
+def opponents(heads) -> list[str]:
+    """The circuit's heads without which more is left of the answer, beyond chance where that is known."""
+    from nnheads.stats import head_name
+
+    below = (heads["in_circuit"] == 1) & (heads.get("ranking_high", heads["ranking"]) < 0)
+    return [head_name(int(layer), int(head)) for layer, head in zip(*below.transpose("layer", "head").values.nonzero())]
+
+
 def report(run) -> None:
     """F of the model, the circuit and no head; what is missing; each head's part; and where the files are."""
     from nnheads import stats
@@ -224,6 +256,11 @@ def report(run) -> None:
     options.say(f"circuit: {inside} of {found.attrs['heads_of_model']} heads, {found.attrs['cases']} prompts")
     options.say(f"mean logit difference: model {value('model')}, circuit {value('circuit')}, no head {value('empty')}")
     options.say(f"faithfulness F(C)/F(M): {value('faithfulness')}; |F(M) - F(C)|: {value('gap')}")
+    against = opponents(heads)
+    if against:
+        options.say(f"  against the answer, by the ranking: {', '.join(against)}")
+    if "helpers" in found:
+        options.say(f"  the {inside} heads that help most (--signed): {value('helpers')}")
     random = found["random"]
     options.say(
         f"  random circuits of {inside} heads: mean {float(random.mean()):.3f}, highest {float(random.max()):.3f}"

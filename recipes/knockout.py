@@ -241,5 +241,4 @@ def pictures(run, reduced, together, listed: list[str]) -> None:
     run.picture("curve", plot.against_random(reduced, reduced.attrs["metric"], title=how, note=note))
     if "growth" in together:
         marked = interaction.stepping_in(together, 5)
-        growth = together["growth"].assign_attrs(long_name="growth of effect")
-        run.picture("heads", plot.heatmap(growth, title=f"{title}: who steps in", marked=marked, note=note))
+        run.picture("heads", plot.heatmap(together["growth"], title=f"{title}: who steps in", marked=marked, note=note))

@@ -66,9 +66,7 @@ def bump(layers: int, at: float) -> xr.Dataset:
 
 
 def test_models_of_other_sizes_share_the_axis_of_depth():
-    made = [
-        Entry(f"m{i}", "main", "t", "t", bump(*how)) for i, how in enumerate([(13, 0.4), (41, 0.4), (25, 0.6)])
-    ]
+    made = [Entry(f"m{i}", "main", "t", "t", bump(*how)) for i, how in enumerate([(13, 0.4), (41, 0.4), (25, 0.6)])]
     found = atlas.overlap(made, top=1)
     assert float(found["profile"][0, 1]) > 0.97 and float(found["shift"][0, 1]) == 0
     assert np.isnan(found["spearman"][0, 1]) and np.isnan(found["jaccard_top"][0, 1])

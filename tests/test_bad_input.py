@@ -354,10 +354,14 @@ CASES = {
     "a mean set for zeros": (
         "circuit {model} --ablation zero --mean-set {good_jsonl}", 2, "--mean-set is for mean and resample",
     ),
-    "a mean set of other templates": (
-        "circuit {model} --mean-set {good_jsonl} -n 2", 2, "the mean set has no prompt of template .* same templates",
+    "a mean set for our own sentences": ("circuit {model} --mean-set {good_jsonl}", 2, "--mean-set goes with --prompts"),
+    "a mean set of the same text": (
+        "circuit {model} --prompts {good_jsonl} --mean-set {good_jsonl}", 2,
+        "1 of 1 prompts have no other of their template and length in the mean set",
     ),
-    "a mean set that is nowhere": ("circuit {model} --mean-set none.jsonl", 2, r"no file 'none\.jsonl'"),
+    "a mean set that is nowhere": (
+        "circuit {model} --prompts {good_jsonl} --mean-set none.jsonl", 2, r"no file 'none\.jsonl'",
+    ),
     "a ranking that is nowhere": ("circuit {model} --from nowhere", 2, "no file 'nowhere'"),
     "a ranking that is no netCDF": ("circuit {model} --from {file}", 2, "a file"),
     "a ranking by nothing": ("circuit {model} --from {ranked} --statistic zzz", 2, "no statistic 'zzz' of heads"),
@@ -365,8 +369,12 @@ CASES = {
     "a ranking without values": ("circuit {model} --from {unranked}", 2, "effect has no value for any head"),
     "fewer subsets than none": ("circuit {model} --subsets -1", 2, "--subsets"),
     "a circuit of a top of none": ("circuit {model} --top 0", 2, "--top 0 is not possible"),
+    "own prompts that are alone": (
+        "circuit {model} --prompts {backwards_jsonl} --heads 0.0", 2,
+        "1 of 1 prompts have no other of their template and length in them",
+    ),
     "a circuit of a model that cannot": (
-        "circuit {model} --prompts {backwards_jsonl} --heads 0.0", 1, r"does not do this task: F\(M\) is -",
+        "circuit {model} --prompts {backwards_jsonl} --heads 0.0 --ablation corrupted", 1, r"does not do this task: F\(M\) is -",
     ),
     # function-vectors
     "no tasks in its language": ("function-vectors {model}", 2, "no task can be shown to this model: of task 'colour'"),
@@ -504,6 +512,7 @@ CASES = {
     "one text of each sort": (f"{STEER} --toward {{file}} --away {{file}}", 2, "1 texts toward are too few; give"),
     "nothing to continue": ("steer {model} --toward {file} --away {file}", 2, "--prompt or --prompts is needed"),
     "two sources of prompts": (f"{STEER} --prompts {{file}}", 2, "--prompt and --prompts exclude each other"),
+    "no random direction": ("steer reference --draws 0", 2, "--draws 0 is not possible; it must be at least 1"),
     "no strength": ("steer reference --strength strong", 2, "--strength 'strong' is no list of numbers; write"),
     "an endless strength": ("steer reference --strength inf", 2, "--strength 'inf' is no list of numbers"),
     "steering a layer of no number": (f"{STEER} --layer last", 2, "--layer 'last' is not possible; use a number"),

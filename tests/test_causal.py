@@ -41,7 +41,7 @@ def asked(behaviour: str) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def without(behaviour: str, heads: list[tuple[int, int]], metric: str | None = None, **options) -> xr.Dataset:
-    """Heads replaced by their mean over the mean set, for each template and position."""
+    """Heads replaced by their mean over the other prompts of the mean set, for each template and position."""
     prompts, others = asked(behaviour)
     metric = metric or BEHAVIOURS[behaviour].metric
     return knockout(reference(), prompts, heads, reference=others, metric=metric, seed=5, **options)
@@ -116,12 +116,13 @@ def templates(prompts: xr.Dataset) -> np.ndarray:
 
 @functools.cache
 def means(behaviour: str) -> list[torch.Tensor]:
-    """Every layer's head outputs, each case's averaged over the mean set's prompts of its template and length."""
+    """Every layer's head outputs, each case's averaged over the mean set's other prompts of its template and length."""
     prompts, others = asked(behaviour)
     outputs, sizes, theirs = head_outputs(others), prompts["mask"].values.sum(1), others["mask"].values.sum(1)
     filled = [np.zeros((*prompts["token"].shape, *z.shape[2:]), np.float32) for z in outputs]
     for case, (template, size) in enumerate(zip(templates(prompts), sizes)):
         alike = (templates(others) == template) & (theirs == size)
+        alike &= (others["token"].values[:, -size:] != prompts["token"].values[case, -size:]).any(1)
         for own, z in zip(filled, outputs):
             own[case, -size:] = z[alike, -size:].mean(0)
     return [torch.from_numpy(own) for own in filled]

@@ -10,6 +10,7 @@ from devices import CARDS, cards, spread
 import nnheads
 from nnheads.detection import raw_scores
 from nnheads.generation import generate
+from nnheads.prompts.ioi_words import TEMPLATES
 
 TYPES = ("induction", "name_mover", "retrieval", "generated_retrieval", "truthfulness")
 
@@ -40,7 +41,9 @@ JOBS = {
     "patch pattern": swapped(site="pattern"),
     "patch resid_pre by position": swapped(site="resid_pre", by_position=True),
     "ablate": lambda model: (
-        nnheads.ablate(model, nnheads.ioi(model.tokenizer, n=3), "mean", groups=[[(1, 0), (3, 1)]])["change"].values
+        nnheads.ablate(
+            model, nnheads.ioi(model.tokenizer, n=3, templates=TEMPLATES[:1]), "mean", groups=[[(1, 0), (3, 1)]]
+        )["change"].values
     ),
     "path": lambda model: (
         nnheads.path_patch(model, nnheads.ioi(model.tokenizer, n=3), receivers=[(2, 4)], via="q")[

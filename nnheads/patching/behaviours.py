@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.patching.values import kinds, same_text
+from nnheads.patching.values import sources
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.needle import needle
@@ -151,9 +151,7 @@ def ask_for(
     )
 
 
-def with_others(prompts: xr.Dataset, others: xr.Dataset) -> np.ndarray:
-    """[case] whether another text of the same template and length is among the others: the mean over a prompt alone is
-    that prompt, and would ablate nothing."""
-    own, theirs = kinds(prompts), kinds(others)
-    alike = np.array([[mine == other for other in theirs] for mine in own]).reshape(len(own), len(theirs))
-    return (alike & ~same_text(prompts, others)).any(1)
+def with_others(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
+    """[case] whether another text of the same template and length is in the reference: a prompt's own value in its
+    place would ablate nothing."""
+    return np.asarray(sources(prompts, reference).any(1))

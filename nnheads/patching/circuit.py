@@ -92,8 +92,9 @@ def removal(
 
     Args:
         ablation: what removed heads say instead, a key of REMOVALS; "mean" is over the reference prompts of a case's
-            template and length, for each position.
-        reference: prompts that means and other values come from, e.g. "abc" sentences; default: the prompts themselves.
+            template and length, for each position, without those of its own text.
+        reference: prompts that means and other values come from, e.g. "abc" sentences; default: the prompts themselves,
+            for each of them the others.
         batch_size, parts, quiet, title: as for `batches.run`; sets that were measured in `parts` are not run again.
 
     Raises (when it is called):

@@ -24,6 +24,7 @@ RUNS = {
     "model": "whole model",
     "circuit": "circuit alone",
     "empty": "no head",
+    "helpers": "heads that help most alone",
     "curve": "first heads of the ranking alone",
     "random": "random circuits of the same size alone",
     "circuit_without": r"C \ K",
@@ -66,6 +67,7 @@ def study(
     steps: int = 5,
     width: int = 10,
     draws: int = 20,
+    helpers: Sequence[Head] = (),
     metric: str | Callable = "logit_difference",
     seed: int = 0,
 ) -> xr.Dataset:
@@ -75,18 +77,22 @@ def study(
         remove: see `circuit.removal`. everything: all heads of the model.
         groups: name -> heads; together they are the circuit, each alone is a role. They must not overlap.
         ranking: all heads, the most important first, for the curve.
-        sizes: shares of the heads that the circuits of the curve have at most.
+        sizes: shares of the heads that the circuits of the curve have at most, two or more, rising from above 0 to 1.
         subsets, steps, width: see `circuit.completeness`.
-        draws: how many random circuits of the same size to compare with.
+        draws: how many random circuits of the same size to compare with. helpers: another circuit to compare with, as
+            the heads that help most.
         metric: what `remove` returns, for the labels.
 
     Returns:
         the metric, float32: `model`, `circuit`, `empty` (batch), `curve` (batch, size), `random` (batch, draw),
-        `circuit_without`, `model_without` (batch, cut), `others_without`, `head_without` (batch, member).
+        `circuit_without`, `model_without` (batch, cut), `others_without`, `head_without` (batch, member); with helpers
+        `helpers` (batch).
 
     Raises:
-        BadInput: unknown heads, heads in two groups, a ranking that leaves heads out or names them twice.
+        BadInput: unknown heads, heads in two groups, a ranking that leaves heads out or names them twice, sizes that
+            make no curve.
     """
+    check_sizes(sizes)
     circuit = check_groups(groups, everything)
     if set(ranking) != set(everything) or len(ranking) != len(everything):
         raise BadInput(f"the ranking names {len(set(ranking))} heads; it must name all {len(everything)} once")
@@ -98,14 +104,18 @@ def study(
     ]
     counts = [int(share * len(ranking) + 1e-9) for share in sizes]
     wholes = [frozenset(), alone(everything, circuit), everything]
+    names = ["model", "circuit", "empty"]
+    if helpers:
+        wholes.append(alone(everything, check_groups({"helpers": helpers}, everything)))
+        names.append("helpers")
     curve = [alone(everything, ranking[:count]) for count in counts]
     lone = [alone(everything, heads) for heads in random]
     found = remove([*wholes, *curve, *lone])  # all in one job
-    three, curves, randoms = np.split(found, [len(wholes), len(wholes) + len(curve)], 1)
+    each, curves, randoms = np.split(found, [len(wholes), len(wholes) + len(curve)], 1)
     search = {"subsets": subsets, "steps": steps, "width": width, "seed": seed}
     scores = xr.Dataset(
         {
-            **{name: ("batch", three[:, column]) for column, name in enumerate(("model", "circuit", "empty"))},
+            **{name: ("batch", values) for name, values in zip(names, each.T)},
             "curve": (("batch", "size"), curves),
             "random": (("batch", "draw"), randoms),
             **_completeness(completeness(remove, everything, groups, **search)),
@@ -118,6 +128,17 @@ def study(
         text = f"{chosen.long_name}: {RUNS[str(name)]}"
         values.attrs.update(long_name=text, units=chosen.units, source=BENCHMARK if name == "curve" else PAPER)
     return scores.assign_attrs(unit=UNIT, circuit=named(circuit), heads_of_model=len(everything), metric=chosen.name)
+
+
+def check_sizes(sizes: Sequence[float]) -> None:
+    """Refuse shares that make no curve: it has areas also over the logarithm of the share, which 0 does not have."""
+    shares = np.asarray(sizes, float)
+    if shares.size < 2 or not (0 < shares[0] and shares[-1] <= 1 and (np.diff(shares) > 0).all()):
+        shown = ", ".join(f"{one:g}" for one in shares.tolist())
+        raise BadInput(
+            f"sizes {shown or 'of none'} make no curve; give two shares or more that rise from above 0 to at most 1 "
+            "(no head at all is measured anyway)"
+        )
 
 
 def _completeness(cuts: Cuts) -> dict:
@@ -153,11 +174,11 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
 
     Returns:
         each with `_low` and `_high`: `model`, `circuit`, `empty`, which are F(M), F(C) and F of no head; `gap`,
-        |F(M) - F(C)|; `faithfulness`, F(C) / F(M), and `random` (draw), the same of random circuits; `recovered`,
-        (F(C) - F(none)) / (F(M) - F(none)), and `curve` (size), the same of the first heads of the ranking; `cpr` and
-        `cmd`, the trapezoid areas under the curve and between it and 1, over the share of heads, and `cpr_log`,
-        `cmd_log` over its natural logarithm; `incompleteness` (cut), |F(C \ K) - F(M \ K)|; `minimality` (member),
-        |F(C \ (K + v)) - F(C \ K)| / F(M) for the K that makes it largest.
+        |F(M) - F(C)|; `faithfulness`, F(C) / F(M), `random` (draw) and `helpers`, the same of other circuits;
+        `recovered`, (F(C) - F(none)) / (F(M) - F(none)), and `curve` (size), the same of the ranking's first heads;
+        `cpr` and `cmd`, the trapezoid areas under the curve and between it and 1, over the share of heads, and
+        `cpr_log`, `cmd_log` over its natural logarithm; `incompleteness` (cut), |F(C \ K) - F(M \ K)|; `minimality`
+        (member), |F(C \ (K + v)) - F(C \ K)| / F(M) for the K that makes it largest.
 
     The interval of an absolute difference is that of the difference in the direction of its mean: one that reaches
     below 0 leaves the direction open. A K that is the worst of many was found on these same cases, which its interval
@@ -165,7 +186,9 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
 
     Raises:
         RunError: a metric whose mean is not above 0 for the whole model, so that shares of it mean nothing.
+        BadInput: sizes as `study` refuses them.
     """
+    check_sizes(scores["size"].values.tolist())
     parts = {str(name): scores[name].values.astype(float) for name in scores.data_vars}
     full = parts["model"].mean()
     if not full > 0:
@@ -190,6 +213,7 @@ def _numbers(share: np.ndarray, units: str) -> list[tuple]:
         ("gap", (), ("|F(M) - F(C)|", units), np.subtract, "model circuit", True),
         ("faithfulness", (), ("F(C) / F(M)", "1"), np.divide, "circuit model", False),
         ("random", ("draw",), ("F / F(M) of random circuits", "1"), _over, "random model", False),
+        ("helpers", (), ("F / F(M) of the heads that help most", "1"), np.divide, "helpers model", False),
         ("recovered", (), (back, "1"), recovered, "circuit model empty", False),
         ("curve", ("size",), (back, "1"), _curve, curve, False),
         ("cpr", (), ("area under the curve", "1"), lambda *of: areas(share, _curve(*of))[0], curve, False),

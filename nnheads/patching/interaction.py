@@ -53,8 +53,9 @@ def interactions(
         float32: `alone` (batch, member) and `last` (batch, member), the effect of a head when nothing and when all the
         others of the list are ablated, and their difference `shift`; `joint`, `sum_of_parts` and `surplus` (joint minus
         sum), (batch); with pairs `pair` and `pair_surplus` (batch, member, other), NaN for a head with itself; with
-        backup `before`, `after` and `growth` (after minus before), (batch, layer, head), NaN for heads of the list;
-        `base_<metric>` (batch).
+        backup `before`, `after` and `growth`, (batch, layer, head), NaN for heads of the list: the effect of each other
+        head alone, after the whole list is ablated, and by how much it grows (after minus before); `base_<metric>`
+        (batch).
 
     Raises:
         BadInput: as `ablate`; no heads, or one twice. RunError: logits that are not finite.
@@ -131,9 +132,9 @@ MEANING = {
     "surplus": (("batch",), "joint effect minus sum of parts"),
     "pair": (("batch", "member", "other"), "effect of two heads together"),
     "pair_surplus": (("batch", "member", "other"), "effect of two heads minus the sum of their effects alone"),
-    "before": (("batch", "layer", "head"), "effect of the head alone"),
-    "after": (("batch", "layer", "head"), "effect of the head after the list"),
-    "growth": (("batch", "layer", "head"), "growth of the effect after the list"),
+    "before": (("batch", "layer", "head"), "effect alone"),
+    "after": (("batch", "layer", "head"), "effect after the list"),
+    "growth": (("batch", "layer", "head"), "growth of effect"),
 }
 
 
@@ -143,7 +144,8 @@ def _labelled(found: xr.Dataset, values: dict, names: list[str], layers: list[in
     scores = found[[f"base_{metric}"]].drop_vars("group", errors="ignore")
     for name, value in values.items():
         dims, text = MEANING[name]
-        about = {"long_name": f"{text} on {metric}", "units": units, "source": SOURCE}
+        named = text if "layer" in dims else f"{text} on {metric}"  # what is drawn by head has a colour bar's room
+        about = {"long_name": named, "units": units, "source": SOURCE}
         scores[name] = (dims, np.asarray(value, np.float32), about)
     coordinates = {"member": names, "other": names, "layer": layers, "head": heads}
     return scores.assign_coords({name: index for name, index in coordinates.items() if name in scores.dims})

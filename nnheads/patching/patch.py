@@ -111,10 +111,12 @@ def ablate(
 
     Args:
         prompts: pairs, or prompts with `ask` and `target` (batch, step).
-        how: "mean" over the reference prompts of the same template, "zero", "uniform" attention, "resample", or
-            values of your own: (layer, head or kv_head, width), and (batch) or (position) if they differ there.
+        how: "mean" over the reference prompts of the same template and length, "zero", "uniform" attention,
+            "resample" (one such prompt), or values of your own: (layer, head or kv_head, width), and (batch) or
+            (position) if they differ there. A prompt's own text is no source of its values, wherever it stands.
         reference: prompts that means or other values come from, e.g. the "abc" sentences of the indirect-object task;
-            default: the prompts themselves. site, layers, groups, by_position, at, metric, tokens: as for `patch`.
+            default: the prompts themselves, for each of them the others.
+        site, layers, groups, by_position, at, metric, tokens: as for `patch`.
         seed: of the prompts drawn by "resample".
 
     Returns:
@@ -122,7 +124,8 @@ def ablate(
         float32, with the dimensions of `patch`, and `base_<metric>` (batch).
 
     Raises:
-        BadInput: as `patch`; a reference without a case's template. RunError: logits that are not finite.
+        BadInput: as `patch`; a reference without another prompt of a case's template and length.
+        RunError: logits that are not finite.
     """
     if isinstance(how, str) and how not in ABLATIONS:
         raise BadInput(f"ablation {how!r} is not known; use one of {', '.join(ABLATIONS)}, or give values")
@@ -160,8 +163,7 @@ def filling(prompts: xr.Dataset, how: str, reference: xr.Dataset | None, seed: i
         return {"fill": how}
     others = prompts if reference is None else reference
     lined_up = aligned(others, prompts)
-    kept = others.sel(batch=lined_up["batch"]) if lined_up.sizes["batch"] < others.sizes["batch"] else others
-    mix = means(prompts, kept) if how == "mean" else resampled(prompts, kept, seed)
+    mix = means(prompts, lined_up) if how == "mean" else resampled(prompts, lined_up, seed)
     return {"source": lined_up, "mix": mix}
 
 

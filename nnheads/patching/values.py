@@ -10,7 +10,7 @@ from nnheads.errors import BadInput
 from nnheads.patching.sites import UNITS
 
 ABLATIONS = {
-    "mean": "mean over the prompt set, for each template and position",
+    "mean": "mean over the other prompts of the set, for each template and position",
     "zero": "zero",
     "uniform": "what equal attention to every key gives",
     "resample": "the value in another prompt of the same template",
@@ -34,21 +34,19 @@ def kinds(prompts: xr.Dataset) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(template, prompts["mask"].values.sum(1))]
 
 
+def sources(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
+    """[case, reference row]: whether a case may take values from a row: one of its template and length, and another
+    text. From its own text a case would get back what was to be taken away, wherever in the reference it stands."""
+    return _equal(kinds(prompts), kinds(reference)) & ~same_text(prompts, reference)
+
+
 def means(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
-    """[case, reference row]: weights of the mean over the reference prompts of each case's template and length.
+    """[case, reference row]: weights of the mean over the other reference prompts of each case's template and length.
 
     Raises BadInput if a case has none.
     """
-    own, other = kinds(prompts), kinds(reference)
-    same = np.array([[mine == theirs for theirs in other] for mine in own], np.float32).reshape(len(own), len(other))
-    count = same.sum(1)
-    if (count == 0).any():
-        template, length = own[int(np.argmin(count))]
-        raise BadInput(
-            f"the mean set has no prompt of template {template} with {length} tokens, and means of other templates "
-            "mix positions; draw it from the same templates"
-        )
-    return same / count[:, None]
+    usable = _needed(prompts, reference)
+    return usable.astype(np.float32) / usable.sum(1, keepdims=True, dtype=np.float32)
 
 
 def same_text(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
@@ -57,7 +55,7 @@ def same_text(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
         [row[seen].tobytes() for row, seen in zip(part["token"].values.astype(int), part["mask"].values.astype(bool))]
         for part in (prompts, reference)
     )
-    return np.array([[mine == theirs for theirs in other] for mine in own], bool).reshape(len(own), len(other))
+    return _equal(own, other)
 
 
 def resampled(prompts: xr.Dataset, reference: xr.Dataset, seed: int) -> np.ndarray:
@@ -66,16 +64,38 @@ def resampled(prompts: xr.Dataset, reference: xr.Dataset, seed: int) -> np.ndarr
 
     Raises BadInput if a case has none but itself.
     """
-    weights = (means(prompts, reference) > 0) & ~same_text(prompts, reference)
-    if not weights.any(1).all():
-        template, length = kinds(prompts)[int(np.argmin(weights.any(1)))]
-        raise BadInput(
-            f"template {template} with {length} tokens has one prompt, so none can be drawn in its place; use more"
-        )
-    drawn = np.zeros(weights.shape, np.float32)
-    for row, (label, allowed) in enumerate(zip(prompts["batch"].values, weights)):
+    usable = _needed(prompts, reference)
+    drawn = np.zeros(usable.shape, np.float32)
+    for row, (label, allowed) in enumerate(zip(prompts["batch"].values, usable)):
         drawn[row, np.random.default_rng([seed, int(label)]).choice(np.flatnonzero(allowed))] = 1
     return drawn
+
+
+def _needed(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
+    """`sources`, of which every case has one at least."""
+    usable = sources(prompts, reference)
+    alone = ~usable.any(1)
+    if alone.any():
+        own = kinds(prompts)
+        template, length = own[int(alone.argmax())]
+        if (template, length) not in kinds(reference):
+            raise BadInput(
+                f"the mean set has no prompt of template {template} with {length} tokens, and means of other templates "
+                "mix positions; draw it from the same templates"
+            )
+        raise BadInput(
+            f"{alone.sum()} of {len(own)} prompts have no other of their template and length (the first: template "
+            f"{template}, {length} tokens), and their own values would ablate nothing; use more prompts or a reference "
+            "set of such, or zero or uniform ablation"
+        )
+    return usable
+
+
+def _equal(mine: list, theirs: list) -> np.ndarray:
+    """[case, reference row]: whether two keys are equal."""
+    number: dict = {}
+    own, other = (np.array([number.setdefault(key, len(number)) for key in keys], int) for keys in (mine, theirs))
+    return own[:, None] == other[None]
 
 
 def own_values(prompts: xr.Dataset, values: xr.DataArray, site: str, count: int, width: int) -> dict[int, torch.Tensor]:

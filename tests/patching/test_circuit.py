@@ -93,13 +93,10 @@ def test_the_whole_model_as_circuit_is_the_model_exactly(model_type, padded):
 def test_every_ablation_runs_and_is_of_its_own(ablation, padded):
     prompts = pairs(padded)
     model, module = tiny("llama")
-    fresh = prompts.assign(token=prompts["corrupted"]) if ablation == "resample" else None
+    fresh = prompts.assign(token=prompts["corrupted"]) if ablation in ("mean", "resample") else None
     found = removal(model, prompts, ablation=ablation, reference=fresh)([frozenset({(1, 2)})])[:, 0]
-    if ablation == "mean":  # one prompt of each length: its own mean
-        np.testing.assert_allclose(found, removal(model, prompts)([frozenset()])[:, 0], atol=1e-5)
-    else:
-        assert np.abs(found - removal(model, prompts)([frozenset()])[:, 0]).max() > 1e-5
-    if ablation in ("corrupted", "resample"):  # one prompt of each length: its own corrupted text
+    assert np.abs(found - removal(model, prompts, ablation="zero")([frozenset()])[:, 0]).max() > 1e-5
+    if ablation in ("corrupted", "mean", "resample"):  # one prompt of each length: its own corrupted text
         base, clean = runs("llama", prompts)
         where = torch.zeros(2, 9, 4, dtype=torch.bool)
         where[..., 2] = True
@@ -110,12 +107,12 @@ def test_every_ablation_runs_and_is_of_its_own(ablation, padded):
 def test_a_set_is_measured_once_and_taken_up_from_its_part(padded, monkeypatch, tmp_path):
     model, _ = tiny("llama")
     sets = [frozenset({(0, 1)}), frozenset({(0, 2), (1, 1)})]
-    remove = removal(model, pairs(padded), parts=tmp_path, batch_size=1)
+    remove = removal(model, pairs(padded), ablation="zero", parts=tmp_path, batch_size=1)
     first = remove(sets)
     assert len(list(tmp_path.iterdir())) == 2
     monkeypatch.setattr(engine, "sweep", lambda *_, **__: pytest.fail("measured again"))
     assert np.array_equal(remove(sets[::-1])[:, ::-1], first)
-    again = removal(model, pairs(padded), parts=tmp_path, batch_size=1)
+    again = removal(model, pairs(padded), ablation="zero", parts=tmp_path, batch_size=1)
     assert np.array_equal(again(sets), first)
 
 
@@ -244,6 +241,43 @@ def test_intervals_resample_cases_and_keep_the_direction():
     assert interval(lambda mean: mean, [drawn], weights, absolute=True) == (-value, -high, -low)
     one = interval(lambda mean: mean, [drawn[:1]], resamples(1, 0))
     assert one[0] == drawn[0] and np.isnan(one[1:]).all()
+
+
+def test_another_circuit_stands_beside():
+    ranking = sorted(EVERYTHING)
+    options = {"subsets": 1, "steps": 0, "draws": 1}
+    scores = study(additive(), EVERYTHING, {"early": ranking[:3]}, ranking, helpers=ranking[-3:], **options)
+    found = judge(scores)
+    assert (float(found["faithfulness"]), float(found["helpers"])) == pytest.approx((3 / 24, 9 / 24))
+    assert "helpers" not in judge(study(additive(), EVERYTHING, {"early": ranking[:3]}, ranking, **options))
+    with pytest.raises(BadInput, match="L0H9 does not exist"):
+        study(additive(), EVERYTHING, {}, ranking, helpers=[(0, 9)])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ([0, 0.5, 1], "0, 0.5, 1"),
+        ([0.5, 0.2, 1], "0.5, 0.2, 1"),
+        ([0.5, 0.5], "0.5, 0.5"),
+        ([0.5, 1.5], "0.5, 1.5"),
+        ([-0.1, 1], "-0.1, 1"),
+        ([float("nan"), 1], "nan, 1"),
+        ([0.1, float("nan"), 1], "0.1, nan, 1"),
+        ([1.0], "1"),
+        ([], "of none"),
+    ],
+)
+def test_sizes_that_make_no_curve_are_refused(sizes, shown):
+    """A share of 0 has no logarithm, and areas over one size, or over sizes back and forth, are none."""
+    message = rf"sizes {shown} make no curve; give two shares or more that rise from above 0 to at most 1"
+    with pytest.raises(BadInput, match=message):
+        study(lambda sets: pytest.fail("refused too late"), EVERYTHING, {}, sorted(EVERYTHING), sizes=sizes)
+    if sizes:
+        scores = study(additive(), EVERYTHING, {}, sorted(EVERYTHING), subsets=0, steps=0, draws=1)
+        other = scores.isel(size=slice(len(sizes))).assign_coords(size=sizes)
+        with pytest.raises(BadInput, match=message):
+            judge(other)
 
 
 def test_heads_that_make_no_difference_leave_the_curve_open():

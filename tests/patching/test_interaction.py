@@ -165,6 +165,14 @@ def test_every_effect_equals_plain_hooks(model_type, padded):
         close(one["growth"], after - before)
 
 
+def test_what_is_drawn_by_head_has_a_name_that_fits_beside_a_colour_bar(monkeypatch):
+    readings_of(monkeypatch, lambda heads, case: sum(weight(head, case) for head in heads))
+    scores, _ = found()
+    names = {str(name): values.attrs["long_name"] for name, values in scores.data_vars.items()}
+    assert names["growth"] == "growth of effect" and names["joint"] == "effect of the list together on logit"
+    assert all(len(names[name]) <= 24 for name, values in scores.items() if "layer" in values.dims)
+
+
 def test_a_rehearsal_gives_the_same_numbers(padded):
     model, _ = tiny("gpt2")
     here, there = (
@@ -178,7 +186,7 @@ def test_a_rehearsal_gives_the_same_numbers(padded):
 @pytest.fixture(scope="module")
 def copying():
     model = nnheads.load("reference")
-    prompts, others = ask_for("induction", model.tokenizer, 6, seed=3, length=30)
+    prompts, others = ask_for("induction", model.tokenizer, 24, seed=3, length=30)
     return functools.partial(interactions, model, prompts, reference=others, metric="accuracy")
 
 

@@ -36,7 +36,7 @@ LIST = [(0, 1), (2, 3), (1, 2)]
 
 
 def alike(padded) -> xr.Dataset:
-    """Two pairs of equal length, so that means run over both."""
+    """Two pairs of equal length, so that each has another of its kind."""
     prompts = pairs(padded).isel(position=slice(4, None))
     prompts["mask"][:] = 1
     return prompts
@@ -62,11 +62,12 @@ def hooked_difference(model_type: str, prompts: xr.Dataset, heads: list[tuple[in
 
 
 def intact_means(model_type: str, prompts: xr.Dataset) -> dict[int, torch.Tensor]:
-    """Each layer's head outputs in the intact run, averaged over prompts."""
+    """Each layer's head outputs in the intact run, for each prompt averaged over the others."""
     _, module = tiny(model_type)
     _, clean = runs(model_type, prompts)
     values = [oracle.value_at(module, model_type, clean, layer, "z") for layer in range(3)]
-    return {layer: value.view(*value.shape[:2], 4, -1).mean(0, keepdim=True) for layer, value in enumerate(values)}
+    split = [value.view(*value.shape[:2], 4, -1) for value in values]
+    return {layer: (value.sum(0) - value) / (len(value) - 1) for layer, value in enumerate(split)}
 
 
 @pytest.mark.parametrize("how", ["zero", "mean"])
@@ -75,7 +76,7 @@ def test_every_list_equals_plain_hooks(model_type, how, padded):
     means = intact_means(model_type, prompts)
 
     def new(view, layer):
-        return torch.zeros_like(view) if how == "zero" else means[layer].expand_as(view)
+        return torch.zeros_like(view) if how == "zero" else means[layer]
 
     scores = knockout(tiny(model_type)[0], prompts, LIST, ks=[0, 1, 3], draws=2, how=how, seed=4)
     assert scores["logit_difference"].dims == ("batch", "k") and list(scores["k"].values) == [0, 1, 3]

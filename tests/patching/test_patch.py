@@ -205,11 +205,11 @@ def changed_logits(model_type: str, prompts: xr.Dataset, layer: int, head: int, 
 
 
 def test_zero_and_mean_ablation_equal_plain_hooks(model_type, padded):
-    prompts = pairs(padded).isel(position=slice(4, None))  # equal length, so that means run over both
+    prompts = pairs(padded).isel(position=slice(4, None))  # equal length, so that each has another of its kind
     prompts["mask"][:] = 1
     model, module = tiny(model_type)
     _, clean = runs(model_type, prompts)
-    for how, new in (("zero", torch.zeros_like), ("mean", lambda z: z.mean(0, keepdim=True).expand_as(z))):
+    for how, new in (("zero", torch.zeros_like), ("mean", lambda z: z.flip(0))):
         scores = ablate(model, prompts, how)
         for layer, head in ((0, 1), (2, 3)):
             expected = changed_logits(model_type, prompts, layer, head, new)
@@ -248,15 +248,17 @@ def test_resampling_takes_another_prompt_of_the_same_length(padded):
     prompts["token"][2:, 4:] = (prompts["token"][2:, 4:] + 7) % 100 + 5
     scores = ablate(tiny("llama")[0], prompts, "resample", seed=1)
     assert scores["change"].notnull().all() and float(abs(scores["change"]).max()) > 1e-4
-    with pytest.raises(BadInput, match=r"template 0 with 9 tokens has one prompt, so none can be drawn"):
+    with pytest.raises(BadInput, match=r"2 of 2 prompts have no other of their template and length"):
         ablate(tiny("llama")[0], pairs(padded), "resample")
 
 
 def test_means_stay_within_template_and_length(padded):
     prompts = pairs(padded).assign_coords(template=("batch", [0, 1]))
-    assert means(prompts, prompts).tolist() == [[1, 0], [0, 1]]
-    both = xr.concat([prompts, prompts], "batch", data_vars="minimal", join="override").assign_coords(batch=range(4))
-    assert means(prompts, both).tolist() == [[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]]
+    fresh = prompts.assign(token=prompts["corrupted"])
+    assert means(prompts, fresh).tolist() == [[1, 0], [0, 1]]
+    all_three = xr.concat([fresh, prompts, prompts], "batch", data_vars="minimal", join="override")
+    all_three["token"][4:] += 1
+    assert means(prompts, all_three).tolist() == [[0.5, 0, 0, 0, 0.5, 0], [0, 0.5, 0, 0, 0, 0.5]]
     other = prompts.assign_coords(template=("batch", [2, 1]))
     with pytest.raises(BadInput, match=r"the mean set has no prompt of template 0 with 9 tokens"):
         ablate(tiny("llama")[0], prompts, "mean", reference=other)
@@ -265,10 +267,12 @@ def test_means_stay_within_template_and_length(padded):
 @pytest.mark.parametrize("extra", [-4, 3])
 def test_a_mean_set_of_another_width_is_lined_up_at_the_end(padded, extra):
     prompts = pairs(padded).isel(batch=[1])  # five tokens behind four of padding
-    own = ablate(tiny("llama")[0], prompts, "mean")
-    wide = prompts.isel(position=slice(4, None)) if extra < 0 else prompts.pad(position=(3, 0), constant_values=0)
+    fresh = prompts.assign(token=prompts["corrupted"])
+    own = ablate(tiny("llama")[0], prompts, "mean", reference=fresh)
+    wide = fresh.isel(position=slice(4, None)) if extra < 0 else fresh.pad(position=(3, 0), constant_values=0)
     found = ablate(tiny("llama")[0], prompts, "mean", reference=wide)
     np.testing.assert_allclose(found["logit_difference"], own["logit_difference"], atol=1e-5)
+    assert float(abs(own["change"]).max()) > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,41 @@ def test_pairs_of_ones_own(tmp_path, pairs_file):
     assert np.abs(one["circuit"] - other["circuit"]).max() > 1e-4, "the file has one pair more than --limit"
 
 
+@pytest.mark.parametrize("ablation", ["mean", "resample"])
+def test_own_prompts_without_others_of_their_length_are_refused(tmp_path, pairs_file, ablation, capsys):
+    """Their own values in their place would ablate nothing, and the empty circuit would be a great one."""
+    lines = pairs_file.read_text().splitlines()
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("\n".join([*lines[:4], lines[4].replace("the book", "the old book")]) + "\n")
+    options = [*SMALL, "--heads", "0.1", "--prompts", str(mixed), "--output", str(tmp_path)]
+    said = (
+        "1 of 5 prompts have no other of their template and length in {}, so there is nothing to put in for a head; "
+        "give such with --mean-set, or --ablation corrupted, zero or uniform"
+    )
+    for more, where in ([], "them"), (["--mean-set", str(pairs_file)], "the mean set"):
+        with pytest.raises(SystemExit) as stop:
+            cli.app(["circuit", *options, "--ablation", ablation, *more])
+        assert stop.value.code == 2
+        assert said.format(where) in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "circuit").exists()
+    command(*options, "--ablation", "corrupted")
+
+
+def test_heads_against_the_answer_are_named_beside_what_helpers_would_do(tmp_path, capsys):
+    command(*SMALL, "--top", "10", "--output", str(tmp_path / "size"))
+    by_size = capsys.readouterr().out
+    assert "against the answer, by the ranking: L2H4" in by_size
+    command(*SMALL, "--top", "10", "--signed", "--output", str(tmp_path / "signed"))
+    signed = capsys.readouterr().out
+    assert "against the answer" not in signed and "(--signed)" not in signed
+    size, helpers = (
+        results.load(tmp_path / name / "circuit" / "reference" / "shipped" / "circuit.nc")
+        for name in ("size", "signed")
+    )
+    assert float(size["helpers"]) == pytest.approx(float(helpers["faithfulness"]), abs=1e-5)
+    assert f"the 10 heads that help most (--signed): {float(size['helpers']):.3f} [" in by_size
+
+
 def test_one_prompt_has_no_interval(tmp_path, capsys):
     command("--limit", "1", "--subsets", "1", "--greedy", "0", "--heads", "0.1", "--output", str(tmp_path))
     out = capsys.readouterr().out
