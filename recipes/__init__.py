@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import inspect
 from pathlib import Path
 
 import typer
@@ -29,4 +30,11 @@ def command(name: str):
         app.command(name)(module.main)
     found = typer.main.get_command(app)
     found.name = name
+    for one in (found, *getattr(found, "commands", {}).values()):
+        one.help = flowed(one.help or "")
     return found
+
+
+def flowed(text: str) -> str:
+    """A docstring for a terminal of any width: each paragraph on one line, which typer then wraps."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))

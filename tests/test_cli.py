@@ -187,3 +187,12 @@ def test_a_command_from_python_says_all_on_stdout_and_leaves_the_process_as_it_w
     nnheads.command("match --pattern none")
     said = capsys.readouterr()
     assert said.out.endswith("(exit code 2)\n") and said.out.startswith("error: ") and not said.err
+
+
+@pytest.mark.parametrize("name", cli.recipes())
+def test_help_flows_with_the_terminal(name):
+    from recipes import command
+
+    found = command(name)
+    for one in (found, *getattr(found, "commands", {}).values()):
+        assert one.help and "\n" not in one.help.replace("\n\n", ""), "lines of a docstring are no lines of a terminal"
