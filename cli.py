@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import redirect_stderr
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -55,8 +56,20 @@ main = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        import nnheads
+
+        sys.stdout.write(f"nnheads {nnheads.__version__}\n")
+        raise typer.Exit
+
+
 @main.callback()
-def _root() -> None: ...
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which nnheads is this?")
+    ] = False,
+) -> None: ...
 
 
 def app(arguments: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import inspect
+from inspect import cleandoc  # by name: `recipes.inspect` is a command
 from pathlib import Path
 
 import typer
@@ -37,4 +37,4 @@ def command(name: str):
 
 def flowed(text: str) -> str:
     """A docstring for a terminal of any width: each paragraph on one line, which typer then wraps."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n"))

@@ -189,10 +189,16 @@ def test_a_command_from_python_says_all_on_stdout_and_leaves_the_process_as_it_w
     assert said.out.endswith("(exit code 2)\n") and said.out.startswith("error: ") and not said.err
 
 
-@pytest.mark.parametrize("name", cli.recipes())
+@pytest.mark.parametrize("name", RECIPES)
 def test_help_flows_with_the_terminal(name):
     from recipes import command
 
     found = command(name)
     for one in (found, *getattr(found, "commands", {}).values()):
         assert one.help and "\n" not in one.help.replace("\n\n", ""), "lines of a docstring are no lines of a terminal"
+
+
+def test_version(capsys):
+    import nnheads
+
+    assert call(capsys, "--version") == (0, f"nnheads {nnheads.__version__}\n", "")
