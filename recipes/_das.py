@@ -159,12 +159,6 @@ def percent(values):
     return np.vectorize(lambda value: f"{value:.0%}")(values)
 
 
-def with_interval(one, name: str) -> str:
-    """`0.938 [0.875, 0.984]`; a dash where no pair was left to count."""
-    value, low, high = (float(one[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return "-" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def report(run) -> None:
     """Accuracy at every place, and the best one beside its controls."""
     from nnheads.interventions.localise import CONDITIONS
@@ -183,7 +177,9 @@ def report(run) -> None:
     options.say(f"  {'':<42} {f'all {count} pairs':<22} the {changed} whose answer changes")
     one = table.sel(layer=layer, place=place)
     for name, text in CONDITIONS.items():
-        whole = with_interval(one, name)
-        options.say(f"  {text:<42} {whole:<22} {with_interval(one, f'{name}_changed') if name != 'none' else '0.000'}")
+        whole = options.with_interval(one, name)
+        # without an edit none of them is right: that is how they are chosen
+        changed_only = "0.000" if name == "none" else options.with_interval(one, f"{name}_changed")
+        options.say(f"  {text:<42} {whole:<22} {changed_only}")
     for file in ("scores.nc", "places.nc", "places.png", "intervention"):
         options.say(options.shown(run.folder / file))

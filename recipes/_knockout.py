@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 from recipes import _options as options
 
 CLEAR = 10  # heads taken from a ranking without flags: those whose interval is above zero, at most so many
 PAIRS = 10  # shown; all are in interactions.nc
+signed = partial(options.with_interval, form="+.3f")
 ABOVE_ZERO = ("accuracy", "logit_difference")  # where not, a model does not do what is asked
 
 
@@ -114,15 +116,13 @@ def report(run) -> None:
     options.say(f"kept {about['kept']} of {about['asked']} prompts" + (f" (dropped: {dropped})" if dropped else ""))
     low = reduced[f"base_{metric}_low"].fillna(reduced[f"base_{metric}"])  # one prompt has no interval
     if metric in ABOVE_ZERO and float(low) <= 0:
-        options.say(
-            f"the intact model has {metric} {with_interval(reduced, f'base_{metric}')}: there is little to lose"
-        )
+        options.say(f"the intact model has {metric} {signed(reduced, f'base_{metric}')}: there is little to lose")
     options.say(f"{metric} [95% interval] without the first K heads; in their place: {about['meaning']}")
     if "random_median" in reduced:
         options.say("without K random heads of the same layers: median [range]; p, share of lists that change as much")
     for place, k in enumerate(reduced["k"].values):
         one = reduced.isel(k=place)
-        line = f"  {int(k):>3}  {with_interval(one, metric)}"
+        line = f"  {int(k):>3}  {signed(one, metric)}"
         if "random_median" in one:
             median, lowest, highest = (float(one[f"random_{text}"]) for text in ("median", "lowest", "highest"))
             line += f"   {median:+.3f} [{lowest:+.3f}, {highest:+.3f}]   p {float(one['p_value']):.3f}"
@@ -136,11 +136,6 @@ def report(run) -> None:
         options.say(options.shown(run.folder / name))
 
 
-def with_interval(table, name: str) -> str:
-    value, low, high = (float(table[text]) for text in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:+.3f}" if low != low else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
 def say_interactions(table) -> None:
     """Effects alone, after the others and together; a table of pairs where there is one."""
     if table.sizes["member"] < 2:
@@ -148,8 +143,8 @@ def say_interactions(table) -> None:
     options.say("effect of each head alone; after the others of the list")
     for place, name in enumerate(table["member"].values):
         one = table.isel(member=place)
-        options.say(f"  {name:<7} {with_interval(one, 'alone')}   {with_interval(one, 'last')}")
-    joint, total, surplus = (with_interval(table, name) for name in ("joint", "sum_of_parts", "surplus"))
+        options.say(f"  {name:<7} {signed(one, 'alone')}   {signed(one, 'last')}")
+    joint, total, surplus = (signed(table, name) for name in ("joint", "sum_of_parts", "surplus"))
     options.say(f"together {joint}; sum of the parts {total}; difference {surplus}")
     alone = "one prompt cannot say whether the parts add up"
     options.say(table.attrs.get("warning", "the parts add up" if "adds_up" in table.attrs else alone))
@@ -163,7 +158,7 @@ def say_interactions(table) -> None:
     for a, b in most:
         one = table.isel(member=a, other=b)
         title = f"{table['member'].values[a]} + {table['member'].values[b]}"
-        options.say(f"  {title:<15} {with_interval(one, 'pair')}   {with_interval(one, 'pair_surplus')}")
+        options.say(f"  {title:<15} {signed(one, 'pair')}   {signed(one, 'pair_surplus')}")
 
 
 def say_backups(table) -> None:
@@ -178,5 +173,5 @@ def say_backups(table) -> None:
     options.say("heads that step in: effect alone; after the list; growth")
     for head in found:
         one = table.sel(layer=head["layer"], head=head["head"])
-        shown = "   ".join(with_interval(one, name) for name in ("before", "after", "growth"))
+        shown = "   ".join(signed(one, name) for name in ("before", "after", "growth"))
         options.say(f"  {head_name(head['layer'], head['head']):<7} {shown}")

@@ -108,6 +108,15 @@ def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
         say(f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}] {star}".rstrip())
 
 
+def with_interval(table, name: str, form: str = ".3f", ends: tuple[str, str] = ("_low", "_high")) -> str:
+    """`0.938 [0.875, 0.984]`: a number of a table, and its interval where it has one; a dash where it is none."""
+    value, *interval = (float(table[f"{name}{end}"]) for end in ("", *ends))
+    shown = [format(one, form) for one in (value, *interval)]
+    if value != value:
+        return "-"
+    return shown[0] if interval[0] != interval[0] else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
 def say_plan(model, job, remote: bool | str) -> None:
     """What a sweep would cost; seconds only where it would run here."""
     from nnheads.patching.plan import cost, describe, rate

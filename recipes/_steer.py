@@ -113,9 +113,7 @@ def say_layers(found, chosen: int) -> None:
 
 
 def _number(one, name: str) -> str:
-    value, low, high = (float(one[f"{name}{end}"]) for end in ("", *ENDS.get(name, ENDS["effect"])))
-    if value != value:
-        return "-"
-    if name not in WITH_INTERVAL or low != low:
-        return f"{value:.2f}" if name == "perplexity" else f"{value:+.3f}"
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    if name in WITH_INTERVAL:
+        return options.with_interval(one, name, "+.3f", ENDS[name])
+    value = float(one[name])
+    return "-" if value != value else format(value, ".2f" if name == "perplexity" else "+.3f")

@@ -249,8 +249,7 @@ def report(run) -> None:
     found, heads = run.load("circuit"), run.load("heads")
 
     def value(name: str, **place) -> str:
-        number, low, high = (float(found[name + end].isel(place)) for end in ("", "_low", "_high"))
-        return f"{number:.3f} [{low:.3f}, {high:.3f}]" if low == low else f"{number:.3f}"  # one prompt: no interval
+        return options.with_interval(found.isel(place), name)
 
     inside = len(str(found.attrs["circuit"]).split())
     options.say(f"circuit: {inside} of {found.attrs['heads_of_model']} heads, {found.attrs['cases']} prompts")

@@ -156,12 +156,6 @@ def said(identity: dict) -> str:
     return f"{identity['dtype']} ({identity['attention']})"
 
 
-def correlated(one, name: str) -> str:
-    """`0.9990 [0.9850, 0.9996]`, a rank correlation with its interval; a dash where all those heads are alike."""
-    value, low, high = (float(one[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return "-" if value != value else f"{value:.4f} [{low:.4f}, {high:.4f}]"
-
-
 def report(run) -> None:
     """A line for each type, and which heads gain or lose their flag."""
     import numpy as np
@@ -182,8 +176,9 @@ def report(run) -> None:
             options.say(f"  {kind:<19} no score to compare on one side, or all heads alike")
             continue
         flags = f"{int(one['flag'].sum())} -> {int(one['flag_against'].sum())}"
-        named = f"{correlated(one, 'rank_correlation_named')} {int(one['named'].sum()):>3} heads"
-        ranks = f"{correlated(one, 'rank_correlation'):<24} {named:<33}"
+        each = [options.with_interval(one, f"rank_correlation{of}", ".4f") for of in ("", "_named")]
+        named = f"{each[1]} {int(one['named'].sum()):>3} heads"
+        ranks = f"{each[0]:<24} {named:<33}"
         options.say(f"  {kind:<19} {ranks} {overlap:>6.0%} {largest:>14.2g}  {flags}")
         changes = {"gained": one["flag_against"] > one["flag"], "lost": one["flag_against"] < one["flag"]}
         for word, mask in changes.items():

@@ -1,10 +1,23 @@
-"""Texts with numbers, compared: the same words, and numbers that differ by no more than machines do."""
+"""What docs/ holds: its scripts as modules; and texts compared: the same words, and numbers that differ by no more than
+machines do."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def script(name: str):
+    """A script of docs/, which is no package, as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def assert_alike(ours: str, theirs: str, within: float = 0.02) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+from documents import DOCS, script
 
 from recipes import recipes
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+NOTEBOOKS = sorted((DOCS.parent / "notebooks").glob("*.py"))
 # jupyter's own dependencies warn; nothing of ours runs in this process.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,10 +24,7 @@ def test_every_command_has_a_notebook_and_none_stands_in_for_a_module_of_python(
 
 @pytest.fixture(scope="module")
 def runner():
-    spec = importlib.util.spec_from_file_location("runner", ROOT / "docs" / "notebooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("notebooks")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

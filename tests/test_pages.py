@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from documents import assert_alike
+from documents import DOCS, assert_alike, script
 
 from nnheads.detection import types
-
-DOCS = Path(__file__).parent.parent / "docs"
 
 
 @pytest.fixture(scope="module")
 def made():
-    spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("pages")
 
 
 @pytest.fixture(scope="module")

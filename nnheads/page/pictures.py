@@ -1,4 +1,8 @@
-"""Pictures of runs, as data within a page: only what is a PNG, and only as many as the page has room for."""
+"""Pictures of runs, as data within a page: only what is a PNG, and only as many as the page has room for.
+
+Files may be a stranger's. Their parts are walked and summed, and nothing is unpacked as an image library would, so that
+a small file cannot fill the memory, and what is kept is what was written.
+"""
 
 from __future__ import annotations
 
