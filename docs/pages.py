@@ -6,7 +6,6 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -282,8 +281,7 @@ def main() -> None:
         (FOLDER / name).write_text(text, encoding="utf-8")
     for name in types():
         for file, figure in pictures(name).items():
-            write: Callable = partial(plot.render, figure)
-            results.write(FOLDER / f"{file}.png", write)
+            results.write(FOLDER / f"{file}.png", partial(plot.render, figure))
     known = {f"{name}-{part}.png" for name in types() for part in ("map", "example")} | set(pages())
     for path in FOLDER.iterdir():
         if path.name not in known:  # of a type that is no more
