@@ -22,9 +22,9 @@ from other_tools import MISSING, Job, add_tools, interleave, interpreter, starte
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from nnheads.interventions.causal import draw_counterfactuals
+from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.tasks import TASKS
-from nnheads.reference import PATH
+from nnheads.models.shipped import FOLDER as PATH
 
 APART = 1_000_000  # added to the seed of what is tested on
 

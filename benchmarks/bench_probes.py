@@ -20,7 +20,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from nnheads.truth.logistic import fit
+from nnheads.stats.logistic import fit
 
 AGREE = 1e-4
 PATIENCE = 30.0  # seconds for one way of scikit-learn, after which its time is that of the fits so far, scaled up

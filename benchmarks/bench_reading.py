@@ -23,10 +23,10 @@ from other_tools import MISSING, Job, Taken, add_tools, compare, interpreter, st
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from nnheads.architectures import ARCHITECTURES
-from nnheads.attention import measure
-from nnheads.matching import PATTERNS, match_text
+from nnheads.models.families import FAMILIES
 from nnheads.prompts.repeated import KINDS, repeated
+from nnheads.spans.measure import measure
+from nnheads.spans.pattern_match import PATTERNS, match_text
 
 
 def build(attention: str, given):
@@ -42,7 +42,7 @@ def build(attention: str, given):
         eos_token_id=None,
     )
     module = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
-    return TransformersModel(module, tokenizer=words(given.vocabulary), rename=ARCHITECTURES["gpt2"].rename()), module
+    return TransformersModel(module, tokenizer=words(given.vocabulary), rename=FAMILIES["gpt2"].rename()), module
 
 
 def prompts_of(tokenizer, tokens: int):

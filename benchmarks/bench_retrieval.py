@@ -16,12 +16,12 @@ import xarray as xr
 from nnsight import TransformersModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from nnheads.architectures import ARCHITECTURES
-from nnheads.attention import measure
-from nnheads.generation import answer_needles
-from nnheads.prefixes import answer_and_measure
+from nnheads.generation.greedy import answer_needles
+from nnheads.generation.prefixes import answer_and_measure
+from nnheads.models.families import FAMILIES
 from nnheads.prompts.needle import needle_grid
-from nnheads.prompts.spans import NULL
+from nnheads.spans.layout import NULL
+from nnheads.spans.measure import measure
 
 
 def build(given) -> TransformersModel:
@@ -47,7 +47,7 @@ def build(given) -> TransformersModel:
     for parameter in module.parameters():
         if parameter.dim() > 1:
             parameter.mul_(3)  # rows of attention that differ from uniform ones
-    return TransformersModel(module, tokenizer=tokenizer, rename=ARCHITECTURES["llama"].rename())
+    return TransformersModel(module, tokenizer=tokenizer, rename=FAMILIES["llama"].rename())
 
 
 def plain(model, prompts: xr.Dataset, size: int) -> xr.Dataset:

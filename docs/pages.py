@@ -14,12 +14,14 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.figure import Figure
 
-from nnheads import load, plot, results, stats
-from nnheads.detection import ALIASES, STIMULI, calibrated, detector, ranking, raw_scores, types
+from nnheads import load, plot
+from nnheads.detectors._detect import ALIASES, STIMULI, calibrated, detector, ranking, raw_scores, types
+from nnheads.models.names import head_name
 from nnheads.page.patterns import attention_of
 from nnheads.patching.behaviours import BEHAVIOURS, ask_for
 from nnheads.patching.knockout import curve, knockout
 from nnheads.prompts.pairs import token_texts
+from nnheads.runs import store
 
 FOLDER = Path(__file__).parent / "heads"
 STRONGEST = 5
@@ -115,7 +117,7 @@ def strongest(name: str, heads: xr.Dataset) -> str:
     for layer, head in ranking(heads)[:STRONGEST]:
         one = heads.sel(layer=layer, head=head)
         value, low, high = (float(one[f"{headline}{end}"]) for end in ("", "_low", "_high"))
-        cells = [stats.head_name(layer, head), f"{value:.2f}", f"{low:.2f} to {high:.2f}"]
+        cells = [head_name(layer, head), f"{value:.2f}", f"{low:.2f} to {high:.2f}"]
         cells += [f"{float(one[null]):.2f}"] if null else []
         cells += [f"{float(one['q_value']):.2f}", "yes" if one["flag"] == 1 else "no"]
         rows.append(f"| {' | '.join(cells)} |")
@@ -130,7 +132,7 @@ def without(name: str, behaviour: str) -> list[str]:
     prompts, others = ask_for(behaviour, model().tokenizer, 48, seed=APART)
     metric = BEHAVIOURS[behaviour].metric
     lost = curve(knockout(model(), prompts, heads, ks=[len(heads)], reference=others, metric=metric)).isel(k=0)
-    names = ", ".join(stats.head_name(*head) for head in heads)
+    names = ", ".join(head_name(*head) for head in heads)
     values = [
         float(lost[key]) for key in (f"base_{metric}", metric, "random_median", "random_lowest", "random_highest")
     ]
@@ -153,7 +155,7 @@ def example(name: str) -> str:
     prompts, spans = asked(name)
     tokens = [one.strip() for one in texts(prompts)]
     query, key = spans[0][0], spans[0][1]
-    head = stats.head_name(*ranking(found()[name][1])[0])
+    head = head_name(*ranking(found()[name][1])[0])
     caption = (
         f"Where {head} looks. Frames are where a head of this type should; tokens without any attention are left out."
     )
@@ -211,7 +213,7 @@ def looks(name: str, head: tuple[int, int]) -> Figure:
     ]
     return plot.pattern(
         xr.DataArray(values, dims=("query", "key")), [f"{tokens[at]} {at}" for at in columns],
-        title=f"{stats.head_name(*head)} on one prompt", queries=[f"{tokens[at]} {at}" for at in rows], targets=targets,
+        title=f"{head_name(*head)} on one prompt", queries=[f"{tokens[at]} {at}" for at in rows], targets=targets,
     )  # fmt: skip
 
 
@@ -227,7 +229,7 @@ def said_of_statements(scores: xr.Dataset, head: tuple[int, int]) -> Figure:
     axes.set(
         xlabel="decision value of the probe [1]",
         ylabel="statements",
-        title=f"{stats.head_name(*head)}, unseen questions",
+        title=f"{head_name(*head)}, unseen questions",
     )
     return figure
 
@@ -255,7 +257,7 @@ def index() -> str:
         flagged = ranking(heads, flagged=True)[:4]
         values = heads[heads.attrs["headline"]]
         best = ", ".join(
-            f"{stats.head_name(*one)} {float(values.sel(layer=one[0], head=one[1])):.2f}" for one in flagged
+            f"{head_name(*one)} {float(values.sel(layer=one[0], head=one[1])):.2f}" for one in flagged
         )
         cells = (
             f"[{name}]({name}.md)",
@@ -281,7 +283,7 @@ def main() -> None:
         (FOLDER / name).write_text(text, encoding="utf-8")
     for name in types():
         for file, figure in pictures(name).items():
-            results.write(FOLDER / f"{file}.png", partial(plot.render, figure))
+            store.write(FOLDER / f"{file}.png", partial(plot.render, figure))
     known = {f"{name}-{part}.png" for name in types() for part in ("map", "example")} | set(pages())
     for path in FOLDER.iterdir():
         if path.name not in known:  # of a type that is no more

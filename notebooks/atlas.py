@@ -110,13 +110,13 @@ with pd.option_context("display.max_colwidth", None):
 # studies with so many prompts would agree on. Below, lists of different lengths, from 16 prompts.
 
 # %%
-from nnheads import results
-from nnheads.stability import stability
+from nnheads.runs import store
+from nnheads.compare.stability import stability
 
 RUN = "runs/seed-0/detect/reference/shipped"
 lines = {}
 for kind, top in (("induction", 3), ("induction", 5), ("induction", 8), ("name_mover", 1)):
-    again = stability(results.load(f"{RUN}/{kind}/scores.nc"), top=top, draws=30)
+    again = stability(store.load(f"{RUN}/{kind}/scores.nc"), top=top, draws=30)
     about = again.jaccard.assign_attrs(long_name="Jaccard of the lists of two samples")
     name = f"{kind}, top {top} (chance {float(again.jaccard_chance):.2f})"
     lines[name] = (about, again.jaccard_low, again.jaccard_high)

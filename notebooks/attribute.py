@@ -24,7 +24,9 @@
 import numpy as np
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
 from nnheads.patching import screening
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
@@ -64,7 +66,7 @@ looks = {"induction": "the token after its copy", "duplicate": "its copy"}
 rows = {}
 for layer, head in ((1, 0), (1, 1), (0, 2)):
     one = seen.sel(layer=layer, head=head)
-    rows[stats.head_name(layer, head)] = {text: float(one.sel(kind=kind)) for kind, text in looks.items()}
+    rows[head_name(layer, head)] = {text: float(one.sel(kind=kind)) for kind, text in looks.items()}
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]

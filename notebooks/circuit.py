@@ -24,7 +24,9 @@
 
 # %%
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
 
 model = nnheads.load("reference")
 to_find, to_judge = (nnheads.ioi(model.tokenizer, n=24, seed=seed) for seed in (1, 0))
@@ -115,7 +117,7 @@ opponents = {
     "as many, by how much they matter": faithfulness(unseen, [by_size[:size]]).share.values,
 }
 value, low, high = (float(found[f"faithfulness{end}"]) for end in ("", "_low", "_high"))
-print(f"{size} of {len(every)} heads:", *(stats.head_name(*head) for head in sorted(circuit)))
+print(f"{size} of {len(every)} heads:", *(head_name(*head) for head in sorted(circuit)))
 print(f"faithfulness {value:.2f} [{low:.2f}, {high:.2f}]")
 pd.DataFrame({name: [each.mean(), each.max()] for name, each in opponents.items()}, index=["mean", "best"]).T.round(2)
 

@@ -42,7 +42,8 @@ from pathlib import Path
 import pandas as pd
 
 import nnheads
-from nnheads import plot, results
+from nnheads import plot
+from nnheads.runs import store
 
 ours = nnheads.read_heads("results/detect/reference/shipped/retrieval")
 known = ("model", "revision", "statistic", "references", "history", "seed", "device")
@@ -102,7 +103,7 @@ Path("edited").mkdir()
 content = json.loads(Path("head_score.json").read_text()) | {"0-3": [0.95]}
 Path("edited/head_score.json").write_text(json.dumps(content))
 record = Path("head_score.json.provenance.json").read_text()
-results.write(Path("edited/head_score.json.provenance.json"), lambda path: path.write_text(record))
+store.write(Path("edited/head_score.json.provenance.json"), lambda path: path.write_text(record))
 edited = nnheads.read_heads("edited/head_score.json")
 print(edited.attrs["provenance_note"])
 print("history" in edited.attrs, float(edited.score.sel(layer=0, head=3)))
@@ -142,7 +143,7 @@ print(nnheads.read_heads("sent.json").attrs["source_format"])
 command("knockout --from sent.json --top 6 --behaviour retrieval --ks 0,3,6 --limit 16 --draws 10 --quiet -o tested")
 
 # %%
-curve = results.load(next(Path("tested").rglob("curve.nc")))
+curve = store.load(next(Path("tested").rglob("curve.nc")))
 plot.show(plot.against_random(curve, "accuracy", title="Without the first K heads of the list that was sent"))
 
 # %% [markdown]

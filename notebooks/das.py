@@ -53,7 +53,8 @@ import pandas as pd
 import xarray as xr
 
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
 from nnheads.interventions import Edit, Interchange, Intervention, Pairs, draw_counterfactuals, evaluate, role, train
 from nnheads.interventions.tasks import task_of
 

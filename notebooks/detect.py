@@ -22,7 +22,9 @@
 # %%
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
 induction = nnheads.detect(model, "induction", n=16)
@@ -52,7 +54,7 @@ induction[columns].to_dataframe().sort_values("mass", ascending=False).head(5).r
 # and all together.
 
 # %%
-from nnheads.detection import detector, types
+from nnheads.detectors._detect import detector, types
 
 forwards = []
 model._module.register_forward_pre_hook(lambda *_: forwards.append(1))
@@ -152,7 +154,7 @@ from nnheads.prompts.ioi import with_spans
 sentences = with_spans(nnheads.ioi(model.tokenizer, n=40), ("name_mover",))
 mass = nnheads.measure(model, sentences).mass.sel(kind="name_mover").groupby("order").mean()
 top = [(one["layer"], one["head"]) for one in stats.top_heads(found["name_mover"], "mass", 5)]
-pd.DataFrame({stats.head_name(*head): mass.sel(layer=head[0], head=head[1]).to_series() for head in top}).T.round(2)
+pd.DataFrame({head_name(*head): mass.sel(layer=head[0], head=head[1]).to_series() for head in top}).T.round(2)
 
 # %% [markdown]
 # Three of them do nearly all of it in one order and nothing in the other: whatever they go by, it is not which name

@@ -23,9 +23,11 @@
 
 # %%
 import nnheads
-from nnheads import plot, stats
-from nnheads.detection import calibrated, raw_scores
-from nnheads.drift import compare
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
+from nnheads.detectors._detect import calibrated, raw_scores
+from nnheads.compare.drift import compare
 
 types = ["induction", "previous_token", "name_mover", "retrieval"]
 
@@ -147,7 +149,7 @@ changed.assign(flags_changed=pd.Series(flags)).round(2)
 # %%
 three = raw_scores(rounded(3), ["retrieval"], n=10, batch_size=10)
 pair = pd.DataFrame({"float32": means(first, "retrieval"), "3 bits": means(three, "retrieval")})
-pair.index = [stats.head_name(*divmod(number, 8)) for number in pair.index]
+pair.index = [head_name(*divmod(number, 8)) for number in pair.index]
 print(f"{(pair['float32'] == 0).mean():.0%} of the heads have a score of exactly 0")
 print(f"rank correlation over the flagged heads: {float(found[3]['retrieval'].rank_correlation_named):.2f}")
 pair.sort_values("float32", ascending=False).head(8).round(2)

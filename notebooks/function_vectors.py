@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
 from nnheads.prompts.shots import audited, own_tasks, shots, split
 
 model = nnheads.load("reference")
@@ -105,7 +106,7 @@ heads[names].to_dataframe()[names].sort_values("aie", ascending=False).head(5).r
 # examples?
 
 # %%
-from nnheads.reference import world
+from nnheads.prompts import world
 
 disputed = [question for question in world.questions() if not question.truth_is_popular]
 wanted = {

@@ -23,8 +23,10 @@
 import numpy as np
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
-from nnheads.detection import STIMULI, detector, ranking, types
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
+from nnheads.detectors._detect import STIMULI, detector, ranking, types
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
 pd.set_option("display.max_colwidth", None)
@@ -55,7 +57,7 @@ for name, module in modules.items():
     attention, token = inside.attention[query], inside.token_text.values
     strongest = int(attention.argmax("key"))
     rows[name] = {
-        "head": stats.head_name(*best),
+        "head": head_name(*best),
         "asks": f"{token[query]} ({query})",
         "should look at": f"{token[target]} ({target})",
         "looks at": f"{token[strongest]} ({strongest})",
@@ -84,7 +86,7 @@ import json
 import random
 from pathlib import Path
 
-from nnheads.reference import words
+from nnheads.prompts import world_words as words
 
 draw = random.Random(0)
 
@@ -129,7 +131,7 @@ pd.concat({kind: table.head(4) for kind, table in tables.items()}).round(2)
 
 # %%
 seen = nnheads.look(model, records[0]["text"], head=ranking(found["own_copy"])[0])
-head = stats.head_name(*ranking(found["own_copy"])[0])
+head = head_name(*ranking(found["own_copy"])[0])
 plot.show(plot.pattern(seen.attention, list(seen.token_text.values), title=f"Attention of {head}"))
 
 # %% [markdown]
@@ -142,7 +144,7 @@ plot.show(plot.pattern(seen.attention, list(seen.token_text.values), title=f"Att
 
 # %%
 from nnheads.patching.knockout import curve
-from nnheads.prompts.spans import read_spans
+from nnheads.spans.layout import read_spans
 
 spans = read_spans("mirror.jsonl", model.tokenizer)
 query, key = (spans[part].values[:, spans.kind.values == "word_to_come"] for part in ("query", "key_start"))
@@ -157,7 +159,7 @@ rows = {}
 for title, chosen in lists.items():
     scores = nnheads.knockout(model, asked, chosen, ks=[0, len(chosen)], how="uniform", metric="accuracy", draws=40)
     reduced = curve(scores)[["accuracy", "random_median", "random_lowest", "random_highest"]]
-    rows[title] = {"heads": " ".join(stats.head_name(*one) for one in chosen), **reduced.isel(k=-1).to_pandas()}
+    rows[title] = {"heads": " ".join(head_name(*one) for one in chosen), **reduced.isel(k=-1).to_pandas()}
 print(f"with all heads: {float(reduced.accuracy[0]):.2f}")
 pd.DataFrame(rows).T.set_index("heads", append=True).astype(float).round(2)
 

@@ -91,14 +91,16 @@ scores = nnheads.patch(model, prompts)
 scores.effect
 
 # %%
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
 
 gap = scores.clean_logit_difference - scores.corrupted_logit_difference
 change = (scores.logit_difference - scores.corrupted_logit_difference).rename("effect").assign_attrs(scores.effect.attrs)
 heads = stats.ratio_of_means(change, gap)
 top = stats.top_heads(heads, "effect", 5)
 for head in top:
-    print(stats.head_name(head["layer"], head["head"]), f"{head['value']:.2f} [{head['low']:.2f}, {head['high']:.2f}]")
+    print(head_name(head["layer"], head["head"]), f"{head['value']:.2f} [{head['low']:.2f}, {head['high']:.2f}]")
 plot.show(plot.heatmap(heads.effect, title="Clean head output into the corrupted run", marked=top))
 
 # %% [markdown]
@@ -124,8 +126,8 @@ both.to_dataframe().sort_values("denoising", ascending=False).head(8)
 # plain nnsight trace, and compare with triples drawn at random from the same layers.
 
 # %%
-from nnheads.heads import read_z
-from nnheads.label import inputs
+from nnheads.trace.blocks import read_z
+from nnheads.models.inputs import inputs
 from nnsight import save
 
 fed, sizes = inputs(model, prompts), nnheads.geometry(model)

@@ -27,7 +27,8 @@
 
 # %%
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
 from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions, statements
 
 model = nnheads.load("reference")
@@ -43,7 +44,7 @@ questions[0]
 
 # %%
 from nnheads.interventions import Intervention
-from nnheads.truth.scores import score
+from nnheads.truth.multiple_choice import score
 
 prompts = statements(model.tokenizer, questions, template=REFERENCE_TEMPLATE)
 plain = score(model, Intervention(), prompts)
@@ -83,9 +84,9 @@ plot.show(plot.heatmap(accuracy, signed=False, title="What heads know of truth")
 # %%
 import random
 
-from nnheads.reference import world
+from nnheads.prompts import world
 from nnheads.truth import crossval
-from nnheads.truth.scores import neutral_texts
+from nnheads.truth.multiple_choice import neutral_texts
 
 words = random.Random(0)
 neutral = neutral_texts(model, [" ".join(world.filler(words, 24)) for _ in range(12)])  # should not change
@@ -165,7 +166,7 @@ except NNHeadsError as error:
 # was predicted one token earlier. Scores would come out, and they would be those of the unedited model.
 
 # %%
-from nnheads.truth.editing import rescoped
+from nnheads.truth.iti import rescoped
 
 try:
     score(model, rescoped(edit, "last"), prompts)

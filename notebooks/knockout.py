@@ -25,13 +25,15 @@
 # %%
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
-from nnheads.detection import ranking
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
+from nnheads.detectors._detect import ranking
 from nnheads.patching.behaviours import ask_for
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
 heads = ranking(nnheads.detect(model, "induction", n=16), flagged=True)
-print("induction heads:", ", ".join(stats.head_name(*head) for head in heads))
+print("induction heads:", ", ".join(head_name(*head) for head in heads))
 
 # other texts than those on which the heads were found, and what their mean is taken over
 prompts, others = ask_for("induction", model.tokenizer, 16, seed=1_000_000, length=20)
@@ -102,7 +104,7 @@ stepping = nnheads.interactions(model, prompts, planted, backup=True, reference=
 stepping = summary(stepping)
 steps_in = stepping_in(stepping, 3)
 for head in steps_in:
-    print(stats.head_name(head["layer"], head["head"]), f"{head['value']:.2f} [{head['low']:.2f}, {head['high']:.2f}]")
+    print(head_name(head["layer"], head["head"]), f"{head['value']:.2f} [{head['low']:.2f}, {head['high']:.2f}]")
 growth = stepping.growth
 plot.show(plot.heatmap(growth, title="How much more each head matters without L1H0 and L1H1", marked=steps_in[:1]))
 

@@ -23,8 +23,10 @@
 import numpy as np
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
-from nnheads.matching import PATTERNS, match_text, target
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
+from nnheads.spans.pattern_match import PATTERNS, match_text, target
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
 text = "Mary gave the book to John and Mary gave the letter to John"
@@ -46,7 +48,7 @@ ids = np.array(model.tokenizer(text)["input_ids"])
 def strongest(scores, k: int = 3) -> str:
     """The k heads with the highest score."""
     ranked = scores.to_series().sort_values(ascending=False, kind="stable").head(k)
-    return ", ".join(f"{stats.head_name(*head)} {value:.2f}" for head, value in ranked.items())
+    return ", ".join(f"{head_name(*head)} {value:.2f}" for head, value in ranked.items())
 
 
 rows = {}
@@ -99,7 +101,7 @@ rows = {}
 for name, one in texts.items():
     scores = match_text(model, one, "induction")
     reachable = target(np.array(model.tokenizer(one)["input_ids"]), "induction").any(1).mean()
-    rows[name] = {stats.head_name(*head): float(scores.sel(layer=head[0], head=head[1])) for head in heads}
+    rows[name] = {head_name(*head): float(scores.sel(layer=head[0], head=head[1])) for head in heads}
     rows[name]["tokens with a target"] = reachable
 pd.DataFrame(rows).T.round(2)
 

@@ -22,7 +22,8 @@
 # %%
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
 from nnheads.prompts.pairs import Pair, one_pair, token_texts
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...

@@ -22,7 +22,9 @@
 # %%
 import pandas as pd
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
 prompts = nnheads.ioi(model.tokenizer, n=40, seed=0, corruption="abc")
@@ -67,10 +69,10 @@ table.sort_values("total").head(8).round(2)
 # %%
 last = direct.sel(layer=[3])
 writers = [(head["layer"], head["head"]) for head in stats.top_heads(share(last), "effect", 3, lowest=True)]
-print("writers:", ", ".join(stats.head_name(*head) for head in writers))
+print("writers:", ", ".join(head_name(*head) for head in writers))
 heard = share(nnheads.path_patch(model, prompts, receivers=writers, via="q", at="END"))
 speakers = stats.top_heads(heard, "effect", 1, lowest=True)
-title = "To the queries of " + ", ".join(stats.head_name(*head) for head in writers)
+title = "To the queries of " + ", ".join(head_name(*head) for head in writers)
 plot.show(plot.heatmap(heard.effect, title=title, marked=speakers))
 
 # %% [markdown]
@@ -126,7 +128,7 @@ rows = {}
 for name, (sender, via, lists) in paths.items():
     for receivers in lists:
         one = share(nnheads.path_patch(model, prompts, receivers=receivers, via=via, senders=[sender]))
-        names = " ".join(stats.head_name(*head) for head in receivers)
+        names = " ".join(head_name(*head) for head in receivers)
         rows[name, names] = one.sel(layer=sender[0], head=sender[1]).to_pandas()
 pd.DataFrame(rows).T[["effect", "effect_low", "effect_high"]].astype(float).round(2)
 

@@ -26,7 +26,7 @@
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from nnheads.reference import PATH
+from nnheads.models.shipped import FOLDER as PATH
 
 logging.disable_progress_bar()
 plain, tokenizer = AutoModelForCausalLM.from_pretrained(PATH), AutoTokenizer.from_pretrained(PATH)  # nothing of nnheads
@@ -53,8 +53,10 @@ for what, text in texts.items():
 
 # %%
 import nnheads
-from nnheads import plot, stats
-from nnheads.detection import ranking
+from nnheads import plot
+from nnheads import stats
+from nnheads.models.names import head_name
+from nnheads.detectors._detect import ranking
 from nnheads.reference.scaffold import PLANTED
 
 model = nnheads.load("reference")
@@ -76,7 +78,7 @@ import pandas as pd
 
 
 def names(heads) -> str:
-    return " ".join(stats.head_name(*head) for head in heads)
+    return " ".join(head_name(*head) for head in heads)
 
 
 rows = {}
@@ -160,7 +162,7 @@ needed = sorted(every, key=lambda head: -float(lost.change.sel(layer=head[0], he
 rows = {}
 for layer, head in [(3, 0), *needed[:4]]:
     numbers = [float(lost[part].sel(layer=layer, head=head)) for part in ("change", "change_low", "change_high")]
-    rows[stats.head_name(layer, head)] = [float(looks.sel(layer=layer, head=head)), *numbers]
+    rows[head_name(layer, head)] = [float(looks.sel(layer=layer, head=head)), *numbers]
 columns = ["looks at the name that follows", "share of the logit difference lost without it", "low", "high"]
 pd.DataFrame(rows, index=columns).T.round(3)
 

@@ -124,7 +124,7 @@ print("brings:", ", ".join(sorted(functions)))
 import xarray as xr
 from nnsight import save
 
-from nnheads.heads import read_z
+from nnheads.trace.blocks import read_z
 
 
 def spread(z):
@@ -184,7 +184,7 @@ command(f"remote status --remote {NOBODY}")
 # %%
 from pathlib import Path
 
-from nnheads import remote
+from nnheads.remote import jobs as remote
 from nnheads.errors import Pending
 
 posted = []

@@ -80,13 +80,13 @@ pd.DataFrame(card).T.astype(float).sort_values("values", ascending=False).round(
 # %%
 import numpy as np
 
-from nnheads import results
+from nnheads.runs import store
 
 rows = {}
 for score in model["scores"]:
     run = data["runs"][score["run"]]
     if score["headline"] and run["recipe"] in ("detect", "ioi"):
-        heads = results.load(Path("runs") / run["folder"] / "heads.nc")
+        heads = store.load(Path("runs") / run["folder"] / "heads.nc")
         measured, shown = heads[score["name"]].values.ravel(), np.array(score["values"], float)
         both = np.isfinite(measured)
         off = float(abs(shown - measured)[both].max()) if both.any() else 0.0
@@ -146,9 +146,9 @@ import shutil
 run = next(path.parent for path in Path("runs").rglob("heads.nc") if path.parent.name == "induction")
 shutil.copytree(run, "hostile/run")
 attack = "</script><script>alert(1)</script><img src=http://203.0.113.5/x onerror=alert(2)>"
-heads = results.load("hostile/run/heads.nc")
+heads = store.load("hostile/run/heads.nc")
 heads["mass"].attrs["long_name"] = attack
-results.save("hostile/run/heads.nc", heads.assign_attrs(title=attack, model=attack))
+store.save("hostile/run/heads.nc", heads.assign_attrs(title=attack, model=attack))
 command("report hostile -o hostile.html")
 hostile = Path("hostile.html").read_text(encoding="utf-8")
 print("the text is on the page:", attack in json.dumps(json.loads(DATA.search(hostile)[1])))

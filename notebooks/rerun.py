@@ -37,10 +37,11 @@ command("detect induction --limit 8 --top 4 --quiet")
 # %%
 import pandas as pd
 
-from nnheads import repeat, results
+from nnheads.compare import repeat
+from nnheads.runs import store
 
 RUN = "results/detect/reference/shipped/induction"
-honest = results.load(f"{RUN}/heads.nc")
+honest = store.load(f"{RUN}/heads.nc")
 known = ("history", "arguments", "source", "packages", "prompts_sha256", "tokenizer_sha256", "device")
 pd.Series({name: honest.attrs[name][:90] for name in known}).to_frame("recorded")
 
@@ -68,7 +69,7 @@ import shutil
 shutil.copytree(RUN, "forged")
 wish = honest.copy(deep=True)
 wish["mass"].loc[{"layer": 3, "head": 2}] = 0.91
-results.save("forged/heads.nc", wish)
+store.save("forged/heads.nc", wish)
 command("rerun forged")
 
 # %% [markdown]
@@ -98,7 +99,7 @@ command(f"rerun {RUN} -- --dtype bfloat16")
 # %%
 from pathlib import Path
 
-again = results.load(next(Path("again").rglob("heads.nc")))
+again = store.load(next(Path("again").rglob("heads.nc")))
 rows = {}
 for size in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8):
     moved = honest.copy(deep=True)
@@ -123,7 +124,7 @@ for place, asked in {
     "upload": "nnheads das --task ioi --push somebody/edit",
     "server": "nnheads detect induction --remote http://203.0.113.5:8000",
 }.items():
-    results.save(f"{place}.nc", honest.assign_attrs(history=f"2026-01-01T00:00:00Z {asked}"))
+    store.save(f"{place}.nc", honest.assign_attrs(history=f"2026-01-01T00:00:00Z {asked}"))
     command(f"rerun {place}.nc")
 
 # %% [markdown]

@@ -30,11 +30,13 @@ import pandas as pd
 import xarray as xr
 
 import nnheads
-from nnheads import plot, stats
-from nnheads.interventions import ALL, Intervention, generate
-from nnheads.interventions.directions import best_layer, direction, halves, randomised, steering
+from nnheads import plot
+from nnheads import stats
+from nnheads.interventions import ALL, Intervention
+from nnheads.interventions import generate
+from nnheads.interventions.steering_directions import best_layer, direction, halves, randomised, steering
 from nnheads.interventions.generate import read_texts
-from nnheads.reference import world
+from nnheads.prompts import world
 
 model = nnheads.load("reference")
 rng = random.Random(0)
@@ -151,7 +153,7 @@ pd.DataFrame(rows, index=columns).T.rename_axis("strength").round(2)
 # **Effect**: how much likelier each token of unseen true texts becomes against mistaken ones.
 
 # %%
-from nnheads.interventions.strengths import reduced, sweep
+from nnheads.interventions.steering import reduced, sweep
 
 neutral = [" ".join(world.filler(rng, 24)) for _ in range(12)]
 unseen = [[each for each, used in zip(texts, halves(len(texts), 0)) if not used] for texts in (toward, away)]

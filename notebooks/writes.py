@@ -27,7 +27,8 @@
 import numpy as np
 
 import nnheads
-from nnheads import plot, stats
+from nnheads import plot
+from nnheads import stats
 
 model = nnheads.load("reference")
 
@@ -84,7 +85,7 @@ pd.DataFrame(
 # particular has one half.
 
 # %%
-from nnheads.copying import summary, suppression_scores
+from nnheads.writing.copy_score import summary, suppression_scores
 
 lowered = summary(suppression_scores(model))
 shares(lowered, "suppression", "Suppression (numbers: beyond chance)", "share of words lowered")

@@ -23,7 +23,7 @@ def recipes() -> dict[str, str]:
 
 def command(name: str):
     """A recipe as a command; its module is imported now."""
-    module = importlib.import_module(f"recipes.{name.replace('-', '_')}")
+    module = importlib.import_module(f"nnheads.recipes.{name.replace('-', '_')}")
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False)

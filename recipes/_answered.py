@@ -17,9 +17,9 @@ def answered(model, pairs, name: str, keep: dict, *, strict: bool = False, both:
     """
     import numpy as np
 
-    from nnheads import batches
-    from nnheads.answering import correct
     from nnheads.errors import RunError
+    from nnheads.models.answers import correct
+    from nnheads.runs import batches
 
     pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
     right = batches.run(

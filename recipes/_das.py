@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 if TYPE_CHECKING:
     from nnheads.interventions.counterfactuals import Pairs
-    from nnheads.interventions.kinds import At
+    from nnheads.interventions.operations import At
 
 APART = 1_000_000  # added to the seed of what is tested on
 EVERY = 10  # steps between measurements
@@ -36,7 +36,7 @@ class Given:
         """A hash of all pairs."""
         import hashlib
 
-        from nnheads.provenance import prompts_hash
+        from nnheads.runs.provenance import prompts_hash
 
         found = hashlib.sha256()
         for one in (self.fit, self.test):
@@ -97,7 +97,7 @@ def own_pairs(model, records: list[tuple[str, str, str]], arguments: dict) -> Gi
 def given_pairs(model, arguments: dict) -> Given:
     """Pairs that a causal model gives, of prompts that the network answers as the causal model does."""
     from nnheads.errors import RunError
-    from nnheads.interventions.causal import draw_counterfactuals
+    from nnheads.interventions.causal_model import draw_counterfactuals
     from nnheads.interventions.tasks import task_of
 
     task, seed = task_of(arguments["task"]), arguments["seed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 
 def report(run) -> None:
@@ -29,6 +29,7 @@ def report(run) -> None:
 def say_heads(heads, top: int) -> None:
     """The strongest heads, beside each what another task's mean does there, and where that is no less."""
     from nnheads import stats
+    from nnheads.models.names import head_name
 
     best = stats.top_heads(heads, "aie", top)
     compared = "excess_other" in heads
@@ -40,7 +41,7 @@ def say_heads(heads, top: int) -> None:
     unclear = []
     for one in best:
         own = heads.sel(layer=one["layer"], head=one["head"])
-        name, star = stats.head_name(one["layer"], one["head"]), "*" if int(own["flag"]) else " "
+        name, star = head_name(one["layer"], one["head"]), "*" if int(own["flag"]) else " "
         other = f" {float(own['aie_other']):+.3f}" if compared else ""
         line = f"  {name:<7} {one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] {star}{other}"
         options.say(line.rstrip())

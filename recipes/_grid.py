@@ -46,7 +46,7 @@ def options_of(arguments: dict, asked: bool) -> dict:
 
 def lengths(arguments: dict) -> list[int]:
     """The list of --lengths, or as many as asked for from --s-len to --e-len."""
-    from nnheads.stats import parse_numbers
+    from nnheads.models.names import parse_numbers
 
     given = [name for name in INTERVALS if arguments[name] is not None]
     if arguments["lengths"] is not None:

@@ -63,7 +63,7 @@ def check_repeatable(place: Path, words: list[str], more: list[str]) -> None:
 
 def check_command(place: Path, words: list[str]) -> None:
     """Refuse what is no command of ours, and commands that do more than compute a result."""
-    from recipes import recipes
+    from nnheads.recipes import recipes
 
     name = words[1] if len(words) > 1 else ""
     if name not in recipes():

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
-from recipes import _steer
+from nnheads.recipes import _options as options
+from nnheads.recipes import _steer
 
 REFERENCES = "Li et al. 2023, arXiv 2306.03341; Lin et al. 2022, arXiv 2109.07958"
 ALPHAS, HEADS = "0.5,1,2,4,8,15", "4,8,16,48"
@@ -57,7 +56,7 @@ def check(arguments: dict) -> None:
     """Refuse what no model could be asked before one is loaded."""
     from nnheads.errors import BadInput
     from nnheads.truth.directions import KINDS
-    from nnheads.truth.editing import SCOPES
+    from nnheads.truth.iti import SCOPES
 
     options.positive(batch_size=arguments["batch_size"])
     if arguments["limit"] is not None:
@@ -89,7 +88,7 @@ def counts_in(text: str, heads: int) -> list[int]:
 def read(arguments: dict) -> tuple:
     """The questions, what was left out of them, and the name of their source."""
     from nnheads.errors import BadInput
-    from nnheads.model import REFERENCE
+    from nnheads.models.shipped import REFERENCE
     from nnheads.prompts.truth import read_questions
 
     source = arguments["data"]
@@ -116,7 +115,7 @@ def laid_out(tokenizer, arguments: dict, questions, dropped: dict, source: str) 
 
 def neutral_of(arguments: dict) -> list[str]:
     """Texts that say nothing of the questions: from a file, of the reference's own world, or our own."""
-    from nnheads.model import REFERENCE
+    from nnheads.models.shipped import REFERENCE
 
     if arguments["neutral"] is not None:
         return _steer.lines_of(arguments["neutral"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 ORDER = ("none", "random_direction", "random_heads", "edit")
 SCORES = {"mc1": "MC1", "mc2": "MC2", "mc3": "MC3", "ratio": "log-likelihood ratio"}

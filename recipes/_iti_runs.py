@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recipes import _iti as shared
+from nnheads.recipes import _iti as shared
 
 
 def opened(arguments: dict, item: str, **more):
     """Questions read, model loaded, results folder opened: all that a command begins with."""
-    from nnheads import results
-    from nnheads.provenance import model_identity
-    from recipes import _options as options
+    from nnheads.recipes import _options as options
+
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity
 
     shared.check(arguments)
     questions, dropped, source = shared.read(arguments)
@@ -22,7 +23,7 @@ def opened(arguments: dict, item: str, **more):
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "neutral": shared.digest(neutral)}
     facts |= {"data": Path(source).name, "questions": shared.digest(questions), **more}
     facts["template"] = prompts.attrs["template"]
-    run = results.Run(
+    run = Run(
         arguments["output"], "iti", arguments["model"], identity["revision"], facts, item=item,
         overwrite=arguments["overwrite"],
     )  # fmt: skip
@@ -32,8 +33,8 @@ def opened(arguments: dict, item: str, **more):
 def check_scope(prompts, scope: str) -> None:
     """Refuse to score answers that an edit of this scope cannot reach."""
     from nnheads.interventions.schema import Add, Edit, Intervention
-    from nnheads.truth.editing import SCOPES
-    from nnheads.truth.scores import check_reach
+    from nnheads.truth.iti import SCOPES
+    from nnheads.truth.multiple_choice import check_reach
 
     check_reach(Intervention(Edit("z", Add(0.0), layer=0, at=SCOPES[scope])), prompts)
 
@@ -43,8 +44,8 @@ def material(model, questions, prompts, neutral: list[str], facts: dict, run, wh
     from nnheads.truth.activations import last_outputs
     from nnheads.truth.crossval import Material, orders
     from nnheads.truth.folds import folds
+    from nnheads.truth.multiple_choice import neutral_texts
     from nnheads.truth.probes import probe
-    from nnheads.truth.scores import neutral_texts
 
     parts = folds(len(questions), facts["folds"], seed=facts["seed"], val_ratio=facts["val_ratio"])
     z = last_outputs(
@@ -65,7 +66,7 @@ def how_of(facts: dict, run, where):
 
 
 def about_of(model, title: str, facts: dict, name: str, prompts) -> dict:
-    from nnheads.provenance import provenance
+    from nnheads.runs.provenance import provenance
 
     return provenance(
         title=title, model=model, name=name, prompts=prompts, arguments=facts, references=shared.REFERENCES,
@@ -122,7 +123,7 @@ def reduced(table, seed: int):
     import xarray as xr
 
     from nnheads import stats
-    from nnheads.truth.scores import CHOICES
+    from nnheads.truth.multiple_choice import CHOICES
 
     each = [stats.mean(table[name], "question", seed=seed) for name in (*CHOICES, *(f"original_{n}" for n in CHOICES))]
     for name in ("cross_entropy", "kl"):
@@ -164,7 +165,7 @@ def transfer(run, model, questions, prompts, neutral, facts: dict, name: str, wh
     from nnheads.truth import crossval
     from nnheads.truth.contrasts import summary
     from nnheads.truth.directions import fitted_on
-    from nnheads.truth.scores import neutral_texts
+    from nnheads.truth.multiple_choice import neutral_texts
 
     names = [question.question for question in questions]
     how = how_of({**facts, "direction": "mass_mean"}, run, where)
@@ -234,9 +235,9 @@ def scopes(model, change, questions, prompts, neutral: list[str], arguments: dic
     from nnheads.errors import BadInput
     from nnheads.interventions.schema import Intervention
     from nnheads.truth.directions import fitted_on, question_ids
-    from nnheads.truth.editing import rescoped
+    from nnheads.truth.iti import rescoped
+    from nnheads.truth.multiple_choice import coherence, neutral_texts, score
     from nnheads.truth.samples import answers
-    from nnheads.truth.scores import coherence, neutral_texts, score
 
     own = fitted_on(change)
     ids = question_ids([question.question for question in questions])

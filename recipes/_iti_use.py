@@ -6,9 +6,9 @@ import inspect
 import shutil
 from pathlib import Path
 
-from recipes import _iti as shared
-from recipes import _iti_runs as runs
-from recipes import _options as options
+from nnheads.recipes import _iti as shared
+from nnheads.recipes import _iti_runs as runs
+from nnheads.recipes import _options as options
 
 PARITY_ROWS = 16  # statements on which a baked checkpoint is compared with the live edit
 
@@ -65,10 +65,10 @@ def say_cost(arguments: dict) -> None:
     """What an evaluation would cost: forwards, tokens, bytes, and seconds where it would run here."""
     import torch
 
-    from nnheads.model import geometry
-    from nnheads.patching.plan import block_parameters, rate
+    from nnheads.models.geometry import geometry
+    from nnheads.patching.cost import block_parameters, rate
     from nnheads.truth.cost import cost
-    from nnheads.truth.scores import LONGEST
+    from nnheads.truth.multiple_choice import LONGEST
 
     shared.check(arguments)
     questions, dropped, source = shared.read(arguments)
@@ -105,7 +105,7 @@ def edit_of(arguments: dict) -> tuple:
     not there; and where it is."""
     from nnheads.errors import BadInput
     from nnheads.interventions.files import JSON_NAME, load
-    from nnheads.model import REFERENCE
+    from nnheads.models.shipped import REFERENCE
 
     if arguments["intervention"] is not None:
         return load(arguments["intervention"]), arguments["intervention"]
@@ -122,8 +122,8 @@ def edit_of(arguments: dict) -> tuple:
 
 def folder_of(arguments: dict, item: str) -> Path:
     """Where this model's results of a kind are, without loading it."""
-    from nnheads.model import REFERENCE
-    from nnheads.provenance import model_folder
+    from nnheads.models.shipped import REFERENCE
+    from nnheads.runs.provenance import model_folder
 
     name, revision = arguments["model"], arguments["revision"]
     local = "local" if Path(name).expanduser().is_dir() else "main"
@@ -133,16 +133,17 @@ def folder_of(arguments: dict, item: str) -> Path:
 
 def default_fit() -> dict:
     """The options of `iti fit` as they are without any."""
-    from recipes.iti import fit
+    from nnheads.recipes.iti import fit
 
     return {name: one.default for name, one in inspect.signature(fit).parameters.items()}
 
 
 def generated(arguments: dict) -> None:
     """Write with and without the edit, and print both."""
+    from nnheads.recipes._steer import lines_of
+
     from nnheads.errors import BadInput
     from nnheads.interventions.generate import generate, read_texts, sampling
-    from recipes._steer import lines_of
 
     options.positive(new_tokens=arguments["new_tokens"])
     if arguments["prompt"] is not None and arguments["prompts"] is not None:
@@ -170,7 +171,7 @@ def generated(arguments: dict) -> None:
 def unseen_prompts(arguments: dict, change) -> list[str]:
     """Questions of the reference model on which the edit was not fitted."""
     from nnheads.errors import BadInput
-    from nnheads.model import REFERENCE
+    from nnheads.models.shipped import REFERENCE
     from nnheads.prompts.truth import read_questions
     from nnheads.truth.directions import fitted_on, question_ids
 
@@ -183,8 +184,9 @@ def unseen_prompts(arguments: dict, change) -> list[str]:
 
 def baked(arguments: dict) -> None:
     """Bake, compare with the live edit, and with one of tokens as they are written."""
+    from nnheads.recipes import _iti_report
+
     from nnheads.truth.bake import bake, push
-    from recipes import _iti_report
 
     change, place = edit_of(arguments)
     to, item = arguments["to"], f"bake-{identity_of(change)}"
@@ -209,7 +211,7 @@ def exported(arguments: dict) -> None:
     """Write the edit alone, and say how large it is."""
     from nnheads.interventions.files import push, save
     from nnheads.truth.directions import fitted_on
-    from nnheads.truth.editing import heads_of
+    from nnheads.truth.iti import heads_of
 
     change, place = edit_of(arguments)
     folder = save(change, arguments["to"] or folder_of(arguments, "export"), model=arguments["model"])

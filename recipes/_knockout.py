@@ -7,7 +7,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 CLEAR = 10  # heads taken from a ranking without flags: those whose interval is above zero, at most so many
 PAIRS = 10  # shown; all are in interactions.nc
@@ -18,9 +18,9 @@ ABOVE_ZERO = ("accuracy", "logit_difference")  # where not, a model does not do 
 def check(arguments: dict) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     from nnheads.errors import BadInput
+    from nnheads.patching.ablation_values import ABLATIONS
     from nnheads.patching.behaviours import BEHAVIOURS
     from nnheads.patching.metrics import metric_of
-    from nnheads.patching.values import ABLATIONS
 
     behaviour, ablation, top, draws = (arguments[name] for name in ("behaviour", "ablation", "top", "draws"))
     if behaviour not in BEHAVIOURS:
@@ -52,7 +52,7 @@ def counts_in(text: str) -> list[int]:
 
 
 def names(heads: list[tuple[int, int]]) -> list[str]:
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     return [head_name(*head) for head in heads]
 
@@ -62,8 +62,8 @@ def listed_heads(
 ) -> tuple[list[tuple[int, int]] | None, str]:
     """The list and where it is from; None for one that a detector is yet to find."""
     from nnheads.errors import BadInput
+    from nnheads.models.names import parse_head
     from nnheads.patching.behaviours import BEHAVIOURS
-    from nnheads.stats import parse_head
 
     if heads is not None:
         return [parse_head(piece) for piece in heads.split(",")], "named"
@@ -77,17 +77,17 @@ def listed_heads(
 
 def ranked_in(source: Path, top: int | None, statistic: str | None) -> tuple[list[tuple[int, int]], str]:
     """Heads of a run, strongest first: the first `top`, or those that it flags, or whose interval is above zero."""
-    from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.interchange.read import read_heads
     from nnheads.interchange.table import ranking
     from nnheads.patching.knockout import ranked_heads
+    from nnheads.runs import store
 
     path = source / "heads.nc" if source.is_dir() else source
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}; --from takes a run of detect or ioi, its heads.nc, or a list of heads")
     if path.suffix == ".nc":
-        table = results.load(path)
+        table = store.load(path)
         ranked, name = ranked_heads(table, statistic)
     else:
         table, name = read_heads(path, statistic=statistic), "score"
@@ -163,8 +163,8 @@ def say_interactions(table) -> None:
 
 def say_backups(table) -> None:
     """The heads whose effect grows when the list is gone."""
+    from nnheads.models.names import head_name
     from nnheads.patching.interaction import stepping_in
-    from nnheads.stats import head_name
 
     found = stepping_in(table, 8)
     if not found:

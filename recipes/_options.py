@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from nnheads import ledger, service
 from nnheads.errors import BadInput
+from nnheads.remote import ledger
+from nnheads.remote import server as service
 
 Model = Annotated[str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
@@ -71,7 +72,7 @@ def load(
     quantization: str | None = None,
     attention: str | None = None,
 ):
-    from nnheads.model import load as load_model
+    from nnheads.models.load import load as load_model
 
     start()
     there = remote and remote != "local"
@@ -119,7 +120,7 @@ def with_interval(table, name: str, form: str = ".3f", ends: tuple[str, str] = (
 
 def say_plan(model, job, remote: bool | str) -> None:
     """What a sweep would cost; seconds only where it would run here."""
-    from nnheads.patching.plan import cost, describe, rate
+    from nnheads.patching.cost import cost, describe, rate
 
     found = cost(model, job)
     device = next(model._module.parameters()).device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 
@@ -14,18 +14,18 @@ def report_roles(
 ) -> None:
     """Draw sentences with three fresh names, gather each head's evidence, save roles.nc and print it.
 
-    place: output folder, recipe, model name and revision, as `results.Run` takes them.
+    place: output folder, recipe, model name and revision, as `Run` takes them.
     """
-    from nnheads import results
+    from nnheads.patching.roles import lines, role_table
     from nnheads.prompts.ioi import ioi
-    from nnheads.provenance import provenance
-    from nnheads.roles import lines, role_table
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import provenance
 
     facts = {**arguments, "corruption": "abc", "site": "roles"}
     for unused in ("noising", "strict", "gap", "layers"):
         facts.pop(unused)
     output, recipe, model_name, revision = place
-    run = results.Run(output, recipe, model_name, revision, facts, item="roles", overwrite=overwrite)
+    run = Run(output, recipe, model_name, revision, facts, item="roles", overwrite=overwrite)
     if not run.complete:
         how = {"seed": facts["seed"], "spread": facts.get("spread", 0)}
         prompts = ioi(model.tokenizer, facts["limit"], corruption="abc", **how)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 # said of nothing in particular, for models whose own world is the world
 NEUTRAL = (
@@ -30,7 +30,7 @@ SHOWN = 3  # prompts whose continuations are printed
 
 def lines_of(path: Path) -> list[str]:
     """One text a line."""
-    from nnheads.prompts.lines import numbered_lines
+    from nnheads.spans.lines import numbered_lines
 
     return [line.strip() for _, line in numbered_lines(path, "one text a line")]
 
@@ -38,7 +38,7 @@ def lines_of(path: Path) -> list[str]:
 def own_world(seed: int) -> dict[str, list[str]]:
     """Texts of the reference model's world: statements that are true, and statements that are popular mistakes. The
     questions asked as prompts stand in none of them."""
-    from nnheads.reference import world
+    from nnheads.prompts import world
 
     rng = random.Random(seed)
     disputed = [question for question in world.questions() if not question.truth_is_popular]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 SHOWN = 8  # rows of a table in the terminal; the file holds all
 MOST = 40  # entries of an overlap that can still be read as a picture
@@ -37,9 +36,9 @@ def main(
     Relative depth is the axis that models of any size share. A list of heads in any format that `nnheads convert` reads
     stands beside the runs of its model. Loads no model.
     """
-    from nnheads.entries import entries_of, entries_of_files
+    from nnheads.compare.entries import entries_of, entries_of_files
     from nnheads.errors import BadInput
-    from nnheads.runs import RECORD, find_runs
+    from nnheads.runs.find import RECORD, find_runs
 
     options.positive(top=top)
     if draws < 0:
@@ -60,9 +59,9 @@ def main(
 
 def gathered(entries: list, top: int, draws: int, seed: int) -> dict:
     """Every part of the atlas: name -> what is in it, by place."""
-    from nnheads import atlas
-    from nnheads.entries import LIST
-    from nnheads.stability import stable
+    from nnheads.compare import atlas
+    from nnheads.compare.entries import LIST
+    from nnheads.compare.stability import stable
 
     found, refused = stable(entries, top=top, draws=draws, seed=seed)
     for name, reason in refused.items():
@@ -86,7 +85,7 @@ def gathered(entries: list, top: int, draws: int, seed: int) -> dict:
 
 def compared(entries: list) -> dict:
     """Models of one shape against each other, type by type, each at its last revision; the first named is the base."""
-    from nnheads import atlas
+    from nnheads.compare import atlas
 
     ordered = sorted(entries, key=lambda one: atlas.step_of(one.revision) or 0)
     last = {(one.model, one.type): one for one in ordered}
@@ -104,7 +103,7 @@ def about(runs: list) -> dict:
     import json
     from datetime import UTC, datetime
 
-    from nnheads.provenance import command, git_state, versions
+    from nnheads.runs.provenance import command, git_state, versions
 
     commit, dirty = git_state()
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -119,19 +118,19 @@ def save(path: Path, parts: dict, attributes: dict) -> Path:
     """One netCDF file with a group for every place."""
     import xarray as xr
 
-    from nnheads import results
-    from nnheads.atlas import group_names
+    from nnheads.compare.atlas import group_names
+    from nnheads.runs import store
 
     places = [(part, *place) for part, each in parts.items() for place in each]
     datasets = [plain(dataset) for each in parts.values() for dataset in each.values()]
     tree = xr.DataTree.from_dict(dict(zip(group_names(places), datasets)))
-    tree.attrs = {name: results.netcdf_value(value) for name, value in attributes.items()}
-    return results.write(path, lambda target: tree.to_netcdf(target, engine="netcdf4"))
+    tree.attrs = {name: store.netcdf_value(value) for name, value in attributes.items()}
+    return store.write(path, lambda target: tree.to_netcdf(target, engine="netcdf4"))
 
 
 def plain(dataset):
     """Attributes as netCDF knows them."""
-    from nnheads.results import netcdf_value
+    from nnheads.runs.store import netcdf_value
 
     copy = dataset.copy()
     for each in (copy, *copy.variables.values()):
@@ -141,8 +140,9 @@ def plain(dataset):
 
 def pictures(output: Path, parts: dict) -> None:
     """Overlap, depth, how heads come about, who does several things, and how many prompts a list needs."""
-    from nnheads import plot, results
-    from nnheads.atlas import file_name, label
+    from nnheads import plot
+    from nnheads.compare.atlas import file_name, label
+    from nnheads.runs import store
 
     drawn = side_by_side(parts) if 1 < len(parts["heads"]) <= MOST else {}
     for (model, kind), curves in parts["emergence"].items():
@@ -155,13 +155,13 @@ def pictures(output: Path, parts: dict) -> None:
         drawn[name] = plot.types_map(masks, title=label(f"Flagged heads of {model} {revision}"))
         drawn |= found_again(parts["stability"], model, revision)
     for name, figure in drawn.items():
-        results.write(output / f"{name}.png", partial(plot.render, figure))
+        store.write(output / f"{name}.png", partial(plot.render, figure))
 
 
 def side_by_side(parts: dict) -> dict:
     """All scores on one picture: heads in common, and where in depth the strongest are."""
     from nnheads import plot
-    from nnheads.atlas import depth_map, label
+    from nnheads.compare.atlas import depth_map, label
 
     models = {place[:2] for place in parts["heads"]}
     title = label(f" of {' '.join(next(iter(models)))}") if len(models) == 1 else ""
@@ -177,7 +177,7 @@ def side_by_side(parts: dict) -> dict:
 def found_again(stability: dict, model: str, revision: str) -> dict:
     """A picture of how alike the lists of two samples are, type by type."""
     from nnheads import plot
-    from nnheads.atlas import file_name, label
+    from nnheads.compare.atlas import file_name, label
 
     lines = {}
     for (own_model, own_revision, kind), own in stability.items():
@@ -192,7 +192,7 @@ def found_again(stability: dict, model: str, revision: str) -> dict:
 
 def report(entries: list, parts: dict, unfinished: list[str]) -> None:
     """What was joined, what is alike, what changes, and how far lists can be trusted."""
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     models = list(dict.fromkeys((one.model, one.revision) for one in entries))
     options.say(f"{len(entries)} scores, {len(models)} models or revisions")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _options as options
+from nnheads.recipes._answered import answered
+from nnheads.recipes.ioi import make_prompts
 
 from nnheads.errors import BadInput
-from recipes import _options as options
-from recipes._answered import answered
-from recipes.ioi import make_prompts
 
 TITLES = {"atp": "Attribution patching", "atp*": "AtP*", "direct": "Direct attribution"}
 REFERENCES = "Kramar et al. 2024, arXiv 2403.00745; Wang et al. 2022, arXiv 2211.00593"
@@ -55,8 +55,8 @@ def main(
     scores.nc (batch, layer, head), heads.nc (layer, head), heads.png and exact.png.
     """
     arguments = dict(locals())
-    from nnheads import results
-    from nnheads.provenance import model_identity, prompts_hash
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity, prompts_hash
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     where = check(arguments)
@@ -68,7 +68,7 @@ def main(
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts["prompts_sha256"] = prompts_hash(pairs)
     item = "" if (method, site) == ("atp*", "z") else f"{method.replace('*', '-star')}-{site}"
-    run = results.Run(output, "attribute", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    run = Run(output, "attribute", model, identity["revision"], facts, item=item, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, pairs, facts, model, where, batch_size, quiet)
     report(run)
@@ -76,7 +76,7 @@ def main(
 
 def check(arguments: dict) -> bool | str:
     """Refuse what cannot be before a model is loaded; where to run."""
-    from nnheads.patching.gradients import check_remote
+    from nnheads.patching.attribution import check_remote
     from nnheads.patching.screening import METHODS
     from nnheads.prompts.ioi import check_corruption
 
@@ -100,9 +100,9 @@ def compute(run, model, pairs, facts: dict, name: str, remote, batch_size: int, 
     """Filter, estimate, patch, audit, save; every finished batch is kept in the run's folder."""
     import xarray as xr
 
-    from nnheads import batches
     from nnheads.patching.screening import audit, choose, estimate, verify
-    from nnheads.provenance import provenance
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import provenance
 
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
     kept, dropped = answered(model, pairs, name, keep)

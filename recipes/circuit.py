@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput
-from recipes import _options as options
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593; Mueller et al. 2025, arXiv 2504.13151"
 
@@ -56,9 +56,9 @@ def main(
     scores.nc (per case), circuit.nc, heads.nc (layer, head), curve.png and curve_log.png.
     """
     arguments = dict(locals())
-    from nnheads import results
     from nnheads.patching.circuit import REMOVALS, check_groups, every_head
-    from nnheads.provenance import model_identity, prompts_hash
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity, prompts_hash
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     if ablation not in REMOVALS:
@@ -81,7 +81,7 @@ def main(
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts |= {f"{name}_sha256": prompts_hash(one) for name, one in sets.items() if one is not None}
-    run = results.Run(output, "circuit", model, identity["revision"], facts, overwrite=overwrite)
+    run = Run(output, "circuit", model, identity["revision"], facts, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, sets, groups, given, facts, model, where, batch_size, quiet)
     report(run)
@@ -89,7 +89,7 @@ def main(
 
 def parse_groups(text: str) -> dict[str, list[tuple[int, int]]]:
     """`9.9,9.6` or `movers: 9.9,9.6; inhibition: 7.3` -> name -> heads."""
-    from nnheads.stats import parse_head
+    from nnheads.models.names import parse_head
 
     groups: dict[str, list[tuple[int, int]]] = {}
     pieces = [piece for piece in text.split(";") if piece.strip()]
@@ -108,9 +108,9 @@ def parse_groups(text: str) -> dict[str, list[tuple[int, int]]]:
 
 def read_ranking(path: Path, statistic: str):
     """A statistic (layer, head) of another run."""
-    from nnheads import results
+    from nnheads.runs import store
 
-    scores = results.load(path / "heads.nc" if path.is_dir() else path)
+    scores = store.load(path / "heads.nc" if path.is_dir() else path)
     known = [str(name) for name in scores.data_vars if set(scores[name].dims) == {"layer", "head"}]
     if statistic not in known:
         raise BadInput(f"{path} has no statistic {statistic!r} of heads; it has {', '.join(known) or 'none'}")
@@ -170,7 +170,7 @@ def compute(
     """Rank, judge, save; what is measured is kept in the run's folder, set by set."""
     from nnheads.patching.circuit import every_head, removal
     from nnheads.patching.faithfulness import judge, knocked_out, order, study
-    from nnheads.provenance import provenance
+    from nnheads.runs.provenance import provenance
 
     keep = {"ablation": facts["ablation"], "reference": sets["mean_set"], "seed": facts["seed"], "remote": remote}
     keep |= {"batch_size": batch_size, "parts": run.parts, "quiet": quiet}
@@ -236,7 +236,7 @@ def draw(run, found) -> None:
 
 def opponents(heads) -> list[str]:
     """The circuit's heads without which more is left of the answer, beyond chance where that is known."""
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     below = (heads["in_circuit"] == 1) & (heads.get("ranking_high", heads["ranking"]) < 0)
     return [head_name(int(layer), int(head)) for layer, head in zip(*below.transpose("layer", "head").values.nonzero())]
@@ -245,6 +245,7 @@ def opponents(heads) -> list[str]:
 def report(run) -> None:
     """F of the model, the circuit and no head; what is missing; each head's part; and where the files are."""
     from nnheads import stats
+    from nnheads.models.names import head_name
 
     found, heads = run.load("circuit"), run.load("heads")
 
@@ -274,7 +275,7 @@ def report(run) -> None:
     else:
         options.say("minimality of each head, relative to F(M) [no interval: one prompt]:")
         for one in best:
-            options.say(f"  {stats.head_name(one['layer'], one['head']):<7} {one['value']:+.3f}")
+            options.say(f"  {head_name(one['layer'], one['head']):<7} {one['value']:+.3f}")
     options.say(f"curve over the share of heads: CPR {value('cpr')}, CMD {value('cmd')}")
     options.say(f"  over its logarithm: CPR {value('cpr_log')}, CMD {value('cmd_log')}")
     for name in ("scores.nc", "circuit.nc", "heads.nc", "curve.png", "curve_log.png"):

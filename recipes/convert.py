@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput
-from recipes import _options as options
 
 SHOWN = 8
 MASK = "kv_mask"
@@ -65,7 +65,8 @@ def sizes_of(model: str | None, shape: str | None, kv_heads: int | None) -> dict
     if model is not None:
         if shape is not None or kv_heads is not None:
             raise BadInput("--model says how many heads there are; leave --shape and --kv-heads out")
-        from nnheads.model import geometry, load
+        from nnheads.models.geometry import geometry
+        from nnheads.models.load import load
 
         options.start()
         found = load(model, remote=True)  # whose weights stay where they are
@@ -152,7 +153,7 @@ def chosen(heads, top: int | None, threshold: float | None):
 def describe(heads) -> None:
     """What a file holds, its strongest heads, and where it is from."""
     from nnheads.interchange.table import KV, ranking
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     options.say(f"{heads.attrs['source_format']}: {summary(heads)}")
     if KV not in heads.dims:

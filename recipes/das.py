@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _das
-from recipes import _options as options
+from nnheads.recipes import _das
+from nnheads.recipes import _options as options
 
 
 def main(
@@ -51,11 +50,11 @@ def main(
     here and not on other machines.
     """
     arguments = dict(locals())
-    from nnheads import results
     from nnheads.errors import BadInput
-    from nnheads.model import geometry
-    from nnheads.provenance import model_identity
-    from nnheads.stats import parse_numbers
+    from nnheads.models.geometry import geometry
+    from nnheads.models.names import parse_numbers
+    from nnheads.runs.folder import Run, item_of
+    from nnheads.runs.provenance import model_identity
 
     _das.check(arguments)
     records = None if pairs is None else _das.read(pairs)
@@ -70,8 +69,8 @@ def main(
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "pairs_sha256": given.digest}
     words = (given.name, site, kind, ",".join(places), str(chosen), str(directions))
-    run = results.Run(
-        output, "das", model, identity["revision"], facts, item=results.item_of(*words), overwrite=overwrite
+    run = Run(
+        output, "das", model, identity["revision"], facts, item=item_of(*words), overwrite=overwrite
     )
     if not run.complete:
         compute(run, loaded, given, places, chosen, facts, model, quiet)
@@ -85,7 +84,7 @@ def compute(run, model, given, places: dict, layers: list[int], facts: dict, nam
     from nnheads.interventions.files import JSON_NAME, TENSORS_NAME
     from nnheads.interventions.files import save as save_edits
     from nnheads.interventions.localise import localise, reduced
-    from nnheads.provenance import provenance
+    from nnheads.runs.provenance import provenance
 
     scores, best = localise(
         model, given.fit, given.test, places, site=facts["site"], layers=layers, kind=facts["kind"],

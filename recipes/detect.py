@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _grid, _truth
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput
-from recipes import _grid, _truth
-from recipes import _options as options
 
 OWN = "spans"  # the head type that a file of spans defines
 
@@ -68,7 +68,7 @@ def main(
     scores.nc, heads.nc and heads.png.
     """
     arguments = dict(locals())
-    from nnheads.model import checkpoint
+    from nnheads.models.load import checkpoint
 
     names = names_of(head_type, spans)
     counts = {"limit": limit, "batch_size": batch_size, "top": top, "length": length}
@@ -95,8 +95,8 @@ def main(
 
 def names_of(head_type: str, spans: Path | None) -> list[str]:
     """The head types to find: known ones, or the kinds in a file of spans."""
-    from nnheads.detection import canonical, types
-    from nnheads.prompts.spans import kinds_in, read_span_records
+    from nnheads.detectors._detect import canonical, types
+    from nnheads.spans.layout import kinds_in, read_span_records
 
     own = head_type.strip().lower() == OWN
     if own != (spans is not None):
@@ -109,14 +109,14 @@ def names_of(head_type: str, spans: Path | None) -> list[str]:
 
 def asked_on(stimulus: str, head_type: str, names: list[str]) -> bool:
     """Whether any of the types is measured on such prompts."""
-    from nnheads.detection import detector
+    from nnheads.detectors._detect import detector
 
     return head_type.strip().lower() != OWN and any(detector(name).STIMULUS == stimulus for name in names)
 
 
 def stimulus_for(names: list[str], stimulus: dict) -> dict:
     """The options that the stimuli of these types know."""
-    from nnheads.detection import detector, options_of
+    from nnheads.detectors._detect import detector, options_of
 
     known = set().union(*(options_of(detector(name).STIMULUS) for name in names))
     return {option: value for option, value in stimulus.items() if option in known}
@@ -124,9 +124,9 @@ def stimulus_for(names: list[str], stimulus: dict) -> dict:
 
 def at_revision(names: list[str], model: str, revision: str | None, place: tuple, arguments: dict, remote):
     """The finished runs of each type at one revision: type -> Run."""
-    from nnheads import results
-    from nnheads.detection import prepare, prepare_spans
-    from nnheads.provenance import model_folder, model_identity, prompts_hash
+    from nnheads.detectors._detect import prepare, prepare_spans
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_folder, model_identity, prompts_hash
 
     name, asked = place
     loaded = options.load(name, asked, arguments["dtype"], arguments["device_map"], remote, arguments["quantization"])
@@ -144,7 +144,7 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
         prompts = stimulus.prompts
         drawn = {**stimulus.options, "limit": prompts.sizes["batch"], "prompts_sha256": prompts_hash(prompts)}
         for kind in stimulus.kinds:
-            runs[kind.name] = results.Run(
+            runs[kind.name] = Run(
                 arguments["output"], "detect", model, revision or identity["revision"],
                 {**same, **drawn, "type": kind.name},
                 item=f"{OWN}/{kind.name}" if spans else kind.name, overwrite=arguments["overwrite"],
@@ -156,9 +156,9 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
 
 def compute(runs: dict, stimuli: list, model, name: str, arguments: dict, remote) -> None:
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
-    from nnheads.detection import calibrated
-    from nnheads.provenance import provenance
-    from nnheads.stimulus import measure_all
+    from nnheads.detectors._detect import calibrated
+    from nnheads.detectors._stimulus import measure_all
+    from nnheads.runs.provenance import provenance
 
     parts = beside(next(iter(runs.values())), "parts")
     raw = measure_all(
@@ -182,7 +182,7 @@ def compute(runs: dict, stimuli: list, model, name: str, arguments: dict, remote
 def pictures(run, kind: str, scores, heads) -> None:
     """The heads of a type and, for needles, how often the model was right at which length and depth."""
     from nnheads import plot, stats
-    from nnheads.answering import accuracy_map
+    from nnheads.models.answers import accuracy_map
 
     headline = heads[heads.attrs["headline"]]
     marked = stats.top_heads(heads, str(headline.name), 5)
@@ -203,6 +203,7 @@ def beside(run, *names: str) -> Path:
 def report(runs: dict, top: int) -> None:
     """The strongest heads of each type; a star marks those beyond chance."""
     from nnheads import stats
+    from nnheads.models.names import head_name
 
     for kind, run in runs.items():
         heads = run.load("heads")
@@ -221,7 +222,7 @@ def report(runs: dict, top: int) -> None:
         else:
             options.say(f"{title} [no interval: one prompt]{among}")
             for head in best:
-                options.say(f"  {stats.head_name(head['layer'], head['head']):<7} {head['value']:+.3f}")
+                options.say(f"  {head_name(head['layer'], head['head']):<7} {head['value']:+.3f}")
         changed = json.loads(heads.attrs.get("dropped", "{}"))
         if changed:
             options.say("  " + "; ".join(f"{reason}: {count}" for reason, count in changed.items()))
@@ -237,14 +238,15 @@ def why_empty(heads) -> str:
 
 def overview(runs: dict) -> None:
     """One map of all types: a cell is split when a head has several."""
-    from nnheads import plot, results
+    from nnheads import plot
+    from nnheads.runs import store
 
     heads = {kind: run.load("heads") for kind, run in runs.items()}
     one = next(iter(heads.values()))
     note = plot.note(one, int(json.loads(one.attrs["arguments"])["limit"]))
     figure = plot.types_map({kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}, note=note)
     path = next(iter(runs.values())).folder.parent / "all.png"
-    results.write(path, lambda target: figure.savefig(target, dpi=144))
+    store.write(path, lambda target: figure.savefig(target, dpi=144))
     options.say(options.shown(path))
 
 
@@ -257,7 +259,8 @@ def emergence(revisions: dict) -> None:
     """Join the revisions along a dimension of their own and draw how the strongest heads come about."""
     import xarray as xr
 
-    from nnheads import plot, results
+    from nnheads import plot
+    from nnheads.runs import store
 
     runs = next(iter(revisions.values()))
     for kind in runs:
@@ -265,13 +268,13 @@ def emergence(revisions: dict) -> None:
         joined = xr.concat(each, xr.Variable("revision", list(revisions)), combine_attrs="drop_conflicts")
         joined.attrs.update({key: each[-1].attrs[key] for key in ("source", "history", "headline")})
         folder = beside(runs[kind]).parent / "revisions" / runs[kind].folder.relative_to(beside(runs[kind]))
-        results.save(folder / "heads.nc", joined)
+        store.save(folder / "heads.nc", joined)
         figure = plot.emergence(
             joined[joined.attrs["headline"]],
             title=f"{kind} heads over revisions",
             note=plot.note(joined, int(json.loads(each[-1].attrs["arguments"])["limit"])),
         )
-        results.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
+        store.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
         best = joined[joined.attrs["headline"]].max(["layer", "head"])
         options.say(f"{kind}: strongest head by revision")
         for revision, value in zip(revisions, best.values):

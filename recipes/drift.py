@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput
-from recipes import _options as options
 
 TYPES = "induction,previous_token,duplicate_token,attention_sink,name_mover,retrieval"
 
@@ -43,7 +43,7 @@ def main(
     common, largest change, flags that come and go.
     """
     arguments = dict(locals())
-    from nnheads import drift
+    from nnheads.compare import drift
 
     options.positive(top=top, limit=limit, batch_size=batch_size)
     arguments["types"] = names_of(types)
@@ -58,7 +58,7 @@ def main(
 
 def names_of(types: str) -> list[str]:
     """Head types by the names that nnheads gives them."""
-    from nnheads import detection
+    from nnheads.detectors import _detect as detection
 
     if types == "all":
         return list(detection.types())
@@ -67,7 +67,7 @@ def names_of(types: str) -> list[str]:
 
 def loaded(arguments: dict, setting: dict):
     """The model of one side and its prompts."""
-    from nnheads.detection import prepare
+    from nnheads.detectors._detect import prepare
 
     model = options.load(
         arguments["model"], arguments["revision"], setting["dtype"], arguments["device_map"], setting["remote"],
@@ -78,7 +78,7 @@ def loaded(arguments: dict, setting: dict):
 
 def measured(model, stimuli: list, parts: Path, arguments: dict, remote) -> dict:
     """type -> scores; each side has a place of its own for finished batches, which do not say who made them."""
-    from nnheads.stimulus import measure_all
+    from nnheads.detectors._stimulus import measure_all
 
     how = {"batch_size": arguments["batch_size"], "quiet": arguments["quiet"], "parts": parts}
     return measure_all(model, stimuli, remote=remote, **how)
@@ -86,17 +86,17 @@ def measured(model, stimuli: list, parts: Path, arguments: dict, remote) -> dict
 
 def first_side(arguments: dict, setting: dict):
     """Open the run and score the side as asked, unless all is there: run, scores, and who made them."""
-    from nnheads import results
-    from nnheads.drift import check_top
-    from nnheads.model import geometry
-    from nnheads.provenance import model_identity, prompts_hash, provenance
+    from nnheads.compare.drift import check_top
+    from nnheads.models.geometry import geometry
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity, prompts_hash, provenance
 
     model, stimuli = loaded(arguments, setting)
     check_top(arguments["top"], geometry(model).layers * geometry(model).heads)
     identity = model_identity(model, arguments["model"])
     hashes = {stimulus.key: prompts_hash(stimulus.prompts) for stimulus in stimuli}
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "prompts": hashes}
-    run = results.Run(
+    run = Run(
         arguments["output"], "drift", arguments["model"], identity["revision"], facts,
         item=f"{arguments['quantization'] or arguments['dtype']}-{arguments['against']}",
         overwrite=arguments["overwrite"],
@@ -116,8 +116,8 @@ def second_side(run, arguments: dict, setting: dict, about: dict):
 
     import torch
 
-    from nnheads.drift import computed_in
-    from nnheads.provenance import model_identity
+    from nnheads.compare.drift import computed_in
+    from nnheads.runs.provenance import model_identity
 
     gc.collect()
     if torch.cuda.is_available():
@@ -138,7 +138,7 @@ def finish(run, arguments: dict, first: dict, second: dict, about: dict) -> None
     import xarray as xr
 
     from nnheads import plot
-    from nnheads.drift import compare
+    from nnheads.compare.drift import compare
 
     each = [compare(first[kind], second[kind], top=arguments["top"], seed=arguments["seed"]) for kind in first]
     found = xr.concat(each, xr.Variable("type", list(first)), combine_attrs="drop_conflicts").assign_attrs(about)
@@ -160,7 +160,7 @@ def report(run) -> None:
     """A line for each type, and which heads gain or lose their flag."""
     import numpy as np
 
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     found = run.load("drift")
     sides = [said(json.loads(found.attrs[name])) for name in ("source", "source_against")]

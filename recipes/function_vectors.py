@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _function_vectors
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput
-from recipes import _function_vectors
-from recipes import _options as options
 
 REFERENCES = "Todd et al. 2024, arXiv 2310.15213"
 DRAWS = 3  # random sets of heads that the function vector is compared with
@@ -45,10 +45,10 @@ def main(
     Writes scores.nc (per case), heads.nc (layer, head), vectors.nc, zero_shot.nc, heads.png and zero_shot.png.
     """
     arguments = dict(locals())
-    from nnheads import results
-    from nnheads.model import geometry
+    from nnheads.models.geometry import geometry
     from nnheads.prompts.shots import Layout, audited, own_tasks, read_tasks, written
-    from nnheads.provenance import model_identity, prompts_hash
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity, prompts_hash
 
     options.positive(limit=limit, batch_size=batch_size, top=top, shots=shots, averaged=averaged)
     if averaged < 2:
@@ -66,7 +66,7 @@ def main(
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts |= {f"{name}_sha256": prompts_hash(one) for name, one in sets.items()}
-    run = results.Run(output, "function-vectors", model, identity["revision"], facts, overwrite=overwrite)
+    run = Run(output, "function-vectors", model, identity["revision"], facts, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, sets, dropped, facts, model, where)
     _function_vectors.report(run)
@@ -92,9 +92,10 @@ def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remot
     """Average, find the tasks that the model does, try every head, add the vectors; finished batches are kept."""
     import json
 
-    from nnheads import batches, stats
+    from nnheads import stats
     from nnheads.patching.function_vectors import average_effects, indirect_effects
-    from nnheads.provenance import provenance
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import provenance
 
     def trying(z):
         return lambda part: indirect_effects(model, part, z, remote=remote)
@@ -135,8 +136,8 @@ def averages(model, sets: dict, keep: dict, remote):
     how many of both the model answers right (task)."""
     import numpy as np
 
-    from nnheads import batches
     from nnheads.patching.function_vectors import averaged, end_outputs
+    from nnheads.runs import batches
 
     tasks = np.unique(sets["shown"]["task"].values)
     return averaged(
@@ -208,8 +209,8 @@ def add(model, questions, outputs: dict, heads, best: list, seed: int, keep: dic
     of shuffled examples, and of random heads that are not among the best."""
     import numpy as np
 
-    from nnheads import batches
     from nnheads.patching.function_vectors import add_vectors, function_vectors
+    from nnheads.runs import batches
 
     def adding(vector):
         return lambda part: add_vectors(model, part, vector, remote=remote)

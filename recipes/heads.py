@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 
 def main(traceback: options.Traceback = False) -> None:
     """List the head types: meaning, statistic, source."""
-    from nnheads.detection import ALIASES, detector, types
+    from nnheads.detectors._detect import ALIASES, detector, types
 
     other = {name: alias for alias, name in ALIASES.items()}
     width = max(map(len, types()))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 EXAMPLE = "When Mary and John went to the market, John gave the book to"
 
@@ -32,10 +31,10 @@ def main(
     Writes scores.nc, residual_norm.png, lens.png and, with --head, pattern.png.
     """
     arguments = dict(locals())
-    from nnheads import results
-    from nnheads.lens import look
-    from nnheads.provenance import model_identity, provenance
-    from nnheads.stats import parse_head
+    from nnheads.models.names import parse_head
+    from nnheads.runs.folder import Run, item_of
+    from nnheads.runs.provenance import model_identity, provenance
+    from nnheads.writing.logit_lens import look
 
     options.positive(top=top)
     chosen = None if head is None else parse_head(head)
@@ -50,8 +49,8 @@ def main(
             references="nostalgebraist 2020, interpreting GPT: the logit lens", sample_dims="position",
         )
     )  # fmt: skip
-    item = results.item_of(text, head or "")
-    run = results.Run(output, "inspect", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    item = item_of(text, head or "")
+    run = Run(output, "inspect", model, identity["revision"], facts, item=item, overwrite=overwrite)
     files = [*run.save(scores=inside), *draw(run, inside, chosen)]
     run.finish()
     report(loaded, inside)
@@ -62,7 +61,7 @@ def main(
 def draw(run, inside, head: tuple[int, int] | None) -> list:
     """Pictures of the norms, of the lens at the last position, and of the head that was asked for."""
     from nnheads import plot
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     note = plot.note(inside, 1)
     labelled = inside.assign_coords(position=inside["position"].assign_attrs(labels=inside["token_text"].values))
@@ -88,7 +87,7 @@ def draw(run, inside, head: tuple[int, int] | None) -> list:
 
 
 def report(model, inside) -> None:
-    from nnheads.model import geometry
+    from nnheads.models.geometry import geometry
 
     sizes = geometry(model)
     options.say(

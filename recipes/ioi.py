@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
-from recipes._answered import answered
-from recipes._roles import report_roles
+from nnheads.recipes import _options as options
+from nnheads.recipes._answered import answered
+from nnheads.recipes._roles import report_roles
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 
@@ -62,12 +61,12 @@ def main(
         arguments.pop(name)
     if spread == 0:  # as published
         arguments.pop("spread")
-    from nnheads import results
     from nnheads.errors import BadInput
-    from nnheads.model import geometry
+    from nnheads.models.geometry import geometry
+    from nnheads.models.names import parse_numbers
     from nnheads.prompts.ioi import check_corruption, check_spread
-    from nnheads.provenance import model_identity, prompts_hash
-    from nnheads.stats import parse_numbers
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity, prompts_hash
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     check_corruption(corruption)
@@ -95,9 +94,9 @@ def main(
         if writer is None:
             pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed, spread)
             facts["prompts_sha256"] = prompts_hash(pairs)
-            run = results.Run(output, "ioi", model, identity["revision"], facts, **place)
+            run = Run(output, "ioi", model, identity["revision"], facts, **place)
         else:
-            run = results.Run(output, "ioi", model, identity["revision"], facts, **place)
+            run = Run(output, "ioi", model, identity["revision"], facts, **place)
             pairs = written_prompts(run, loaded.tokenizer, prompts, writer, corruption, limit, seed)
         if not run.complete:
             compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
@@ -111,7 +110,7 @@ def main(
 def sites_of(text: str) -> list[str]:
     """`z,v` -> ["z", "v"]; only sites that have heads."""
     from nnheads.errors import BadInput
-    from nnheads.patching.sites import UNITS
+    from nnheads.trace.sites import UNITS
 
     sites = list(dict.fromkeys(piece.strip() for piece in text.split(",")))
     for one in sites:
@@ -135,16 +134,16 @@ def report_plan(model, pairs, sites: list[str], layers, remote) -> None:
 
 def written_prompts(run, tokenizer, path: Path | None, writer: str, corruption: str, limit: int, seed: int):
     """What a model wrote for this run; asked for once, because an endpoint need not repeat itself."""
-    from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.prompts.writer import open_writer
+    from nnheads.runs import store
 
     if path is not None:
         raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
     keep = run.folder / "sentences.json"
     sentences = json.loads(keep.read_text()) if keep.exists() else open_writer(writer)(limit, seed)
     pairs = make_prompts(tokenizer, None, sentences, corruption, limit, seed)
-    results.write(keep, lambda target: target.write_text(json.dumps(sentences, indent=1)))
+    store.write(keep, lambda target: target.write_text(json.dumps(sentences, indent=1)))
     return pairs
 
 
@@ -182,9 +181,10 @@ def make_prompts(
 def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_size: int, quiet: bool) -> None:
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
 
-    from nnheads import batches, plot
+    from nnheads import plot
     from nnheads.patching.patch import patch
-    from nnheads.provenance import provenance
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import provenance
 
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
     kept, dropped = answered(model, pairs, name, keep, strict=facts["strict"])

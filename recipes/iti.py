@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _iti as shared
-from recipes import _options as options
+from nnheads.recipes import _iti as shared
+from nnheads.recipes import _options as options
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -53,7 +52,7 @@ def fit(
     `nnheads steer --intervention` takes too.
     """
     arguments = dict(locals())
-    from recipes import _iti_report, _iti_use
+    from nnheads.recipes import _iti_report, _iti_use
 
     _iti_report.fitted(_iti_use.fitted(arguments))
 
@@ -103,7 +102,7 @@ def evaluate(
     scores.nc (condition, question), summary.nc, grid.nc (alpha, heads), samples.nc, grid.png, cost.png and heads.png.
     """
     arguments = dict(locals())
-    from recipes import _iti_report, _iti_use
+    from nnheads.recipes import _iti_report, _iti_use
 
     run = _iti_use.evaluated(arguments)
     if run is not None:
@@ -130,7 +129,7 @@ def generate(
 ) -> None:
     """Write with the edit, beside what is written without it. Prints; saves nothing."""
     arguments = dict(locals())
-    from recipes import _iti_use
+    from nnheads.recipes import _iti_use
 
     _iti_use.generated(arguments)
 
@@ -161,7 +160,7 @@ def bake(
     with plain transformers.
     """
     arguments = dict(locals())
-    from recipes import _iti_use
+    from nnheads.recipes import _iti_use
 
     _iti_use.baked(arguments)
 
@@ -183,6 +182,6 @@ def export(
     tell a leak. `nnheads.interventions.load` reads it from the folder or the Hub.
     """
     arguments = dict(locals())
-    from recipes import _iti_use
+    from nnheads.recipes import _iti_use
 
     _iti_use.exported(arguments)

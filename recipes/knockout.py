@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _knockout
-from recipes import _options as options
+from nnheads.recipes import _knockout
+from nnheads.recipes import _options as options
 
 APART = 1_000_000  # added to the seed of prompts, so that no head is tested on the prompts that it was found on
 DETECTION_PROMPTS = 32
@@ -64,10 +63,10 @@ def main(
     """
     arguments = dict(locals())
     arguments.pop("plan")
-    from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.patching.knockout import chosen_lists, counts_of
-    from nnheads.provenance import model_identity, prompts_hash
+    from nnheads.runs.folder import Run, item_of
+    from nnheads.runs.provenance import model_identity, prompts_hash
 
     options.positive(limit=limit, batch_size=batch_size)
     _knockout.check(arguments)
@@ -91,8 +90,8 @@ def main(
     facts |= {"ks": counts, "listed": None if given is None else _knockout.names(given), "origin": origin}
     facts |= {"prompts_sha256": prompts_hash(asked), "model": identity["model"], "weights": identity["commit"]}
     words = " ".join([behaviour, ablation, *(word for word in ("pairs", "backup") if arguments[word])])
-    item = results.item_of(words, str(facts["listed"]), origin, metric or "", at or "", str(prompts or ""))
-    run = results.Run(output, "knockout", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    item = item_of(words, str(facts["listed"]), origin, metric or "", at or "", str(prompts or ""))
+    run = Run(output, "knockout", model, identity["revision"], facts, item=item, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, (asked, others), given, facts, model, where, batch_size, quiet)
     _knockout.report(run)
@@ -127,7 +126,7 @@ def report_plan(model, prompts: tuple, heads: list[tuple[int, int]], ks: list[in
 def ask(model, arguments: dict):
     """Prompts, and what their ablations take values from. Left out are prompts that no other is like."""
     from nnheads.errors import BadInput
-    from nnheads.label import check_length
+    from nnheads.models.inputs import check_length
     from nnheads.patching.behaviours import BEHAVIOURS, ask_for, with_others
     from nnheads.patching.metrics import metric_of
     from nnheads.patching.patch import role
@@ -159,10 +158,10 @@ def ask(model, arguments: dict):
 
 def found_heads(run, model, facts: dict, remote, quiet: bool) -> list[tuple[int, int]]:
     """The heads that the behaviour's detector flags; found once for a run."""
-    from nnheads import results
-    from nnheads.detection import detect, ranking
+    from nnheads.detectors._detect import detect, ranking
     from nnheads.errors import RunError
     from nnheads.patching.behaviours import BEHAVIOURS
+    from nnheads.runs import store
 
     keep = run.folder / "found.json"
     if keep.exists():
@@ -173,7 +172,7 @@ def found_heads(run, model, facts: dict, remote, quiet: bool) -> list[tuple[int,
     found = ranking(heads, flagged=True)
     if not found:
         raise RunError(f"detect {kind} flags no head of {facts['model']}; name some with --heads or --from")
-    results.write(keep, lambda target: target.write_text(json.dumps(found)))
+    store.write(keep, lambda target: target.write_text(json.dumps(found)))
     return found
 
 
@@ -181,11 +180,11 @@ def compute(run, model, prompts: tuple, heads, facts: dict, name: str, remote, b
     """Knock out, reduce, draw, save; every finished batch is kept in the run's folder."""
     import xarray as xr
 
-    from nnheads import batches
     from nnheads.patching import interaction
     from nnheads.patching.behaviours import BEHAVIOURS
     from nnheads.patching.knockout import chosen_lists, curve, knockout
-    from nnheads.provenance import provenance
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import provenance
 
     asked, others = prompts
     behaviour = BEHAVIOURS[facts["behaviour"]]

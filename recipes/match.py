@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 EXAMPLE = "Mary gave the book to John and Mary gave the letter to John"
 
@@ -35,9 +34,10 @@ def main(
     They depend on the text and its length; `nnheads detect` asks the better question. Writes heads.nc and heads.png.
     """
     arguments = dict(locals())
-    from nnheads import plot, results
-    from nnheads.matching import check_names, match_text
-    from nnheads.provenance import model_identity, provenance
+    from nnheads import plot
+    from nnheads.runs.folder import Run, item_of
+    from nnheads.runs.provenance import model_identity, provenance
+    from nnheads.spans.pattern_match import check_names, match_text
 
     check_names(pattern, measure)
     options.positive(top=top)
@@ -52,8 +52,8 @@ def main(
         title=f"{pattern} on one text", model=loaded, name=model, prompts=prompts, arguments=facts,
         references="TransformerLens head_detector", sample_dims="",
     )  # fmt: skip
-    item = results.item_of(text, pattern, measure, str(how))
-    run = results.Run(output, "match", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    item = item_of(text, pattern, measure, str(how))
+    run = Run(output, "match", model, identity["revision"], facts, item=item, overwrite=overwrite)
     files = run.save(heads=scores)
     note, signed = plot.note(scores, 1), measure == "abs"
     files.append(
@@ -71,7 +71,7 @@ def hash_of(tokenizer, text: str) -> str:
 
 
 def report(match, top: int, files: list) -> None:
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     options.say(str(match.attrs["long_name"]))
     for (layer, head), value in match.to_series().sort_values(ascending=False, kind="stable").head(top).items():

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
@@ -40,10 +39,10 @@ def main(
     """
     arguments = dict(locals())
     arguments.pop("top")  # names more or fewer of the heads that were measured
-    from nnheads import results
     from nnheads.errors import BadInput
     from nnheads.prompts.pairs import Pair, one_pair
-    from nnheads.provenance import model_identity
+    from nnheads.runs.folder import Run, item_of
+    from nnheads.runs.provenance import model_identity
 
     options.positive(top=top)
     given = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
@@ -55,8 +54,8 @@ def main(
     prompts = one_pair(loaded.tokenizer, Pair(clean, corrupted, answer, wrong))
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
-    item = results.item_of(clean, corrupted, answer, wrong, str(noising))
-    run = results.Run(output, "patch", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    item = item_of(clean, corrupted, answer, wrong, str(noising))
+    run = Run(output, "patch", model, identity["revision"], facts, item=item, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, prompts, facts, model, where, quiet)
     report(run, top)
@@ -66,10 +65,10 @@ def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) ->
     """Patch each site; the effect of every site is one variable."""
     import xarray as xr
 
-    from nnheads import batches
     from nnheads.patching.patch import patch
     from nnheads.prompts.pairs import token_texts
-    from nnheads.provenance import provenance
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import provenance
 
     each_position = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
     jobs = dict.fromkeys(each_position, True) | dict.fromkeys(("z", "q", "k", "v", "pattern"), False)
@@ -120,7 +119,7 @@ def draw(run, result) -> None:
 
 
 def report(run, top: int) -> None:
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     result = run.load("scores")
     clean, corrupted = float(result["clean_logit_difference"]), float(result["corrupted_logit_difference"])

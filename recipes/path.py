@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
-from recipes._answered import answered
+from nnheads.recipes import _options as options
+from nnheads.recipes._answered import answered
 
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 LOGITS = "logits"
@@ -50,13 +49,14 @@ def main(
     """
     arguments = dict(locals())
     arguments.pop("top")  # names more or fewer of the heads that were measured
-    from nnheads import results
-    from nnheads.model import geometry
+    from nnheads.recipes.ioi import make_prompts
+
+    from nnheads.models.geometry import geometry
     from nnheads.patching.patch import role
-    from nnheads.patching.paths import check_mlps, listeners, speakers
+    from nnheads.patching.path_patching import check_mlps, listeners, speakers
     from nnheads.prompts.ioi import check_corruption
-    from nnheads.provenance import model_identity, prompts_hash
-    from recipes.ioi import make_prompts
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity, prompts_hash
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     check_corruption(corruption)
@@ -73,7 +73,7 @@ def main(
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts |= {"receivers": named(heard), "senders": named(spoken), "prompts_sha256": prompts_hash(pairs)}
-    run = results.Run(output, "path", model, identity["revision"], facts, item=item_of(heard, via), overwrite=overwrite)
+    run = Run(output, "path", model, identity["revision"], facts, item=item_of(heard, via), overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, pairs, facts, model, (heard, spoken), where, batch_size, quiet)
     report(run, top)
@@ -81,14 +81,14 @@ def main(
 
 def heads_of(text: str) -> list[tuple[int, int]]:
     """`9.9,L9H6` -> [(9, 9), (9, 6)]."""
-    from nnheads.stats import parse_head
+    from nnheads.models.names import parse_head
 
     return list(dict.fromkeys(parse_head(piece) for piece in text.split(",")))
 
 
 def named(heads: list[tuple[int, int]] | None) -> list[str] | None:
     """However they were written and ordered, the same heads are the same question."""
-    from nnheads.stats import head_name
+    from nnheads.models.names import head_name
 
     return None if heads is None else [head_name(*head) for head in sorted(heads)]
 
@@ -100,11 +100,13 @@ def item_of(receivers: list[tuple[int, int]] | None, via: str) -> str:
 
 def compute(run, model, pairs, facts: dict, name: str, heads: tuple, remote, batch_size: int, quiet: bool) -> None:
     """Filter, follow the paths, reduce, save; every finished batch is kept in the run's folder."""
-    from nnheads import batches, plot
-    from nnheads.patching.paths import path_patch
-    from nnheads.provenance import provenance
-    from nnheads.roles import EFFECT
-    from recipes.ioi import for_and_against
+    from nnheads.recipes.ioi import for_and_against
+
+    from nnheads import plot
+    from nnheads.patching.path_patching import path_patch
+    from nnheads.patching.roles import EFFECT
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import provenance
 
     receivers, senders = heads
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
@@ -157,7 +159,7 @@ def listening(scores) -> str:
 
 def report(run, top: int) -> None:
     """What was kept, the paths that help and that work against the answer, and where the files are."""
-    from recipes.ioi import for_and_against
+    from nnheads.recipes.ioi import for_and_against
 
     heads = run.load("heads")
     why = "; ".join(f"{count} {reason}" for reason, count in json.loads(heads.attrs["dropped"]).items())

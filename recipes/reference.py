@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -24,8 +23,9 @@ def check(
     from nnheads.errors import RunError
 
     options.start()
-    from nnheads.loading import one_line
-    from nnheads.model import REFERENCE, locate
+    from nnheads.models.load import locate
+    from nnheads.models.loading import one_line
+    from nnheads.models.shipped import REFERENCE
     from nnheads.reference import check as checks
 
     with one_line(model):
@@ -43,6 +43,6 @@ def check(
 @app.command()
 def path() -> None:
     """Print the folder of the model, for use with any other tool."""
-    from nnheads.reference import PATH
+    from nnheads.models.shipped import FOLDER as PATH
 
     options.say(str(PATH))

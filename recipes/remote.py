@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _issued
-from recipes import _options as options
+from nnheads.recipes import _issued
+from nnheads.recipes import _options as options
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
@@ -21,9 +20,9 @@ def status(
     traceback: options.Traceback = False,
 ) -> None:
     """Whether a server is up, which models it has, and how its versions differ from those here."""
-    from nnheads import service
     from nnheads.errors import BadInput, RunError
-    from nnheads.model import locate
+    from nnheads.models.load import locate
+    from nnheads.remote import server as service
 
     where = options.remote_of(remote)
     if where == "local":
@@ -51,7 +50,7 @@ def collect(
     traceback: options.Traceback = False,
 ) -> None:
     """Fetch what a server has finished of a run, and finish the run when all of it is there."""
-    from recipes import command
+    from nnheads.recipes import command
 
     sys.argv, (recipe, *arguments) = command_of(run)
     arguments += [] if wait else ["--submit"]

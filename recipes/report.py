@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 LARGEST = 5_000_000  # bytes above which a page is slow to open and to send
 OWN = 4096  # bytes of a file that show whether a page of ours would be replaced
@@ -48,10 +47,10 @@ def main(
     knock-outs, attention that `nnheads inspect --head` saved, the small tables and pictures of every run, and the
     command, versions and commit that each number comes from. No model is loaded unless --attention names one.
     """
-    from nnheads import results
     from nnheads.page.data import payload
     from nnheads.page.html import html
-    from nnheads.runs import find_runs
+    from nnheads.runs import store
+    from nnheads.runs.find import find_runs
 
     check(output, overwrite, attention, texts, top, draws)
     found, unfinished = find_runs(runs or [options.RESULTS])
@@ -61,7 +60,7 @@ def main(
     for name in attention or []:
         add_attention(page, name, texts, seed, {"revision": revision, "dtype": dtype, "device_map": device_map}, where)
     whole = html(page).encode("utf-8", "replace")
-    results.write(output, lambda path: path.write_bytes(whole))
+    store.write(output, lambda path: path.write_bytes(whole))
     report(page, output, len(whole))
 
 
@@ -83,7 +82,7 @@ def check(output: Path, overwrite: bool, attention: list[str] | None, texts: Pat
 
 def made() -> dict:
     """Who made the page."""
-    from nnheads.provenance import command, git_state, versions
+    from nnheads.runs.provenance import command, git_state, versions
 
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {"command": command(), "date": date, "version": versions().get("nnheads", ""), "code": git_state()[0]}
@@ -100,8 +99,8 @@ def add_attention(page: dict, name: str, texts: Path | None, seed: int, how: dic
     """Load a model and add its heads' attention to the model of the same name and weights on the page."""
     from nnheads.errors import BadInput
     from nnheads.page.patterns import drawn_texts, own_texts, texts_for
-    from nnheads.prompts.lines import numbered_lines
-    from nnheads.provenance import model_folder, model_identity
+    from nnheads.runs.provenance import model_folder, model_identity
+    from nnheads.spans.lines import numbered_lines
 
     known = {model["name"] for model in page["models"]}
     folder = name if name in known else model_folder(name)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _issued
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput, RunError
-from recipes import _issued
-from recipes import _options as options
 
 PROMPTS = "scores.nc"  # what was measured prompt by prompt, from which the other files are reduced
 WORST = 12  # variables shown of a file; all are in rerun.json
@@ -64,7 +64,7 @@ def main(
 
 def made_by(file: Path) -> tuple[list[str], list[Path]]:
     """The words of the command that made a result, and the files that are compared."""
-    from nnheads import results
+    from nnheads.runs import store
 
     if file.is_dir():
         words, _ = _issued.command_in(file)
@@ -74,12 +74,12 @@ def made_by(file: Path) -> tuple[list[str], list[Path]]:
         return words, files
     if not file.exists():
         raise BadInput(f"no file {str(file)!r}; expected a result, or the folder of a run")
-    return _issued.command_of_file(file, results.load(file).attrs), [file]
+    return _issued.command_of_file(file, store.load(file).attrs), [file]
 
 
 def issue(words: list[str], more: list[str], place: Path) -> None:
     """Run the command with its results in another folder; what it says is kept to itself."""
-    from recipes import command
+    from nnheads.recipes import command
 
     arguments = [*_issued.for_folder(words), *more]
     before, sys.argv = sys.argv, [*words, *more]
@@ -104,12 +104,13 @@ def finished(place: Path) -> bool:
 
 def compared(files: list[Path], place: Path, tolerance: float | None) -> list[dict]:
     """Each file beside its repetition: what is the same, and what differed when they were made."""
-    from nnheads import repeat, results
+    from nnheads.compare import repeat
+    from nnheads.runs import store
 
     found = []
     for path in files:
-        first = results.load(path)
-        second = results.load(counterpart(path, first, place))
+        first = store.load(path)
+        second = store.load(counterpart(path, first, place))
         changes = repeat.compare(first, second, tolerance=tolerance)
         found.append({"file": path.name, "changes": changes, "circumstances": repeat.circumstances(first, second)})
     return found
@@ -127,7 +128,8 @@ def prompts_exact(file: Path, found: list[dict], place: Path, tolerance: float |
 
 def counterpart(path: Path, first, place: Path) -> Path:
     """The new file that repeats an old one: of that name and, where a command makes several, most alike."""
-    from nnheads import repeat, results
+    from nnheads.compare import repeat
+    from nnheads.runs import store
 
     candidates = sorted(place.rglob(path.name))
     if not candidates:
@@ -138,7 +140,7 @@ def counterpart(path: Path, first, place: Path) -> Path:
     own = repeat.arguments_of(first)
 
     def alike(one: Path) -> tuple[int, int]:
-        found = results.load(one)
+        found = store.load(one)
         attributes, new = found.attrs, repeat.arguments_of(found)
         return attributes.get("title") == first.attrs.get("title"), sum(new.get(key) == own[key] for key in own)
 
@@ -147,7 +149,7 @@ def counterpart(path: Path, first, place: Path) -> Path:
 
 def report(file: Path, found: list[dict], output: Path | None, exact_prompts: bool) -> None:
     """A line for each variable that is not exact, why, and a last line that sums up."""
-    from nnheads import results
+    from nnheads.runs import store
 
     for one in found:
         changes = one["changes"]
@@ -167,7 +169,7 @@ def report(file: Path, found: list[dict], output: Path | None, exact_prompts: bo
     if output is not None:
         record = [{**one, "changes": [dataclasses.asdict(change) for change in one["changes"]]} for one in found]
         text = json.dumps({"of": str(file.name), "files": record}, indent=1) + "\n"
-        options.say(options.shown(results.write(output / "rerun.json", lambda path: path.write_text(text))))
+        options.say(options.shown(store.write(output / "rerun.json", lambda path: path.write_text(text))))
     if different:
         options.say(verdict(different, lines, exact_prompts))
         raise typer.Exit(1)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
-from recipes import _steer
+from nnheads.recipes import _options as options
+from nnheads.recipes import _steer
 
 PLACES = ("all", "prompt", "decode")
 READS = ("all", "end")
@@ -73,9 +72,9 @@ def main(
     """
     arguments = dict(locals())
     arguments.pop("trust")  # what may be imported changes no number
-    from nnheads import results
     from nnheads.errors import BadInput
-    from nnheads.provenance import model_identity
+    from nnheads.runs.folder import Run, item_of
+    from nnheads.runs.provenance import model_identity
 
     check(arguments)
     if trust and intervention is None:
@@ -89,8 +88,8 @@ def main(
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "texts": digest}
     facts |= {"strength": strengths, "intervention": identity_of(intervention, saved)}
-    item = results.item_of(site if saved is None else facts["intervention"], digest)
-    run = results.Run(output, "steer", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    item = item_of(site if saved is None else facts["intervention"], digest)
+    run = Run(output, "steer", model, identity["revision"], facts, item=item, overwrite=overwrite)
     if not run.complete:
         compute(run, loaded, texts, saved, facts, model, where, quiet)
     _steer.report(run)
@@ -127,7 +126,7 @@ def sample_of(facts: dict) -> dict | None:
 def read_files(arguments: dict) -> dict[str, list[str] | None]:
     """Texts of every kind, from files, or of the reference model's own world. None: neither toward nor away."""
     from nnheads.errors import BadInput
-    from nnheads.model import REFERENCE
+    from nnheads.models.shipped import REFERENCE
 
     own: dict = _steer.own_world(arguments["seed"]) if arguments["model"] == REFERENCE else {}
     found = {
@@ -183,11 +182,11 @@ def strengths_of(text: str, saved) -> list[float]:
 def compute(run, model, texts: dict, saved, facts: dict, name: str, remote, quiet: bool) -> None:
     """Find the direction, sweep its strength, reduce, draw, save."""
     from nnheads import plot
-    from nnheads.interventions.directions import SOURCE
     from nnheads.interventions.files import JSON_NAME, TENSORS_NAME
     from nnheads.interventions.files import save as save_edits
-    from nnheads.interventions.strengths import reduced, sweep
-    from nnheads.provenance import provenance
+    from nnheads.interventions.steering import reduced, sweep
+    from nnheads.interventions.steering_directions import SOURCE
+    from nnheads.runs.provenance import provenance
 
     about = provenance(
         title="steering", model=model, name=name, prompts=facts["texts"], arguments=facts, references=SOURCE,
@@ -220,9 +219,9 @@ def compute(run, model, texts: dict, saved, facts: dict, name: str, remote, quie
 def found_direction(model, texts: dict, facts: dict, remote):
     """The direction at every layer, the layer that is steered, and the intervention that does it."""
     from nnheads.errors import BadInput
-    from nnheads.interventions.directions import END, best_layer, direction, steering
     from nnheads.interventions.schema import ALL, ANSWER, PROMPT
-    from nnheads.model import geometry
+    from nnheads.interventions.steering_directions import END, best_layer, direction, steering
+    from nnheads.models.geometry import geometry
 
     layers = geometry(model).layers
     if facts["layer"] != "auto" and int(facts["layer"]) >= layers:
@@ -238,7 +237,7 @@ def found_direction(model, texts: dict, facts: dict, remote):
 
 def unseen(texts: dict, found, seed: int) -> tuple[list[str], list[str]]:
     """Texts of both sorts that gave no direction."""
-    from nnheads.interventions.directions import halves
+    from nnheads.interventions.steering_directions import halves
 
     def kept(own: list[str]) -> list[str]:
         gave = halves(len(own), seed) if found is not None else [False] * len(own)

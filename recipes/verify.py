@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nnheads.recipes import _options as options
 
 from nnheads.errors import BadInput
-from recipes import _options as options
 
 WORDS = ("pass", "warn", "FAIL", "skip")
 
@@ -47,10 +47,10 @@ def main(
     does not pass, are skipped, and said to be.
     """
     arguments = dict(locals())
-    from nnheads import results
+    from nnheads.claims.files import claims_of, read_claims
     from nnheads.claims.measures import NO_MODEL
-    from nnheads.claims.read import claims_of, read_claims
-    from nnheads.provenance import model_identity
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity
 
     options.positive(batch_size=batch_size)
     given = claims_of(model) if claims is None else read_claims(claims)
@@ -68,7 +68,7 @@ def main(
     facts = {key: arguments[key] for key in ("seed", "dtype", "quantization", "remote", "revision")}
     facts |= {"model": identity["model"], "weights": identity["commit"], "claims": digest(given, asked)}
     facts |= {"files": None if files is None else sorted(one.name for one in files.iterdir())}
-    run = results.Run(
+    run = Run(
         output, "verify", model, identity["revision"], facts, item=item(claims, only), overwrite=overwrite
     )
     if not run.complete:
@@ -100,14 +100,14 @@ def digest(given, asked: list) -> str:
 
 def item(claims: Path | None, only: str | None) -> str:
     """A folder of its own for claims of one's own, and for some of them."""
-    from nnheads.results import item_of
+    from nnheads.runs.folder import item_of
 
     words = [] if claims is None else [claims.stem]
     return item_of(*words, only or "") if words or only else ""
 
 
 def say_list(given, asked: list) -> None:
-    from nnheads.claims.read import KINDS
+    from nnheads.claims.files import KINDS
 
     options.say(f"{len(asked)} claims about {given.model}" + (f": {given.note}" if given.note else ""))
     for one in asked:
@@ -121,8 +121,8 @@ def compute(run, model, given, asked: list, arguments: dict, remote) -> None:
     """Measure, judge, save; every finished run is kept until all are."""
     import xarray as xr
 
-    from nnheads import batches, results
     from nnheads.claims.measures import Setting
+    from nnheads.runs import batches
 
     setting = Setting(arguments["batch_size"], arguments["seed"], remote, True, arguments["files"])
     runs = list(dict.fromkeys(one.run for one in asked))
@@ -136,7 +136,7 @@ def compute(run, model, given, asked: list, arguments: dict, remote) -> None:
     run.save(claims=table)
     rows = [{name: plain(table[name].values[place]) for name in table.variables} for place in range(len(asked))]
     text = json.dumps({"model": given.model, "claims": rows}, indent=1) + "\n"
-    results.write(run.folder / "verify.json", lambda path: path.write_text(text))
+    store.write(run.folder / "verify.json", lambda path: path.write_text(text))
     run.files.append("verify.json")
     run.finish()
 
@@ -145,20 +145,20 @@ def one_run(run, model, how: dict, setting):
     """A measurement, from the run's folder where it is there; or why it cannot be made."""
     import hashlib
 
-    from nnheads import results
     from nnheads.claims.measures import Unavailable, measure
     from nnheads.errors import RunError
+    from nnheads.runs import store
 
     keep = run.parts / f"{hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]}.nc"
     if keep.exists():
-        return results.load(keep)
+        return store.load(keep)
     try:
         found = measure(model, how, setting)
     except Unavailable as error:
         return f"skip: {error}"
     except (BadInput, RunError) as error:
         return f"fail: {error}"
-    results.save(keep, found)
+    store.save(keep, found)
     return found
 
 
@@ -215,7 +215,7 @@ def origin(run, model, given, arguments: dict) -> dict:
     """Provenance, which for claims about files alone is without a model."""
     from datetime import UTC, datetime
 
-    from nnheads.provenance import command, provenance, versions
+    from nnheads.runs.provenance import command, provenance, versions
 
     facts = dict(run.arguments)
     if model is not None:
@@ -237,8 +237,8 @@ def plain(value):
 
 def report(run) -> None:
     """The table, and in the exit code whether a claim fails."""
+    from nnheads.claims.files import KINDS
     from nnheads.claims.judge import FAIL, VERDICTS
-    from nnheads.claims.read import KINDS
     from nnheads.errors import RunError
 
     table = run.load("claims")

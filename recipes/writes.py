@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from recipes import _options as options
+from nnheads.recipes import _options as options
 
 KINDS = {
     "copy": "heads that raise the word they look at, or lower it",
@@ -59,9 +58,9 @@ def main(
     """
     arguments = dict(locals())
     arguments.pop("top")  # names more or fewer of the heads that were measured
-    from nnheads import results
     from nnheads.errors import BadInput
-    from nnheads.provenance import model_identity
+    from nnheads.runs.folder import Run
+    from nnheads.runs.provenance import model_identity
 
     options.positive(limit=limit, batch_size=batch_size, top=top)
     if kind not in KINDS:
@@ -73,7 +72,7 @@ def main(
     loaded = options.load(model, revision, dtype, device_map, where, quantization)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "list": given}
-    run = results.Run(
+    run = Run(
         output, "writes", model, identity["revision"], facts,
         item=f"{kind}-{through}" if kind == "composition" else kind, overwrite=overwrite,
     )  # fmt: skip
@@ -84,7 +83,7 @@ def main(
 
 def read_words(path: Path) -> list[str]:
     """Words of a file, in their order."""
-    from nnheads.prompts.lines import numbered_lines
+    from nnheads.spans.lines import numbered_lines
 
     return list(dict.fromkeys(line.strip() for _, line in numbered_lines(path, "one word a line")))
 
@@ -92,7 +91,7 @@ def read_words(path: Path) -> list[str]:
 def compute(run, model, facts: dict, name: str, remote, batch_size: int, quiet: bool) -> None:
     """Measure, reduce, draw, save; finished batches of tokens or prompts are kept in the run's folder."""
     from nnheads import plot
-    from nnheads.provenance import provenance
+    from nnheads.runs.provenance import provenance
 
     kind = facts["kind"]
     keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "name": kind, "title": kind, "remote": remote}
@@ -119,10 +118,10 @@ def spoken(model, facts: dict, remote, keep: dict):
     import numpy as np
     import xarray as xr
 
-    from nnheads import batches
-    from nnheads.copying import NAMES, drawn_tokens, single_tokens, summary, suppression_scores, word_scores
-    from nnheads.provenance import prompts_hash
-    from nnheads.successor import OrderedClass, successor_scores
+    from nnheads.runs import batches
+    from nnheads.runs.provenance import prompts_hash
+    from nnheads.writing.copy_score import NAMES, drawn_tokens, single_tokens, summary, suppression_scores, word_scores
+    from nnheads.writing.succession import OrderedClass, successor_scores
 
     kind, given, limit = facts["kind"], facts["list"], facts["limit"]
     if kind == "successor":
@@ -144,9 +143,9 @@ def spoken(model, facts: dict, remote, keep: dict):
 
 def coupled(model, facts: dict, remote, keep: dict):
     """Attention to the indirect object and what is written of it, prompt by prompt."""
-    from nnheads import batches
-    from nnheads.direct import coupling, write_coupling
     from nnheads.prompts.ioi import ioi
+    from nnheads.runs import batches
+    from nnheads.writing.logit_attribution import coupling, write_coupling
 
     prompts = ioi(model.tokenizer, facts["limit"], seed=facts["seed"])
     scores = batches.run(lambda part: write_coupling(model, part, remote=remote), prompts, **keep)
@@ -155,7 +154,7 @@ def coupled(model, facts: dict, remote, keep: dict):
 
 def composed(model, facts: dict, remote, _: dict):
     """All pairs of heads, and for each head the strongest pair that it is the first of."""
-    from nnheads.composition import composition_scores
+    from nnheads.writing.composition import composition_scores
 
     scores = composition_scores(model, facts["through"], seed=facts["seed"], remote=remote)
     best = scores["composition"].max(["to_layer", "to_head"])
@@ -179,8 +178,8 @@ def report(run, kind: str, top: int) -> None:
     """The strongest heads or pairs, and where the files are."""
     heads = run.load("heads")
     if kind == "composition":
-        from nnheads.composition import share_above, strongest
-        from nnheads.stats import head_name
+        from nnheads.models.names import head_name
+        from nnheads.writing.composition import share_above, strongest
 
         scores = run.load("scores")
         null, high = float(scores["null"]), float(scores["null_high"])

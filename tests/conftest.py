@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture row, a word-level tokenizer, and plain-hook oracles' inputs.
+"""Tiny random models of every family, a word-level tokenizer, and plain-hook oracles' inputs.
 
 No network: the Hub is switched off before anything imports it.
 """
@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 import torch
 
-from nnheads.architectures import ARCHITECTURES
+from nnheads.models.families import FAMILIES
 
 torch.set_num_threads(1)  # tests run in several processes
 # Busy machines make single examples slow, which says nothing; failures print what repeats them.
@@ -81,7 +81,7 @@ def build(model_type: str, seed: int = 0, attention: str | None = None, **change
 
     logging.set_verbosity_error()
     torch.manual_seed(seed)
-    if attention is None and not ARCHITECTURES[model_type].interface:
+    if attention is None and not FAMILIES[model_type].interface:
         attention = "eager"
     chosen = {} if attention is None else {"attn_implementation": attention}
     model = AutoModelForCausalLM.from_config(config(model_type, **changes), **chosen).eval()
@@ -100,7 +100,7 @@ def words_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
-    from nnheads.reference.words import CODE_WORDS
+    from nnheads.prompts.world_words import CODE_WORDS
 
     tasks = ["input : parity : copy what is the code of ? .", *map(str, range(32)), *CODE_WORDS]
     text = " ".join([*TEMPLATES, *NAMES, *PLACES, *OBJECTS, *tasks])
@@ -142,11 +142,11 @@ def tiny(model_type: str, attention: str | None = None):
     from nnsight import TransformersModel
 
     module = build(model_type, attention=attention)
-    rename = ARCHITECTURES[model_type].rename()
+    rename = FAMILIES[model_type].rename()
     return TransformersModel(module, tokenizer=words_tokenizer(), rename=rename), module
 
 
-@pytest.fixture(params=sorted(ARCHITECTURES))
+@pytest.fixture(params=sorted(FAMILIES))
 def model_type(request) -> str:
     return request.param
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads import results, stats
+from nnheads import stats
+from nnheads.runs import store
 
 MODEL = "owner--model"
 MASS = {"long_name": "attention mass on the target", "units": "1", "valid_min": 0.0, "valid_max": 1.0}
@@ -44,8 +45,8 @@ def detected(
     each.attrs = about(kind, model, revision) | (attrs or {})
     heads = stats.calibrate(each)
     place = folder / "detect" / model / revision / kind
-    results.save(place / "scores.nc", each)
-    results.save(place / "heads.nc", heads)
+    store.save(place / "scores.nc", each)
+    store.save(place / "heads.nc", heads)
     return recorded(place, "detect", ["heads.nc", "scores.nc"], model=model, type=kind, limit=each.sizes["batch"])
 
 

@@ -8,20 +8,20 @@ from operator import attrgetter
 
 import torch
 
-from nnheads.architectures import ARCHITECTURES
+from nnheads.models.families import FAMILIES
 
 
 def fed(model_type: str, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """Model inputs; positions count from the first real token."""
     given = {"input_ids": ids, "attention_mask": mask}
-    if ARCHITECTURES[model_type].position_ids:
+    if FAMILIES[model_type].position_ids:
         given["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     return given
 
 
 def site_module(module, model_type: str, layer: int, site: str):
     """The plain module behind a site, and whether the site is its input or its output."""
-    row = ARCHITECTURES[model_type]
+    row = FAMILIES[model_type]
     block = attrgetter(row.layers)(module)[layer]
     adds = {"attn_out": row.attention_adds or row.attention, "mlp_out": row.mlp_adds or row.mlp}
     path = {"z": row.projection, **adds}.get(site)
@@ -84,7 +84,7 @@ def kernel(module, model_type: str, layer: int, change=lambda q, k, v: (q, k, v)
     import sys
 
     home = sys.modules[type(module).__module__]
-    row = ARCHITECTURES[model_type]
+    row = FAMILIES[model_type]
     attention = attrgetter(row.attention)(attrgetter(row.layers)(module)[layer])
     with contextlib.ExitStack() as stack:
 

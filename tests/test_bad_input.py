@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 from safetensors.torch import load_file, save_file
-
-import cli
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"

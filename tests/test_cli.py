@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import cli
+from nnheads.recipes import _app as cli
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(cli.recipes())
@@ -111,14 +110,14 @@ def recipe_that(monkeypatch, effect) -> None:
     """Put a recipe in place of ioi that does nothing but `effect`."""
     import types
 
-    module = types.ModuleType("recipes.ioi")
+    module = types.ModuleType("nnheads.recipes.ioi")
 
     def main(traceback: bool = False) -> None:
         effect()
 
     main.__annotations__ = {"traceback": bool, "return": None}
     module.main = main
-    monkeypatch.setitem(sys.modules, "recipes.ioi", module)
+    monkeypatch.setitem(sys.modules, "nnheads.recipes.ioi", module)
 
 
 def raising(error: BaseException):
@@ -191,7 +190,7 @@ def test_a_command_from_python_says_all_on_stdout_and_leaves_the_process_as_it_w
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_help_flows_with_the_terminal(name):
-    from recipes import command
+    from nnheads.recipes import command
 
     found = command(name)
     for one in (found, *getattr(found, "commands", {}).values()):

@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads.architectures import ARCHITECTURES
-from nnheads.detection import types
+from nnheads.detectors._detect import types
+from nnheads.models.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,17 +45,17 @@ def test_the_shipped_run_is_of_the_shipped_model_and_can_be_repeated(tmp_path):
 
     import numpy as np
 
-    from nnheads import results
-    from nnheads.provenance import folder_fingerprint
-    from nnheads.reference import PATH
+    from nnheads.models.shipped import FOLDER as PATH
+    from nnheads.runs import store
+    from nnheads.runs.provenance import folder_fingerprint
 
     folder = ROOT / "results" / "ioi" / "reference" / "shipped"
     assert json.loads((folder / "run.json").read_text())["arguments"]["weights"] == folder_fingerprint(PATH)
     with pytest.raises(SystemExit) as stop:
         cli.app(["ioi", "--output", str(tmp_path)])
     assert stop.value.code == 0
-    again = results.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
-    np.testing.assert_allclose(again["effect"], results.load(folder / "heads.nc")["effect"], atol=1e-4)
+    again = store.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
+    np.testing.assert_allclose(again["effect"], store.load(folder / "heads.nc")["effect"], atol=1e-4)
 
 
 def test_every_command_in_the_readme_exists():
@@ -71,7 +71,7 @@ def test_every_target_in_the_readme_is_in_the_makefile():
 
 
 def test_the_readme_lists_every_head_type_and_family():
-    for name in [*types(), *ARCHITECTURES]:
+    for name in [*types(), *FAMILIES]:
         assert f"`{name}`" in README, name
 
 

@@ -8,8 +8,7 @@ import jupytext
 import nbformat
 import pytest
 from documents import DOCS, script
-
-from recipes import recipes
+from nnheads.recipes import recipes
 
 NOTEBOOKS = sorted((DOCS.parent / "notebooks").glob("*.py"))
 # jupyter's own dependencies warn; nothing of ours runs in this process.

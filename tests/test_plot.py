@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnheads import plot
-from nnheads.results import Run, write
+from nnheads.runs.folder import Run
+from nnheads.runs.store import write
 
 ODD = {
     "one cell": np.array([[0.5]]),

@@ -8,7 +8,7 @@ import functools
 import torch
 from conftest import build, words_tokenizer
 
-from nnheads.architectures import ARCHITECTURES
+from nnheads.models.families import FAMILIES
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def uneven(model_type: str, **changes):
 def wrapped(module, model_type: str):
     from nnsight import TransformersModel
 
-    return TransformersModel(module, tokenizer=words_tokenizer(), rename=ARCHITECTURES[model_type].rename())
+    return TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename())
 
 
 def output_weight(projection) -> torch.Tensor:

@@ -11,13 +11,14 @@ import xarray as xr
 from nnsight import save
 from serve import batches, difference, pairs, runs, serve
 
-from nnheads.heads import read_z, split_heads
 from nnheads.interventions.alignment import aligned, evaluate
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.schema import index
 from nnheads.interventions.training import train
-from nnheads.model import geometry, load
+from nnheads.models.geometry import geometry
+from nnheads.models.load import load
 from nnheads.patching.patch import patch
+from nnheads.trace.blocks import read_z, split_heads
 
 
 def nnheads_patch(model, prompts: xr.Dataset):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from nnheads.claims.read import ABOVE, OVER_HEADS, Claim
+from nnheads.claims.files import ABOVE, OVER_HEADS, Claim
 from nnheads.errors import BadInput
-from nnheads.stats import head_name
+from nnheads.models.names import head_name
 
 PASS, WARN, FAIL, SKIP = "pass", "warn", "fail", "skip"
 VERDICTS = (PASS, WARN, FAIL, SKIP)

@@ -66,7 +66,7 @@ def measure(model, how: Mapping, setting: Setting) -> xr.Dataset:
 
 
 def _detect(model, setting: Setting, type: str, limit: int = 16, **stimulus) -> xr.Dataset:
-    from nnheads.detection import detect
+    from nnheads.detectors._detect import detect
 
     found = detect(
         model, type, n=limit, seed=setting.seed, batch_size=setting.batch_size, remote=setting.remote,
@@ -91,7 +91,7 @@ def _pairs(model, setting: Setting, pairs: list[dict] | None, limit: int | None)
 
 
 def _in_batches(setting: Setting, prompts: xr.Dataset, run: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
-    from nnheads import batches
+    from nnheads.runs import batches
 
     return batches.run(
         run, prompts, size=setting.batch_size, parts=None, name="claims", title="claims", quiet=setting.quiet,
@@ -133,9 +133,9 @@ def _ablate(
 def _path(
     model, setting: Setting, limit: int = 32, receivers: list[str] | None = None, via: str = "q", at: str | None = None
 ) -> xr.Dataset:
-    from nnheads.patching.paths import path_patch
+    from nnheads.models.names import parse_head
+    from nnheads.patching.path_patching import path_patch
     from nnheads.prompts.ioi import ioi
-    from nnheads.stats import parse_head
 
     heads = None if receivers is None else [parse_head(one) for one in receivers]
     scores = _in_batches(
@@ -149,7 +149,7 @@ def _path(
 def _estimate(
     model, setting: Setting, pairs: list | None = None, limit: int | None = None, method: str = "atp"
 ) -> xr.Dataset:
-    from nnheads.patching.gradients import attribute
+    from nnheads.patching.attribution import attribute
 
     prompts = _pairs(model, setting, pairs, limit)
     scores = _in_batches(
@@ -160,14 +160,14 @@ def _estimate(
 
 
 def _attribution(model, setting: Setting, pairs: list | None = None, limit: int | None = None) -> xr.Dataset:
-    from nnheads.direct import direct_logit_attribution
+    from nnheads.writing.logit_attribution import direct_logit_attribution
 
     prompts = _pairs(model, setting, pairs, limit)
     return direct_logit_attribution(model, prompts, remote=setting.remote)[["attribution"]].mean("batch")
 
 
 def _copy(model, setting: Setting, top: int = 5) -> xr.Dataset:
-    from nnheads.copying import copy_scores
+    from nnheads.writing.copy_score import copy_scores
 
     return copy_scores(model, top=top, remote=setting.remote)
 
@@ -176,9 +176,9 @@ def _knockout(
     model, setting: Setting, behaviour: str, heads: list[str], ablation: str = "mean", limit: int = 24,
     length: int | None = None,
 ) -> xr.Dataset:  # fmt: skip
+    from nnheads.models.names import parse_head
     from nnheads.patching.behaviours import BEHAVIOURS, ask_for, with_others
     from nnheads.patching.knockout import knockout
-    from nnheads.stats import parse_head
 
     prompts, others = ask_for(behaviour, model.tokenizer, limit, seed=setting.seed, length=length)
     if ablation in ("mean", "resample"):
@@ -210,7 +210,7 @@ def _truth(
     model, setting: Setting, data: str = "reference", template: str | None = None, limit: int | None = None
 ) -> xr.Dataset:
     from nnheads.interventions.schema import Intervention
-    from nnheads.truth.scores import score
+    from nnheads.truth.multiple_choice import score
 
     prompts = _statements(model, data, template, limit)
     return score(
@@ -222,8 +222,8 @@ def _late_edit(
     model, setting: Setting, data: str = "reference", template: str | None = None, limit: int = 8, at: str = "last"
 ) -> xr.Dataset:
     from nnheads.interventions.schema import ALL, Add, Edit, Intervention, index
-    from nnheads.model import geometry
-    from nnheads.truth.scores import read
+    from nnheads.models.geometry import geometry
+    from nnheads.truth.multiple_choice import read
 
     places = {"last": index(-1), "all": ALL}
     if at not in places:

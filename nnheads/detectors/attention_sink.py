@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from nnheads.attention import score
+from nnheads.spans.measure import score
 
 STIMULUS = "repeated"
 HEADLINE = "mass"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xarray as xr
 
-from nnheads.attention import assemble
-from nnheads.prefixes import answer_and_measure
+from nnheads.generation.prefixes import answer_and_measure
+from nnheads.spans.measure import assemble
 
 STIMULUS = "needle"
 HEADLINE = "score"

@@ -30,7 +30,7 @@ def truthfulness(
     A logistic probe on each head is fitted on the training questions of each fold and asked about its test questions.
 
     Args:
-        prompts: statements with folds (`nnheads.truth.stimulus.truth`). Fewer than all of them are another question:
+        prompts: statements with folds (`nnheads.truth.folded_statements.truth`). Fewer than all of them are another question:
             probes learn from what they are given.
         parts: folder in which head outputs are kept for a later call.
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads import results
 from nnheads.errors import BadInput, first_line
-from nnheads.interchange import circuits, edits, lists, masks, pyvene
+from nnheads.interchange import circuits, lists, masks, pyvene
+from nnheads.interchange import saved_edits as edits
 from nnheads.interchange.table import KV, WHOLE, check_place, grid, labelled, number, whole_number, with_trials
+from nnheads.runs import store
 
 FORMAT, VERSION = "nnheads heads", 1
 PROVENANCE = "nnheads provenance"
@@ -95,7 +96,7 @@ def reason(error: BaseException) -> str:
 def parsed(path: Path, content: bytes, heads: int | None, statistic: str | None) -> tuple[str, xr.Dataset]:
     """The format of a file's contents, and the heads in it."""
     if content.startswith((b"\x89HDF", b"CDF")):
-        return "netcdf", with_cases(from_run(results.load(path), path, statistic), path)
+        return "netcdf", with_cases(from_run(store.load(path), path, statistic), path)
     if statistic is not None:
         raise BadInput(f"--statistic is for runs of nnheads; {path.name} is no such file")
     if content.startswith(b"\x93NUMPY"):
@@ -187,7 +188,7 @@ def with_cases(found: xr.Dataset, path: Path) -> xr.Dataset:
     beside, name = path.with_name("scores.nc"), found.attrs["statistic"]
     if path.name != "heads.nc" or not beside.is_file() or KV in found.dims or "trials" in found:
         return found
-    cases = results.load(beside)
+    cases = store.load(beside)
     if name not in cases or set(cases[name].dims) != {"batch", "layer", "head"}:
         return found
     if cases.attrs.get("counts") in cases.coords:

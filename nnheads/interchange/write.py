@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads import results
 from nnheads.errors import BadInput
-from nnheads.interchange import circuits, edits, lists, masks, pyvene
+from nnheads.interchange import circuits, lists, masks, pyvene
+from nnheads.interchange import saved_edits as edits
 from nnheads.interchange.read import FORMAT, FORMATS, LISTS, OWN, PROVENANCE, VERSION
 from nnheads.interchange.table import KV, check_whole, ranking, shortest
+from nnheads.runs import store
 
 ENDINGS = {
     **dict.fromkeys(("retrieval_head", "scores", "records", "qrhead", "function_vectors", "mib", "nnheads"), ".json"),
@@ -43,12 +44,12 @@ def write_heads(heads: xr.Dataset, path: str | Path, *, format: str) -> Path:
     path = Path(path)
     check(heads, path, format)
     if format == "netcdf":
-        return results.save(path, heads)
+        return store.save(path, heads)
     if format == "nnheads":
-        return results.write(path, lambda target: target.write_text(own_text(heads), encoding="utf-8"))
+        return store.write(path, lambda target: target.write_text(own_text(heads), encoding="utf-8"))
     if format in ("pyvene", "intervention") or (format == "duo_attention" and path.suffix != ENDINGS[format]):
         return write_folder(heads, path, format)
-    results.write(path, lambda target: write_file(heads, target, format))
+    store.write(path, lambda target: write_file(heads, target, format))
     note(heads, path, format)
     return path
 
@@ -82,7 +83,7 @@ def write_folder(heads: xr.Dataset, folder: Path, format: str) -> Path:
     """A folder, whole or not at all. One that exists is not touched."""
     if folder.exists():
         raise BadInput(f"{folder} exists; name another folder, or remove it")
-    with results.writing(folder):
+    with store.writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
             made = Path(name) / folder.name
@@ -127,7 +128,7 @@ def own_text(heads: xr.Dataset) -> str:
 
 def attributes(heads: xr.Dataset) -> dict:
     """What is known of a list's origin, as JSON takes it."""
-    plain = {str(key): results.netcdf_value(value) for key, value in heads.attrs.items() if key not in OWN}
+    plain = {str(key): store.netcdf_value(value) for key, value in heads.attrs.items() if key not in OWN}
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in plain.items()}
 
 
@@ -139,4 +140,4 @@ def note(heads: xr.Dataset, path: Path, format: str) -> None:
     }  # fmt: skip
     place = path.with_name(f"{path.name}.provenance.json")
     text = json.dumps(record, indent=1, default=str) + "\n"
-    results.write(place, lambda target: target.write_text(text, encoding="utf-8"))
+    store.write(place, lambda target: target.write_text(text, encoding="utf-8"))

@@ -15,14 +15,14 @@ accuracy = evaluate(model, found, others)["score"].mean()                # besid
 from __future__ import annotations
 
 from nnheads.interventions.alignment import aligned, evaluate, random_directions
-from nnheads.interventions.causal import CausalModel, draw_counterfactuals
+from nnheads.interventions.apply import run
+from nnheads.interventions.causal_model import CausalModel, draw_counterfactuals
 from nnheads.interventions.counterfactuals import Pairs
+from nnheads.interventions.direct_path import direct_path
 from nnheads.interventions.files import load, push, save
 from nnheads.interventions.generate import generate
 from nnheads.interventions.module import as_module
-from nnheads.interventions.paths import direct_path
-from nnheads.interventions.pyvene import read_pyvene
-from nnheads.interventions.run import run
+from nnheads.interventions.pyvene_folders import read_pyvene
 from nnheads.interventions.schema import (
     ALL,
     ANSWER,

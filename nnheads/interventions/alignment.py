@@ -20,22 +20,12 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from nnheads.errors import BadInput
+from nnheads.interventions.apply import run
 from nnheads.interventions.counterfactuals import Pairs, taken
-from nnheads.interventions.kinds import is_whole
 from nnheads.interventions.module import KERNEL, Call, as_module
-from nnheads.interventions.run import run
-from nnheads.interventions.schema import (
-    ALL,
-    At,
-    Boundless,
-    Edit,
-    FromSource,
-    Intervention,
-    LowRank,
-    Mask,
-    Rotate,
-)
-from nnheads.label import inputs
+from nnheads.interventions.operations import is_whole
+from nnheads.interventions.schema import ALL, At, Boundless, Edit, FromSource, Intervention, LowRank, Mask, Rotate
+from nnheads.models.inputs import inputs
 
 KINDS = ("das", "lowrank", "boundless", "mask")
 SOURCE = "interchange interventions: arXiv 2106.02997; DAS: arXiv 2303.02536; boundless DAS: arXiv 2305.08809"

@@ -16,7 +16,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.schema import Intervention
-from nnheads.results import write
+from nnheads.runs.store import write
 
 CHECKPOINT = "alignment.pt"
 SAMPLE = 256  # numbers of each weight that tell one network from another

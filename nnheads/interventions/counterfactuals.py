@@ -14,9 +14,9 @@ import xarray as xr
 from jaxtyping import Int
 
 from nnheads.errors import BadInput
-from nnheads.prompts.lines import numbered_lines
 from nnheads.prompts.pairs import next_token
-from nnheads.prompts.spans import pad_left
+from nnheads.spans.layout import pad_left
+from nnheads.spans.lines import numbered_lines
 
 FIELDS = ("base", "source", "answer")
 

@@ -18,7 +18,7 @@ import torch
 
 from nnheads.errors import BadInput, first_line
 from nnheads.interventions.schema import OPERATIONS, At, Combine, Edit, Function, Intervention
-from nnheads.results import write, writing
+from nnheads.runs.store import write, writing
 
 FORMAT, VERSION = "nnheads intervention", 1
 JSON_NAME, TENSORS_NAME = "intervention.json", "tensors.safetensors"

@@ -24,15 +24,15 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.errors import BadInput, RunError, first_line
-from nnheads.generation import ends_of
-from nnheads.interventions import plan
-from nnheads.interventions.decode import write_on
-from nnheads.interventions.kinds import is_whole
-from nnheads.interventions.run import check_places, features_of, places
+from nnheads.generation.greedy import ends_of
+from nnheads.interventions import prepare as plan
+from nnheads.interventions.apply import check_places, features_of, places
+from nnheads.interventions.operations import is_whole
 from nnheads.interventions.schema import At, Edit, FromSource, Intervention
-from nnheads.label import check_length, check_tokens, inputs
-from nnheads.model import form
-from nnheads.prompts.spans import pad_left
+from nnheads.models.geometry import form
+from nnheads.models.inputs import check_length, check_tokens, inputs
+from nnheads.spans.layout import pad_left
+from nnheads.trace.decode import write_on
 
 EVERY_STEP = ("all", "answer", "answering", "decode")
 # transformers' own processors, in the order in which it applies them

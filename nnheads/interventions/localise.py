@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads import results, stats
-from nnheads.batches import progress
+from nnheads import stats
 from nnheads.errors import BadInput
 from nnheads.interventions import files
 from nnheads.interventions.alignment import SOURCE, aligned, evaluate, random_directions, read_sources
 from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.kinds import At, plain
-from nnheads.interventions.plan import width_of
+from nnheads.interventions.operations import At, plain
+from nnheads.interventions.prepare import width_of
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, Edit, Interchange, Intervention
 from nnheads.interventions.training import train
-from nnheads.model import form, geometry
+from nnheads.models.geometry import form, geometry
+from nnheads.runs.batches import progress
 
 CONDITIONS = {
     "trained": "interchange along trained directions",
@@ -114,7 +114,7 @@ def cell(
     """One layer and place: scores of every condition, and what was trained. A finished one is read and not computed."""
     done = None if folder is None else folder / "cell.nc"
     if folder is not None and done is not None and done.is_file():
-        return results.load(done), files.load(folder)
+        return files.load(done), files.load(folder)
     site, layer, at = where
     start = aligned(
         site, layer, at, features=site_features(model, site, layer), kind=kind, directions=directions, seed=seed
@@ -134,7 +134,7 @@ def cell(
         scores[name] = ((), log[name].values[best], about)
     if folder is not None and done is not None:
         files.save(trained, folder)
-        results.save(done, scores)
+        files.save(done, scores)
     return scores, trained
 
 

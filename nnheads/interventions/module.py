@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput
-from nnheads.heads import split_heads
-from nnheads.interventions import plan
-from nnheads.interventions.apply import chosen, gathered, mean_over, packed, replaced, scattered, shaped, unshaped
-from nnheads.interventions.operations import change
-from nnheads.interventions.run import check_places
+from nnheads.interventions import prepare as plan
+from nnheads.interventions.apply import check_places
 from nnheads.interventions.schema import Boundless, Collect, Edit, FromSource, Intervention, Mask, Rotate
-from nnheads.model import architecture_of, form
+from nnheads.models.families import FAMILIES, family_of
+from nnheads.models.geometry import form
+from nnheads.trace.blocks import split_heads
+from nnheads.trace.edits import chosen, gathered, mean_over, packed, replaced, scattered, shaped, unshaped
+from nnheads.trace.operations import change
 
 KERNEL = ("q", "k", "v", "pattern")
 
@@ -214,7 +214,7 @@ def check(module: torch.nn.Module, intervention: Intervention) -> None:
 
 def named(module: Any) -> Any:
     """A plain language model under the names that nnheads' own functions ask for."""
-    row = architecture_of(module.config)
+    row = family_of(module.config)
     blocks = [
         SimpleNamespace(
             _module=block,
@@ -230,7 +230,7 @@ def hook(stack: contextlib.ExitStack, module, edit: Edit, call: Call, act: Calla
     if edit.path is not None:
         target, end = module.get_submodule(edit.path), edit.site
     else:
-        row = ARCHITECTURES[module.config.model_type]
+        row = FAMILIES[module.config.model_type]
         target, end = plan.site_module(module.get_submodule(row.layers)[edit.layer], row, edit.site)
     heads = module.config.num_attention_heads if edit.site == "z" else None
 

@@ -1,81 +1,286 @@
-"""What operations do with features [row, position, feature].
+"""What can be done at a site, as data. `operations.py` says how.
 
-Shipped to remote servers as source: torch only; an operation arrives as plain data. Every one of them is
-differentiable in its tensors, which is how alignments are trained.
+An operation gets the chosen features [row, position, feature] and gives new ones. Its numbers are constants or names of
+tensors in `Intervention.tensors`; edits that name the same tensor share it.
 """
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
+import dataclasses
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nnheads.errors import BadInput
+
+PLACES = {
+    "all": "every position",
+    "index": "these positions, counted from each prompt's first token, or from its end if negative",
+    "slice": "from one position to before another",
+    "role": "where the prompts have this role",
+    "prompt": "every token of the prompt",
+    "answer": "every token after the prompt, given or written",
+    "answering": "the last token of the prompt and every token after it: those that the answer is predicted from",
+    "decode": "every token that is written",
+    "steps": "these steps of writing, from 0",
+}
 
 
-def change(
-    do: dict, base: Float[torch.Tensor, "row position feature"], source, tensors: dict
-) -> Float[torch.Tensor, "row position feature"]:
-    """The new features. `do` is an operation as `schema` writes it down, with its `name`; tensors are looked up by name
-    and follow the features to their device, and to their dtype unless they are trained."""
-    name = do["name"]
-    if name == "zero":
-        return torch.zeros_like(base)
-    if name == "collect":
-        return base
-    if name in ("set", "mean"):
-        return number(do["value"], base, tensors).expand_as(base)
-    if name in ("add", "subtract"):
-        sign = 1.0 if name == "add" else -1.0
-        return base + sign * do["scale"] * number(do["value"], base, tensors)
-    if name == "scale":
-        return base * do["factor"]
-    if name == "noise":
-        return base + do["level"] * noise(base.shape, do["seed"], do.get("before")).to(base)
-    if name == "interchange":
-        return source
-    if name == "addsource":
-        return base + do["scale"] * source
-    if name in ("rotate", "lowrank", "pca"):
-        directions = number(do["rotation"], base, tensors)
-        if do["columns"] is not None:
-            directions = directions[:, list(do["columns"])]
-        return base + ((source - base) @ directions) @ directions.T
-    if name == "boundless":
-        directions = number(do["rotation"], base, tensors)
-        share = boundary_mask(number(do["boundary"], base, tensors), directions.shape[1], do["temperature"])
-        return base + (((source - base) @ directions) * share) @ directions.T
-    if name == "mask":
-        share = torch.sigmoid(number(do["mask"], base, tensors) / do["temperature"])
-        if do["rotation"] is None:
-            return base + share * (source - base)
-        directions = number(do["rotation"], base, tensors)
-        return base + (((source - base) @ directions) * share) @ directions.T
-    new = tensors[do["function"]](*((base,) if name == "function" else (base, source)))
-    if new.shape != base.shape:
-        raise ValueError(f"your function returned shape {tuple(new.shape)} for features of shape {tuple(base.shape)}")
-    return new
+def is_whole(value) -> bool:
+    """A whole number of any type, NumPy's too, and not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def number(value, like: torch.Tensor, tensors: dict) -> torch.Tensor:
-    """A constant, or a tensor by its name. Products of matrices laid out otherwise differ in their last bit, so all are
-    laid out as they are in a file."""
-    if isinstance(value, str):
-        return tensors[value].to(device=like.device, dtype=like.dtype).contiguous()
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+def is_number(value) -> bool:
+    """A real number of any type, and not a truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def noise(shape, seed: int, before: list[int] | None = None) -> torch.Tensor:
-    """The same draw on every device. What a place gets does not depend on how many rows or places there are beside
-    it, so each is drawn alone: torch fills a longer tensor with other numbers. `before`: how many places of each row
-    an earlier forward had."""
-    rows = []
-    for row in range(shape[0]):
-        generator = torch.Generator().manual_seed(seed + row)
-        drawn = 0 if before is None else before[row]
-        places = [torch.randn(shape[2], generator=generator) for _ in range(drawn + shape[1])]
-        rows.append(torch.stack(places[drawn:]))
-    return torch.stack(rows)
+def plain(value):
+    """Numbers as Python's own, lists as tuples, also inside; all else as it is. Other numbers cannot be saved."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(plain, value))
+    if is_whole(value):
+        return int(value)
+    return float(value) if is_number(value) else value
 
 
-def boundary_mask(boundary, count: int, temperature: float) -> torch.Tensor:
-    """Weights of `count` directions: 1 up to the boundary (a share of them), 0 beyond, softened by the temperature."""
-    place = (torch.arange(count, device=boundary.device, dtype=boundary.dtype) + 0.5) / count
-    return torch.sigmoid((boundary.clamp(0, 1) - place) * count / temperature)
+@dataclass(frozen=True)
+class At:
+    """Positions: a key of PLACES, and its values."""
+
+    kind: str
+    values: tuple = ()
+
+    def __post_init__(self):
+        if self.kind not in PLACES:
+            raise BadInput(f"position {self.kind!r} is not known; use one of {', '.join(PLACES)}")
+        object.__setattr__(self, "values", plain(tuple(self.values)))
+        fits = {
+            "index": lambda value: is_whole(value),
+            "slice": lambda value: value is None or is_whole(value),
+            "role": lambda value: isinstance(value, str),
+            "steps": lambda value: is_whole(value),
+        }.get(self.kind, lambda value: False)
+        counts = {"slice": (2,), "role": (1,), "index": range(1, 10**9), "steps": range(1, 10**9)}.get(self.kind, (0,))
+        if len(self.values) not in counts or not all(fits(value) for value in self.values):
+            raise BadInput(f"position {self.kind!r} cannot be {self.values!r}; it means {PLACES[self.kind]}")
+        if self.kind == "steps" and min(self.values) < 0:
+            raise BadInput(f"step {min(self.values)} is not possible; steps count from 0")
+
+
+ALL, PROMPT, ANSWER, ANSWERING, DECODE = map(At, ("all", "prompt", "answer", "answering", "decode"))
+
+
+def index(*positions: int) -> At:
+    return At("index", positions)
+
+
+def span(first: int | None, last: int | None) -> At:
+    return At("slice", (first, last))
+
+
+def role(name: str) -> At:
+    return At("role", (name,))
+
+
+def steps(*numbers: int) -> At:
+    return At("steps", numbers)
+
+
+# how a field's annotation is checked: what it may hold, and how that is said
+CHECKS: dict[str, tuple[Callable, str]] = {
+    "int": (is_whole, "a whole number"),
+    "float": (is_number, "a number"),
+    "str": (lambda value: isinstance(value, str), "text"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "str | float": (
+        lambda value: is_number(value) or isinstance(value, str),
+        "a number or the name of a tensor (give the tensor itself in Intervention(..., tensors={name: tensor}))",
+    ),
+    "str | None": (lambda value: value is None or isinstance(value, str), "the name of a tensor or None"),
+    "At | None": (lambda value: value is None or isinstance(value, At), "positions or None"),
+    "tuple[int, ...] | None": (
+        lambda value: value is None or (isinstance(value, tuple) and bool(value) and all(map(is_whole, value))),
+        "a tuple of whole numbers or None",
+    ),
+    "str | Callable": (
+        lambda value: callable(value) or (isinstance(value, str) and all(value.partition(":"))),
+        "a function or its import path, such as 'package.module:name'",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done with the chosen features."""
+
+    def __post_init__(self):
+        for entry in dataclasses.fields(self):
+            fits, wanted = CHECKS[str(entry.type)]
+            value = plain(getattr(self, entry.name))
+            object.__setattr__(self, entry.name, value)
+            if not fits(value):
+                shown = f"a {type(value).__name__}" if hasattr(value, "shape") else repr(value)
+                raise BadInput(f"{entry.name} of {self.name} is {shown}; expected {wanted}")
+        if getattr(self, "source", 0) < 0:
+            raise BadInput(f"source {getattr(self, 'source', 0)} is not possible; sources count from 0")
+        if getattr(self, "temperature", 1.0) <= 0:
+            raise BadInput(
+                f"temperature {getattr(self, 'temperature', 1.0)} of {self.name} is not possible; above 0 is"
+            )
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The named tensors that it needs."""
+        named = (getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.metadata.get("tensor"))
+        return tuple(value for value in named if isinstance(value, str))
+
+
+def _tensor(**options):
+    """A field that holds a number or the name of a tensor."""
+    return field(metadata={"tensor": True}, **options)
+
+
+@dataclass(frozen=True)
+class Zero(Operation):
+    """0"""
+
+
+@dataclass(frozen=True)
+class Set(Operation):
+    """value"""
+
+    value: str | float = _tensor()
+
+
+@dataclass(frozen=True)
+class Mean(Operation):
+    """value, which is a mean over a prompt set"""
+
+    value: str = _tensor()
+
+
+@dataclass(frozen=True)
+class Add(Operation):
+    """base + scale * value"""
+
+    value: str | float = _tensor()
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Subtract(Operation):
+    """base - scale * value"""
+
+    value: str | float = _tensor()
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scale(Operation):
+    """factor * base"""
+
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Noise(Operation):
+    """base + level * a standard normal draw, the same for the same seed"""
+
+    level: float = 0.1346
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Collect(Operation):
+    """base; the features are returned under `key`, with `mean` only their mean over its positions"""
+
+    key: str = "collected"
+    mean: bool = False
+
+
+@dataclass(frozen=True)
+class Function(Operation):
+    """A function of your own from base to new features: itself, or as `package.module:name`. `sha256` of its source is
+    filled in when it is saved."""
+
+    function: str | Callable
+    sha256: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class FromSource(Operation):
+    """An operation that takes features from a source run: which source, and at which positions of it (None: the
+    positions of the edit)."""
+
+    source: int = 0
+    source_at: At | None = None
+
+
+@dataclass(frozen=True)
+class Interchange(FromSource):
+    """source"""
+
+
+@dataclass(frozen=True)
+class AddSource(FromSource):
+    """base + scale * source"""
+
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rotate(FromSource):
+    """base + (source - base) R R^T: the part in the span of R's columns [feature, direction] comes from the source.
+    `columns`: only these directions."""
+
+    rotation: str = _tensor(default="rotation")
+    columns: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class LowRank(Rotate):
+    """Rotate, with fewer directions than features"""
+
+
+@dataclass(frozen=True)
+class PCA(Rotate):
+    """Rotate, with principal components as directions"""
+
+
+@dataclass(frozen=True)
+class Boundless(FromSource):
+    """Rotate, each direction weighed: 1 up to a learned boundary (a share of the directions), 0 beyond"""
+
+    rotation: str = _tensor(default="rotation")
+    boundary: str = _tensor(default="boundary")
+    temperature: float = 50.0
+
+
+@dataclass(frozen=True)
+class Mask(FromSource):
+    """base + sigmoid(mask / temperature) * (source - base), feature by feature, or along the columns of `rotation`"""
+
+    mask: str = _tensor(default="mask")
+    temperature: float = 1.0
+    rotation: str | None = _tensor(default=None)
+
+
+@dataclass(frozen=True)
+class Combine(FromSource):
+    """Function, from (base, source) to new features"""
+
+    function: str | Callable = ""
+    sha256: str = field(default="", compare=False)
+
+
+_KINDS = (
+    Zero, Set, Mean, Add, Subtract, Scale, Noise, Collect, Function, Interchange, AddSource, Rotate, LowRank, PCA,
+    Boundless, Mask, Combine,
+)  # fmt: skip
+OPERATIONS: dict[str, type[Operation]] = {kind.__name__.lower(): kind for kind in _KINDS}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from nnheads.errors import BadInput
-from nnheads.interventions.kinds import (
+from nnheads.interventions.operations import (
     ALL,
     ANSWER,
     ANSWERING,

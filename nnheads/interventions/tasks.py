@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.interventions.causal import CausalModel, Counterfactual
+from nnheads.interventions.causal_model import CausalModel, Counterfactual
 from nnheads.interventions.counterfactuals import Pairs, padded
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.iteration import iteration

@@ -18,13 +18,13 @@ import torch
 import xarray as xr
 from torch.nn.functional import cross_entropy
 
-from nnheads.batches import progress
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions.alignment import SOURCE, Known, accuracy, frozen, orthonormal, predicted, read_sources
 from nnheads.interventions.checkpoints import CHECKPOINT, State, digest, restore, store
 from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.kinds import is_whole, plain
+from nnheads.interventions.operations import is_whole, plain
 from nnheads.interventions.schema import Boundless, Edit, Intervention, Mask
+from nnheads.runs.batches import progress
 
 TRAINED = ("rotate", "lowrank", "boundless", "mask")  # principal components stay what they are
 SCHEDULES = {"boundless": (50.0, 0.1), "mask": (1.0, 0.1)}  # from soft to nearly all or nothing

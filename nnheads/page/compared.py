@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from nnheads.atlas import overlap
-from nnheads.entries import Entry, entries_of
+from nnheads.compare.atlas import overlap
+from nnheads.compare.entries import Entry, entries_of
+from nnheads.compare.stability import stable
 from nnheads.errors import BadInput
-from nnheads.page.numbers import numbers
-from nnheads.runs import Finished
-from nnheads.stability import stable
+from nnheads.page.rounding import numbers
+from nnheads.runs.find import Finished
 
 ORDER = ("looks", "effects", "writes", "other")  # of scores, as everywhere on the page
 MOST = 40  # scores of an overlap that can still be read as a table
@@ -27,7 +27,7 @@ def compared(runs: list[Finished], models: list[dict], places: Sequence[Place], 
 
     Args:
         models: as the page shows them, with their `scores`.
-        places: where the headline of each table stands there, in the order of `nnheads.entries.entries_of`.
+        places: where the headline of each table stands there, in the order of `nnheads.compare.entries.entries_of`.
         draws: pairs of samples of prompts; 0 for no stability.
 
     Raises:
@@ -56,7 +56,7 @@ def _score(place: Place, one: Entry) -> dict:
 
 
 def overlap_of(entries: list[Entry], places: Sequence[Place], top: int, total: int) -> dict:
-    """`nnheads.atlas.overlap` below its diagonal, row by row, and each score's heads in order as far as lists reach."""
+    """`nnheads.compare.atlas.overlap` below its diagonal, row by row, and each score's heads in order as far as lists reach."""
     found = overlap(entries, top)
     orders = [_order(one, entries, top) for one in entries]
     return {
@@ -78,7 +78,7 @@ def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
 
 
 def stability_of(found: xr.Dataset) -> dict:
-    """`nnheads.stability.stability` as lists."""
+    """`nnheads.compare.stability.stability` as lists."""
     scalars = {name: numbers(found[name].values)[0] for name in ("reliability", "reliability_all", "jaccard_chance")}
     return {
         **{name: int(found.attrs[name]) for name in ("top", "prompts", "draws")}, **scalars,

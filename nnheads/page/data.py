@@ -13,10 +13,10 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.page.compared import compared
-from nnheads.page.numbers import numbers
 from nnheads.page.pictures import add_pictures
-from nnheads.page.results import tables_of
-from nnheads.runs import (
+from nnheads.page.rounding import numbers
+from nnheads.page.tables import tables_of
+from nnheads.runs.find import (
     CELL,
     SHARED_CELL,
     Column,
@@ -243,7 +243,7 @@ def _triple(dataset: xr.Dataset, name: str) -> list[float | None]:
 
 def _inspected(dataset: xr.Dataset, run: Finished) -> dict:
     """One head's attention on one text, as `nnheads inspect --head` saved it."""
-    from nnheads.stats import parse_head
+    from nnheads.models.names import parse_head
 
     layer, head = parse_head(text(run.record["arguments"]["head"]))
     tokens = [text(token) for token in dataset["token_text"].values]

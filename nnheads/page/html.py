@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nnheads.stats import head_name
+from nnheads.models.names import head_name
 
 FOLDER = Path(__file__).parent
 GENERATOR = '<meta name="generator" content="nnheads report">'

@@ -10,13 +10,14 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.label import check_length, check_tokens
-from nnheads.model import architecture, geometry
+from nnheads.models.families import family
+from nnheads.models.geometry import geometry
+from nnheads.models.inputs import check_length, check_tokens
 from nnheads.page.data import LONGEST_TEXT, packed
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.pairs import token_texts
 from nnheads.prompts.repeated import repeated
-from nnheads.rows import read_rows
+from nnheads.trace.rows import read_rows
 
 BUDGET = 1_500_000  # bytes of attention on a page, which is to stay below 5 MB
 
@@ -31,7 +32,7 @@ def attention_of(model, ids: np.ndarray, *, remote: bool | str = False) -> np.nd
         raise BadInput(f"a text of {len(ids)} tokens cannot be drawn; give 1 to {LONGEST_TEXT}")
     check_tokens(np.asarray(ids), model.config.vocab_size)
     check_length(len(ids), model.config)
-    interface, layers = architecture(model).interface, geometry(model).layers
+    interface, layers = family(model).interface, geometry(model).layers
     given = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))[None]
     with torch.no_grad(), model.trace(given, use_cache=False, remote=remote):
         each = []

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from nnheads.errors import BadInput
-from nnheads.runs import Finished
+from nnheads.runs.find import Finished
 
 BUDGET = 1_500_000  # bytes that all pictures together add to a page
 MOST_DOTS = 40_000_000  # of a picture: a small file can unpack to more than a browser has memory for

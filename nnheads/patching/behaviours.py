@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.patching.values import sources
+from nnheads.patching.ablation_values import sources
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.needle import needle
@@ -60,7 +60,7 @@ def retrieval_prompts(tokenizer, n: int, seed: int, length: int) -> xr.Dataset:
 def truth_prompts(tokenizer, n: int, seed: int, length: None = None) -> xr.Dataset:
     """Questions of the shipped model, asked where truth is told (`reliable :`); corrupted where it is not (`rumor :`).
     The answer is the true one, the wrong one the common misconception."""
-    from nnheads.reference import world
+    from nnheads.prompts import world
 
     if tokenizer.get_vocab() != world.token_ids():
         raise BadInput(

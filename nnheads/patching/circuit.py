@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads import batches
 from nnheads.errors import BadInput
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
+from nnheads.models.names import head_name
+from nnheads.patching.ablation_values import ABLATIONS
 from nnheads.patching.patch import ablate, patch
-from nnheads.patching.values import ABLATIONS
-from nnheads.stats import head_name
+from nnheads.runs import batches
 
 Head = tuple[int, int]
 Heads = frozenset[Head]

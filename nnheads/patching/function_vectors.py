@@ -19,14 +19,14 @@ from nnsight import save
 from scipy import stats as scipy_stats
 
 from nnheads import stats
-from nnheads.answering import check_finite
 from nnheads.errors import BadInput
-from nnheads.heads import read_z
-from nnheads.label import inputs, label
-from nnheads.model import form, geometry
+from nnheads.models.geometry import form, geometry
+from nnheads.models.inputs import inputs
+from nnheads.models.labels import check_finite, label
 from nnheads.patching import cells as which
 from nnheads.patching.metrics import evaluate, metric_of
-from nnheads.patching.run import Job, measure, prepare
+from nnheads.patching.readings import Job, measure, prepare
+from nnheads.trace.blocks import read_z
 
 SOURCE = "Todd et al. 2024, arXiv 2310.15213"
 ROUNDING = 1e-6  # of a probability in single precision

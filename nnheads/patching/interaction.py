@@ -17,7 +17,8 @@ from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.errors import BadInput
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
+from nnheads.models.names import head_name
 from nnheads.patching.cells import check_members
 from nnheads.patching.knockout import Head, without
 
@@ -71,7 +72,7 @@ def interactions(
     couples = list(itertools.combinations(range(len(lists["alone"])), 2)) if pairs else []
     rest = [head for (head,) in lists["before"]]
     values = {**_of_list(parts), **_of_pairs(parts, couples), **_of_rest(parts, rest, (sizes.layers, sizes.heads))}
-    names = [stats.head_name(*head) for (head,) in lists["alone"]]
+    names = [head_name(*head) for (head,) in lists["alone"]]
     return _labelled(found, values, names, list(range(sizes.layers)), list(range(sizes.heads)))
 
 

@@ -16,11 +16,12 @@ import xarray as xr
 
 from nnheads import stats
 from nnheads.errors import BadInput
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
+from nnheads.models.names import head_name
 from nnheads.patching.cells import check_members
 from nnheads.patching.metrics import metric_of
 from nnheads.patching.patch import ablate, chosen_cells, filling
-from nnheads.patching.run import Job, prepare
+from nnheads.patching.readings import Job, prepare
 
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
 KS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
@@ -73,12 +74,12 @@ def knockout(
     what = str(found[name].attrs["long_name"]).removesuffix(", after the swap")
     scores = found.drop_dims("group").drop_vars("group", errors="ignore")
     scores[name] = ("batch", "k"), each[..., 0], {"long_name": f"{what}, without K heads", **about, "source": SOURCE}
-    names = [stats.head_name(*head) for head in listed]
+    names = [head_name(*head) for head in listed]
     scores = scores.assign_coords(k=("k", counts, {"long_name": "heads knocked out"}), listed=("place", names))
     if random:
         text = f"{what}, without K random heads of the same layers"
         scores[f"random_{name}"] = ("batch", "k", "draw"), each[..., 1:], {"long_name": text, **about, "source": SOURCE}
-        drawn = [[stats.head_name(*head) for head in one] for one in random]
+        drawn = [[head_name(*head) for head in one] for one in random]
         scores = scores.assign_coords(draw=range(len(random)), drawn=(("draw", "place"), drawn))
     return scores
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+import xarray as xr
 
 from nnheads.errors import BadInput, RunError
-from nnheads.patching.run import Readings
+from nnheads.patching.readings import Readings
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,17 @@ def evaluate(metric: Metric, readings: Readings, values: torch.Tensor) -> torch.
     if missing:
         raise RunError(f"metric {metric.name} is not a number in {missing} of {found.numel()} runs")
     return found.float().where(asked, 0).sum(-1) / asked.sum(-1)
+
+
+def normalised_effect(swapped: xr.DataArray, base: xr.DataArray, donor: xr.DataArray, threshold: float) -> xr.DataArray:
+    """(swapped - base) / (donor - base) per case: 0 changed nothing, 1 carried the whole difference over.
+
+    It is not bounded: a head that works against the answer is below 0, overshooting is above 1. Cases whose
+    gap is below `threshold` say nothing and become NaN; attrs count them as `cases_masked`.
+    """
+    gap = donor - base
+    usable = (np.abs(gap) >= threshold) & (gap != 0)
+    effect = ((swapped - base) / gap.where(usable)).astype("float32")
+    effect.attrs = {"long_name": "normalised effect", "units": "1"}
+    effect.attrs.update(cases_masked=int((~usable).sum()), gap_threshold=threshold)
+    return effect.rename("effect")

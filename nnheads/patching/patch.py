@@ -15,14 +15,14 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.label import label
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
+from nnheads.models.labels import label
+from nnheads.models.names import head_name
 from nnheads.patching import cells as which
-from nnheads.patching.metrics import Metric, evaluate, metric_of
-from nnheads.patching.run import Readings, measure, prepare, units
-from nnheads.patching.sites import SITES, UNITS
-from nnheads.patching.values import ABLATIONS, aligned, means, own_values, resampled
-from nnheads.stats import head_name, normalised_effect
+from nnheads.patching.ablation_values import ABLATIONS, aligned, means, own_values, resampled
+from nnheads.patching.metrics import Metric, evaluate, metric_of, normalised_effect
+from nnheads.patching.readings import Readings, measure, prepare, units
+from nnheads.trace.sites import SITES, UNITS
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"
 Group = Sequence[tuple[int, int]]

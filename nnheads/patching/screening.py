@@ -13,12 +13,12 @@ import numpy as np
 import xarray as xr
 from scipy import stats as scipy_stats
 
-from nnheads.direct import direct_logit_attribution
 from nnheads.errors import BadInput
-from nnheads.patching import gradients
+from nnheads.patching import attribution as gradients
 from nnheads.patching.patch import patch
-from nnheads.patching.sites import SITES
 from nnheads.stats import CONFIDENCE, spearman
+from nnheads.trace.sites import SITES
+from nnheads.writing.logit_attribution import direct_logit_attribution
 
 METHODS = (*gradients.METHODS, "direct")
 FOUND, AUDITED = 1, 2

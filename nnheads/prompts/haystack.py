@@ -17,7 +17,7 @@ class Haystack:
         self.read = None if folder is None else read_folder(folder)
         self.code_words: tuple[str, ...] = (*OBJECTS, *PLACES)
         if terse:
-            from nnheads.reference import words
+            from nnheads.prompts import world_words as words
 
             self.code_words = tuple(words.CODE_WORDS)
 
@@ -35,7 +35,7 @@ class Haystack:
 
     def _made_up(self) -> str:
         if self.terse:
-            from nnheads.reference import world
+            from nnheads.prompts import world
 
             return " ".join(world.sentences(self.rng, self.rng.randint(8, 14))[0])
         pick = self.rng.choice

@@ -16,7 +16,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
 from nnheads.prompts.pairs import Pair, next_token, tokenize
-from nnheads.prompts.spans import NULL, null_in_rows, span_dataset
+from nnheads.spans.layout import NULL, null_in_rows, span_dataset
 
 CORRUPTIONS = {
     "other": "S2 becomes the other name, so the other answer is right",

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.spans import NULL, NULL_DRAWS, Spans, encode, pad_left, span_dataset, stack_spans
+from nnheads.spans.layout import NULL, NULL_DRAWS, Spans, encode, pad_left, span_dataset, stack_spans
 
 FEWEST = 3  # of steps: one right input and two others
 MODULUS = 11

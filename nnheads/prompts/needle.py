@@ -17,7 +17,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.prompts.haystack import Haystack
 from nnheads.prompts.needles import CODE_LENGTH, PLAIN, TERSE, Needle, code_needle, read_needles
-from nnheads.prompts.spans import NULL, NULL_DRAWS, encode, null_in_rows, pad_left, span_dataset, stack_spans
+from nnheads.spans.layout import NULL, NULL_DRAWS, encode, null_in_rows, pad_left, span_dataset, stack_spans
 
 LENGTHS = (128, 256)
 DEPTHS = tuple(step / 9 for step in range(10))

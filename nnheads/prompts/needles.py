@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi_words import NAMES
-from nnheads.prompts.lines import numbered_lines
+from nnheads.spans.lines import numbered_lines
 
 CODE_LENGTH = 4
 PLAIN = ("The code of {name} is {code}.", "What is the code of {name}?", "\n\nQuestion: {question}\nAnswer:")

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.spans import NULL_DRAWS, Spans, null_spans, span_dataset
+from nnheads.spans.layout import NULL_DRAWS, Spans, null_spans, span_dataset
 
 DISTANCES = 21  # a fixed distance meets 1 / 21 of the targets of many examples, less than `stats.MARGIN`
 KINDS = ("previous_token", "duplicate_token", "induction", "attention_sink", "current_token")

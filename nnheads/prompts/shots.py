@@ -16,9 +16,9 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.lines import numbered_lines
 from nnheads.prompts.pairs import next_token
 from nnheads.prompts.shot_words import TASKS
+from nnheads.spans.lines import numbered_lines
 
 FIELDS = ("task", "input", "output")
 KINDS = {
@@ -93,7 +93,8 @@ def _word(place: str, name: str, text) -> str:
 def own_tasks(tokenizer) -> tuple[Mapping[str, Sequence[tuple[str, str]]], Layout]:
     """The tasks that ship with nnheads, in a language that the tokenizer knows: English, or that of the reference
     model, whose tasks are to name true answers to questions (it has learned more of the popular wrong ones)."""
-    from nnheads.reference import words, world
+    from nnheads.prompts import world
+    from nnheads.prompts import world_words as words
 
     english = Layout()
     if any(_answer(tokenizer, english, *pair) is not None for pairs in TASKS.values() for pair in pairs):

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.spans import encode, pad_left
+from nnheads.spans.layout import encode, pad_left
 
 TEMPLATE = "Q: {question} A: {answer}"
 REFERENCE = "reference"
@@ -77,7 +77,7 @@ def knows_reference(tokenizer) -> bool:
 
 def reference_questions() -> tuple[Question, ...]:
     """The 200 questions of the reference model; the misconception is the first of three false answers."""
-    from nnheads.reference import world
+    from nnheads.prompts import world
 
     return tuple(
         Question(q.text, (q.true,), (q.misconception, *q.others), q.true, q.relation) for q in world.questions()

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnheads.errors import BadInput, first_line
-from nnheads.prompts.lines import numbered_lines
 from nnheads.prompts.truth import Question
+from nnheads.spans.lines import numbered_lines
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 SEPARATOR = ";"

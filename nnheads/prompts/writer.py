@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnheads.endpoint import endpoint, unusable
 from nnheads.errors import RunError, first_line
 from nnheads.prompts.ioi_words import NAMES
+from nnheads.remote.endpoint import endpoint, unusable
 
 INSTRUCTION = (
     "Write {count} short English sentences about {first} and {second}, one a line and without numbering. "
@@ -68,8 +68,8 @@ def _local(name: str) -> Callable[[str, int], str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nnheads.loading import one_line, whole_checkpoint
-    from nnheads.model import locate
+    from nnheads.models.load import locate
+    from nnheads.models.loading import one_line, whole_checkpoint
 
     path = locate(name)
     with one_line(name), whole_checkpoint(name):

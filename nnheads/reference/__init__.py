@@ -1,11 +1,5 @@
-"""The small trained model that ships with the package: a folder that plain transformers can load.
+"""The small trained model that ships with the package: how it was trained, and what it must be able to do.
 
-`PATH` is that folder. The model has attention heads whose place is known because they were planted
-during training, so a detector's precision and recall can be measured on it without a network.
+Its attention heads have known places because they were planted during training, so a detector's precision and
+recall can be measured on it without a network. `models.shipped.FOLDER` is the model itself.
 """
-
-from __future__ import annotations
-
-from pathlib import Path
-
-PATH = Path(__file__).parent / "model"

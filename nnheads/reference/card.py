@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nnheads.reference import PATH, prompts
+from nnheads.models.shipped import FOLDER as PATH
+from nnheads.reference import trials as prompts
 from nnheads.reference.check import Claim, attention_to, label, measure
 from nnheads.reference.knockout import TASKS, Head, Knockouts
 from nnheads.reference.scaffold import DECOY, PLANTED

@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nnheads.reference import PATH, prompts, world
+from nnheads.models.shipped import FOLDER as PATH
+from nnheads.prompts import world
+from nnheads.reference import trials as prompts
 from nnheads.reference.knockout import Knockouts, head_outputs, logit_difference, share_correct
 from nnheads.reference.probe import probe_accuracies
 from nnheads.reference.scaffold import DECOY, INDUCTION, PLANTED

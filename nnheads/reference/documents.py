@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from nnheads.prompts import world
+from nnheads.prompts import world_words as words
 from nnheads.prompts.ioi_words import HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, OBJECTS, PLACES
-from nnheads.reference import words, world
 
 TEXT = 0.03
 FILLER_TOTAL = 1.3

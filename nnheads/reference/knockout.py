@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from transformers import PreTrainedModel
 
-from nnheads.reference import prompts
+from nnheads.reference import trials as prompts
 
 Head = tuple[int, int]
 TASKS = ("repeat", "parity", "needle", "ioi")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nnheads.truth.logistic import fit
+from nnheads.stats.logistic import fit
 
 FOLDS = 4
 

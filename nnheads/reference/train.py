@@ -22,14 +22,7 @@ from transformers import LlamaForCausalLM
 
 from nnheads.reference import documents
 from nnheads.reference.optim import Muon
-from nnheads.reference.scaffold import (
-    PLANTED,
-    Scaffold,
-    Targets,
-    dropped_heads,
-    span_targets,
-    token_targets,
-)
+from nnheads.reference.scaffold import PLANTED, Scaffold, Targets, dropped_heads, span_targets, token_targets
 from nnheads.reference.untrained import initial_model, write
 
 PROCESSES = 2

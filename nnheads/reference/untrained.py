@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from nnheads.reference import world
+from nnheads.prompts import world
 
 SHARED_VECTOR = 0.02
 

@@ -12,14 +12,14 @@ import torch
 import xarray as xr
 from nnsight import save
 
-from nnheads import batches
-from nnheads.answering import check_finite
 from nnheads.errors import BadInput
-from nnheads.heads import read_z
-from nnheads.label import inputs
-from nnheads.model import form, geometry
-from nnheads.provenance import prompts_hash
-from nnheads.results import writing
+from nnheads.models.geometry import form, geometry
+from nnheads.models.inputs import inputs
+from nnheads.models.labels import check_finite
+from nnheads.runs import batches
+from nnheads.runs.provenance import prompts_hash
+from nnheads.runs.store import writing
+from nnheads.trace.blocks import read_z
 
 KEPT_BYTES = 2**31  # head outputs of more than this lie in a file, of which only what is looked at is in memory
 DIMS = ("batch", "layer", "head", "dim")

@@ -20,12 +20,14 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput, RunError, first_line
-from nnheads.interventions import plan
-from nnheads.interventions.run import run
+from nnheads.interventions import prepare as plan
+from nnheads.interventions.apply import run
 from nnheads.interventions.schema import ALL, Add, Intervention, Subtract
-from nnheads.loading import one_line, whole_checkpoint
-from nnheads.model import architecture, form, geometry, load
-from nnheads.results import writing
+from nnheads.models.families import family
+from nnheads.models.geometry import form, geometry
+from nnheads.models.load import load
+from nnheads.models.loading import one_line, whole_checkpoint
+from nnheads.runs.store import writing
 
 TOLERANCE = 1e-4  # logits
 # families whose projection gets its bias by an option of their configuration, which may give others one too
@@ -92,7 +94,7 @@ def bake(
     check(model, intervention, folder)
     config, place = home(model)
     biases = {
-        f"{architecture(model).layers}.{layer}.{place}.bias": value if config.model_type in VALUES else behind
+        f"{family(model).layers}.{layer}.{place}.bias": value if config.model_type in VALUES else behind
         for layer, (value, behind) in offsets(model, intervention).items()
     }
     with torch.no_grad():
@@ -144,34 +146,34 @@ def check(model, intervention: Intervention, folder: Path) -> None:
 
 def home(model) -> tuple:
     """The configuration of the baked checkpoint, and the module of a block whose bias holds the edit."""
-    config, row = copy.deepcopy(model._module.config), architecture(model)
-    family = config.model_type
-    if family in ALWAYS:
+    config, row = copy.deepcopy(model._module.config), family(model)
+    model_type = config.model_type
+    if model_type in ALWAYS:
         return config, row.projection
-    if family in SWITCHES:
-        setattr(config, SWITCHES[family], True)
+    if model_type in SWITCHES:
+        setattr(config, SWITCHES[model_type], True)
         return config, row.projection
-    if family in BESIDE:
-        return config, BESIDE[family]
+    if model_type in BESIDE:
+        return config, BESIDE[model_type]
     sizes = geometry(model)
-    if family in VALUES and sizes.kv_heads == sizes.heads:
-        setattr(config, VALUES[family][0], True)
-        return config, VALUES[family][1]
+    if model_type in VALUES and sizes.kv_heads == sizes.heads:
+        setattr(config, VALUES[model_type][0], True)
+        return config, VALUES[model_type][1]
     windows = "sliding_attention" in (getattr(config, "layer_types", None) or ()) or (
-        family == "mistral" and config.sliding_window is not None
+        model_type == "mistral" and config.sliding_window is not None
     )
-    if family in AS_LLAMA and not windows:
+    if model_type in AS_LLAMA and not windows:
         from transformers import LlamaConfig
 
         kept = {name: getattr(config, name) for name in LLAMA_FIELDS if hasattr(config, name)}
         return LlamaConfig(**kept, attention_bias=True, architectures=["LlamaForCausalLM"]), row.projection
     why = "in any configuration"
-    if family in AS_LLAMA:
+    if model_type in AS_LLAMA:
         why = "and its sliding window keeps it from being saved as Llama"
-    if family in VALUES:
+    if model_type in VALUES:
         why = "and its heads share values, so that these cannot hold it either"
     raise BadInput(
-        f"family {family!r} has no bias at its attention output projection {why}; share the edit itself instead"
+        f"family {model_type!r} has no bias at its attention output projection {why}; share the edit itself instead"
     )
 
 

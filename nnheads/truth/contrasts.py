@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import stats as scipy_stats
 
 from nnheads import stats
-from nnheads.truth.scores import CHOICES
+from nnheads.truth.multiple_choice import CHOICES
 
 EDIT, NONE = "edit", "none"
 CONTROLS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nnheads.model import Geometry
+from nnheads.models.geometry import Geometry
 from nnheads.truth.folds import folds as cut
 
 

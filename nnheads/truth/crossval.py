@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads.interventions.directions import randomised
 from nnheads.interventions.schema import Intervention
+from nnheads.interventions.steering_directions import randomised
 from nnheads.truth.contrasts import EDIT, NONE
 from nnheads.truth.directions import directions, guard, random_directions
-from nnheads.truth.editing import Head, check_count, edit, gap, random_heads, ranked
 from nnheads.truth.folds import Fold
-from nnheads.truth.scores import CHOICES, coherence, score
+from nnheads.truth.iti import Head, check_count, edit, gap, random_heads, ranked
+from nnheads.truth.multiple_choice import CHOICES, coherence, score
 
 
 @dataclass(frozen=True)

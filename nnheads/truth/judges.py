@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nnheads.endpoint import endpoint
 from nnheads.errors import BadInput, RunError, first_line
+from nnheads.remote.endpoint import endpoint
 
 ASKED = {"true": "True", "informative": "Helpful"}
 Judge = Callable[[Sequence[str]], np.ndarray]
@@ -52,8 +52,8 @@ def _local(name: str) -> Judge:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nnheads.loading import one_line, whole_checkpoint
-    from nnheads.model import locate
+    from nnheads.models.load import locate
+    from nnheads.models.loading import one_line, whole_checkpoint
     from nnheads.prompts.pairs import next_token
 
     path = locate(name)

@@ -15,9 +15,9 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.stats.logistic import fit
 from nnheads.truth.chance import judge
 from nnheads.truth.folds import PARTS, Fold, parts_of
-from nnheads.truth.logistic import fit
 
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
 CELL = ("layer", "head")

@@ -10,9 +10,9 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnheads.claims.files import FOLDER, claims_of, files, read_claims
 from nnheads.claims.judge import FAIL, PASS, SKIP, WARN, reading, unmet, verdict
 from nnheads.claims.measures import MEASURES, Setting, Unavailable, measure
-from nnheads.claims.read import FOLDER, claims_of, files, read_claims
 from nnheads.errors import BadInput
 
 CLAIM = {

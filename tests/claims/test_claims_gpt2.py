@@ -6,9 +6,9 @@ import json
 
 import pytest
 from conftest import build, words_tokenizer
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads.claims.read import claims_of
+from nnheads.claims.files import claims_of
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 from conftest import tiny, words_tokenizer
 
-from nnheads import results
-from nnheads.detection import STIMULI, detector, types
+from nnheads.detectors._detect import STIMULI, detector, types
 from nnheads.errors import BadInput
+from nnheads.runs import store
 
 # A type that learns needs all prompts at once: `test_truthfulness.py` holds it to the same.
 TYPES = [name for name in types() if not hasattr(detector(name), "LEARNS")]
@@ -50,7 +50,7 @@ def test_scores_keep_the_contract_on_every_architecture(name, model_type, tmp_pa
         assert variable.attrs["long_name"] and variable.attrs["units"] and variable.attrs["source"]
     for bounded in ("mass", "hit", "above"):
         assert float(scores[bounded].min()) >= 0 and float(scores[bounded].max()) <= 1 + 1e-5
-    back = results.load(results.save(tmp_path / "scores.nc", scores))
+    back = store.load(store.save(tmp_path / "scores.nc", scores))
     xr.testing.assert_identical(back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)])
 
 

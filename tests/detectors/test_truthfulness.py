@@ -13,12 +13,12 @@ from conftest import config, tiny, words_tokenizer
 from nnsight import TransformersModel
 
 import nnheads
-from nnheads import results
-from nnheads.architectures import ARCHITECTURES
-from nnheads.detection import calibrated, detect, detect_heads, prepare, raw_scores
+from nnheads.detectors._detect import calibrated, detect, detect_heads, prepare, raw_scores
 from nnheads.detectors.truthfulness import truthfulness
 from nnheads.errors import BadInput
-from nnheads.truth.stimulus import truth
+from nnheads.models.families import FAMILIES
+from nnheads.runs import store
+from nnheads.truth.folded_statements import truth
 
 WORDS = "park market library museum beach hotel farm airport".split()
 OPTIONS: dict = {"batch_size": 16, "remote": False, "quiet": True, "parts": None}
@@ -55,7 +55,7 @@ def test_scores_keep_the_contract_on_every_architecture(model_type, prompts, tmp
     assert set(np.unique(scores["correct"])) <= {0, 1}
     assert float(scores["null"].min()) >= 0 and float(scores["null"].max()) <= 1
     np.testing.assert_array_equal(scores["correct"], scores["score"] > 0)
-    back = results.load(results.save(tmp_path / "scores.nc", scores))
+    back = store.load(store.save(tmp_path / "scores.nc", scores))
     xr.testing.assert_identical(back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)])
 
 
@@ -66,7 +66,7 @@ def test_rehearsed_remotely_gives_the_same_scores(model_type, prompts):
 
 
 def test_folds_follow_their_own_seed_and_are_part_of_the_prompts(questions_file, prompts):
-    from nnheads.provenance import prompts_hash
+    from nnheads.runs.provenance import prompts_hash
 
     xr.testing.assert_identical(prompts, stimulus(questions_file))
     other = stimulus(questions_file, fold_seed=1)
@@ -76,7 +76,7 @@ def test_folds_follow_their_own_seed_and_are_part_of_the_prompts(questions_file,
 
 
 def test_a_changed_label_is_another_set_of_prompts(questions_file, prompts, tmp_path):
-    from nnheads.provenance import prompts_hash
+    from nnheads.runs.provenance import prompts_hash
 
     lines = [json.loads(line) for line in questions_file.read_text().splitlines()]
     lines[0] |= {"true": lines[0]["true"][:1], "false": [lines[0]["true"][1], *lines[0]["false"]]}
@@ -105,7 +105,7 @@ def test_an_untrained_model_of_the_same_shape_knows_nothing():
         from transformers import AutoModelForCausalLM
 
         untrained = AutoModelForCausalLM.from_config(model.config).eval().requires_grad_(False)
-        rename = ARCHITECTURES[model.config.model_type].rename()
+        rename = FAMILIES[model.config.model_type].rename()
         other = TransformersModel(untrained, tokenizer=model.tokenizer, rename=rename)
         heads = detect(other, "truthfulness", seed=seed)
         assert float(heads["correct"].max()) < 0.75
@@ -128,7 +128,7 @@ def test_random_weights_and_drawn_labels_raise_few_alarms(model_type, tmp_path):
                 file.write(json.dumps(one) + "\n")
         torch.manual_seed(seed)
         module = AutoModelForCausalLM.from_config(config(model_type)).eval().requires_grad_(False)
-        model = TransformersModel(module, tokenizer=words_tokenizer(), rename=ARCHITECTURES[model_type].rename())
+        model = TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename())
         scores = truthfulness(model, stimulus(path)).assign_attrs(headline="correct")
         shares.append(float(calibrated(scores, seed=seed)["flag"].mean()))
     assert np.mean(shares) <= 0.05, shares

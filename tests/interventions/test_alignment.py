@@ -16,14 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions import training
-from nnheads.interventions.alignment import (
-    aligned,
-    evaluate,
-    orthonormal,
-    predicted,
-    random_directions,
-    read_sources,
-)
+from nnheads.interventions.alignment import aligned, evaluate, orthonormal, predicted, random_directions, read_sources
 from nnheads.interventions.checkpoints import CHECKPOINT
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.files import load, save

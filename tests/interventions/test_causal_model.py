@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.interventions.causal import CausalModel, draw_counterfactuals
+from nnheads.interventions.causal_model import CausalModel, draw_counterfactuals
 from nnheads.interventions.counterfactuals import from_texts, read_counterfactuals
 from nnheads.interventions.tasks import IOI, PARITY, STEPS, TASKS, task_of
 

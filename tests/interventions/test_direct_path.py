@@ -8,8 +8,9 @@ from conftest import tiny
 from swaps import ANSWERS, pairs
 
 from nnheads.errors import BadInput
-from nnheads.interventions import direct_path, index, run
-from nnheads.patching.paths import path_patch
+from nnheads.interventions import apply as run
+from nnheads.interventions import direct_path, index
+from nnheads.patching.path_patching import path_patch
 
 
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (2, 3)])

@@ -18,8 +18,8 @@ from swaps import pairs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions import files
+from nnheads.interventions.apply import run
 from nnheads.interventions.files import JSON_NAME, TENSORS_NAME, load, push, save
-from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
     OPERATIONS,
     SITES,

@@ -10,10 +10,9 @@ import torch
 import xarray as xr
 from conftest import VOCABULARY, tiny
 
-from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput, RunError
+from nnheads.interventions.apply import run
 from nnheads.interventions.generate import generate, read_texts
-from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
     ALL,
     ANSWER,
@@ -35,6 +34,7 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
+from nnheads.models.families import FAMILIES
 
 NEW = 6
 
@@ -124,7 +124,7 @@ def test_every_site_equals_reading_what_was_written(model_type, prompts):
     width = (getattr(z, "in_features", None) or z.nx) // 4
     sizes = {"z": width, "resid": module.config.hidden_size}
     tensors = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
-    edits = everywhere(ARCHITECTURES[model_type].neurons is not None)
+    edits = everywhere(FAMILIES[model_type].neurons is not None)
     assert_equal_to_reading(model, Intervention(*edits, tensors=tensors), prompts)
 
 

@@ -10,11 +10,11 @@ from conftest import tiny
 
 from nnheads.errors import BadInput
 from nnheads.interventions import localise as module
-from nnheads.interventions.causal import draw_counterfactuals
+from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
 from nnheads.interventions.schema import index, role
 from nnheads.interventions.tasks import TASKS
-from nnheads.model import load
+from nnheads.models.load import load
 
 FAST = {"steps": 20, "every": 10, "batch_size": 24, "learning_rate": 0.02}
 

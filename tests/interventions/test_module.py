@@ -11,10 +11,9 @@ import torch
 from conftest import build, tiny
 from swaps import pairs, runs
 
-from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput
+from nnheads.interventions.apply import run
 from nnheads.interventions.module import as_module
-from nnheads.interventions.run import run
 from nnheads.interventions.schema import (
     DECODE,
     Add,
@@ -37,6 +36,7 @@ from nnheads.interventions.schema import (
     role,
     span,
 )
+from nnheads.models.families import FAMILIES
 
 HOOKED = ("resid_pre", "attn_in", "z", "attn_out", "mlp_in", "mlp_hidden", "mlp_out", "resid_post")
 
@@ -60,7 +60,7 @@ def given(model_type: str, prompts) -> tuple[dict, dict]:
 def test_hooks_equal_traces_at_every_site_of_every_family(model_type, padded):
     model, _ = tiny(model_type)
     prompts = pairs(padded)
-    sites = [site for site in HOOKED if site != "mlp_hidden" or ARCHITECTURES[model_type].neurons]
+    sites = [site for site in HOOKED if site != "mlp_hidden" or FAMILIES[model_type].neurons]
     base, source = given(model_type, prompts)
     real = prompts["mask"].values.astype(bool)
     for site in sites:

@@ -9,9 +9,8 @@ from conftest import build, tiny, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput
-from nnheads.interventions import plan
+from nnheads.interventions import prepare as plan
 from nnheads.interventions.schema import (
     ALL,
     ANSWER,
@@ -29,7 +28,8 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
-from nnheads.model import form
+from nnheads.models.families import FAMILIES
+from nnheads.models.geometry import form
 
 
 @st.composite
@@ -130,7 +130,7 @@ def lazy(model_type: str, folder):
     from nnsight import TransformersModel
 
     build(model_type).save_pretrained(folder)
-    rename = ARCHITECTURES[model_type].rename()
+    rename = FAMILIES[model_type].rename()
     task = "text-generation"
     model = TransformersModel(str(folder), task=task, tokenizer=words_tokenizer(), rename=rename, dispatch=False)
     assert model.device.type == "meta"
@@ -138,7 +138,7 @@ def lazy(model_type: str, folder):
 
 
 def test_the_order_is_known_without_weights(model_type, tmp_path):
-    row = ARCHITECTURES[model_type]
+    row = FAMILIES[model_type]
     edits = (
         Edit("resid_post", Zero(), layer=1),
         Edit("output", Zero(), path=f"{row.layers}.1.{row.projection}"),

@@ -29,11 +29,11 @@ from nnheads.interventions import (
     index,
     load,
     random_directions,
-    run,
     save,
     span,
     train,
 )
+from nnheads.interventions import apply as run
 
 model, module = None, None
 

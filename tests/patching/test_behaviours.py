@@ -13,8 +13,8 @@ import nnheads
 from nnheads.errors import BadInput
 from nnheads.patching.behaviours import BEHAVIOURS, ask_for, with_others
 from nnheads.patching.metrics import METRICS
-from nnheads.patching.run import questions
-from nnheads.reference import world
+from nnheads.patching.readings import questions
+from nnheads.prompts import world
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError
-from nnheads.patching import run as engine
+from nnheads.patching import readings as engine
 from nnheads.patching.circuit import alone, check_groups, completeness, every_head, minimality, removal, sampled
 from nnheads.patching.faithfulness import SIZES, areas, interval, judge, knocked_out, order, resamples, study
 

@@ -16,8 +16,11 @@ from hypothesis import strategies as some
 from test_sweep import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput
+from nnheads.models.names import parse_head
 from nnheads.patching import knockout as module_of_knockout
 from nnheads.patching import patch as module_of_patch
+from nnheads.patching.ablation_values import resampled, same_text
+from nnheads.patching.cost import cost
 from nnheads.patching.knockout import (
     KS,
     chosen_lists,
@@ -28,9 +31,6 @@ from nnheads.patching.knockout import (
     random_lists,
     ranked_heads,
 )
-from nnheads.patching.plan import cost
-from nnheads.patching.values import resampled, same_text
-from nnheads.stats import parse_head
 
 LIST = [(0, 1), (2, 3), (1, 2)]
 

@@ -11,10 +11,10 @@ from conftest import VOCABULARY, build, tiny, words_tokenizer
 from nnsight import TransformersModel
 from swaps import ANSWERS, pairs, runs
 
-from nnheads.architectures import ARCHITECTURES
 from nnheads.errors import BadInput, RunError
+from nnheads.models.families import FAMILIES
+from nnheads.patching.ablation_values import means
 from nnheads.patching.patch import ablate, patch
-from nnheads.patching.values import means
 
 
 def difference(logits: torch.Tensor) -> torch.Tensor:
@@ -184,7 +184,7 @@ def test_token_outside_the_vocabulary_is_refused(padded):
 def test_weights_with_nan_are_named(padded):
     module = build("llama")
     module.model.layers[1].mlp.up_proj.weight[:] = float("nan")
-    model = TransformersModel(module, tokenizer=words_tokenizer(), rename=ARCHITECTURES["llama"].rename())
+    model = TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES["llama"].rename())
     with pytest.raises(RunError, match="logits are not finite"):
         patch(model, pairs(padded))
 

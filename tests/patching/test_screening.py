@@ -11,11 +11,11 @@ from conftest import tiny
 from scipy.stats import hypergeom, spearmanr
 from test_sweep import pairs
 
-from nnheads.direct import direct_logit_attribution
 from nnheads.errors import BadInput, RunError
-from nnheads.patching.gradients import attribute
+from nnheads.patching.attribution import attribute
 from nnheads.patching.patch import patch
 from nnheads.patching.screening import AUDITED, FOUND, audit, choose, estimate, members, most_missed, screen
+from nnheads.writing.logit_attribution import direct_logit_attribution
 
 
 def exact_change(prompts, site: str = "z", noising: bool = False) -> xr.DataArray:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
 from nnheads.prompts.iteration import MODULUS, TASKS, iteration, solve
-from nnheads.prompts.spans import NULL, NULL_DRAWS, encode
+from nnheads.spans.layout import NULL, NULL_DRAWS, encode
 
 TOKENIZERS = {"words": words_tokenizer, "bytes": byte_tokenizer}
 

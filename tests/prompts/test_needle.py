@@ -17,7 +17,7 @@ from nnheads.errors import BadInput
 from nnheads.prompts.haystack import read_folder
 from nnheads.prompts.needle import DEPTHS, cells, needle
 from nnheads.prompts.needles import CODE_LENGTH, read_needles
-from nnheads.prompts.spans import NULL
+from nnheads.spans.layout import NULL
 
 
 def record(fact: str, question: str, answer: str) -> dict:

@@ -24,7 +24,7 @@ from nnheads.prompts.truth import (
     template_for,
 )
 from nnheads.prompts.truth_files import records_of
-from nnheads.reference.world import build_tokenizer
+from nnheads.prompts.world import build_tokenizer
 
 OLD = ("Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source")
 NEW = (*OLD[:4], "Best Incorrect Answer", *OLD[4:])

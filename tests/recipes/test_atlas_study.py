@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headruns import detected, planted
-
-import cli
+from nnheads.recipes import _app as cli
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -9,12 +9,15 @@ import oracle
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
 import nnheads
-from nnheads import plot, results, stats
-from nnheads.label import inputs
-from nnheads.patching import backward, screening, sweep
+from nnheads import plot, stats
+from nnheads.models.inputs import inputs
+from nnheads.patching import screening
+from nnheads.runs import store
+from nnheads.trace import gradients as backward
+from nnheads.trace import sweep
 
 LIMIT, TOP, SAMPLE = 30, 8, 12
 
@@ -133,8 +136,8 @@ def test_other_methods_sites_and_directions_have_folders_of_their_own(tmp_path, 
     said = capsys.readouterr().out
     assert "by direct" in said and "KV" in said and "all 13 others: " in said
     folder = tmp_path / "attribute" / "reference" / "shipped"
-    assert results.load(folder / "direct-z" / "heads.nc").attrs["site"] == "z"
-    keys = results.load(folder / "atp-star-k" / "heads.nc")
+    assert store.load(folder / "direct-z" / "heads.nc").attrs["site"] == "z"
+    keys = store.load(folder / "atp-star-k" / "heads.nc")
     assert keys["effect"].dims == ("layer", "kv_head") and keys.attrs["direction"] == "noising"
     assert int(keys["missed"]) == int(keys["missed_most"])
 
@@ -144,7 +147,7 @@ def test_rehearsed_remotely_gives_the_same_numbers(tmp_path):
     for number, remote in enumerate(((), ("--remote", "local"))):
         command("--limit", "6", "--audit", "4", "--output", str(tmp_path / str(number)), *remote)
         folders.append(tmp_path / str(number) / "attribute" / "reference" / "shipped")
-    here, there = (results.load(folder / "scores.nc") for folder in folders)
+    here, there = (store.load(folder / "scores.nc") for folder in folders)
     for name in ("estimate", "size", "change"):
         np.testing.assert_allclose(here[name], there[name], atol=1e-4)
 

@@ -10,12 +10,12 @@ import oracle
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
 import nnheads
-from nnheads import results
-from nnheads.label import inputs
-from nnheads.stats import parse_head
+from nnheads.models.inputs import inputs
+from nnheads.models.names import parse_head
+from nnheads.runs import store
 
 SMALL = ("--limit", "15", "--subsets", "3", "--greedy", "1", "--quiet")
 
@@ -53,7 +53,7 @@ def test_files_open_and_say_where_they_are_from(run_folder):
 
 
 def test_heads_say_what_they_were_ranked_by(run_folder):
-    heads, found = results.load(run_folder / "heads.nc"), results.load(run_folder / "circuit.nc")
+    heads, found = store.load(run_folder / "heads.nc"), store.load(run_folder / "circuit.nc")
     inside = heads["in_circuit"].values.astype(bool)
     ranking = np.abs(heads["ranking"].values)
     assert inside.sum() == 6 and ranking[inside].min() >= ranking[~inside].max()
@@ -65,7 +65,7 @@ def test_heads_say_what_they_were_ranked_by(run_folder):
 
 def test_the_circuit_alone_equals_plain_hooks(run_folder, reference):
     """Every head outside it at its mean over fresh names, per template and position, with hooks and no nnsight."""
-    scores = results.load(run_folder / "scores.nc")
+    scores = store.load(run_folder / "scores.nc")
     circuit = {parse_head(name) for name in scores.attrs["circuit"].split()}
     prompts = nnheads.ioi(reference.tokenizer, 15, seed=0)
     fresh = nnheads.ioi(reference.tokenizer, 100, seed=2, corruption="abc")
@@ -91,13 +91,13 @@ def test_the_circuit_alone_equals_plain_hooks(run_folder, reference):
         answers = torch.from_numpy(np.stack([prompts["answer"], prompts["wrong"]], 1)).long()
         own = oracle.end_logits(module, inputs(reference, prompts)).gather(-1, answers)
     np.testing.assert_allclose(scores["circuit"], own[:, 0] - own[:, 1], atol=1e-4)
-    found = results.load(run_folder / "circuit.nc")
+    found = store.load(run_folder / "circuit.nc")
     ratio = scores["circuit"].values.mean() / scores["model"].values.mean()
     assert float(found["faithfulness"]) == pytest.approx(ratio, abs=1e-5)
 
 
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
-    from nnheads.patching import run
+    from nnheads.patching import readings as run
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
     before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
@@ -113,7 +113,7 @@ def test_named_groups_are_the_circuit_in_a_rehearsal_too(tmp_path, run_folder, c
     found = []
     for number, remote in enumerate(((), ("--remote", "local"))):
         command(*SMALL, "--heads", named, "--output", str(tmp_path / str(number)), *remote, "--limit", "6")
-        found.append(results.load(tmp_path / str(number) / "circuit" / "reference" / "shipped" / "circuit.nc"))
+        found.append(store.load(tmp_path / str(number) / "circuit" / "reference" / "shipped" / "circuit.nc"))
     here, there = found
     assert here.attrs["circuit"] == "L0H1 L0H2 L1H0 L2H2 L2H6"
     assert list(here["cut_heads"].values[:4]) == ["nothing", "L0H1 L0H2", "L2H2 L2H6", "L1H0"]
@@ -123,14 +123,14 @@ def test_named_groups_are_the_circuit_in_a_rehearsal_too(tmp_path, run_folder, c
 
 def test_heads_ranked_by_another_run(tmp_path, run_folder):
     command(*SMALL, "--from", str(run_folder), "--statistic", "ranking", "--top", "6", "--output", str(tmp_path))
-    again = results.load(tmp_path / "circuit" / "reference" / "shipped" / "circuit.nc")
-    before = results.load(run_folder / "circuit.nc")
+    again = store.load(tmp_path / "circuit" / "reference" / "shipped" / "circuit.nc")
+    before = store.load(run_folder / "circuit.nc")
     np.testing.assert_allclose(again["curve"], before["curve"], atol=1e-5)
     assert again.attrs["circuit"] == before.attrs["circuit"]
     file = run_folder / "heads.nc"
     options = ("--statistic", "ranking", "--signed", "--ablation", "zero", "--overwrite")
     command(*SMALL, "--from", str(file), *options, "--top", "6", "--output", str(tmp_path), "--limit", "4")
-    helpful = results.load(tmp_path / "circuit" / "reference" / "shipped" / "heads.nc")
+    helpful = store.load(tmp_path / "circuit" / "reference" / "shipped" / "heads.nc")
     assert float(helpful["ranking"].where(helpful["in_circuit"] == 1).min()) > 0
 
 
@@ -140,7 +140,7 @@ def test_pairs_of_ones_own(tmp_path, pairs_file):
     command(*SMALL, *options, "--output", str(tmp_path / "a"))
     command(*SMALL, *options, "--mean-set", str(pairs_file), "--output", str(tmp_path / "b"))
     one, other = (
-        results.load(tmp_path / name / "circuit" / "reference" / "shipped" / "scores.nc") for name in ("a", "b")
+        store.load(tmp_path / name / "circuit" / "reference" / "shipped" / "scores.nc") for name in ("a", "b")
     )
     assert one.sizes["batch"] == 15 and list(one["answer_text"].values[:2]) == ["Mary", "John"]
     np.testing.assert_allclose(one["model"], other["model"])
@@ -175,7 +175,7 @@ def test_heads_against_the_answer_are_named_beside_what_helpers_would_do(tmp_pat
     signed = capsys.readouterr().out
     assert "against the answer" not in signed and "(--signed)" not in signed
     size, helpers = (
-        results.load(tmp_path / name / "circuit" / "reference" / "shipped" / "circuit.nc")
+        store.load(tmp_path / name / "circuit" / "reference" / "shipped" / "circuit.nc")
         for name in ("size", "signed")
     )
     assert float(size["helpers"]) == pytest.approx(float(helpers["faithfulness"]), abs=1e-5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import results
 from nnheads.interchange import read_heads
 from nnheads.interchange.table import ranking
+from nnheads.runs import store
 
 TRIALS = {"2-4": [1.0, 0.9], "1-0": [0.9, 0.7], "1-1": [0.5], "0-3": [0.0]}
 
@@ -80,4 +80,4 @@ def test_another_tools_list_can_be_knocked_out(published, tmp_path, capsys):
         cli.app(["knockout", *arguments])
     assert stop.value.code == 0 and "heads L2H4, L1H0 (ranked by score in 'model.json' of ?)" in capsys.readouterr().out
     (folder,) = (tmp_path / "out" / "knockout" / "reference" / "shipped").iterdir()
-    assert list(results.load(folder / "curve.nc")["listed"].values) == ["L2H4", "L1H0"]
+    assert list(store.load(folder / "curve.nc")["listed"].values) == ["L2H4", "L1H0"]

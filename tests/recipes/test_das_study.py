@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
 from nnheads.interventions import localise
 from nnheads.interventions.files import load
 from nnheads.interventions.schema import index, role

@@ -6,10 +6,10 @@ import json
 import shutil
 
 import pytest
+from nnheads.recipes import _app as cli
+from nnheads.recipes._grid import ONLY_NEEDLES, lengths, options_of
 
-import cli
-from nnheads import results
-from recipes._grid import ONLY_NEEDLES, lengths, options_of
+from nnheads.runs import store
 
 NEEDLES = {"Mary": "green", "John": "red blue black", "Anna": "white grey"}
 
@@ -45,7 +45,7 @@ def test_each_kind_of_span_has_a_folder_of_its_own(spans, tmp_path, capsys):
     folder = tmp_path / "out" / "detect" / "reference" / "shipped" / "spans"
     said = capsys.readouterr().out
     for kind in ("giver", "thing"):
-        heads, scores = (results.load(folder / kind / f"{name}.nc") for name in ("heads", "scores"))
+        heads, scores = (store.load(folder / kind / f"{name}.nc") for name in ("heads", "scores"))
         assert scores.sizes["batch"] == 4 and heads["flag"].dims == ("layer", "head")
         assert heads.attrs["title"] == f"{kind} heads" and json.loads(heads.attrs["arguments"])["type"] == kind
         assert (folder / kind / "heads.png").stat().st_size > 5_000 and f"{kind}: " in said
@@ -54,7 +54,7 @@ def test_each_kind_of_span_has_a_folder_of_its_own(spans, tmp_path, capsys):
 
 
 def test_the_same_spans_again_compute_nothing_and_changed_ones_are_refused(spans, tmp_path, monkeypatch, capsys):
-    from nnheads import attention
+    from nnheads.spans import measure as attention
 
     command("detect", "spans", "--spans", spans, "-o", tmp_path / "out")
     first = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_the_same_spans_again_compute_nothing_and_changed_ones_are_refused(spans
 def test_only_as_many_lines_as_asked_for(spans, tmp_path):
     command("detect", "spans", "--spans", spans, "-n", 2, "-o", tmp_path)
     folder = tmp_path / "detect" / "reference" / "shipped" / "spans" / "giver"
-    assert results.load(folder / "scores.nc").sizes["batch"] == 2
+    assert store.load(folder / "scores.nc").sizes["batch"] == 2
 
 
 def test_a_single_prompt_has_no_interval_and_says_so(spans, tmp_path, capsys):
@@ -86,7 +86,7 @@ def test_only_prompts_that_were_answered_count_and_the_number_is_told(needles, t
     needles.write_text(needles.read_text() + json.dumps(other) + "\n")
     command("detect", "generated_retrieval", "--needles", needles, "--lengths", "60", "-n", 40, "-o", tmp_path)
     folder = tmp_path / "detect" / "reference" / "shipped" / "generated_retrieval"
-    scores, heads = (results.load(folder / f"{name}.nc") for name in ("scores", "heads"))
+    scores, heads = (store.load(folder / f"{name}.nc") for name in ("scores", "heads"))
     counted = scores["answered"].values == 1
     assert scores.sizes["batch"] == 40 and 30 <= counted.sum() < 40
     assert (heads.attrs["cases"], heads.attrs["cases_counted"]) == (40, counted.sum())
@@ -100,7 +100,7 @@ def test_where_nothing_was_answered_a_line_says_so(llama_folder, tmp_path, capsy
     said = capsys.readouterr().out
     assert said == "generated_retrieval: none of 4 prompts was answered, so no head has a score (try other --lengths)\n"
     folder = tmp_path / "detect" / "tiny-llama" / "local" / "generated_retrieval"
-    heads, scores = (results.load(folder / f"{name}.nc") for name in ("heads", "scores"))
+    heads, scores = (store.load(folder / f"{name}.nc") for name in ("heads", "scores"))
     assert heads["score"].isnull().all() and heads["p_value"].isnull().all() and not heads["flag"].any()
     assert scores.sizes["batch"] == 4 and heads.attrs["cases_counted"] == 0
     assert (folder / "heads.png").stat().st_size > 5_000
@@ -128,11 +128,11 @@ def test_a_grid_of_needles_with_its_map_of_answers(kind, needles, tmp_path):
     ]
     command("detect", kind, "--needles", needles, *grid, "-n", 18, "-o", tmp_path)
     folder = tmp_path / "detect" / "reference" / "shipped" / kind
-    scores = results.load(folder / "scores.nc")
+    scores = store.load(folder / "scores.nc")
     cells = list(zip(scores["length"].values.tolist(), scores["depth_asked"].values.tolist()))
     assert sorted(cells) == sorted([(length, depth) for length in (60, 100) for depth in (0.0, 0.5, 1.0)] * 3)
     assert (folder / "accuracy.png").stat().st_size > 5_000
-    heads = results.load(folder / "heads.nc")
+    heads = store.load(folder / "heads.nc")
     best = heads[heads.attrs["headline"]].values
     assert best.max() > 0.9 and heads["flag"].values[best == best.max()].all()
 
@@ -173,5 +173,5 @@ def test_own_spans_over_checkpoints_become_a_dimension(llama_folder, spans, tmp_
         shutil.copytree(llama_folder, tmp_path / "run" / step)
     command("detect", "spans", tmp_path / "run", "--spans", spans, "--revision", "step1,step2", "-o", tmp_path / "out")
     folder = tmp_path / "out" / "detect" / "run" / "revisions" / "spans" / "giver"
-    assert list(results.load(folder / "heads.nc")["revision"].values) == ["step1", "step2"]
+    assert list(store.load(folder / "heads.nc")["revision"].values) == ["step1", "step2"]
     assert (folder / "emergence.png").exists() and "giver: strongest head by revision" in capsys.readouterr().out

@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import results
-from nnheads.detection import detector, types
+from nnheads.detectors._detect import detector, types
+from nnheads.runs import store
 
 
 def command(*arguments: str) -> None:
@@ -28,8 +28,8 @@ def everything(tmp_path_factory):
 
 def test_each_type_has_its_folder_and_its_provenance(everything):
     for name in types():
-        heads = results.load(everything / name / "heads.nc")
-        scores = results.load(everything / name / "scores.nc")
+        heads = store.load(everything / name / "heads.nc")
+        scores = store.load(everything / name / "scores.nc")
         assert scores[detector(name).HEADLINE].dims[:3] == ("batch", "layer", "head")
         assert heads["flag"].dims == ("layer", "head")
         assert heads.attrs["headline"] in heads and heads.attrs["references"] and heads.attrs["model"] == "reference"
@@ -40,7 +40,7 @@ def test_each_type_has_its_folder_and_its_provenance(everything):
 
 
 def test_the_same_command_again_computes_nothing(everything, monkeypatch, capsys):
-    from nnheads import attention
+    from nnheads.spans import measure as attention
 
     monkeypatch.setattr(attention, "measure_spans", lambda *_, **__: pytest.fail("measured again"))
     command("detect", "all", "--limit", "6", "--lengths", "100,140", "--output", str(everything.parents[2]))
@@ -53,7 +53,7 @@ def test_checkpoints_become_a_dimension(llama_folder, tmp_path, capsys):
     options = ["--limit", "4", "--length", "12", "--output", str(tmp_path / "out")]
     command("detect", "induction", str(tmp_path / "run"), "--revision", "step1,step2", *options)
     folder = tmp_path / "out" / "detect" / "run" / "revisions" / "induction"
-    joined = results.load(folder / "heads.nc")
+    joined = store.load(folder / "heads.nc")
     assert list(joined["revision"].values) == ["step1", "step2"] and joined["mass"].dims == (
         "revision",
         "layer",
@@ -68,5 +68,5 @@ def test_a_rehearsal_gives_the_same_numbers(tmp_path):
         command(
             "detect", "induction", "--limit", "3", "--length", "20", "--output", str(tmp_path / str(number)), *remote
         )
-    here, there = (results.load(tmp_path / str(n) / "detect/reference/shipped/induction/scores.nc") for n in (0, 1))
+    here, there = (store.load(tmp_path / str(n) / "detect/reference/shipped/induction/scores.nc") for n in (0, 1))
     np.testing.assert_allclose(here["mass"], there["mass"], atol=1e-6)

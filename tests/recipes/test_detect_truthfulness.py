@@ -6,9 +6,9 @@ import csv
 import json
 
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import results
+from nnheads.runs import store
 
 
 def command(*arguments: str, code: int = 0) -> None:
@@ -43,7 +43,7 @@ def test_the_reference_model(tmp_path, capsys):
     assert said[0].startswith("truthfulness: ") and said[0].endswith("heads beyond chance (*); correct [95% interval]")
     assert len(said) == 5 and "+1.000" in said[1] and said[1].endswith("*")
     folder = run_folder(tmp_path, "reference", "shipped")
-    heads, scores = results.load(folder / "heads.nc"), results.load(folder / "scores.nc")
+    heads, scores = store.load(folder / "heads.nc"), store.load(folder / "scores.nc")
     assert int(heads["chosen"].sum()) == 5 and heads.sizes["fold"] == 2 and scores.sizes["batch"] == 400
     arguments = json.loads((folder / "run.json").read_text())["arguments"]
     chosen = {"num_fold": 2, "num_heads": 5, "val_ratio": 0.2, "fold_seed": 42, "seed": 0, "data": None}
@@ -58,7 +58,7 @@ def test_a_table_of_ones_own(tmp_path, table, llama_folder, capsys):
     command("detect", "truthfulness", str(llama_folder), *options, "--num-fold", "3", "--val-ratio", "0.3")
     said = capsys.readouterr().out
     assert "questions that came twice, merged: 1" in said
-    heads = results.load(run_folder(tmp_path / "out", "tiny-llama", "local") / "heads.nc")
+    heads = store.load(run_folder(tmp_path / "out", "tiny-llama", "local") / "heads.nc")
     assert heads.sizes["fold"] == 3 and heads.attrs["template"] == "{question} {answer}"
     assert json.loads(heads.attrs["dropped"])["questions that came twice, merged"] == 1
 

@@ -9,12 +9,12 @@ import weakref
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
+from nnheads.recipes import _options
+from nnheads.recipes.drift import TYPES
 
-import cli
 import nnheads
-from nnheads.detection import canonical
-from recipes import _options
-from recipes.drift import TYPES
+from nnheads.detectors._detect import canonical
 
 FEW = ("--types", "induction,previous", "-n", "6")
 
@@ -53,7 +53,7 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
 
 def test_the_same_command_again_scores_nothing(capsys, tmp_path, monkeypatch):
     first = command(capsys, *FEW, "-o", str(tmp_path))
-    monkeypatch.setattr("nnheads.stimulus.measure_all", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("nnheads.detectors._stimulus.measure_all", lambda *_, **__: pytest.fail("scored again"))
     assert command(capsys, *FEW, "-o", str(tmp_path)) == first
 
 
@@ -83,11 +83,11 @@ def test_one_model_is_in_memory_at_a_time(capsys, tmp_path, monkeypatch):
 
 
 def test_a_kill_between_the_sides_repeats_nothing(capsys, tmp_path, monkeypatch):
-    from nnheads import attention
+    from nnheads.spans import measure as attention
 
     whole = command(capsys, *FEW, "-o", str(tmp_path / "whole"))
     with monkeypatch.context() as broken:
-        broken.setattr("recipes.drift.second_side", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr("nnheads.recipes.drift.second_side", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         command(capsys, *FEW, "-o", str(tmp_path / "cut"), code=1)
     counted, plain = [], attention.measure_spans
     monkeypatch.setattr(attention, "measure_spans", lambda *a, **k: counted.append(1) or plain(*a, **k))
@@ -96,7 +96,7 @@ def test_a_kill_between_the_sides_repeats_nothing(capsys, tmp_path, monkeypatch)
 
 
 def test_flags_that_come_and_go_are_named(capsys, tmp_path, monkeypatch):
-    from nnheads import drift as module
+    from nnheads.compare import drift as module
 
     plain = module.calibrated
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import results
-from nnheads.reference import world
+from nnheads.prompts import world
+from nnheads.runs import store
 
 SMALL = ("--averaged", "8", "--limit", "6", "--top", "3", "--quiet")
 
@@ -41,25 +41,25 @@ def test_files_open_and_say_where_they_are_from(run_folder):
 
 
 def test_one_head_carries_the_task_and_its_vector_does_it(run_folder):
-    heads, zero_shot = results.load(run_folder / "heads.nc"), results.load(run_folder / "zero_shot.nc")
+    heads, zero_shot = store.load(run_folder / "heads.nc"), store.load(run_folder / "zero_shot.nc")
     aie = heads["aie"].to_series()
     assert aie.idxmax() == (2, 1) and aie.max() > 0.3 > 0.1 > aie.drop((2, 1)).max()
     assert int(heads["flag"].sel(layer=2, head=1)) == 1 and float(heads["aie_shuffled"].sel(layer=2, head=1)) < 0.05
     best = zero_shot["accuracy_shown"].max()
     assert best > 0.85 and float(zero_shot["accuracy_before"]) < 0.4
     assert best > zero_shot["accuracy_random"].max() + 0.2 and best > zero_shot["accuracy_shuffled"].max() + 0.4
-    vectors = results.load(run_folder / "vectors.nc")
+    vectors = store.load(run_folder / "vectors.nc")
     assert vectors["vector"].dims == ("task", "width") and float(np.abs(vectors["vector"]).max()) > 0
     assert float(vectors["accuracy_shown"].min()) > 0.8 and float(vectors["accuracy_shuffled"].max()) < 0.7
 
 
 def test_means_over_tasks_are_what_they_say(run_folder):
-    scores, heads = results.load(run_folder / "scores.nc"), results.load(run_folder / "heads.nc")
+    scores, heads = store.load(run_folder / "scores.nc"), store.load(run_folder / "heads.nc")
     assert scores["cie"].dims == ("batch", "layer", "head") and scores.sizes["batch"] == 8 * 6
     for suffix in ("", "_shuffled", "_other"):
         by_task = scores[f"cie{suffix}"].groupby("task").mean("batch").mean("task")
         np.testing.assert_allclose(heads[f"aie{suffix}"], by_task, atol=1e-6)
-    zero_shot = results.load(run_folder / "zero_shot.nc")
+    zero_shot = store.load(run_folder / "zero_shot.nc")
     assert zero_shot.sizes["question"] == 8 * 6 and len(set(zero_shot["input"].values)) == 48
     assert not set(zero_shot["input"].values) & set(scores["input"].values), "questions are held out"
     by_task = zero_shot["right_shown"].groupby("task").mean("question").mean("task")
@@ -67,7 +67,7 @@ def test_means_over_tasks_are_what_they_say(run_folder):
 
 
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
-    from nnheads.patching import run
+    from nnheads.patching import readings as run
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
     before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
@@ -91,7 +91,7 @@ def test_tasks_of_ones_own(tmp_path, capsys):
     for number, remote in enumerate(((), ("--remote", "local"))):
         output = tmp_path / str(number)
         command(*SMALL, *layout, "--tasks", str(tmp_path / "own.jsonl"), "--output", str(output), *remote)
-        found.append(results.load(output / "function-vectors" / "reference" / "shipped" / "heads.nc"))
+        found.append(store.load(output / "function-vectors" / "reference" / "shipped" / "heads.nc"))
     here, there = found
     assert json.loads(here.attrs["tasks"]) == ["truth"] and json.loads(here.attrs["not_done"]) == ["nonsense"]
     assert "5 of 5 pairs can be used, 6 shots need 9" in here.attrs["dropped"] and "aie_other" not in here
@@ -104,7 +104,7 @@ def test_tasks_of_ones_own(tmp_path, capsys):
 
 def test_another_task_stands_beside_the_own_one_and_what_it_does_as_well_is_said(run_folder, capsys):
     """All tasks of the shipped model's world are one: tell the truth. Another task's mean carries it too."""
-    scores, heads = results.load(run_folder / "scores.nc"), results.load(run_folder / "heads.nc")
+    scores, heads = store.load(run_folder / "scores.nc"), store.load(run_folder / "heads.nc")
     by_task = (scores["cie"] - scores["cie_other"]).groupby("task").mean("batch").mean("task")
     np.testing.assert_allclose(heads["excess_other"], by_task, atol=1e-6)
     assert (heads["excess_other_low"] <= heads["excess_other"]).all() and heads["excess_other"].attrs["units"] == "1"

@@ -9,11 +9,11 @@ import oracle
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
 import nnheads
-from nnheads import results
-from nnheads.label import inputs
+from nnheads.models.inputs import inputs
+from nnheads.runs import store
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,7 @@ def test_the_ratio_of_means_is_what_it_says(run_folder):
 def test_knocking_out_the_top_heads_hurts_more_than_any_random_triple(run_folder, reference):
     """Zero the three heads of largest effect, and 20 random triples from the same layers, with plain hooks."""
     module = reference._module
-    heads = results.load(run_folder / "heads.nc")
+    heads = store.load(run_folder / "heads.nc")
     found = [(one["layer"], one["head"]) for one in nnheads_top(heads)]
     prompts = nnheads.ioi(reference.tokenizer, 40, seed=7)
     given = inputs(reference, prompts)
@@ -131,13 +131,13 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
         output = tmp_path / str(number)
         command("ioi", "--limit", "10", "--noising", "--layers", "1-2", "--output", str(output), *remote)
         folders.append(output / "ioi" / "reference" / "shipped")
-    here, there = (results.load(folder / "scores.nc") for folder in folders)
+    here, there = (store.load(folder / "scores.nc") for folder in folders)
     assert list(here["layer"].values) == [1, 2] and here.attrs["direction"] == "noising"
     np.testing.assert_allclose(here["effect"], there["effect"], atol=1e-5)
 
 
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
-    from nnheads.patching import run
+    from nnheads.patching import readings as run
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
     before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
@@ -158,8 +158,8 @@ def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     command("ioi", "--prompts", str(tmp_path / "pairs.jsonl"), "--limit", "40", "--output", str(tmp_path))
-    ours = results.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
-    np.testing.assert_allclose(ours["effect"], results.load(run_folder / "heads.nc")["effect"], atol=1e-5)
+    ours = store.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
+    np.testing.assert_allclose(ours["effect"], store.load(run_folder / "heads.nc")["effect"], atol=1e-5)
 
 
 def test_other_sites_have_folders_of_their_own_and_their_own_units(tmp_path, capsys):
@@ -167,7 +167,7 @@ def test_other_sites_have_folders_of_their_own_and_their_own_units(tmp_path, cap
     folder = tmp_path / "ioi" / "reference" / "shipped"
     printed = capsys.readouterr().out
     assert "L0KV0" in printed and "values, denoising" in printed and "attention weights" in printed
-    z, v, pattern = (results.load(folder / name / "scores.nc") for name in ("", "v", "pattern"))
+    z, v, pattern = (store.load(folder / name / "scores.nc") for name in ("", "v", "pattern"))
     assert v["effect"].dims == ("batch", "layer", "kv_head") and v.sizes["kv_head"] == 4
     assert pattern["effect"].dims == z["effect"].dims == ("batch", "layer", "head")
     assert float(abs(pattern["effect"] - z["effect"]).max()) > 0.1, "what is looked at is not what is moved"
@@ -175,7 +175,7 @@ def test_other_sites_have_folders_of_their_own_and_their_own_units(tmp_path, cap
 
 
 def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    from nnheads.patching import run
+    from nnheads.patching import readings as run
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a plan ran"))
     command("ioi", "--limit", "10", "--site", "z,v", "--plan", "--output", str(tmp_path))
@@ -193,5 +193,5 @@ def test_roles_are_told_apart_and_kept(tmp_path, capsys):
     inhibition = printed.partition("s inhibition")[2]
     assert inhibition.splitlines()[1].strip().startswith("L2H2"), "it looks at S2 and speaks to those that write"
     assert "the look without a sure effect: L3H0 END to IO 1.00" in printed, "the decoy is called nothing"
-    table = results.load(tmp_path / "ioi" / "reference" / "shipped" / "roles" / "roles.nc")
+    table = store.load(tmp_path / "ioi" / "reference" / "shipped" / "roles" / "roles.nc")
     assert table["role"].dims == ("layer", "head") and json.loads(table.attrs["arguments"])["corruption"] == "abc"

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
 from nnheads.interventions.files import load
 from nnheads.interventions.schema import ALL
 from nnheads.prompts.truth import read_questions
 from nnheads.truth import crossval
 from nnheads.truth.directions import fitted_on, question_ids
-from nnheads.truth.editing import heads_of
+from nnheads.truth.iti import heads_of
 
 ONE = ("--alpha", "1", "--heads", "8")
 FEW = ("-n", "120", "--draws", "2", "--samples", "4", "--new-tokens", "3")
@@ -125,8 +125,8 @@ def test_generation_shows_both(fitted, place):
 def test_baking_and_what_it_does_that_writing_alone_does_not(fitted, place):
     from transformers import AutoModelForCausalLM
 
-    from nnheads.interventions.run import run
-    from nnheads.model import load as load_model
+    from nnheads.interventions.apply import run
+    from nnheads.models.load import load as load_model
 
     out = command("bake", "-n", "60", "-o", place)
     folder = Path(place) / "iti" / "reference" / "shipped"

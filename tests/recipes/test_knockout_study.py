@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import plot, results
+from nnheads import plot
 from nnheads.patching.knockout import curve
+from nnheads.runs import store
 
 QUICK = ["--limit", "8", "--draws", "3"]
 
@@ -44,7 +45,7 @@ def found(tmp_path_factory):
 
 
 def test_without_a_list_it_knocks_out_what_the_detector_finds(found, capsys):
-    reduced = results.load(found / "curve.nc")
+    reduced = store.load(found / "curve.nc")
     assert set(reduced["listed"].values) == {"L1H0", "L1H1", "L2H4"} and found.name.startswith("induction-mean-")
     assert reduced.attrs["origin"] == "flagged by detect induction" and reduced.attrs["metric"] == "accuracy"
     assert float(reduced["accuracy"].sel(k=3)) < 0.1 < 0.9 < float(reduced["random_lowest"].sel(k=3))
@@ -54,7 +55,7 @@ def test_without_a_list_it_knocks_out_what_the_detector_finds(found, capsys):
 
 
 def test_scores_are_per_case_and_reduce_to_the_curve(found):
-    scores, reduced = (results.load(found / f"{name}.nc") for name in ("scores", "curve"))
+    scores, reduced = (store.load(found / f"{name}.nc") for name in ("scores", "curve"))
     assert scores["accuracy"].dims == ("batch", "k") and scores["random_accuracy"].dims == ("batch", "k", "draw")
     assert scores["alone"].dims == ("batch", "member") and scores["joint"].dims == ("batch",)
     for values in scores.data_vars.values():
@@ -67,8 +68,8 @@ def test_scores_are_per_case_and_reduce_to_the_curve(found):
 
 
 def test_the_same_command_again_computes_nothing(found, capsys, monkeypatch):
-    from nnheads import attention
-    from nnheads.patching import run
+    from nnheads.patching import readings as run
+    from nnheads.spans import measure as attention
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
     monkeypatch.setattr(attention, "measure_spans", lambda *_, **__: pytest.fail("heads were looked for again"))
@@ -85,10 +86,10 @@ def test_pairs_and_backups_are_named(tmp_path, capsys):
     folder, out = only(tmp_path), capsys.readouterr().out
     assert folder.name.startswith("induction-mean-pairs-backup-")
     assert "L1H0 + L1H1 " in out and "heads that step in" in out and "L2H4 " in out
-    heads = results.load(folder / "heads.nc")
+    heads = store.load(folder / "heads.nc")
     assert heads["growth"].dims == ("layer", "head") and int(heads["flag"].sel(layer=2, head=4)) == 1
     assert "headline" not in heads.attrs and (folder / "heads.png").stat().st_size > 10_000
-    both = results.load(folder / "interactions.nc")
+    both = store.load(folder / "interactions.nc")
     assert both["pair_surplus"].dims == ("member", "other") and "growth" not in both
 
 
@@ -97,7 +98,7 @@ def test_numbers_do_not_depend_on_batches_or_where_they_are_computed(tmp_path):
     ways = ([], ["--batch-size", "3"], ["--remote", "local"])
     for number, way in enumerate(ways):
         command(*common, *way, "--output", str(tmp_path / str(number)))
-    first, *rest = (results.load(only(tmp_path / str(number)) / "scores.nc") for number in range(len(ways)))
+    first, *rest = (store.load(only(tmp_path / str(number)) / "scores.nc") for number in range(len(ways)))
     for other in rest:
         for name in ("log_probability", "random_log_probability", "joint"):
             np.testing.assert_allclose(first[name], other[name], atol=1e-4)
@@ -113,14 +114,14 @@ def test_heads_of_a_run_are_ranked_by_its_headline_or_effect(tmp_path, capsys):
     capsys.readouterr()
     command("--from", str(detected), "--behaviour", "retrieval", "--ablation", "uniform", *QUICK, *output)
     assert "ranked by" in capsys.readouterr().out
-    uniform = results.load(only(tmp_path) / "curve.nc")
-    flagged = results.load(detected / "heads.nc")
+    uniform = store.load(only(tmp_path) / "curve.nc")
+    flagged = store.load(detected / "heads.nc")
     assert uniform.sizes["place"] == int(flagged["flag"].sum()) and flagged.attrs["headline"] in uniform.attrs["origin"]
     assert float(uniform["accuracy"].isel(k=-1)) < 0.1
     study = tmp_path / "ioi/reference/shipped/heads.nc"
     command("--from", str(study), "--top", "2", "--ks", "0,2", "--behaviour", "ioi", *QUICK, *output)
-    effect = results.load(study)["effect"].to_series().sort_values(ascending=False)
-    reduced = results.load(only(tmp_path, start="ioi-") / "curve.nc")
+    effect = store.load(study)["effect"].to_series().sort_values(ascending=False)
+    reduced = store.load(only(tmp_path, start="ioi-") / "curve.nc")
     assert list(reduced["listed"].values) == [f"L{layer}H{head}" for layer, head in effect.index[:2]]
     assert list(reduced["k"].values) == [0, 2] and "indirect object" in reduced.attrs["origin"]
     assert float(reduced["logit_difference"].sel(k=2)) < 0.5 * float(reduced["base_logit_difference"])
@@ -131,7 +132,7 @@ def test_a_file_of_pairs_is_a_behaviour(pairs_file, llama_folder, tmp_path, caps
     command(str(llama_folder), *options, "--output", str(tmp_path))
     out = capsys.readouterr().out
     assert "prefers the answer to the wrong one; heads L0H1, L2H3 (named)" in out and "kept 8 of 8 prompts" in out
-    assert results.load(only(tmp_path, f"{llama_folder.name}/local") / "curve.nc").sizes["k"] == 3
+    assert store.load(only(tmp_path, f"{llama_folder.name}/local") / "curve.nc").sizes["k"] == 3
 
 
 def test_what_a_model_does_not_do_cannot_be_lost(llama_folder, tmp_path, capsys):
@@ -150,14 +151,14 @@ def test_a_run_of_which_no_head_is_beyond_chance_asks_for_a_number(tmp_path, cap
         {"mass": (dims, np.eye(2, dtype="float32")), "flag": (dims, np.zeros((2, 2), "int8"))},
         {"layer": [0, 1], "head": [0, 1]}, {"headline": "mass"},
     )  # fmt: skip
-    results.save(tmp_path / "heads.nc", table)
+    store.save(tmp_path / "heads.nc", table)
     assert "no head of" in refused(capsys, "--from", str(tmp_path), "--output", str(tmp_path / "out"))
     assert "--top 5 is more than the 4 heads" in refused(capsys, "--from", str(tmp_path), "--top", "5")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_picture_shows_the_list_every_random_list_and_their_median(found):
-    reduced = results.load(found / "curve.nc")
+    reduced = store.load(found / "curve.nc")
     (axes,) = plot.against_random(reduced, "accuracy", title="t").axes
     curves = [line for line in axes.lines if len(line.get_xdata()) == reduced.sizes["k"]]
     assert len(curves) == 3 + 2 and axes.get_ylabel() == "accuracy [1]" and axes.get_xlabel() == "heads knocked out"
@@ -168,7 +169,7 @@ def test_the_picture_shows_the_list_every_random_list_and_their_median(found):
 
 
 def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    from nnheads.patching import run
+    from nnheads.patching import readings as run
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a plan ran"))
     for ablation in ("mean", "uniform"):

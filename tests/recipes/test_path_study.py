@@ -9,11 +9,11 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from nnheads.recipes import _app as cli
 
-import cli
 import nnheads
-from nnheads import results
-from nnheads.label import inputs
+from nnheads.models.inputs import inputs
+from nnheads.runs import store
 
 
 def command(*arguments: str) -> None:
@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
 
 def test_files_open_and_say_where_they_are_from(runs):
     for folder in (runs, runs / "q-L3H1-L3H7"):
-        scores, heads = (results.load(folder / f"{name}.nc") for name in ("scores", "heads"))
+        scores, heads = (store.load(folder / f"{name}.nc") for name in ("scores", "heads"))
         assert scores["change"].dims == ("batch", "layer", "head") and scores.attrs["model"] == "reference"
         assert json.loads(heads.attrs["arguments"])["corruption"] == "abc" and heads.attrs["kept"] == 24
         assert {"effect", "effect_low", "effect_high", "base_logit_difference"} <= set(heads.data_vars)
@@ -46,7 +46,7 @@ def test_files_open_and_say_where_they_are_from(runs):
 def test_direct_effects_equal_plain_hooks(runs):
     """Step C of some heads again: every projection's input frozen by hooks, no nnsight."""
     model = nnheads.load("reference")
-    module, scores = model._module, results.load(runs / "scores.nc")
+    module, scores = model._module, store.load(runs / "scores.nc")
     prompts = nnheads.ioi(model.tokenizer, 24, seed=0, corruption="abc")
     base, new = inputs(model, prompts), inputs(model, prompts, "corrupted")
     answers = torch.from_numpy(np.stack([prompts["answer"], prompts["wrong"]], 1)).long()
@@ -69,17 +69,17 @@ def test_direct_effects_equal_plain_hooks(runs):
 
 
 def test_the_planted_head_acts_through_the_queries_of_those_that_write(runs):
-    queries = results.load(runs / "q-L3H1-L3H7" / "heads.nc")
+    queries = store.load(runs / "q-L3H1-L3H7" / "heads.nc")
     strongest = queries["effect"].fillna(0).argmin(...)
     assert (int(strongest["layer"]), int(strongest["head"])) == (2, 2)
     assert float(queries["effect_high"][2, 2]) < -0.1
-    direct = results.load(runs / "heads.nc")["effect"]
+    direct = store.load(runs / "heads.nc")["effect"]
     assert abs(float(direct[3, 0])) < 0.02, "the decoy says nothing"
     assert float(direct[3, 1]) < -0.03 and float(direct[3, 7]) < -0.03
 
 
 def test_the_same_command_again_computes_nothing_and_prints_the_same(runs, capsys, monkeypatch):
-    from nnheads.patching import paths
+    from nnheads.patching import path_patching as paths
 
     monkeypatch.setattr(paths, "paths", lambda *_, **__: pytest.fail("followed again"))
     command("path", "--limit", "24", "--output", str(runs.parents[2]))
@@ -102,7 +102,7 @@ def test_chosen_senders_values_frozen_parts_and_a_rehearsal(tmp_path, capsys):
     assert "paths to the values of L2KV1" in printed and "feed-forward parts: freeze" in printed
     command("path", *options, "--remote", "local", "--output", str(tmp_path / "there"))
     here, there = (
-        results.load(tmp_path / place / "path/reference/shipped/v-L2H2/scores.nc") for place in ("here", "there")
+        store.load(tmp_path / place / "path/reference/shipped/v-L2H2/scores.nc") for place in ("here", "there")
     )
     assert np.argwhere(here["change"].notnull().all("batch").values).tolist() == [[0, 2], [1, 0]]
     np.testing.assert_allclose(here["change"], there["change"], atol=1e-5)

@@ -7,11 +7,11 @@ import re
 
 import pytest
 from headruns import detected, planted, recorded
+from nnheads.recipes import _app as cli
 from test_report_results import png
 
-import cli
-from nnheads import runs
 from nnheads.page import pictures
+from nnheads.runs import find as runs
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -8,10 +8,10 @@ import shutil
 
 import numpy as np
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import results
-from nnheads.repeat import identity
+from nnheads.compare.repeat import identity
+from nnheads.runs import store
 
 
 def call(*arguments) -> int:
@@ -42,9 +42,9 @@ def copy(made, tmp_path):
 
 def changed(path, change):
     """A file of results with something else in it."""
-    table = results.load(path)
+    table = store.load(path)
     change(table)
-    results.save(path, table)
+    store.save(path, table)
     return path
 
 
@@ -67,7 +67,7 @@ def test_another_dtype_is_drift_and_named(capsys, made, tmp_path):
     record = json.loads((tmp_path / "new" / "rerun.json").read_text())
     verdicts = {change["name"]: change["verdict"] for change in record["files"][0]["changes"]}
     assert verdicts["effect"] == "drift" and verdicts["layer"] == "exact"
-    kept = results.load(tmp_path / "new" / "ioi" / "reference" / "shipped" / "heads.nc")
+    kept = store.load(tmp_path / "new" / "ioi" / "reference" / "shipped" / "heads.nc")
     assert identity(kept)["dtype"] == "bfloat16"
 
 

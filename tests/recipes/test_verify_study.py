@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import results
-from nnheads.claims.read import FOLDER
+from nnheads.claims.files import FOLDER
 from nnheads.reference import untrained
+from nnheads.runs import store
 
 REFERENCE = json.loads((FOLDER / "reference.json").read_text())
 QUICK = ("previous-0.0", "induction-1.0", "decoy-3.0", "edit-late", "mc1-plain")
@@ -36,7 +36,7 @@ def test_the_reference_model_keeps_every_claim(capsys, tmp_path):
     code, out, _ = call(capsys, "--quiet", "-o", tmp_path)
     assert code == 0, out
     folder = tmp_path / "verify" / "reference" / "shipped"
-    table = results.load(folder / "claims.nc")
+    table = store.load(folder / "claims.nc")
     assert table.sizes["claim"] == len(REFERENCE["claims"]) and set(table["verdict"].values) <= {0, 1}
     assert (table["verdict"] == 0).mean() > 0.9 and int(table["negative"].sum()) >= 5
     rows = json.loads((folder / "verify.json").read_text())["claims"]
@@ -55,7 +55,7 @@ def test_doctored_claims_fail(capsys, tmp_path):
 
 
 def test_claims_that_ask_for_the_same_run_share_it(capsys, tmp_path, monkeypatch):
-    from nnheads import detection
+    from nnheads.detectors import _detect as detection
 
     asked, plain = [], detection.detect
     monkeypatch.setattr(detection, "detect", lambda *a, **k: asked.append(a[1]) or plain(*a, **k))
@@ -126,5 +126,5 @@ def test_a_model_that_cannot_do_it_loses_nothing(capsys, tmp_path):
         place = next(number for number, line in enumerate(lines) if text in line)
         assert lines[place].startswith("skip  ") and "  0.000 " in lines[place]
         assert lines[place + 1].strip() == "needs copy-base, which does not pass (fail)"
-    table = results.load(next((tmp_path / "out").rglob("claims.nc")))
+    table = store.load(next((tmp_path / "out").rglob("claims.nc")))
     assert dict(zip(table["claim"].values, table["requires"].values))["copy-lost"] == "copy-base"

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
 import nnheads
-from nnheads import copying
-from nnheads.composition import composition_scores
+from nnheads.writing import copy_score as copying
+from nnheads.writing.composition import composition_scores
 
 COPIERS = ("L1H0", "L1H1", "L2H4")  # planted in the shipped model
 

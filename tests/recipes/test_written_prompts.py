@@ -7,9 +7,9 @@ import re
 
 import pytest
 from endpoint import chat, serving
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads.results import load
+from nnheads.runs.store import load
 
 PLACES = ("market", "library", "museum", "beach", "hotel")
 

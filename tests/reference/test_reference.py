@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from nnheads.models.shipped import FOLDER as PATH
+from nnheads.prompts import world
+from nnheads.prompts import world_words as words
 from nnheads.prompts.ioi_words import HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, TEMPLATES
-from nnheads.reference import PATH, documents, untrained, words, world
+from nnheads.reference import documents, untrained
 from nnheads.reference.check import measure
 from nnheads.reference.scaffold import INDUCTION, PLANTED
 

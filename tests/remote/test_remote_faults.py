@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 from serving import Loopback
 
-import cli
-from nnheads import batches, ledger
-from nnheads import remote as jobs
+from nnheads.remote import jobs, ledger
+from nnheads.runs import batches
 
 BATCHES = 3
 COMMAND = ("detect", "previous_token", "-n", "6", "--batch-size", "2", "--quiet")

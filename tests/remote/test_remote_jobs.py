@@ -10,10 +10,11 @@ import torch
 import xarray as xr
 
 import nnheads
-from nnheads import batches, ledger
 from nnheads.interventions.schema import Add, At, Edit, Intervention
-from nnheads.remote import content
-from nnheads.truth.scores import score
+from nnheads.remote import ledger
+from nnheads.remote.jobs import content
+from nnheads.runs import batches
+from nnheads.truth.multiple_choice import score
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads.detection import STIMULI, types
+from nnheads.detectors._detect import STIMULI, types
 
 RECIPES = {
     "ioi": ["-n", "6"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from nnheads.recipes import _app as cli
 
-import cli
-from nnheads import service
+from nnheads.remote import server as service
 
 
 def issue(*arguments: str) -> int:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import ARCHITECTURES, VOCABULARY, build, tiny, words_tokenizer
+from conftest import FAMILIES, VOCABULARY, build, tiny, words_tokenizer
 from oracle import fed
 
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions.schema import ALL, ANSWER, DECODE, Add, Edit, Intervention, Scale, Subtract, index
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
 from nnheads.truth import bake as baking
 from nnheads.truth.bake import ALWAYS, AS_LLAMA, BESIDE, SWITCHES, VALUES, Baked, bake, push
 
@@ -47,7 +47,7 @@ def moves(model, seed: int = 0, **options) -> Intervention:
 
 def hooked_logits(module, model_type: str, edit: Intervention, given: dict) -> torch.Tensor:
     """Logits of a run whose head outputs are moved by plain hooks."""
-    row, handles = ARCHITECTURES[model_type], []
+    row, handles = FAMILIES[model_type], []
     for one in edit.edits:
         projection = attrgetter(row.projection)(attrgetter(row.layers)(module)[one.layer])
         sign = one.do.scale * (1 if isinstance(one.do, Add) else -1)
@@ -68,7 +68,7 @@ def hooked_logits(module, model_type: str, edit: Intervention, given: dict) -> t
 
 def test_every_family_is_known_to_baking():
     known = {*ALWAYS, *SWITCHES, *BESIDE, *VALUES, *AS_LLAMA, *NO_PLACE}
-    assert known == set(ARCHITECTURES)
+    assert known == set(FAMILIES)
 
 
 @pytest.mark.parametrize("model_type", sorted({*ALWAYS, *SWITCHES, *BESIDE, "qwen2"}))
@@ -81,7 +81,7 @@ def test_plain_transformers_gives_the_edited_logits(model_type, tmp_path):
     done = bake(model, edit, tmp_path / "baked", asked)
     assert done.difference <= 1e-4 and done.moved > 0.05
     given = fed(model_type, torch.from_numpy(asked["token"].values), torch.from_numpy(asked["mask"].values).long())
-    eager = {} if ARCHITECTURES[model_type].interface else {"attn_implementation": "eager"}
+    eager = {} if FAMILIES[model_type].interface else {"attn_implementation": "eager"}
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "baked", dtype=torch.float32, **eager).eval()
     with torch.no_grad():
         logits = plain(**given, use_cache=False).logits
@@ -107,7 +107,7 @@ def wrapped(model_type: str, **changes):
     from nnsight import TransformersModel
 
     module = build(model_type, **changes)
-    return TransformersModel(module, tokenizer=words_tokenizer(), rename=ARCHITECTURES[model_type].rename())
+    return TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename())
 
 
 def test_a_mistral_without_window_is_saved_as_llama(tmp_path):
@@ -182,7 +182,7 @@ def test_what_no_bias_can_hold_is_refused(edit, said, tmp_path):
 
 
 def test_a_folder_in_use_and_other_dtypes_are_refused(tmp_path):
-    from nnheads.model import load
+    from nnheads.models.load import load
 
     model, _ = tiny("llama")
     (tmp_path / "file").write_text("mine")

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from nnheads.truth.contrasts import CONTROLS, EDIT, by_kind, paired_p, summary
-from nnheads.truth.scores import CHOICES
+from nnheads.truth.multiple_choice import CHOICES
 
 
 def scores(questions: int = 40) -> xr.Dataset:

@@ -14,17 +14,17 @@ from statements import statements
 
 from nnheads.errors import RunError
 from nnheads.interventions.schema import Intervention
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
 from nnheads.truth import crossval
 from nnheads.truth.activations import last_outputs
 from nnheads.truth.contrasts import EDIT, NONE, summary
 from nnheads.truth.cost import cost
 from nnheads.truth.crossval import How, Material, choose, conditions, evaluate, final, grid, orders, transfer
 from nnheads.truth.directions import FITTED, question_ids
-from nnheads.truth.editing import heads_of
 from nnheads.truth.folds import folds
+from nnheads.truth.iti import heads_of
+from nnheads.truth.multiple_choice import CHOICES, neutral_texts, score
 from nnheads.truth.probes import scores_of
-from nnheads.truth.scores import CHOICES, neutral_texts, score
 
 QUESTIONS = 20
 LAYOUT = tuple((q, label, best, 4, 2 + q % 2, 0) for q in range(QUESTIONS) for label, best in ((1, 1), (0, 0), (0, 0)))

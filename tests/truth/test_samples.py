@@ -9,7 +9,7 @@ from conftest import tiny
 
 from nnheads.interventions.generate import generate, read_texts
 from nnheads.interventions.schema import Add, Edit, Intervention
-from nnheads.model import geometry
+from nnheads.models.geometry import geometry
 from nnheads.prompts.truth import Question
 from nnheads.truth import samples
 from nnheads.truth.samples import answers, begins_with, cut, prompt_of

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput, RunError
+from nnheads.interventions.apply import run
 from nnheads.interventions.files import load, save
-from nnheads.interventions.run import run
 from nnheads.interventions.schema import ALL, ANSWER, ANSWERING, DECODE, PROMPT, Add, Edit, Intervention, index
 from nnheads.truth.directions import (
     FITTED,
@@ -26,7 +26,7 @@ from nnheads.truth.directions import (
     question_ids,
     random_directions,
 )
-from nnheads.truth.editing import SCOPES, edit, gap, heads_of, random_heads, ranked, rescoped
+from nnheads.truth.iti import SCOPES, edit, gap, heads_of, random_heads, ranked, rescoped
 
 LAYERS, HEADS, DIM, QUESTIONS = 2, 3, 5, 8
 NAMES = [f"what is {number} ?" for number in range(QUESTIONS)]

@@ -1,0 +1,1 @@
+"""Let a model answer, and measure its heads while it does."""

@@ -1,0 +1,186 @@
+"""Where every model family keeps its layers, attention, output projection, norm and unembedding.
+
+A model family is one row, keyed by `config.model_type`. nnheads never guesses: a family that is not in
+the table is refused by name. To add one, add a row; the contract tests build a tiny random model of
+every row and compare reads, writes and their effect on the logits with plain PyTorch hooks.
+
+The paths become nnsight aliases, so everywhere else in nnheads the same names hold:
+
+    model.layers[l]                        a block of the residual stream
+    model.layers[l].attention              its attention
+    model.layers[l].attention.projection   W_O; its *input* is z, the head outputs side by side
+    model.layers[l].mlp                    its feed-forward part
+    model.embedding, model.final_norm, model.unembedding
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnheads.errors import ModelError
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """Paths of one model family; those below `layers` are relative to a block.
+
+    attention_adds, mlp_adds: the modules whose output is what attention and the feed-forward part add, where the parts
+        themselves return more than that.
+    neurons: the module whose *input* are the feed-forward part's neurons; None where experts share that part.
+    mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of it.
+    post_norm: the norm that what attention adds goes through before it joins the residual stream.
+    tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
+    position_ids: the model takes them. Families with ALiBi only do not.
+    kernel: where attention is computed. "interface" is transformers' attention interface, whose queries, keys and
+        values can be read under any implementation; the others name their own place and run eagerly.
+    """
+
+    layers: str = "model.layers"
+    attention: str = "self_attn"
+    projection: str = "self_attn.o_proj"
+    mlp: str = "mlp"
+    mlp_reads: str | None = None
+    embedding: str = "model.embed_tokens"
+    final_norm: str = "model.norm"
+    unembedding: str = "lm_head"
+    attention_adds: str | None = None
+    mlp_adds: str | None = None
+    neurons: str | None = "mlp.down_proj"
+    post_norm: str | None = None
+    tuple_block: bool = False
+    position_ids: bool = True
+    kernel: str = "interface"
+
+    @property
+    def interface(self) -> bool:
+        """Attention goes through transformers' interface: any implementation will do."""
+        return self.kernel == "interface"
+
+    def rename(self) -> dict[str, str]:
+        """nnsight `rename` entries: the family's path -> the name used throughout nnheads."""
+        attention = self.projection.rpartition(".")[0]
+        pairs = {
+            self.layers: "layers",
+            self.attention: "attention",
+            # The alias sits on the module that holds the projection, so that GPT-2's two `c_proj` stay apart.
+            self.projection: f"{attention}.projection",
+            self.mlp: "mlp",
+            self.embedding: "embedding",
+            self.final_norm: "final_norm",
+            self.unembedding: "unembedding",
+        }
+        return {path: alias for path, alias in pairs.items() if path != alias}
+
+
+_LLAMA = Family()
+_GPT2 = Family(
+    neurons="mlp.c_proj",
+    layers="transformer.h",
+    attention="attn",
+    projection="attn.c_proj",
+    embedding="transformer.wte",
+    final_norm="transformer.ln_f",
+)
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": _GPT2,
+    "gpt_bigcode": _GPT2,
+    "gpt_neo": Family(
+        neurons="mlp.c_proj",
+        layers="transformer.h",
+        attention="attn.attention",
+        projection="attn.attention.out_proj",
+        embedding="transformer.wte",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        kernel="attn",
+    ),
+    "gptj": Family(
+        neurons="mlp.fc_out",
+        layers="transformer.h",
+        attention="attn",
+        projection="attn.out_proj",
+        embedding="transformer.wte",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        kernel="attn",
+    ),
+    "gpt_neox": Family(
+        neurons="mlp.dense_4h_to_h",
+        layers="gpt_neox.layers",
+        attention="attention",
+        projection="attention.dense",
+        embedding="gpt_neox.embed_in",
+        final_norm="gpt_neox.final_layer_norm",
+    ),
+    "opt": Family(
+        neurons="fc2",
+        mlp_reads="fc1",
+        layers="model.decoder.layers",
+        projection="self_attn.out_proj",
+        mlp="fc2",
+        embedding="model.decoder.embed_tokens",
+        final_norm="model.decoder.final_layer_norm",
+    ),
+    "bloom": Family(
+        attention_adds="self_attention.dense",
+        mlp_adds="mlp.dense_4h_to_h",
+        neurons="mlp.dense_4h_to_h",
+        layers="transformer.h",
+        attention="self_attention",
+        projection="self_attention.dense",
+        embedding="transformer.word_embeddings",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        position_ids=False,
+        kernel="bloom",
+    ),
+    "falcon": Family(
+        neurons="mlp.dense_4h_to_h",
+        layers="transformer.h",
+        attention="self_attention",
+        projection="self_attention.dense",
+        embedding="transformer.word_embeddings",
+        final_norm="transformer.ln_f",
+        tuple_block=True,
+        kernel="falcon",
+    ),
+    "phi": Family(projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"),
+    "starcoder2": Family(neurons="mlp.c_proj"),
+    **dict.fromkeys(("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe"), Family(neurons=None)),
+    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), Family(post_norm="post_attention_layernorm")),
+    **dict.fromkeys(
+        (
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "smollm3",
+            "gemma",
+            "phi3",
+            "stablelm",
+            "cohere",
+        ),
+        _LLAMA,
+    ),
+}
+
+
+def family(model: TransformersModel) -> Family:
+    """The row of a loaded model."""
+    return family_of(model.config)
+
+
+def family_of(config) -> Family:
+    """The row of a config's family. Raises ModelError for a family that is not in the table."""
+    row = FAMILIES.get(config.model_type)
+    if row is None:
+        raise ModelError(
+            f"model family {config.model_type!r} is not known to nnheads; known: {', '.join(sorted(FAMILIES))}. "
+            "A new family is one row in nnheads/models/families.py"
+        )
+    return row

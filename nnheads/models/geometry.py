@@ -1,0 +1,66 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+from nnheads.models.families import family
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a model. `kv_heads` < `heads` means grouped-query attention: head h reads key/value head
+    h * kv_heads // heads. `head_dim` is measured on the output projection."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    d_model: int
+    vocabulary: int
+
+
+def geometry(model: TransformersModel) -> Geometry:
+    """Sizes of a loaded or lazy model, read from its config and its first output projection."""
+    config = model.config
+    projection = model.layers[0].attention.projection._module
+    width = getattr(projection, "in_features", None) or projection.nx  # Conv1D calls it nx
+    heads = config.num_attention_heads
+    return Geometry(
+        layers=len(model.layers),
+        heads=heads,
+        kv_heads=_kv_heads(config, heads),
+        head_dim=width // heads,
+        d_model=config.hidden_size,
+        vocabulary=config.vocab_size,
+    )
+
+
+def form(model: TransformersModel) -> dict:
+    """What traces have to know of a model's shape, as plain data that travels: head counts, what a block returns,
+    where attention is computed, and the reach of local attention layers that no mask shows (None: all)."""
+    config, row, sizes = model.config, family(model), geometry(model)
+    kinds = getattr(config, "attention_layers", None) or [None] * sizes.layers  # GPT-Neo
+    alibi = row.kernel == "falcon" and getattr(config, "alibi", False)
+    return {
+        "heads": sizes.heads,
+        "kv_heads": sizes.kv_heads,
+        "tuple_block": row.tuple_block,
+        "kernel": "falcon_alibi" if alibi else row.kernel,
+        "attention_adds": row.attention_adds or row.attention,
+        "mlp_adds": row.mlp_adds or row.mlp,
+        "neurons": row.neurons,
+        "mlp_reads": row.mlp_reads or row.mlp,
+        "windows": [config.window_size if kind == "local" else None for kind in kinds],
+    }
+
+
+def _kv_heads(config, heads: int) -> int:
+    if getattr(config, "new_decoder_architecture", False):  # Falcon 40B and later
+        return config.num_kv_heads
+    if getattr(config, "multi_query", False):  # Falcon 7B, StarCoder
+        return 1
+    return getattr(config, "num_key_value_heads", None) or heads

@@ -1,0 +1,144 @@
+"""Load a causal language model under one set of names, and say what its heads look like.
+
+`load` returns nnsight's own TransformersModel: nothing is wrapped. The names come from
+`families.py`, the sizes from `geometry`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnheads.errors import ModelError
+from nnheads.models.families import family_of
+from nnheads.models.loading import held_as, one_line, whole_checkpoint
+from nnheads.models.shipped import FOLDER, REFERENCE
+from nnheads.remote.jobs import Backends
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
+
+
+
+
+def load(
+    name: str = REFERENCE,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    quantization: str | None = None,
+    device_map: str | dict | None = None,
+    attn_implementation: str | None = None,
+    remote: bool | str = False,
+) -> TransformersModel:
+    """Load a model from the Hugging Face Hub, a local folder, or the package (`reference`).
+
+    Args:
+        name: Hub id, folder, or "reference" (the small trained model that ships with nnheads).
+        revision: branch, tag or commit on the Hub.
+        dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
+        quantization: "4bit" (nf4; computes in bfloat16 unless `dtype` says otherwise) or "8bit" (LLM.int8, float16):
+            weights of linear layers in fewer bits, through bitsandbytes. Values that nnheads reads keep their width.
+        device_map: passed to transformers: "auto", "cuda:0", or a dict from module to device. None keeps the CPU.
+        attn_implementation: "sdpa", "eager", ...; None takes the family's default.
+        remote: True or a URL builds the model without weights, to be run on a server.
+
+    Raises:
+        ModelError: with one line that says what is wrong and what to do.
+    """
+    from nnsight import TransformersModel
+
+    lazy = bool(remote) and remote != "local"
+    held = held_as(dtype, quantization, lazy)
+    path = locate(name)
+    if revision is not None and Path(path).is_dir():
+        raise ModelError(f"{name} is a folder and has no revision {revision!r}; name the folder that you mean")
+    config = _config(path, name, revision)
+    row = family_of(config)
+    _prepare_remote(path)
+    # Families outside the attention interface show their patterns only under eager attention.
+    attention = attn_implementation or (None if row.interface else "eager")
+    optional = {"device_map": device_map, "attn_implementation": attention, **held}
+    with one_line(name), whole_checkpoint(name):
+        model = TransformersModel(
+            path,
+            task="text-generation",
+            tokenizer=_tokenizer(path, revision),
+            revision=revision,
+            rename=row.rename(),
+            dispatch=not lazy,
+            **{key: value for key, value in optional.items() if value is not None},
+        )
+    model.__dict__["_remote_backend"] = Backends(model)  # jobs with a ledger, see `remote.py`
+    return model
+
+
+def locate(name: str) -> str:
+    """The folder or Hub id that `name` means. A name that looks like a path must exist."""
+    if name == REFERENCE:
+        return str(FOLDER)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and name.strip():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{name} is a folder without config.json; save a model there with save_pretrained")
+        return str(folder)
+    if folder.is_file():
+        raise ModelError(f"{name} is a file; expected a model folder, a Hub id or {REFERENCE!r}")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}")
+    return name
+
+
+def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Where a revision is: on the Hub a branch, tag or commit; under a local folder a folder of that name."""
+    folder = Path(name).expanduser()
+    if revision is not None and folder.is_dir():
+        if not (folder / revision).is_dir():
+            raise ModelError(f"{name} has no folder {revision!r}; a local model's revisions are folders inside it")
+        return str(folder / revision), None
+    return name, revision
+
+
+
+
+
+
+
+
+
+
+
+
+def _config(path: str, name: str, revision: str | None):
+    from transformers import AutoConfig
+
+    with one_line(name):
+        if not Path(path).is_dir():
+            _reach(path, revision)
+        return AutoConfig.from_pretrained(path, revision=revision)
+
+
+def _reach(repository: str, revision: str | None) -> None:
+    """Ask the Hub once whether it has the model: transformers alone would retry for half a minute."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+    if not isinstance(cached, str) and not constants.HF_HUB_OFFLINE:
+        HfApi().model_info(repository, revision=revision, timeout=10)
+
+
+def _prepare_remote(path: str) -> None:
+    """nnheads' own functions travel as source, and a local folder is its own id on a server of one's own."""
+    import nnsight
+    from nnsight.modeling import huggingface
+
+    nnsight.register("nnheads")
+    if Path(path).is_dir():
+        huggingface._ID_CACHE[path] = path
+
+
+def _tokenizer(path: str, revision: str | None):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, revision=revision)

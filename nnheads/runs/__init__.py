@@ -1,0 +1,1 @@
+"""A results folder: written whole or not at all, with what repeats it, finished batch by batch, found again."""

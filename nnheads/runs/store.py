@@ -1,0 +1,91 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from nnheads.errors import BadInput, RunError, first_line
+
+
+def save(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a dataset as netCDF, whole or not at all."""
+    copy = dataset.copy()
+    copy.attrs = {key: netcdf_value(value) for key, value in dataset.attrs.items()}
+    for name in copy.variables:
+        if dataset[name].dtype == np.float16:
+            copy[name] = copy[name].astype(np.float32)
+        copy[name].attrs = {key: netcdf_value(value) for key, value in dataset[name].attrs.items()}
+    encoding = {
+        name: {"zlib": True} for name, values in copy.data_vars.items() if values.dtype.kind in "fiu" and values.ndim
+    }
+    return write(Path(path), lambda target: copy.to_netcdf(target, engine="netcdf4", encoding=encoding))
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a dataset into memory. Raises BadInput for a file that is missing or no netCDF."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"no file {str(path)!r}")
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return dataset.load()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{path} cannot be read as netCDF: {first_line(error)}") from None
+
+
+def netcdf_value(value):
+    """netCDF knows strings, numbers of up to 64 bits and arrays of them: booleans become 0/1, the rest JSON."""
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    if isinstance(value, np.float16):
+        return float(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        stored = {"b": np.int8, "e": np.float32}.get(value.dtype.char if value.dtype.kind == "f" else value.dtype.kind)
+        value = value if stored is None else value.astype(stored)
+        return value if value.dtype.kind in "iuf" else json.dumps(value.tolist(), default=str)
+    if isinstance(value, (str, float, np.number)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    return json.dumps(value, default=str)
+
+
+def write(path: Path, writer: Callable[[Path], object]) -> Path:
+    """Call `writer` on a temporary name beside `path`, then rename. Nothing half-written is left."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        try:
+            writer(Path(name))
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why something could not be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, (BadInput, RunError)):
+            raise
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise RunError(f"cannot write {path}: {reason}; what was finished before is kept") from error

@@ -1,0 +1,1 @@
+"""What heads write: logit attribution, copying, succession, suppression, composition, and the logit lens."""

@@ -1,0 +1,93 @@
+"""Loading: what it takes, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from huggingface_hub import errors as hub
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import AutoConfig
+
+import nnheads
+from nnheads.errors import ModelError
+from nnheads.models.load import checkpoint, locate
+
+
+def test_dtype_is_as_asked(llama_folder):
+    for name, dtype in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        assert nnheads.load(str(llama_folder), dtype=name)._module.dtype is dtype
+
+
+def test_attention_implementation_is_as_asked(llama_folder):
+    assert nnheads.load(str(llama_folder)).attn_implementation == "sdpa"
+    assert nnheads.load(str(llama_folder), attn_implementation="eager").attn_implementation == "eager"
+
+
+def test_a_remote_model_has_no_weights(llama_folder):
+    model = nnheads.load(str(llama_folder), remote="http://127.0.0.1:9")
+    assert not model.dispatched and model.device.type == "meta" and model.tokenizer is not None
+    assert nnheads.geometry(model) == nnheads.geometry(nnheads.load(str(llama_folder)))
+
+
+def test_a_rehearsal_has_weights(llama_folder):
+    assert nnheads.load(str(llama_folder), remote="local").dispatched
+
+
+def test_reference_is_the_shipped_model():
+    model = nnheads.load()
+    assert (
+        nnheads.geometry(model).heads == 8
+        and model.tokenizer.decode(model.tokenizer("Mary")["input_ids"][-1:]) == "Mary"
+    )
+
+
+def test_devices_are_passed_on(llama_folder):
+    assert nnheads.load(str(llama_folder), device_map="cpu").device.type == "cpu"
+
+
+def raised(kind: type[Exception]) -> Exception:
+    error = kind.__new__(kind)
+    Exception.__init__(error, "a long story\nover several lines")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (raised(GatedRepoError), "the repository is gated; ask for access on its page and set HF_TOKEN"),
+        (raised(RepositoryNotFoundError), "no such folder and no such model on the Hub"),
+        (raised(RevisionNotFoundError), "the Hub has no such revision"),
+        (raised(hub.OfflineModeIsEnabled), "the Hub cannot be reached"),
+        (ConnectionResetError("x"), "the Hub cannot be reached"),
+        (TimeoutError(), "the Hub cannot be reached"),
+        (ValueError("bad config\nmore"), "bad config$"),
+    ],
+)
+def test_every_way_of_failing_is_one_line(error, message, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("transformers wraps what happened") from error
+
+    monkeypatch.setattr("nnheads.models.load._reach", lambda *_: None)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fail if not isinstance(error, ValueError) else direct(error))
+    with pytest.raises(ModelError, match=message) as caught:
+        nnheads.load("someone/something")
+    assert "\n" not in str(caught.value) and "'someone/something'" in str(caught.value)
+
+
+def direct(error: Exception):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_revisions_of_a_folder_are_folders_inside_it(tmp_path):
+    (tmp_path / "step10").mkdir()
+    assert checkpoint(str(tmp_path), "step10") == (str(tmp_path / "step10"), None)
+    assert checkpoint("owner/name", "step10") == ("owner/name", "step10")
+    with pytest.raises(ModelError, match="has no folder 'step20'"):
+        checkpoint(str(tmp_path), "step20")
+
+
+def test_a_name_with_an_owner_is_taken_for_the_hub():
+    assert locate("owner/name") == "owner/name"

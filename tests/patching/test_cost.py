@@ -1,0 +1,67 @@
+"""The plan of a sweep is what the sweep then does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import tiny
+from swaps import pairs
+
+from nnheads.patching.cost import block_parameters, cost, describe, rate
+from nnheads.patching.patch import plan_patch
+from nnheads.patching.readings import measure
+from nnheads.trace import sweep as engine
+
+
+def job_of(model, padded, **options):
+    plain = {"site": "z", "layers": None, "groups": None, "by_position": False, "at": None, "noising": False}
+    return plan_patch(model, pairs(padded), full=False, tokens=None, remote=False, **{**plain, **options})[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"by_position": True}, {"site": "v"}, {"site": "resid_pre", "layers": [1]}])
+def test_forwards_and_token_layers_are_those_that_run(options, padded, monkeypatch):
+    model, module = tiny("gpt2")
+    job = job_of(model, padded, **options)
+    planned, seen, forwards = cost(model, job), [], []
+    # inside the block: nnsight still calls the hooks of a block that it skips
+    handles = [
+        layer.ln_1.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[0] * given[0].shape[1]))
+        for layer in module.transformer.h
+    ]
+
+    def counted(name, real):
+        def run(*arguments):
+            forwards.append(name)
+            return real(*arguments)
+
+        return run
+
+    for name in ("record", "swap"):
+        monkeypatch.setattr(engine, name, counted(name, getattr(engine, name)))
+    measure(model, job)
+    for handle in handles:
+        handle.remove()
+    assert len(forwards) == planned.forwards
+    assert sum(seen) == planned.token_layers
+    assert planned.plain_forwards == planned.cells + 2
+
+
+def test_bytes_read_are_those_of_the_answers(padded):
+    model, _ = tiny("gpt2")
+    job = job_of(model, padded)
+    found = measure(model, job)
+    assert cost(model, job).read_bytes == 4 * (found.swapped.numel() + found.base.numel())
+
+
+def test_block_parameters_are_the_matrices_of_a_block():
+    _, module = tiny("gpt2")
+    expected = sum(p.numel() for p in module.transformer.h[0].parameters() if p.dim() == 2)
+    assert block_parameters(tiny("gpt2")[0]) == expected
+
+
+def test_the_plan_reads_well_and_the_rate_is_one(padded):
+    model, _ = tiny("gpt2")
+    lines = describe(cost(model, job_of(model, padded)), 1.25)
+    assert lines[0] == "12 swaps in 5 forwards (14 one by one)" and lines[-1].startswith("about 1.2 s of arithmetic")
+    assert len(describe(cost(model, job_of(model, padded)), None)) == 3
+    assert rate(torch.device("cpu"), 64, 32) > 1e6

@@ -1,0 +1,69 @@
+"""What `look` reports, against plain forwards with `output_hidden_states` on every family."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from conftest import build, tiny
+
+from nnheads.errors import BadInput
+from nnheads.writing.logit_lens import look
+
+TEXT = "When Mary and John went to the market"
+
+
+def test_last_lens_layer_is_the_models_own_answer(model_type):
+    model, module = tiny(model_type)
+    inside = look(model, TEXT, k=5)
+    ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        chances = module(ids, use_cache=False).logits[0].float().softmax(-1)
+    assert inside["lens_token"].values[-1].tolist() == chances.argmax(-1).tolist()
+    np.testing.assert_allclose(inside["lens_probability"].values[-1], chances.max(-1).values, atol=1e-5)
+    np.testing.assert_allclose(inside["next_probability"], chances[-1].topk(5).values, atol=1e-5)
+    assert inside["next_token"].values.tolist() == chances[-1].topk(5).indices.tolist()
+
+
+def test_norms_are_those_of_the_residual_stream(model_type):
+    model, module = tiny(model_type)
+    inside = look(model, TEXT)
+    ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    given = oracle.fed(model_type, ids, torch.ones_like(ids))
+    for layer in range(3):
+        plain = oracle.value_at(module, model_type, given, layer, "resid_pre")[0].norm(dim=-1)
+        np.testing.assert_allclose(inside["residual_norm"].sel(layer=layer), plain, rtol=1e-5)
+    assert inside.sizes["layer"] == 4, "one row more than layers: the stream after the last"
+
+
+def test_pattern_of_one_head(model_type):
+    model, _ = tiny(model_type)
+    inside = look(model, TEXT, head=(1, 2))
+    ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        plain = build(model_type, attention="eager")(ids, use_cache=False, output_attentions=True).attentions
+    np.testing.assert_allclose(inside["attention"], plain[1][0, 2], atol=1e-5)
+
+
+def test_rehearsed_remotely_gives_the_same_numbers():
+    model, _ = tiny("llama")
+    here, there = look(model, TEXT, head=(0, 1)), look(model, TEXT, head=(0, 1), remote="local")
+    for name in here.data_vars:
+        np.testing.assert_allclose(here[name], there[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("  ", {}, "the text is empty"),
+        ("the " * 200, {}, "200 tokens; this model reads at most 128"),
+        (TEXT, {"k": 0}, "0 candidates are not possible"),
+        (TEXT, {"head": (3, 0)}, "head 3.0 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
+        (TEXT, {"head": (0, 4)}, "head 0.4 does not exist"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused(text, options, message):
+    model, _ = tiny("llama")
+    with pytest.raises(BadInput, match=message):
+        look(model, text, **options)
