@@ -1,7 +1,9 @@
-"""Scoring every head by where it looks: the measuring trace against whole eager patterns, one run, same inputs.
+"""Scoring every head by where it looks: the measuring trace against whole eager patterns, one run,
+same inputs.
 
-Prints the time of each way over that of a plain forward without patterns (sdpa), after checking that the
-scores agree, and the peak memory of each. Where TransformerLens is installed (make bench-others), its head detector
+Prints the time of each way over that of a plain forward without patterns (sdpa), after checking
+that the scores agree, and the peak memory of each. Where TransformerLens is installed (make
+bench-others), its head detector
 reads the same text in turns with ours. Run: python benchmarks/bench_reading.py [--tokens 2048]
 """
 
@@ -19,7 +21,18 @@ import numpy as np
 import psutil
 import torch
 from nnsight import TransformersModel
-from other_tools import MISSING, Job, Taken, add_tools, compare, interpreter, started, turn, versions, words
+from other_tools import (
+    MISSING,
+    Job,
+    Taken,
+    add_tools,
+    compare,
+    interpreter,
+    started,
+    turn,
+    versions,
+    words,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -41,8 +54,17 @@ def build(attention: str, given):
         bos_token_id=None,
         eos_token_id=None,
     )
-    module = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
-    return TransformersModel(module, tokenizer=words(given.vocabulary), rename=FAMILIES["gpt2"].rename()), module
+    module = (
+        AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        .eval()
+        .requires_grad_(False)
+    )
+    return (
+        TransformersModel(
+            module, tokenizer=words(given.vocabulary), rename=FAMILIES["gpt2"].rename()
+        ),
+        module,
+    )
 
 
 def prompts_of(tokenizer, tokens: int):
@@ -70,7 +92,9 @@ def eager(given, prompts):
         out = np.empty((given.layers, given.heads, len(KINDS)), np.float32)
         for number, kind in enumerate(KINDS):
             spans = prompts.isel(span=prompts["kind"].values == kind)
-            query, key = (torch.from_numpy(spans[name].values[0]).long() for name in ("query", "key_start"))
+            query, key = (
+                torch.from_numpy(spans[name].values[0]).long() for name in ("query", "key_start")
+            )
             for layer, pattern in enumerate(patterns):
                 out[layer, :, number] = pattern[0][:, query, key].mean(-1)
         return out
@@ -92,7 +116,10 @@ WAYS = {
     "eager with patterns": eager,
     "nnheads, match of three types": matching,
 }
-SQUARE = ("eager with patterns", "nnheads, match of three types")  # they hold matrices of tokens x tokens
+SQUARE = (
+    "eager with patterns",
+    "nnheads, match of three types",
+)  # they hold matrices of tokens x tokens
 DETECTORS = {  # the same three scores; in the second way its user asks for the patterns once
     "TransformerLens, three types": "detect",
     "the same from one run's patterns": "detect_shared",
@@ -156,10 +183,15 @@ def compete(given, folder: Path) -> None:
             for other in others:
                 if other.label in taken:
                     turn(other, taken[other.label])
-    np.testing.assert_allclose(scores["nnheads, five types"], scores["eager with patterns"], atol=1e-5)
+    np.testing.assert_allclose(
+        scores["nnheads, five types"], scores["eager with patterns"], atol=1e-5
+    )
     compare(others, taken, scores["nnheads, match of three types"])
     base = min(times["plain forward"])
-    print(f"{given.layers} x {given.heads} heads, {given.tokens} tokens, scores agree to 1e-5, other tools' to 1e-4")
+    print(
+        f"{given.layers} x {given.heads} heads, {given.tokens} tokens, scores agree to 1e-5, other"
+        " tools' to 1e-4"
+    )
     for name, seconds in times.items():
         print(f"  {name:<32} {min(seconds):7.2f} s   {min(seconds) / base:5.2f} x a plain forward")
     for other in others:

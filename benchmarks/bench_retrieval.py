@@ -1,7 +1,10 @@
-"""A grid of retrieval prompts: shared prefixes against answering and then measuring every prompt, one run, same inputs.
+"""A grid of retrieval prompts: shared prefixes against answering and then measuring every prompt,
+one run, same inputs.
 
-Prints token-layers (tokens times layers that were computed, padding not counted) and seconds of both ways, after
-checking that their scores agree. Run: python benchmarks/bench_retrieval.py [--longest 2000] [--lengths 20]
+Prints token-layers (tokens times layers that were computed, padding not counted) and seconds of
+both ways, after
+checking that their scores agree. Run: python benchmarks/bench_retrieval.py [--longest 2000]
+    [--lengths 20]
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ def build(given) -> TransformersModel:
     from transformers import AutoTokenizer
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parent.parent / "nnheads" / "reference" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(
+        Path(__file__).parent.parent / "nnheads" / "reference" / "model"
+    )
     tokenizer.model_max_length = 1 << 14
     config = AutoConfig.for_model(
         "llama",
@@ -61,17 +66,31 @@ def plain(model, prompts: xr.Dataset, size: int) -> xr.Dataset:
         moved = part.isel(position=slice(padding, None)).assign(ask=part["ask"] - padding, **spans)
         parts.append(measure(model, answer_needles(model, moved)))
     kinds = max((part["kind"].values for part in parts), key=len)
-    return xr.concat([part.reindex(kind=kinds) for part in parts], "batch").isel(batch=np.argsort(order))
+    return xr.concat([part.reindex(kind=kinds) for part in parts], "batch").isel(
+        batch=np.argsort(order)
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    sizes = {"layers": 4, "heads": 4, "width": 256, "lengths": 20, "depths": 10, "longest": 2000, "needles": 1}
+    sizes = {
+        "layers": 4,
+        "heads": 4,
+        "width": 256,
+        "lengths": 20,
+        "depths": 10,
+        "longest": 2000,
+        "needles": 1,
+    }
     for name, value in {**sizes, "batch": 8, "rounds": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     model = build(given)
-    lengths = np.linspace(given.longest / given.lengths, given.longest, given.lengths).astype(int).tolist()
+    lengths = (
+        np.linspace(given.longest / given.lengths, given.longest, given.lengths)
+        .astype(int)
+        .tolist()
+    )
     depths = np.linspace(0, 1, given.depths).tolist()
     prompts = needle_grid(model.tokenizer, lengths=lengths, depths=depths, needles=given.needles)
     ways = {
@@ -85,17 +104,25 @@ def main() -> None:
             start = time.perf_counter()
             scores[name] = way()
             times[name].append(time.perf_counter() - start)
-        # which random keys are drawn depends on the prompts that are read together, and these differ
-        drawn = [kind for kind in scores["shared prefixes"]["kind"].values if not kind.endswith(NULL)]
+        # which random keys are drawn depends on the prompts that are read together, and these
+        # differ
+        drawn = [
+            kind for kind in scores["shared prefixes"]["kind"].values if not kind.endswith(NULL)
+        ]
         first, second = (one.sel(kind=drawn).drop_attrs() for one in scores.values())
         xr.testing.assert_allclose(first, second, atol=1e-4)
     about, copies = scores["shared prefixes"].attrs, int(scores["shared prefixes"]["copies"].sum())
     spent = dict(zip(ways, (about["token_layers_plain"], about["token_layers"])))
-    print(f"{prompts.sizes['batch']} prompts of {min(lengths)} to {max(lengths)} tokens, {copies} copied tokens")
+    print(
+        f"{prompts.sizes['batch']} prompts of {min(lengths)} to {max(lengths)} tokens, {copies}"
+        " copied tokens"
+    )
     print("  scores agree to 1e-4")
     for name, taken in times.items():
         print(f"  {name:<20} {spent[name]:>10,} token-layers {min(taken):8.1f} s")
-    tokens, seconds = (one[0] / one[1] for one in (list(spent.values()), [min(taken) for taken in times.values()]))
+    tokens, seconds = (
+        one[0] / one[1] for one in (list(spent.values()), [min(taken) for taken in times.values()])
+    )
     print(f"  {tokens:.1f} times fewer token-layers, {seconds:.1f} times less time")
 
 

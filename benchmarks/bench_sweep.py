@@ -1,10 +1,13 @@
-"""Patching every head of a model, in five ways: nnheads, one nnsight trace per head, plain hooks, TransformerLens and
-pyvene. And the time that a machine needs for the multiplications alone that an exact answer takes.
+"""Patching every head of a model, in five ways: nnheads, one nnsight trace per head, plain hooks,
+TransformerLens and pyvene. And the time that a machine needs for the multiplications alone that an
+exact answer takes.
 
-Every way runs in a process of its own on the same random weights and prompts, round after round in turns; what they
-return has to agree before a second is printed. The ratios say how much slower a way is than nnheads in the same run.
+Every way runs in a process of its own on the same random weights and prompts, round after round in
+turns; what they return has to agree before a second is printed. The ratios say how much slower a
+way is than nnheads in the same run.
 Run: make bench, or make bench-others for the other tools, or
-    python benchmarks/bench_sweep.py [--full] [--only 8x15] [--transformer-lens PYTHON] [--pyvene PYTHON]
+    python benchmarks/bench_sweep.py [--full] [--only 8x15] [--transformer-lens PYTHON] [--pyvene
+    PYTHON]
 """
 
 from __future__ import annotations
@@ -18,16 +21,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from other_tools import MISSING, Job, add_tools, compare, interleave, interpreter, started, versions, words
+from other_tools import (
+    MISSING,
+    Job,
+    add_tools,
+    compare,
+    interleave,
+    interpreter,
+    started,
+    versions,
+    words,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-SLOW_TOKENS = 200  # prompts with more tokens in all: a round of the slow ways takes minutes, so they get one
+SLOW_TOKENS = (
+    200  # prompts with more tokens in all: a round of the slow ways takes minutes, so they get one
+)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Prompts of one size: pairs, tokens of each, and how many of those both prompts of a pair start with."""
+    """Prompts of one size: pairs, tokens of each, and how many of those both prompts of a pair
+    start with.
+    """
 
     model_type: str
     cases: int
@@ -51,11 +68,23 @@ SETTINGS = (
 
 
 def config_of(model_type: str, given):
-    """GPT-2 small's shape, or a Llama of the same size whose query heads share key-value heads in groups."""
-    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0, "vocab_size": given.vocabulary}
+    """GPT-2 small's shape, or a Llama of the same size whose query heads share key-value heads in
+    groups.
+    """
+    special = {
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        "vocab_size": given.vocabulary,
+    }
     if model_type == "gpt2":
         return AutoConfig.for_model(
-            "gpt2", n_layer=given.layers, n_head=given.heads, n_embd=given.width, n_positions=1024, **special
+            "gpt2",
+            n_layer=given.layers,
+            n_head=given.heads,
+            n_embd=given.width,
+            n_positions=1024,
+            **special,
         )
     return AutoConfig.for_model(
         "llama",
@@ -90,26 +119,40 @@ def jobs(given) -> list[Job]:
         Job("nnheads", own, "run_nnheads", "nnheads"),
         Job("one trace per head", own, "run_nnheads", "trace"),
         Job("one forward per head, plain hooks", own, "run_nnheads", "hooks"),
-        Job("TransformerLens", interpreter("transformer-lens", given), "run_transformer_lens", "sweep"),
+        Job(
+            "TransformerLens",
+            interpreter("transformer-lens", given),
+            "run_transformer_lens",
+            "sweep",
+        ),
         Job("pyvene", interpreter("pyvene", given), "run_pyvene", "sweep"),
     ]
 
 
 def least_operations(config, setting: Setting) -> int:
-    """Floating-point operations (a multiplication and an addition are two) that no exact sweep can do without.
+    """Floating-point operations (a multiplication and an addition are two) that no exact sweep can
+    do without.
 
-    Both runs once: the clean one only behind the shared prefix. Then for every head and case of layer l, at the tail
-    positions behind the shared prefix: the head's slice of W_O and the MLP of layer l and all of layers l + 1 to L - 2.
-    Of the last layer, in every run, keys and values, and the rest at the answer's position alone; and two columns of
-    the unembedding. Norms, activations and softmax are not counted.
+    Both runs once: the clean one only behind the shared prefix. Then for every head and case of
+        layer l, at the tail
+    positions behind the shared prefix: the head's slice of W_O and the MLP of layer l and all of
+        layers l + 1 to L - 2.
+    Of the last layer, in every run, keys and values, and the rest at the answer's position alone;
+    and two columns of the unembedding. Norms, activations and softmax are not counted.
     """
     width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     dim, kv = width // heads, getattr(config, "num_key_value_heads", heads)
-    mlp = 2 * width * 4 * width if config.model_type == "gpt2" else 3 * width * config.intermediate_size
+    mlp = (
+        2 * width * 4 * width
+        if config.model_type == "gpt2"
+        else 3 * width * config.intermediate_size
+    )
     keys_values, query, out = 2 * width * kv * dim, width * width, width * width
 
     def attention(first: int) -> int:
-        """Products of queries from `first` on with the keys that they see, and of those patterns with values."""
+        """Products of queries from `first` on with the keys that they see, and of those patterns
+        with values.
+        """
         return sum(2 * heads * dim * (place + 1) for place in range(first, setting.tokens))
 
     def whole(first: int) -> int:
@@ -120,7 +163,11 @@ def least_operations(config, setting: Setting) -> int:
     answer, readout = query + out + mlp + attention(last), 2 * width
     end = tail * keys_values + answer
     total = (
-        (layers - 1) * (whole(0) + whole(setting.shared)) + setting.tokens * keys_values + answer + end + 2 * readout
+        (layers - 1) * (whole(0) + whole(setting.shared))
+        + setting.tokens * keys_values
+        + answer
+        + end
+        + 2 * readout
     )
     for layer in range(layers - 1):
         entry = tail * (dim * width + mlp)
@@ -130,7 +177,9 @@ def least_operations(config, setting: Setting) -> int:
 
 
 def multiplications_per_second(config, setting: Setting, threads: int, tries: int = 9) -> float:
-    """The best floating-point rate of any float32 product that the sweep consists of, in operations per second."""
+    """The best floating-point rate of any float32 product that the sweep consists of, in operations
+    per second.
+    """
     width = config.hidden_size
     inner = 4 * width if config.model_type == "gpt2" else config.intermediate_size
     rows = config.num_attention_heads * setting.cases * (setting.tokens - setting.shared)
@@ -138,7 +187,11 @@ def multiplications_per_second(config, setting: Setting, threads: int, tries: in
     torch.set_num_threads(threads or before)
     best = 0.0
     for first, second in ((width, width), (width, inner), (inner, width)):
-        left, right, out = torch.randn(rows, first), torch.randn(first, second), torch.empty(rows, second)
+        left, right, out = (
+            torch.randn(rows, first),
+            torch.randn(first, second),
+            torch.empty(rows, second),
+        )
         for _ in range(tries):
             start = time.perf_counter()
             torch.mm(left, right, out=out)
@@ -160,7 +213,9 @@ def run(setting: Setting, given, folder: Path) -> None:
     expected = taken["one forward per head, plain hooks"].values
     spread = float(np.ptp(expected, axis=(1, 2)).max())
     if spread < 1e-2:
-        raise SystemExit(f"no head moves these answers by more than {spread:.2g}: agreement would say nothing")
+        raise SystemExit(
+            f"no head moves these answers by more than {spread:.2g}: agreement would say nothing"
+        )
     off = compare(ways, taken, expected)
     best = min(taken["nnheads"].seconds)
     print(
@@ -174,36 +229,59 @@ def run(setting: Setting, given, folder: Path) -> None:
             continue
         seconds, mib = taken[way.label].seconds, taken[way.label].mib
         print(
-            f"  {way.label:<34} {min(seconds):8.2f} s {min(seconds) / best:7.1f} x   {mib:6.0f} MiB at most"
-            f"   best of {len(seconds)}{versions(way)}"
+            f"  {way.label:<34} {min(seconds):8.2f} s {min(seconds) / best:7.1f} x   {mib:6.0f} MiB"
+            f" at most   best of {len(seconds)}{versions(way)}"
         )
     operations, rate = least_operations(config, setting), max(rates)
     print(
-        f"  {'the multiplications alone':<34} {operations / rate:8.2f} s {operations / rate / best:7.2f} x"
-        f"   {operations / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s, measured here; nnheads takes"
-        f" {best * rate / operations:.1f} times that"
+        f"  {'the multiplications alone':<34} {operations / rate:8.2f} s"
+        f" {operations / rate / best:7.2f} x   {operations / 1e9:.1f} GFLOP at {rate / 1e9:.0f}"
+        f" GFLOP/s, measured here; nnheads takes {best * rate / operations:.1f} times that"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = {"layers": 12, "heads": 12, "kv-heads": 4, "width": 768, "vocabulary": 50257, "rounds": 3}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sizes = {
+        "layers": 12,
+        "heads": 12,
+        "kv-heads": 4,
+        "width": 768,
+        "vocabulary": 50257,
+        "rounds": 3,
+    }
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--threads", type=int, default=0, help="threads of every process; 0 is torch's own choice")
-    parser.add_argument("--full", action="store_true", help="also the largest setting: hours for the slow ways")
     parser.add_argument(
-        "--only", nargs="*", metavar="WORD", help="settings with this in their name, such as 8x15 or llama"
+        "--threads", type=int, default=0, help="threads of every process; 0 is torch's own choice"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="also the largest setting: hours for the slow ways"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        metavar="WORD",
+        help="settings with this in their name, such as 8x15 or llama",
     )
     add_tools(parser)
     given = parser.parse_args()
     chosen = [
         one
         for one in SETTINGS
-        if (any(word in one.name for word in given.only) if given.only else given.full or not one.full)
+        if (
+            any(word in one.name for word in given.only)
+            if given.only
+            else given.full or not one.full
+        )
     ]
     if not chosen:
-        raise SystemExit(f"--only: no such setting; there are {', '.join(dict.fromkeys(one.name for one in SETTINGS))}")
+        raise SystemExit(
+            "--only: no such setting; there are"
+            f" {', '.join(dict.fromkeys(one.name for one in SETTINGS))}"
+        )
     disable_progress_bar()
     with tempfile.TemporaryDirectory() as temporary:
         for model_type in dict.fromkeys(one.model_type for one in chosen):

@@ -1,9 +1,10 @@
-"""Other tools beside ours: each in a process of its own, with its own environment, on the same weights and inputs.
+"""Other tools beside ours: each in a process of its own, with its own environment, on the same
+weights and inputs.
 
-A tool may need other versions of the libraries than we do, so it is started by its own interpreter: the one that
-`--transformer-lens` or `--pyvene` names, or the one in .venv-transformer-lens or .venv-pyvene (`make bench-others`).
-The processes load once and then take turns, a round each, so that whatever else the machine does hits all of them
-alike. The far side is `others/serve.py`.
+A tool may need other versions of the libraries than we do, so it is started by its own interpreter:
+the one that `--transformer-lens` or `--pyvene` names, or the one in .venv-transformer-lens or
+.venv-pyvene (`make bench-others`). The processes load once and then take turns, a round each, so
+that whatever else the machine does hits all of them alike. The far side is `others/serve.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ MISSING = "not installed: make bench-others"
 
 @dataclass(frozen=True)
 class Job:
-    """What to start: a way of a script in others/, by an interpreter that has its tool (None where there is none)."""
+    """What to start: a way of a script in others/, by an interpreter that has its tool (None where
+    there is none).
+    """
 
     label: str
     python: Path | None
@@ -40,7 +43,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of doing the job: a process that waits for its turn. `process` is None where its tool is missing."""
+    """One way of doing the job: a process that waits for its turn.
+
+    `process` is None where its tool is missing.
+    """
 
     label: str
     tolerance: float = 1e-4
@@ -61,13 +67,17 @@ class Taken:
 
 def add_tools(parser: argparse.ArgumentParser) -> None:
     for tool, name in TOOLS.items():
-        parser.add_argument(f"--{tool}", type=python, metavar="PYTHON", help=f"interpreter that has {name}")
+        parser.add_argument(
+            f"--{tool}", type=python, metavar="PYTHON", help=f"interpreter that has {name}"
+        )
 
 
 def python(path: str) -> Path:
     """An interpreter named on the command line. Links are kept: an environment's Python is one."""
     if not Path(path).is_file():
-        raise argparse.ArgumentTypeError(f"{path} is no file; name the Python of an environment that has the tool")
+        raise argparse.ArgumentTypeError(
+            f"{path} is no file; name the Python of an environment that has the tool"
+        )
     return Path(path).absolute()
 
 
@@ -79,8 +89,8 @@ def interpreter(tool: str, given: argparse.Namespace) -> Path | None:
 
 
 def words(vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that reads and writes token ids as numbers, but for token 0, which is padding: a special token is
-    found inside words too, and would cut every number with its digit."""
+    """A tokenizer that reads and writes token ids as numbers, but for token 0, which is padding: a
+    special token is found inside words too, and would cut every number with its digit."""
     table = {"padding": 0, **{str(token): token for token in range(1, vocabulary)}}
     tokenizer = Tokenizer(models.WordLevel(table, unk_token="padding"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -141,7 +151,10 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def answer(way: Way) -> dict:
-    """The next answer of a way, or the end of its log if it died. Tools may greet on stdout while they are imported."""
+    """The next answer of a way, or the end of its log if it died.
+
+    Tools may greet on stdout while they are imported.
+    """
     line = next((line for line in way.process.stdout if line.startswith("{")), "")
     if not line:
         last = "\n".join(way.log.read_text().strip().splitlines()[-12:])
@@ -183,7 +196,8 @@ def show(what: str) -> None:
 
 
 def compare(ways: list[Way], taken: dict[str, Taken], expected: np.ndarray) -> float:
-    """The largest distance of any way's numbers from `expected`. A way that is further off than its tolerance ends
+    """The largest distance of any way's numbers from `expected`. A way that is further off than its
+    tolerance ends
     the benchmark: the seconds of a wrong answer mean nothing."""
     most = 0.0
     for way in ways:
@@ -191,9 +205,14 @@ def compare(ways: list[Way], taken: dict[str, Taken], expected: np.ndarray) -> f
             continue
         values = taken[way.label].values
         if values.shape != expected.shape:
-            raise SystemExit(f"{way.label} returned numbers of shape {values.shape}; expected {expected.shape}")
+            raise SystemExit(
+                f"{way.label} returned numbers of shape {values.shape}; expected {expected.shape}"
+            )
         off = float(np.abs(values - expected).max())
         if not off <= way.tolerance:
-            raise SystemExit(f"{way.label} differs by {off:.2g} from the reference; at most {way.tolerance:g} is right")
+            raise SystemExit(
+                f"{way.label} differs by {off:.2g} from the reference; at most {way.tolerance:g} is"
+                " right"
+            )
         most = max(most, off)
     return most

@@ -14,12 +14,18 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 
 
 def executed(path: Path, folder: str | Path):
-    """The notebook of a percent script, run from top to bottom in a folder, with `nnheads` at hand as a command."""
+    """The notebook of a percent script, run from top to bottom in a folder, with `nnheads` at hand
+    as a command.
+    """
     notebook = jupytext.read(path)
     where = {"metadata": {"path": str(folder)}}
     search = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
-    plain = {"NO_COLOR": "1", "COLUMNS": "120", "PYTHONWARNINGS": "ignore:IProgress not found"}  # no bars in a notebook
+    plain = {
+        "NO_COLOR": "1",
+        "COLUMNS": "120",
+        "PYTHONWARNINGS": "ignore:IProgress not found",
+    }  # no bars in a notebook
     plain["OMP_NUM_THREADS"] = "1"  # two threads on a busy machine wait for each other
     client.execute(env={**os.environ, "PATH": search, **plain})
     for cell in notebook.cells:

@@ -1,4 +1,7 @@
-"""A page for each head type: what its docstrings say, and what it is on the shipped model. `make docs` writes them."""
+"""A page for each head type: what its docstrings say, and what it is on the shipped model.
+
+`make docs` writes them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nnheads import load, plot
-from nnheads.detectors._detect import ALIASES, STIMULI, calibrated, detector, ranking, raw_scores, types
+from nnheads.detectors._detect import (
+    ALIASES,
+    STIMULI,
+    calibrated,
+    detector,
+    ranking,
+    raw_scores,
+    types,
+)
 from nnheads.models.names import head_name
 from nnheads.page.patterns import attention_of
 from nnheads.patching.behaviours import BEHAVIOURS, ask_for
@@ -27,11 +38,19 @@ FOLDER = Path(__file__).parent / "heads"
 STRONGEST = 5
 QUERIES = 14  # rows of an example's picture
 AROUND = 2  # tokens beside those that matter
-APART = 1_000_000  # added to the seed of prompts on which heads are knocked out: others than they were found on
-# The shipped model answers every needle up to 500 tokens; to see what it does when it fails, these are longer.
+# added to the seed of prompts on which heads are knocked out: others than they were found on
+APART = 1_000_000
+# The shipped model answers every needle up to 500 tokens; to see what it does when it fails, these
+# are longer.
 LENGTHS = {"hallucination": [600, 800, 950]}
-SMALL: dict[str, dict] = {"repeated": {"length": 9}, "needle": {"lengths": [60]}, "iteration": {"steps": 8}}
-NAMED = {"look": "inspect"}  # a file called inspect.py would stand in for Python's own module of that name
+SMALL: dict[str, dict] = {
+    "repeated": {"length": 9},
+    "needle": {"lengths": [60]},
+    "iteration": {"steps": 8},
+}
+NAMED = {
+    "look": "inspect"
+}  # a file called inspect.py would stand in for Python's own module of that name
 # what is drawn for types whose targets are only known once the model has written
 SHOWN = {"generated_retrieval": "retrieval", "hallucination": "needle"}
 
@@ -54,9 +73,14 @@ def found() -> dict[str, tuple[xr.Dataset, xr.Dataset]]:
 
 def sections(text: str) -> dict[str, str]:
     """A docstring's parts: "" is what stands before the first of them."""
-    parts = re.split(r"^(Args|Returns|Raises|Misleads|Sources?):", inspect.cleandoc(text), flags=re.MULTILINE)
+    parts = re.split(
+        r"^(Args|Returns|Raises|Misleads|Sources?):", inspect.cleandoc(text), flags=re.MULTILINE
+    )
     named = {"": parts[0]} | dict(zip(parts[1::2], parts[2::2]))
-    return {name.rstrip("s") if name == "Sources" else name: _unwrapped(part) for name, part in named.items()}
+    return {
+        name.rstrip("s") if name == "Sources" else name: _unwrapped(part)
+        for name, part in named.items()
+    }
 
 
 def _unwrapped(text: str) -> str:
@@ -87,17 +111,24 @@ def page(name: str) -> str:
     parts = [
         f"# {title(name)}",
         f"*{_sentence(types()[name])}*",
-        f"`nnheads detect {name} MODEL`, or in Python `nnheads.detect(model, \"{name}\")`{alias}.",
-        "## What is measured", said[""], f"**Returns** {said['Returns']}",
-        "## On which prompts", prompts[""], example(name),
-        "## On the shipped model", strongest(name, heads), f"![{title(name)} on the shipped model]({name}-map.png)",
-    ]  # fmt: skip
+        f'`nnheads detect {name} MODEL`, or in Python `nnheads.detect(model, "{name}")`{alias}.',
+        "## What is measured",
+        said[""],
+        f"**Returns** {said['Returns']}",
+        "## On which prompts",
+        prompts[""],
+        example(name),
+        "## On the shipped model",
+        strongest(name, heads),
+        f"![{title(name)} on the shipped model]({name}-map.png)",
+    ]
     if behaviour is not None:
         parts += ["## Does it matter?", *without(name, behaviour)]
     parts += ["## What misleads", _sentence(said["Misleads"]), "## Source", said["Source"]]
     return (
         "\n\n".join(parts)
-        + f"\n\n---\n*Written by `make docs` from `nnheads/detectors/{name}.py`. [All types](README.md)*\n"
+        + f"\n\n---\n*Written by `make docs` from `nnheads/detectors/{name}.py`. [All"
+        " types](README.md)*\n"
     )
 
 
@@ -123,7 +154,10 @@ def strongest(name: str, heads: xr.Dataset) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     flagged = int((heads["flag"] == 1).sum())
     those = f"{flagged or 'no'} head{'' if flagged == 1 else 's'} of {heads['flag'].size} flagged"
-    return f"`{headline}`: {heads[headline].attrs['long_name']}. {cases} cases{lengths}; {those}.\n\n" + "\n".join(rows)
+    return (
+        f"`{headline}`: {heads[headline].attrs['long_name']}. {cases} cases{lengths}; {those}.\n\n"
+        + "\n".join(rows)
+    )
 
 
 def without(name: str, behaviour: str) -> list[str]:
@@ -131,35 +165,49 @@ def without(name: str, behaviour: str) -> list[str]:
     heads = ranking(found()[name][1], flagged=True)
     prompts, others = ask_for(behaviour, model().tokenizer, 48, seed=APART)
     metric = BEHAVIOURS[behaviour].metric
-    lost = curve(knockout(model(), prompts, heads, ks=[len(heads)], reference=others, metric=metric)).isel(k=0)
+    lost = curve(
+        knockout(model(), prompts, heads, ks=[len(heads)], reference=others, metric=metric)
+    ).isel(k=0)
     names = ", ".join(head_name(*head) for head in heads)
     values = [
-        float(lost[key]) for key in (f"base_{metric}", metric, "random_median", "random_lowest", "random_highest")
+        float(lost[key])
+        for key in (f"base_{metric}", metric, "random_median", "random_lowest", "random_highest")
     ]
     table = (
-        "| behaviour | intact | without them | without random heads of the same layers |\n|---|---|---|---|\n"
-        "| {} ({}) | {:.2f} | {:.2f} | {:.2f} [{:.2f}, {:.2f}] |"
+        "| behaviour | intact | without them | without random heads of the same layers"
+        " |\n|---|---|---|---|\n| {} ({}) | {:.2f} | {:.2f} | {:.2f} [{:.2f}, {:.2f}] |"
     )
     return [
-        f"Replace the output of {names} by its mean, and the behaviour that such heads are said to serve:",
+        (
+            f"Replace the output of {names} by its mean, and the behaviour that such heads are said"
+            " to serve:"
+        ),
         table.format(BEHAVIOURS[behaviour].about, metric.replace("_", " "), *values),
-        f"Median and range of {lost.sizes['draw']} random lists. `nnheads knockout --behaviour {behaviour} MODEL`",
+        (
+            f"Median and range of {lost.sizes['draw']} random lists. `nnheads knockout --behaviour"
+            f" {behaviour} MODEL`"
+        ),
     ]
 
 
 def example(name: str) -> str:
     """One prompt in words, with what the picture shows of it."""
     if detector(name).STIMULUS == "truth":
-        caption = "What the strongest head's probe says of statements to questions that it has not seen."
+        caption = (
+            "What the strongest head's probe says of statements to questions that it has not seen."
+        )
         return f"![{caption}]({name}-example.png)\n\n{caption}"
     prompts, spans = asked(name)
     tokens = [one.strip() for one in texts(prompts)]
     query, key = spans[0][0], spans[0][1]
     head = head_name(*ranking(found()[name][1])[0])
     caption = (
-        f"Where {head} looks. Frames are where a head of this type should; tokens without any attention are left out."
+        f"Where {head} looks. Frames are where a head of this type should; tokens without any"
+        " attention are left out."
     )
-    asks = f"First question: from `{tokens[query]}` (token {query}) to `{tokens[key]}` (token {key})."
+    asks = (
+        f"First question: from `{tokens[query]}` (token {query}) to `{tokens[key]}` (token {key})."
+    )
     text = textwrap.fill(" ".join(tokens), 100)
     return f"An example:\n\n```text\n{text}\n```\n\n{asks}\n\n![{caption}]({name}-example.png)\n\n{caption}"
 
@@ -189,12 +237,16 @@ def pictures(name: str) -> dict[str, Figure]:
     signed = headline == "difference"
     drawn = {"map": plot.heatmap(heads[headline], title=title(name), signed=signed, marked=marked)}
     best = ranking(heads)[0]
-    drawn["example"] = said_of_statements(scores, best) if "decision" in scores else looks(name, best)
+    drawn["example"] = (
+        said_of_statements(scores, best) if "decision" in scores else looks(name, best)
+    )
     return {f"{name}-{part}": figure for part, figure in drawn.items()}
 
 
 def looks(name: str, head: tuple[int, int]) -> Figure:
-    """Attention of a head on the example, from the tokens that are asked about to those that matter."""
+    """Attention of a head on the example, from the tokens that are asked about to those that
+    matter.
+    """
     prompts, spans = asked(name)
     tokens = texts(prompts)
     rows = sorted({query for query, *_ in spans})[:QUERIES]
@@ -212,15 +264,23 @@ def looks(name: str, head: tuple[int, int]) -> Figure:
         for key in range(start, stop)
     ]
     return plot.pattern(
-        xr.DataArray(values, dims=("query", "key")), [f"{tokens[at]} {at}" for at in columns],
-        title=f"{head_name(*head)} on one prompt", queries=[f"{tokens[at]} {at}" for at in rows], targets=targets,
-    )  # fmt: skip
+        xr.DataArray(values, dims=("query", "key")),
+        [f"{tokens[at]} {at}" for at in columns],
+        title=f"{head_name(*head)} on one prompt",
+        queries=[f"{tokens[at]} {at}" for at in rows],
+        targets=targets,
+    )
 
 
 def said_of_statements(scores: xr.Dataset, head: tuple[int, int]) -> Figure:
     """What a probe says of statements in test folds, true ones apart from false ones."""
     test = 2  # the value of `part` for statements of a fold's test
-    tested = scores["decision"].sel(layer=head[0], head=head[1]).where(scores["part"] == test).mean("fold")
+    tested = (
+        scores["decision"]
+        .sel(layer=head[0], head=head[1])
+        .where(scores["part"] == test)
+        .mean("fold")
+    )
     figure = Figure(figsize=(6.4, 3), layout="constrained")
     axes = figure.add_subplot()
     kind = np.where(scores["label"].values == 1, "true", "false")
@@ -240,7 +300,10 @@ def contents() -> str:
     for path in sorted((FOLDER.parent.parent / "notebooks").glob("*.py")):
         heading = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         command = NAMED.get(path.stem, path.stem).replace("_", "-")
-        rows.append(f"| `nnheads {command}` | [{heading[1] if heading else command}](../notebooks/{path.stem}.ipynb) |")
+        rows.append(
+            f"| `nnheads {command}` |"
+            f" [{heading[1] if heading else command}](../notebooks/{path.stem}.ipynb) |"
+        )
     about = (
         "* [Head types](heads/README.md): a page for each\n"
         "* [Extending nnheads](extending.md): a head type, a recipe, a model family\n"
@@ -251,13 +314,17 @@ def contents() -> str:
 
 def index() -> str:
     """All types at a glance."""
-    rows = ["| type | what such a head does | statistic | on the shipped model |", "|---|---|---|---|"]
+    rows = [
+        "| type | what such a head does | statistic | on the shipped model |",
+        "|---|---|---|---|",
+    ]
     for name, meaning in types().items():
         heads = found()[name][1]
         flagged = ranking(heads, flagged=True)[:4]
         values = heads[heads.attrs["headline"]]
         best = ", ".join(
-            f"{head_name(*one)} {float(values.sel(layer=one[0], head=one[1])):.2f}" for one in flagged
+            f"{head_name(*one)} {float(values.sel(layer=one[0], head=one[1])):.2f}"
+            for one in flagged
         )
         cells = (
             f"[{name}]({name}.md)",
@@ -266,15 +333,30 @@ def index() -> str:
             best or "none flagged",
         )
         rows.append(f"| {' | '.join(cells)} |")
-    text = "Each page says what is measured, on which prompts, what it finds on the shipped model, and what misleads."
-    return "\n\n".join(
-        ["# Head types", text, "\n".join(rows), "One of your own: [extending nnheads](../extending.md)."]
-    ) + "\n"  # fmt: skip
+    text = (
+        "Each page says what is measured, on which prompts, what it finds on the shipped model, and"
+        " what misleads."
+    )
+    return (
+        "\n\n".join(
+            [
+                "# Head types",
+                text,
+                "\n".join(rows),
+                "One of your own: [extending nnheads](../extending.md).",
+            ]
+        )
+        + "\n"
+    )
 
 
 def pages() -> dict[str, str]:
     """File name in the folder of head types -> Markdown."""
-    return {"../README.md": contents(), "README.md": index(), **{f"{name}.md": page(name) for name in types()}}
+    return {
+        "../README.md": contents(),
+        "README.md": index(),
+        **{f"{name}.md": page(name) for name in types()},
+    }
 
 
 def main() -> None:

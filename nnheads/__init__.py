@@ -1,6 +1,7 @@
 """nnheads: which attention heads do this, and how sure are we?
 
-The public names below are imported when they are first used, so that `import nnheads` costs nothing.
+The public names below are imported when they are first used, so that `import nnheads` costs
+nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load": "nnheads.models.load",
-    "geometry": "nnheads.models.load",
+    "geometry": "nnheads.models.geometry",
     "ioi": "nnheads.prompts.ioi",
     "read_pairs": "nnheads.prompts.pairs",
     "tokenize": "nnheads.prompts.pairs",
@@ -47,7 +48,9 @@ __all__ = sorted(_WHERE)
 
 def __getattr__(name: str):
     if name not in _WHERE:
-        raise AttributeError(f"nnheads has no attribute {name!r}; public names: {', '.join(__all__)}")
+        raise AttributeError(
+            f"nnheads has no attribute {name!r}; public names: {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(_WHERE[name]), name)
 
 

@@ -1,6 +1,10 @@
-"""The errors that nnheads raises on purpose: one line each, what was got, what was expected, what to do."""
+"""The errors that nnheads raises on purpose: one line each, what was got, what was expected, what
+to do.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class NNHeadsError(Exception):
@@ -20,7 +24,12 @@ class RunError(NNHeadsError, RuntimeError):
 
 
 class Pending(NNHeadsError):
-    """Jobs were sent and are not finished; whoever asked did not want to wait."""
+    """Jobs were sent and are not finished; whoever asked did not want to wait. `run`: the folder of
+    the run that they belong to, if they belong to one."""
+
+    def __init__(self, text: str, run: Path | None = None) -> None:
+        super().__init__(text)
+        self.run = run
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,7 @@
-"""One study per file: `nnheads <file name>` runs its `main`, or its `app`. Files that start with _ are shared."""
+"""One study per file: `nnheads <file name>` runs its `main`, or its `app`.
+
+Files that start with _ are shared.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ class Recipes(TyperGroup):
         summaries = recipes()
         if cmd_name not in summaries:
             return None
-        if ctx.meta.get("nnheads.recipe") != cmd_name:  # a list of commands needs a line each, not the modules
+        if (
+            ctx.meta.get("nnheads.recipe") != cmd_name
+        ):  # a list of commands needs a line each, not the modules
             return typer.main.get_command(_stub(cmd_name, summaries[cmd_name]))
         return study(cmd_name)
 
@@ -50,8 +52,10 @@ main = typer.Typer(
     cls=Recipes,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Which attention heads do this, and how sure are we? Every command runs without arguments on a small "
-    "model that ships with nnheads.",
+    help=(
+        "Which attention heads do this, and how sure are we? Every command runs without arguments"
+        " on a small model that ships with nnheads."
+    ),
 )
 
 
@@ -66,7 +70,8 @@ def _version(asked: bool) -> None:
 @main.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which nnheads is this?")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Which nnheads is this?"),
     ] = False,
 ) -> None: ...
 
@@ -74,7 +79,7 @@ def _root(
 def app(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected failure is one line on stderr and exit code 1 or 2."""
     from nnheads.errors import BadInput, NNHeadsError, Pending
-    from nnheads.remote.ledger import book, start_counting
+    from nnheads.remote.ledger import start_counting
 
     start_counting()
     if arguments is not None:
@@ -106,8 +111,11 @@ def app(arguments: list[str] | None = None) -> None:
             _say_jobs()
             from nnheads.recipes._options import shown
 
-            run = book().run
-            where = "" if run is None else f"; nnheads remote collect {shown(run)} fetches what is done"
+            where = (
+                ""
+                if error.run is None
+                else f"; nnheads remote collect {shown(error.run)} fetches what is done"
+            )
             _fail(f"{error}{where}", 0)
         if isinstance(error, NNHeadsError):
             _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
@@ -115,12 +123,17 @@ def app(arguments: list[str] | None = None) -> None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _fail(f"error: {error.strerror}; free some and issue the same command again", 1)
         if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
-            _fail(f"error: the server of --remote cannot be reached ({reason}); is it running at that address?", 1)
+            _fail(
+                f"error: the server of --remote cannot be reached ({reason}); is it running at that"
+                " address?",
+                1,
+            )
         _fail(f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)", 1)
 
 
 def command(line: str) -> None:
-    """Issue a command in this process, as a notebook likes to: `nnheads.command("detect all --limit 16")`.
+    """Issue a command in this process, as a notebook likes to: `nnheads.command("detect all --limit
+    16")`.
 
     All that it says goes to stdout, and behind it an exit code other than 0.
     """
@@ -167,4 +180,3 @@ def _bare_remote(arguments: list[str]) -> list[str]:
         if argument == "--remote" and not following.startswith(REMOTE_VALUES):
             arguments[index] = "--remote=ndif"
     return arguments
-

@@ -57,15 +57,22 @@ def check(arguments: dict) -> None:
         if arguments[name] is not None:
             options.positive(**{name: arguments[name]})
     if not 0 < arguments["learning_rate"] < float("inf"):
-        raise BadInput(f"--learning-rate {arguments['learning_rate']} is not possible; it must be above 0")
+        raise BadInput(
+            f"--learning-rate {arguments['learning_rate']} is not possible; it must be above 0"
+        )
     for name, known in (("kind", KINDS), ("site", SITES)):
         if arguments[name] not in known:
-            raise BadInput(f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}")
+            raise BadInput(
+                f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}"
+            )
     if arguments["pairs"] is None:
         task = task_of(arguments["task"])
         task.model.check(arguments["variable"] or task.variable)
     elif arguments["variable"] is not None:
-        raise BadInput("--variable is of a causal model that ships; pairs of your own have their answers already")
+        raise BadInput(
+            "--variable is of a causal model that ships; pairs of your own have their answers"
+            " already"
+        )
 
 
 def read(path: Path) -> list[tuple[str, str, str]]:
@@ -95,7 +102,9 @@ def own_pairs(model, records: list[tuple[str, str, str]], arguments: dict) -> Gi
 
 
 def given_pairs(model, arguments: dict) -> Given:
-    """Pairs that a causal model gives, of prompts that the network answers as the causal model does."""
+    """Pairs that a causal model gives, of prompts that the network answers as the causal model
+    does.
+    """
     from nnheads.errors import RunError
     from nnheads.interventions.causal_model import draw_counterfactuals
     from nnheads.interventions.tasks import task_of
@@ -104,7 +113,10 @@ def given_pairs(model, arguments: dict) -> Given:
     variable = arguments["variable"] or task.variable
     sides: dict[str, Any] = {}
     told, seen = [], set()
-    for side, n, own_seed in (("train", arguments["limit"], seed), ("test", arguments["test"], seed + APART)):
+    for side, n, own_seed in (
+        ("train", arguments["limit"], seed),
+        ("test", arguments["test"], seed + APART),
+    ):
         drawn = task.draw(model.tokenizer, n, own_seed)
         new = [number for number, text in enumerate(drawn.texts()) if text not in seen]
         seen |= set(drawn.texts())
@@ -112,14 +124,24 @@ def given_pairs(model, arguments: dict) -> Given:
         right = [number for number in new if number in fitting]
         if len(right) < FEWEST:
             raise RunError(
-                f"{arguments['model']} answers {len(right)} of {len(new)} prompts of {arguments['task']} right; "
-                f"at least {FEWEST} are needed to look for {variable}"
+                f"{arguments['model']} answers {len(right)} of {len(new)} prompts of"
+                f" {arguments['task']} right; at least {FEWEST} are needed to look for {variable}"
             )
         told.append(f"{len(right)} of {n} prompts to {side} on")
         kept = drawn.rows(right)
-        sides[side] = kept.pairs(draw_counterfactuals(task.model, kept.inputs, variable, n, seed=own_seed))
+        sides[side] = kept.pairs(
+            draw_counterfactuals(task.model, kept.inputs, variable, n, seed=own_seed)
+        )
     name = f"{variable} ({arguments['task']})"
-    return Given(sides["train"], sides["test"], task.roles, name, task.about, "; ".join(told), task.references)
+    return Given(
+        sides["train"],
+        sides["test"],
+        task.roles,
+        name,
+        task.about,
+        "; ".join(told),
+        task.references,
+    )
 
 
 def right_ones(model, task, drawn) -> set[int]:
@@ -130,7 +152,9 @@ def right_ones(model, task, drawn) -> set[int]:
     from nnheads.interventions.counterfactuals import Pairs
     from nnheads.interventions.schema import Intervention
 
-    score = evaluate(model, Intervention(), Pairs(drawn.prompts, (), drawn.answers(task.model)))["score"]
+    score = evaluate(model, Intervention(), Pairs(drawn.prompts, (), drawn.answers(task.model)))[
+        "score"
+    ]
     return set(np.flatnonzero(score.values == 1).tolist())
 
 

@@ -1,4 +1,6 @@
-"""The options for needles in haystacks: lengths and depths, as a list or as the predecessor's intervals."""
+"""The options for needles in haystacks: lengths and depths, as a list or as the predecessor's
+intervals.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,21 @@ import typer
 
 from nnheads.errors import BadInput
 
-Lengths = Annotated[str | None, typer.Option(help="Retrieval: tokens of a prompt, e.g. 128,256 (the default).")]
-Shortest = Annotated[int | None, typer.Option(help="Retrieval: the shortest prompt, instead of --lengths.")]
-Longest = Annotated[int | None, typer.Option(help="Retrieval: the longest prompt, instead of --lengths.")]
-LengthCount = Annotated[int | None, typer.Option(help="Retrieval: how many lengths from --s-len to --e-len (20).")]
-DepthCount = Annotated[int | None, typer.Option(help="Retrieval: how many depths from start to end (10).")]
+Lengths = Annotated[
+    str | None, typer.Option(help="Retrieval: tokens of a prompt, e.g. 128,256 (the default).")
+]
+Shortest = Annotated[
+    int | None, typer.Option(help="Retrieval: the shortest prompt, instead of --lengths.")
+]
+Longest = Annotated[
+    int | None, typer.Option(help="Retrieval: the longest prompt, instead of --lengths.")
+]
+LengthCount = Annotated[
+    int | None, typer.Option(help="Retrieval: how many lengths from --s-len to --e-len (20).")
+]
+DepthCount = Annotated[
+    int | None, typer.Option(help="Retrieval: how many depths from start to end (10).")
+]
 
 DEFAULT = [128, 256]
 INTERVALS = ("s_len", "e_len", "context_lengths_num_intervals")
@@ -32,7 +44,9 @@ def options_of(arguments: dict, asked: bool) -> dict:
 
     given = [name for name in ONLY_NEEDLES if arguments[name] is not None]
     if given and not asked:
-        raise BadInput(f"{_flag(given[0])} is for retrieval types; {arguments['head_type']!r} is none of them")
+        raise BadInput(
+            f"{_flag(given[0])} is for retrieval types; {arguments['head_type']!r} is none of them"
+        )
     depths = arguments["document_depth_percent_intervals"]
     _positive(depths, "document_depth_percent_intervals")
     haystack, needles = arguments["haystack"], arguments["needles"]
@@ -40,7 +54,11 @@ def options_of(arguments: dict, asked: bool) -> dict:
         read_folder(haystack)
     if needles is not None:
         read_needles(needles)
-    chosen: dict[str, list | Path | None] = {"lengths": lengths(arguments), "haystack": haystack, "needles": needles}
+    chosen: dict[str, list | Path | None] = {
+        "lengths": lengths(arguments),
+        "haystack": haystack,
+        "needles": needles,
+    }
     return chosen | {"depths": None if depths is None else spread(0.0, 1.0, depths)}
 
 
@@ -56,12 +74,15 @@ def lengths(arguments: dict) -> list[int]:
     if not given:
         return DEFAULT
     first, last, count = (
-        fallback if arguments[name] is None else arguments[name] for name, fallback in zip(INTERVALS, (*DEFAULT, 20))
+        fallback if arguments[name] is None else arguments[name]
+        for name, fallback in zip(INTERVALS, (*DEFAULT, 20))
     )
     for value, name in zip((first, last, count), INTERVALS):
         _positive(value, name)
     if first > last or last >= MOST:
-        raise BadInput(f"lengths from --s-len {first} to --e-len {last} are not possible; they must rise")
+        raise BadInput(
+            f"lengths from --s-len {first} to --e-len {last} are not possible; they must rise"
+        )
     return list(dict.fromkeys(round(one) for one in spread(first, last, count)))
 
 

@@ -31,8 +31,12 @@ def command_in(run: Path) -> tuple[list[str], str]:
 
 def command_of_file(path: Path, attributes: dict) -> list[str]:
     """The words of the command in the history of a netCDF file."""
-    if not all(isinstance(attributes.get(name), str) for name in ("history", "arguments", "source")):
-        raise BadInput(f"{path} was not written by nnheads: it does not record history, arguments and source")
+    if not all(
+        isinstance(attributes.get(name), str) for name in ("history", "arguments", "source")
+    ):
+        raise BadInput(
+            f"{path} was not written by nnheads: it does not record history, arguments and source"
+        )
     try:
         words = shlex.split(attributes["history"])[1:]
     except ValueError:
@@ -46,19 +50,30 @@ def for_folder(words: list[str]) -> list[str]:
     """A command's arguments without those that say where results go, and what was there."""
     kept, skip = [], False
     for word in words[1:]:
-        if not skip and word not in DROPPED and word not in WITH_VALUE and not word.startswith("--output="):
+        if (
+            not skip
+            and word not in DROPPED
+            and word not in WITH_VALUE
+            and not word.startswith("--output=")
+        ):
             kept.append(word)
         skip = not skip and word in WITH_VALUE
     return kept
 
 
 def check_repeatable(place: Path, words: list[str], more: list[str]) -> None:
-    """Refuse what `check_command` refuses, and servers that only the file names: they would be sent the user's key.
-    `more` are the options that the user adds."""
+    """Refuse what `check_command` refuses, and servers that only the file names: they would be sent
+    the user's key. `more` are the options that the user adds."""
     check_command(place, words)
     asked = [word.split("=")[0] for word in more]
-    if any(word.split("=")[-1].startswith(("http://", "https://")) for word in words[2:]) and "--remote" not in asked:
-        raise BadInput(f"{place} was made on a server of its own; name one that you trust: rerun FILE -- --remote URL")
+    if (
+        any(word.split("=")[-1].startswith(("http://", "https://")) for word in words[2:])
+        and "--remote" not in asked
+    ):
+        raise BadInput(
+            f"{place} was made on a server of its own; name one that you trust: rerun FILE --"
+            " --remote URL"
+        )
 
 
 def check_command(place: Path, words: list[str]) -> None:
@@ -68,10 +83,14 @@ def check_command(place: Path, words: list[str]) -> None:
     name = words[1] if len(words) > 1 else ""
     if name not in recipes():
         raise BadInput(
-            f"{place} was made by {shlex.join(words)[:60]!r}, which is no command of nnheads; repeat it in Python"
+            f"{place} was made by {shlex.join(words)[:60]!r}, which is no command of nnheads;"
+            " repeat it in Python"
         )
     if name in COMPUTING.replace(" and", ",").split(", "):
         raise BadInput(f"{place} was made by nnheads {name}, which computes no result")
     for word in words[2:]:
         if word.split("=")[0] in REFUSED:
-            raise BadInput(f"{place} was made with {word.split('=')[0]}; issue that command yourself if you trust it")
+            raise BadInput(
+                f"{place} was made with {word.split('=')[0]}; issue that command yourself if you"
+                " trust it"
+            )

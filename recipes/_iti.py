@@ -1,4 +1,6 @@
-"""What the commands of `nnheads iti` share: options, questions and texts, and the edit that they act on."""
+"""What the commands of `nnheads iti` share: options, questions and texts, and the edit that they
+act on.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +18,62 @@ SEED = 42  # of the folds, as in the published code, so that they are the same
 ASKED = 8  # questions that are answered as samples
 
 Data = Annotated[
-    str | None, typer.Option(help="TruthfulQA CSV, mc_task.json, JSON lines, Hub data set, or reference (its default).")
+    str | None,
+    typer.Option(
+        help="TruthfulQA CSV, mc_task.json, JSON lines, Hub data set, or reference (its default)."
+    ),
 ]
-Template = Annotated[str | None, typer.Option(help='Holds question and answer; default "Q: {question} A: {answer}".')]
+Template = Annotated[
+    str | None, typer.Option(help='Holds question and answer; default "Q: {question} A: {answer}".')
+]
 Kind = Annotated[
-    str, typer.Option("--direction", help="mass_mean (center of mass), probe (its weights), pca or random.")
+    str,
+    typer.Option(
+        "--direction", help="mass_mean (center of mass), probe (its weights), pca or random."
+    ),
 ]
 Scope = Annotated[
     str,
     typer.Option(
-        help="Positions: all, answering (all that predict the answer), answer, decode (as it is written), prompt, last."
+        help=(
+            "Positions: all, answering (all that predict the answer), answer, decode (as it is"
+            " written), prompt, last."
+        )
     ),
 ]
 Alpha = Annotated[
-    str, typer.Option(help="Strengths, in standard deviations; of several, validation questions choose one.")
+    str,
+    typer.Option(
+        help="Strengths, in standard deviations; of several, validation questions choose one."
+    ),
 ]
 Heads = Annotated[
-    str, typer.Option(help="How many heads, at most half of all; of several, validation questions choose one.")
+    str,
+    typer.Option(
+        help="How many heads, at most half of all; of several, validation questions choose one."
+    ),
 ]
 Folds = Annotated[int, typer.Option(help="Parts of the questions; each is once the test part.")]
-ValRatio = Annotated[float, typer.Option(help="Share of a fold's other questions that heads are chosen by.")]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", help="Only the first so many questions.")]
-Neutral = Annotated[Path | None, typer.Option(help="Texts that the edit should not touch, one a line.")]
-Saved = Annotated[
-    str | None, typer.Option("--intervention", help="A folder or Hub id; default: what `iti fit` saved here.")
+ValRatio = Annotated[
+    float, typer.Option(help="Share of a fold's other questions that heads are chosen by.")
 ]
-Push = Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, owner/name.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", help="Only the first so many questions.")
+]
+Neutral = Annotated[
+    Path | None, typer.Option(help="Texts that the edit should not touch, one a line.")
+]
+Saved = Annotated[
+    str | None,
+    typer.Option("--intervention", help="A folder or Hub id; default: what `iti fit` saved here."),
+]
+Push = Annotated[
+    str | None, typer.Option(help="Also upload it to this Hub repository, owner/name.")
+]
 Private = Annotated[bool, typer.Option("--private", help="Make the Hub repository private.")]
-To = Annotated[Path | None, typer.Option("--to", help="Folder to write; default: inside the results.")]
+To = Annotated[
+    Path | None, typer.Option("--to", help="Folder to write; default: inside the results.")
+]
 
 
 def weights(arguments: dict, where: bool | str) -> tuple:
@@ -63,7 +93,9 @@ def check(arguments: dict) -> None:
         options.positive(limit=arguments["limit"])
     for name, known in (("direction", KINDS), ("scope", SCOPES)):
         if arguments.get(name) is not None and arguments[name] not in known:
-            raise BadInput(f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}")
+            raise BadInput(
+                f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}"
+            )
 
 
 def numbers_in(text: str, name: str, whole: bool = False) -> list:
@@ -76,13 +108,17 @@ def numbers_in(text: str, name: str, whole: bool = False) -> list:
         found = []
     if not found or not all(abs(one) < 1e6 for one in found) or (whole and min(found) < 1):
         example = "4,16,48" if whole else "5,10,15"
-        raise BadInput(f"--{name} {text!r} is no list of {'counts' if whole else 'numbers'}; write {example}")
+        raise BadInput(
+            f"--{name} {text!r} is no list of {'counts' if whole else 'numbers'}; write {example}"
+        )
     return found
 
 
 def counts_in(text: str, heads: int) -> list[int]:
     """Numbers of heads, at most half of all, so that as many others remain to compare with."""
-    return sorted({min(count, max(1, heads // 2)) for count in numbers_in(text, "heads", whole=True)})
+    return sorted(
+        {min(count, max(1, heads // 2)) for count in numbers_in(text, "heads", whole=True)}
+    )
 
 
 def read(arguments: dict) -> tuple:
@@ -93,7 +129,10 @@ def read(arguments: dict) -> tuple:
 
     source = arguments["data"]
     if source is None and arguments["model"] != REFERENCE:
-        raise BadInput("--data is needed: a TruthfulQA CSV, mc_task.json, JSON lines or a Hub data set (tqa_mc2)")
+        raise BadInput(
+            "--data is needed: a TruthfulQA CSV, mc_task.json, JSON lines or a Hub data set"
+            " (tqa_mc2)"
+        )
     source = REFERENCE if source is None else source
     questions, dropped = read_questions(source, limit=arguments["limit"])
     return questions, dropped, str(source)
@@ -114,7 +153,9 @@ def laid_out(tokenizer, arguments: dict, questions, dropped: dict, source: str) 
 
 
 def neutral_of(arguments: dict) -> list[str]:
-    """Texts that say nothing of the questions: from a file, of the reference's own world, or our own."""
+    """Texts that say nothing of the questions: from a file, of the reference's own world, or our
+    own.
+    """
     from nnheads.models.shipped import REFERENCE
 
     if arguments["neutral"] is not None:

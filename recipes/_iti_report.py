@@ -25,15 +25,17 @@ def fitted(run) -> None:
     about = found.attrs
     edited = json.loads((run.folder / "run.json").read_text())["heads"]
     options.say(
-        f"fold {about['fold']}: {about['heads']} heads, {about['alpha']:g} standard deviations along "
-        f"{about['direction']}, scope {about['scope']}, fitted on {found.sizes['fitted']} questions"
+        f"fold {about['fold']}: {about['heads']} heads, {about['alpha']:g} standard deviations"
+        f" along {about['direction']}, scope {about['scope']}, fitted on {found.sizes['fitted']}"
+        " questions"
     )
     for layer, head in edited:
         one = probes.sel(fold=about["fold"], layer=layer, head=head)
         options.say(
-            f"  L{layer}H{head}  validation {float(one['validation']):.3f}, test {float(one['accuracy']):.3f} "
-            f"[{float(one['accuracy_low']):.3f}, {float(one['accuracy_high']):.3f}], sigma "
-            f"{float(found['sigma'].sel(layer=layer, head=head)):.3g}"
+            f"  L{layer}H{head}  validation {float(one['validation']):.3f}, test"
+            f" {float(one['accuracy']):.3f} [{float(one['accuracy_low']):.3f},"
+            f" {float(one['accuracy_high']):.3f}], sigma"
+            f" {float(found['sigma'].sel(layer=layer, head=head)):.3g}"
         )
     size = sum(path.stat().st_size for path in (run.folder / "intervention").iterdir())
     options.say(f"the edit takes {size / 1000:.1f} kB")
@@ -46,10 +48,18 @@ def evaluated(run) -> None:
     kinds = [kind for kind in ORDER if kind in table["kind"].values]
     n = run.load("scores").sizes["question"]
     for fold, setting in enumerate(json.loads(table.attrs.get("settings", "[]"))):
-        options.say(f"fold {fold}: {setting['heads']} heads, {setting['alpha']:g} standard deviations")
+        options.say(
+            f"fold {fold}: {setting['heads']} heads, {setting['alpha']:g} standard deviations"
+        )
     if table.attrs.get("guarded") == 0:
-        options.say("this edit does not say what it was fitted on: whether these questions gave it is not known")
-    options.say(f"{n} questions, each tested with an edit that has not seen it [95% interval]; p: edit against this")
+        options.say(
+            "this edit does not say what it was fitted on: whether these questions gave it is not"
+            " known"
+        )
+    options.say(
+        f"{n} questions, each tested with an edit that has not seen it [95% interval]; p: edit"
+        " against this"
+    )
     for name, said in SCORES.items():
         options.say(said)
         for kind in kinds:
@@ -60,13 +70,25 @@ def evaluated(run) -> None:
     options.say("on neutral texts, nats per token")
     for kind in kinds:
         one = table.sel(kind=kind)
-        options.say(f"  {kind:<17}cross-entropy {_interval(one, 'cross_entropy')}   KL {_interval(one, 'kl')}")
+        options.say(
+            f"  {kind:<17}cross-entropy {_interval(one, 'cross_entropy')}   KL"
+            f" {_interval(one, 'kl')}"
+        )
     if table.attrs["reached"] < 1:
         options.say(
-            f"the edit reaches {table.attrs['reached']:.0%} of the answers; the others are scored as without it"
+            f"the edit reaches {table.attrs['reached']:.0%} of the answers; the others are scored"
+            " as without it"
         )
     samples(run)
-    names = ("scores.nc", "summary.nc", "grid.nc", "samples.nc", "grid.png", "cost.png", "heads.png")
+    names = (
+        "scores.nc",
+        "summary.nc",
+        "grid.nc",
+        "samples.nc",
+        "grid.png",
+        "cost.png",
+        "heads.png",
+    )
     files(run, names)
 
 
@@ -83,7 +105,9 @@ def samples(run) -> None:
             if about in table:
                 parts.append(f"{float((one[about] > 0.5).mean()):.0%} judged {about}")
         if "true" in table and "informative" in table:
-            parts.append(f"{float(((one['true'] > 0.5) & (one['informative'] > 0.5)).mean()):.0%} both")
+            parts.append(
+                f"{float(((one['true'] > 0.5) & (one['informative'] > 0.5)).mean()):.0%} both"
+            )
         options.say(f"{table.sizes['sample']} answers, {condition}: {', '.join(parts)}")
     for number in range(min(SHOWN, table.sizes["sample"])):
         one = table.isel(sample=number)
@@ -96,16 +120,18 @@ def baked(run, folder: Path) -> None:
     """The check, and how an edit everywhere differs from one of written tokens."""
     found = json.loads((run.folder / "run.json").read_text())
     options.say(
-        f"baked logits differ from the live edit's by at most {found['difference']:.1e}; the edit moves them by up to "
-        f"{found['moved']:.3g}"
+        f"baked logits differ from the live edit's by at most {found['difference']:.1e}; the edit"
+        f" moves them by up to {found['moved']:.3g}"
     )
-    options.say("on questions that did not give the edit; a bias acts everywhere, as scope all does:")
+    options.say(
+        "on questions that did not give the edit; a bias acts everywhere, as scope all does:"
+    )
     for name in SCOPES:
         one = found["scopes"][name]
         mc1 = f"{one['mc1']:.3f}" if isinstance(one["mc1"], float) else "not possible"
         options.say(
-            f"  {name:<9} MC1 {mc1}, answers written: {one['true']:.0%} true, {one['false']:.0%} false, KL on neutral "
-            f"texts {one['kl']:.4f}"
+            f"  {name:<9} MC1 {mc1}, answers written: {one['true']:.0%} true, {one['false']:.0%}"
+            f" false, KL on neutral texts {one['kl']:.4f}"
         )
         if not isinstance(one["mc1"], float):
             options.say(f"          {one['mc1']}")

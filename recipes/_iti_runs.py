@@ -1,4 +1,6 @@
-"""What `nnheads iti` computes: head outputs and probes, edits, their evaluation, what they write, and baking."""
+"""What `nnheads iti` computes: head outputs and probes, edits, their evaluation, what they write,
+and baking.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,25 @@ def opened(arguments: dict, item: str, **more):
     loaded = options.load(*shared.weights(arguments, where))
     identity = model_identity(loaded, arguments["model"])
     questions, prompts = shared.laid_out(loaded.tokenizer, arguments, questions, dropped, source)
-    facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "neutral": shared.digest(neutral)}
+    facts = {
+        **arguments,
+        "model": identity["model"],
+        "weights": identity["commit"],
+        "neutral": shared.digest(neutral),
+    }
     facts |= {"data": Path(source).name, "questions": shared.digest(questions), **more}
     facts["template"] = prompts.attrs["template"]
     run = Run(
-        arguments["output"], "iti", arguments["model"], identity["revision"], facts, item=item,
+        arguments["output"],
+        "iti",
+        arguments["model"],
+        identity["revision"],
+        facts,
+        item=item,
         overwrite=arguments["overwrite"],
-    )  # fmt: skip
-    return run, loaded, questions, prompts, neutral, facts, where
+    )
+    run.jobs_of(loaded)
+    return run, loaded, questions, prompts, neutral, facts
 
 
 def check_scope(prompts, scope: str) -> None:
@@ -39,7 +52,7 @@ def check_scope(prompts, scope: str) -> None:
     check_reach(Intervention(Edit("z", Add(0.0), layer=0, at=SCOPES[scope])), prompts)
 
 
-def material(model, questions, prompts, neutral: list[str], facts: dict, run, where):
+def material(model, questions, prompts, neutral: list[str], facts: dict, run):
     """Head outputs at the ends of all statements, folds, and probes on every head."""
     from nnheads.truth.activations import last_outputs
     from nnheads.truth.crossval import Material, orders
@@ -49,33 +62,47 @@ def material(model, questions, prompts, neutral: list[str], facts: dict, run, wh
 
     parts = folds(len(questions), facts["folds"], seed=facts["seed"], val_ratio=facts["val_ratio"])
     z = last_outputs(
-        model, prompts, batch_size=facts["batch_size"], remote=where, parts=run.parts, quiet=facts["quiet"]
+        model, prompts, batch_size=facts["batch_size"], parts=run.parts, quiet=facts["quiet"]
     )
     probes = probe(z, prompts, parts, seed=facts["seed"])
     names = [question.question for question in questions]
-    return Material(prompts, z, names, parts, probes, neutral_texts(model, neutral), orders(z, probes, parts))
+    return Material(
+        prompts, z, names, parts, probes, neutral_texts(model, neutral), orders(z, probes, parts)
+    )
 
 
-def how_of(facts: dict, run, where):
+def how_of(facts: dict, run):
     from nnheads.truth.crossval import How
 
     return How(
-        facts["direction"], facts["scope"], facts.get("draws", 0), facts["seed"], facts["batch_size"], run.parts,
-        facts["quiet"], where,
-    )  # fmt: skip
+        facts["direction"],
+        facts["scope"],
+        facts.get("draws", 0),
+        facts["seed"],
+        facts["batch_size"],
+        run.parts,
+        facts["quiet"],
+    )
 
 
 def about_of(model, title: str, facts: dict, name: str, prompts) -> dict:
     from nnheads.runs.provenance import provenance
 
     return provenance(
-        title=title, model=model, name=name, prompts=prompts, arguments=facts, references=shared.REFERENCES,
+        title=title,
+        model=model,
+        name=name,
+        prompts=prompts,
+        arguments=facts,
+        references=shared.REFERENCES,
         sample_dims="question text",
-    )  # fmt: skip
+    )
 
 
 def chosen(model, given, facts: dict, how):
-    """Strength and number of heads of each fold, and the grid that decided, if there was something to decide."""
+    """Strength and number of heads of each fold, and the grid that decided, if there was something
+    to decide.
+    """
     from nnheads.truth.crossval import choose, grid
 
     heads = given.probes.sizes["layer"] * given.probes.sizes["head"]
@@ -87,15 +114,15 @@ def chosen(model, given, facts: dict, how):
     return [choose(table, fold) for fold in range(len(given.folds))], table
 
 
-def fit(run, model, questions, prompts, neutral, facts: dict, name: str, where) -> None:
+def fit(run, model, questions, prompts, neutral, facts: dict, name: str) -> None:
     """Probes, directions and the edit of one fold, saved."""
     from nnheads import plot
     from nnheads.interventions.files import JSON_NAME, TENSORS_NAME
     from nnheads.interventions.files import save as save_edit
     from nnheads.truth.crossval import final
 
-    every = material(model, questions, prompts, neutral, facts, run, where)
-    given, how = every.only(facts["fold"]), how_of(facts, run, where)
+    every = material(model, questions, prompts, neutral, facts, run)
+    given, how = every.only(facts["fold"]), how_of(facts, run)
     [(alpha, count)], table = chosen(model, given, facts, how)
     found, change = final(given, 0, alpha, count, how)
     about = about_of(model, "inference-time intervention: fit", facts, name, prompts)
@@ -106,32 +133,46 @@ def fit(run, model, questions, prompts, neutral, facts: dict, name: str, where) 
     )
     run.save(**{key: one.assign_attrs({**one.attrs, **about}) for key, one in tables.items()})
     marked = [
-        {"layer": layer, "head": head, "value": float(given.probes["validation"].sel(fold=0, layer=layer, head=head))}
+        {
+            "layer": layer,
+            "head": head,
+            "value": float(given.probes["validation"].sel(fold=0, layer=layer, head=head)),
+        }
         for layer, head in given.heads(0, count)
     ]
     values = every.probes["accuracy"].mean("fold").transpose("layer", "head")
     values.attrs = {"long_name": "accuracy of the probe on held-out statements", "units": "1"}
     note = plot.note(run.load("probes"), len(questions))
-    run.picture("heads", plot.heatmap(values, signed=False, marked=marked, title="What heads know of truth", note=note))
+    run.picture(
+        "heads",
+        plot.heatmap(
+            values, signed=False, marked=marked, title="What heads know of truth", note=note
+        ),
+    )
     save_edit(change, run.folder / "intervention", model=about["model"])
     run.files += [f"intervention/{file}" for file in (JSON_NAME, TENSORS_NAME)]
     run.finish(alpha=alpha, heads=[list(head) for head in given.heads(0, count)])
 
 
 def reduced(table, seed: int):
-    """Means of a grid with their intervals: over validation questions, and over texts for what it costs."""
+    """Means of a grid with their intervals: over validation questions, and over texts for what it
+    costs.
+    """
     import xarray as xr
 
     from nnheads import stats
     from nnheads.truth.multiple_choice import CHOICES
 
-    each = [stats.mean(table[name], "question", seed=seed) for name in (*CHOICES, *(f"original_{n}" for n in CHOICES))]
+    each = [
+        stats.mean(table[name], "question", seed=seed)
+        for name in (*CHOICES, *(f"original_{n}" for n in CHOICES))
+    ]
     for name in ("cross_entropy", "kl"):
         each.append(stats.mean(table[name].mean("fold", keep_attrs=True), "text", seed=seed))
     return xr.merge(each, combine_attrs="drop_conflicts")
 
 
-def evaluate(run, model, questions, prompts, neutral, facts: dict, name: str, where, judges) -> None:
+def evaluate(run, model, questions, prompts, neutral, facts: dict, name: str, judges) -> None:
     """Cross-validation: choose on validation questions, test on the others, compare."""
     import json
 
@@ -139,7 +180,7 @@ def evaluate(run, model, questions, prompts, neutral, facts: dict, name: str, wh
     from nnheads.truth import crossval
     from nnheads.truth.contrasts import summary
 
-    given, how = material(model, questions, prompts, neutral, facts, run, where), how_of(facts, run, where)
+    given, how = material(model, questions, prompts, neutral, facts, run), how_of(facts, run)
     settings, table = chosen(model, given, facts, how)
     scores = crossval.evaluate(model, given, settings, how)
     about = about_of(model, "inference-time intervention: evaluation", facts, name, prompts)
@@ -147,20 +188,31 @@ def evaluate(run, model, questions, prompts, neutral, facts: dict, name: str, wh
         own = reduced(table, facts["seed"]).assign_attrs(about)
         run.save(grid=own)
         draw(run, own, scores.sizes["question"])
-    edits = [crossval.final(given, fold, alpha, count, how)[1] for fold, (alpha, count) in enumerate(settings)]
+    edits = [
+        crossval.final(given, fold, alpha, count, how)[1]
+        for fold, (alpha, count) in enumerate(settings)
+    ]
     asked = sampled([fold.test for fold in given.folds], facts["samples"], facts["seed"])
-    save_samples(run, model, questions, list(zip(asked, edits)), facts, about, where, judges)
+    save_samples(run, model, questions, list(zip(asked, edits)), facts, about, judges)
     heads = json.dumps([given.heads(fold, count) for fold, (_, count) in enumerate(settings)])
-    about |= {"chosen_heads": heads, "settings": scores.attrs["settings"], "reached": scores.attrs["reached"]}
+    about |= {
+        "chosen_heads": heads,
+        "settings": scores.attrs["settings"],
+        "reached": scores.attrs["reached"],
+    }
     save_scores(run, scores, summary(scores, seed=facts["seed"]), about)
     values = given.probes["accuracy"].mean("fold").transpose("layer", "head")
     values.attrs = {"long_name": "accuracy of the probe on held-out statements", "units": "1"}
     note = plot.note(run.load("scores"), len(questions))
-    run.picture("heads", plot.heatmap(values, signed=False, title="What heads know of truth", note=note))
+    run.picture(
+        "heads", plot.heatmap(values, signed=False, title="What heads know of truth", note=note)
+    )
     run.finish(settings=settings)
 
 
-def transfer(run, model, questions, prompts, neutral, facts: dict, name: str, where, judges, change) -> None:
+def transfer(
+    run, model, questions, prompts, neutral, facts: dict, name: str, judges, change
+) -> None:
     """An edit that was fitted elsewhere, on all of these questions."""
     from nnheads.truth import crossval
     from nnheads.truth.contrasts import summary
@@ -168,18 +220,23 @@ def transfer(run, model, questions, prompts, neutral, facts: dict, name: str, wh
     from nnheads.truth.multiple_choice import neutral_texts
 
     names = [question.question for question in questions]
-    how = how_of({**facts, "direction": "mass_mean"}, run, where)
+    how = how_of({**facts, "direction": "mass_mean"}, run)
     scores = crossval.transfer(model, change, prompts, names, neutral_texts(model, neutral), how)
     about = about_of(model, "inference-time intervention: transfer", facts, name, prompts)
     about |= {"reached": scores.attrs["reached"], "guarded": int(fitted_on(change) is not None)}
     asked = sampled([range(len(questions))], facts["samples"], facts["seed"])
-    save_samples(run, model, questions, [(asked[0], change)], facts, about, where, judges)
+    save_samples(run, model, questions, [(asked[0], change)], facts, about, judges)
     save_scores(run, scores, summary(scores, seed=facts["seed"]), about)
     run.finish()
 
 
 def save_scores(run, scores, table, about: dict) -> None:
-    run.save(**{key: one.assign_attrs({**one.attrs, **about}) for key, one in (("scores", scores), ("summary", table))})
+    run.save(
+        **{
+            key: one.assign_attrs({**one.attrs, **about})
+            for key, one in (("scores", scores), ("summary", table))
+        }
+    )
 
 
 def draw(run, table, n: int) -> None:
@@ -192,13 +249,18 @@ def draw(run, table, n: int) -> None:
     ):
         each = {
             f"{count} heads": tuple(
-                table[key].sel(heads=count).assign_attrs(long_name=said, units=table[name].attrs["units"])
+                table[key]
+                .sel(heads=count)
+                .assign_attrs(long_name=said, units=table[name].attrs["units"])
                 for key in (name, f"{name}_low", f"{name}_high")
             )
             for count in table["heads"].values
         }
         run.picture(
-            picture, plot.curves(each, title=said, log=bool((table["alpha"] > 0).all()), note=plot.note(table, n))
+            picture,
+            plot.curves(
+                each, title=said, log=bool((table["alpha"] > 0).all()), note=plot.note(table, n)
+            ),
         )
 
 
@@ -213,7 +275,7 @@ def sampled(parts, count: int, seed: int) -> list[list[int]]:
     return found
 
 
-def save_samples(run, model, questions, asked: list, facts: dict, about: dict, where, judges) -> None:
+def save_samples(run, model, questions, asked: list, facts: dict, about: dict, judges) -> None:
     """What is written with and without each edit, judged if there is a judge: (sample)."""
     from nnheads.truth.samples import answers
 
@@ -221,15 +283,20 @@ def save_samples(run, model, questions, asked: list, facts: dict, about: dict, w
     if not pairs:
         return
     table = answers(
-        model, [(questions[number], change) for number, change in pairs], template=facts["template"],
-        new_tokens=facts["new_tokens"], judges=judges, batch_size=facts["batch_size"], remote=where,
-    )  # fmt: skip
+        model,
+        [(questions[number], change) for number, change in pairs],
+        template=facts["template"],
+        new_tokens=facts["new_tokens"],
+        judges=judges,
+        batch_size=facts["batch_size"],
+    )
     run.save(samples=table.assign_attrs({**table.attrs, **about}))
 
 
 def scopes(model, change, questions, prompts, neutral: list[str], arguments: dict) -> dict:
-    """The same edit everywhere, as a bias has it, and of tokens as they are written: name -> MC1 on questions on which
-    it was not fitted (or why it cannot be scored), KL on neutral texts, and what answers begin with."""
+    """The same edit everywhere, as a bias has it, and of tokens as they are written: name -> MC1 on
+    questions on which it was not fitted (or why it cannot be scored), KL on neutral texts, and what
+    answers begin with."""
     import numpy as np
 
     from nnheads.errors import BadInput
@@ -254,9 +321,17 @@ def scopes(model, change, questions, prompts, neutral: list[str], arguments: dic
         except BadInput as error:
             mc1 = str(error)
         new = answers(
-            model, [(questions[number], one) for number in free], template=prompts.attrs["template"], new_tokens=4,
+            model,
+            [(questions[number], one) for number in free],
+            template=prompts.attrs["template"],
+            new_tokens=4,
             batch_size=arguments["batch_size"],
-        )["begins"].sel(condition="edit")  # fmt: skip
+        )["begins"].sel(condition="edit")
         kl = float(coherence(model, one, texts, **running)["kl"].mean())
-        found[name] = {"mc1": mc1, "kl": kl, "true": float((new == 1).mean()), "false": float((new == -1).mean())}
+        found[name] = {
+            "mc1": mc1,
+            "kl": kl,
+            "true": float((new == 1).mean()),
+            "false": float((new == -1).mean()),
+        }
     return found

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nnheads.recipes import _options as options
 
-CLEAR = 10  # heads taken from a ranking without flags: those whose interval is above zero, at most so many
+# heads taken from a ranking without flags: those whose interval is above zero, at most so many
+CLEAR = 10
 PAIRS = 10  # shown; all are in interactions.nc
 signed = partial(options.with_interval, form="+.3f")
 ABOVE_ZERO = ("accuracy", "logit_difference")  # where not, a model does not do what is asked
@@ -22,7 +23,9 @@ def check(arguments: dict) -> None:
     from nnheads.patching.behaviours import BEHAVIOURS
     from nnheads.patching.metrics import metric_of
 
-    behaviour, ablation, top, draws = (arguments[name] for name in ("behaviour", "ablation", "top", "draws"))
+    behaviour, ablation, top, draws = (
+        arguments[name] for name in ("behaviour", "ablation", "top", "draws")
+    )
     if behaviour not in BEHAVIOURS:
         raise BadInput(f"behaviour {behaviour!r} is not known; use one of {', '.join(BEHAVIOURS)}")
     if ablation not in ABLATIONS:
@@ -71,12 +74,19 @@ def listed_heads(
         return ranked_in(source, top, statistic)
     head_type = BEHAVIOURS[behaviour].head_type
     if head_type is None:
-        raise BadInput(f"no detector finds the heads of behaviour {behaviour}; name them with --heads or --from")
+        raise BadInput(
+            f"no detector finds the heads of behaviour {behaviour}; name them with --heads or"
+            " --from"
+        )
     return None, f"flagged by detect {head_type}"
 
 
-def ranked_in(source: Path, top: int | None, statistic: str | None) -> tuple[list[tuple[int, int]], str]:
-    """Heads of a run, strongest first: the first `top`, or those that it flags, or whose interval is above zero."""
+def ranked_in(
+    source: Path, top: int | None, statistic: str | None
+) -> tuple[list[tuple[int, int]], str]:
+    """Heads of a run, strongest first: the first `top`, or those that it flags, or whose interval
+    is above zero.
+    """
     from nnheads.errors import BadInput
     from nnheads.interchange.read import read_heads
     from nnheads.interchange.table import ranking
@@ -85,14 +95,20 @@ def ranked_in(source: Path, top: int | None, statistic: str | None) -> tuple[lis
 
     path = source / "heads.nc" if source.is_dir() else source
     if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}; --from takes a run of detect or ioi, its heads.nc, or a list of heads")
+        raise BadInput(
+            f"no file {str(path)!r}; --from takes a run of detect or ioi, its heads.nc, or a list"
+            " of heads"
+        )
     if path.suffix == ".nc":
         table = store.load(path)
         ranked, name = ranked_heads(table, statistic)
     else:
         table, name = read_heads(path, statistic=statistic), "score"
         ranked = ranking(table)
-    origin = f"ranked by {name} in {table.attrs.get('title', path.name)!r} of {table.attrs.get('model', '?')}"
+    origin = (
+        f"ranked by {name} in {table.attrs.get('title', path.name)!r} of"
+        f" {table.attrs.get('model', '?')}"
+    )
     if top is not None:
         if top > len(ranked):
             raise BadInput(f"--top {top} is more than the {len(ranked)} heads that {path} ranks")
@@ -101,7 +117,9 @@ def ranked_in(source: Path, top: int | None, statistic: str | None) -> tuple[lis
         clear, most = table["flag"] == 1, len(ranked)
     else:
         clear, most = table.get(f"{name}_low", table[name]) > 0, CLEAR
-    own = [(layer, head) for layer, head in ranked if bool(clear.sel(layer=layer, head=head))][:most]
+    own = [(layer, head) for layer, head in ranked if bool(clear.sel(layer=layer, head=head))][
+        :most
+    ]
     if not own:
         raise BadInput(f"no head of {path} is beyond chance; say with --top how many to take")
     return own, origin
@@ -111,21 +129,40 @@ def report(run) -> None:
     """The curve against the random lists, whether the parts add up, and where the files are."""
     reduced = run.load("curve")
     metric, about = reduced.attrs["metric"], reduced.attrs
-    dropped = "; ".join(f"{count} {reason}" for reason, count in json.loads(about["dropped"]).items())
+    dropped = "; ".join(
+        f"{count} {reason}" for reason, count in json.loads(about["dropped"]).items()
+    )
     options.say(f"{about['behaviour']}; heads {about['heads']} ({about['origin']})")
-    options.say(f"kept {about['kept']} of {about['asked']} prompts" + (f" (dropped: {dropped})" if dropped else ""))
-    low = reduced[f"base_{metric}_low"].fillna(reduced[f"base_{metric}"])  # one prompt has no interval
+    options.say(
+        f"kept {about['kept']} of {about['asked']} prompts"
+        + (f" (dropped: {dropped})" if dropped else "")
+    )
+    low = reduced[f"base_{metric}_low"].fillna(
+        reduced[f"base_{metric}"]
+    )  # one prompt has no interval
     if metric in ABOVE_ZERO and float(low) <= 0:
-        options.say(f"the intact model has {metric} {signed(reduced, f'base_{metric}')}: there is little to lose")
-    options.say(f"{metric} [95% interval] without the first K heads; in their place: {about['meaning']}")
+        options.say(
+            f"the intact model has {metric} {signed(reduced, f'base_{metric}')}: there is little to"
+            " lose"
+        )
+    options.say(
+        f"{metric} [95% interval] without the first K heads; in their place: {about['meaning']}"
+    )
     if "random_median" in reduced:
-        options.say("without K random heads of the same layers: median [range]; p, share of lists that change as much")
+        options.say(
+            "without K random heads of the same layers: median [range]; p, share of lists that"
+            " change as much"
+        )
     for place, k in enumerate(reduced["k"].values):
         one = reduced.isel(k=place)
         line = f"  {int(k):>3}  {signed(one, metric)}"
         if "random_median" in one:
-            median, lowest, highest = (float(one[f"random_{text}"]) for text in ("median", "lowest", "highest"))
-            line += f"   {median:+.3f} [{lowest:+.3f}, {highest:+.3f}]   p {float(one['p_value']):.3f}"
+            median, lowest, highest = (
+                float(one[f"random_{text}"]) for text in ("median", "lowest", "highest")
+            )
+            line += (
+                f"   {median:+.3f} [{lowest:+.3f}, {highest:+.3f}]   p {float(one['p_value']):.3f}"
+            )
         options.say(line)
     say_interactions(run.load("interactions"))
     names = ["scores.nc", "curve.nc", "interactions.nc", "curve.png"]
@@ -147,14 +184,20 @@ def say_interactions(table) -> None:
     joint, total, surplus = (signed(table, name) for name in ("joint", "sum_of_parts", "surplus"))
     options.say(f"together {joint}; sum of the parts {total}; difference {surplus}")
     alone = "one prompt cannot say whether the parts add up"
-    options.say(table.attrs.get("warning", "the parts add up" if "adds_up" in table.attrs else alone))
+    options.say(
+        table.attrs.get("warning", "the parts add up" if "adds_up" in table.attrs else alone)
+    )
     if "pair" not in table:
         return
     couples = list(itertools.combinations(range(table.sizes["member"]), 2))
     differs = abs(table["pair_surplus"]).values
     most = sorted(couples, key=lambda couple: -differs[couple])[:PAIRS]
-    which = "" if len(most) == len(couples) else f" (the {PAIRS} of {len(couples)} that differ most)"
-    options.say(f"effect of two heads together; by how much it differs from the sum of their own{which}")
+    which = (
+        "" if len(most) == len(couples) else f" (the {PAIRS} of {len(couples)} that differ most)"
+    )
+    options.say(
+        f"effect of two heads together; by how much it differs from the sum of their own{which}"
+    )
     for a, b in most:
         one = table.isel(member=a, other=b)
         title = f"{table['member'].values[a]} + {table['member'].values[b]}"

@@ -10,26 +10,37 @@ from typing import Annotated
 import typer
 
 from nnheads.errors import BadInput
-from nnheads.remote import ledger
 from nnheads.remote import server as service
 
-Model = Annotated[str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")]
+Model = Annotated[
+    str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Quantization = Annotated[str | None, typer.Option(help="4bit or 8bit: weights in fewer bits (needs bitsandbytes).")]
+Quantization = Annotated[
+    str | None, typer.Option(help="4bit or 8bit: weights in fewer bits (needs bitsandbytes).")
+]
 DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
-Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")]
+Remote = Annotated[
+    str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")
+]
 Submit = Annotated[
     bool,
     typer.Option(
-        "--submit", callback=lambda on: _wait(not on), help="With --remote: send, and do not wait for results."
+        "--submit",
+        callback=lambda on: _wait(not on),
+        help="With --remote: send, and do not wait for results.",
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")
+]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what it would cost, and run nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
@@ -37,9 +48,12 @@ Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an erro
 RESULTS = Path("results")
 
 
+_ASKED = {"waiting": True}
+
+
 def _wait(on: bool) -> bool:
     """Whether results of jobs on a server are waited for."""
-    ledger.wait(on)
+    _ASKED["waiting"] = on
     return not on
 
 
@@ -76,12 +90,18 @@ def load(
 
     start()
     there = remote and remote != "local"
-    if not there and not ledger.book().waiting:
+    if not there and not _ASKED["waiting"]:
         raise BadInput("--submit is for jobs on a server; give --remote ndif or a URL with it")
     loaded = load_model(
-        model, revision=revision, dtype=dtype, quantization=quantization, device_map=device_map,
-        attn_implementation=attention, remote=remote,
-    )  # fmt: skip
+        model,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+        device_map=device_map,
+        attn_implementation=attention,
+        remote=remote,
+        waiting=_ASKED["waiting"],
+    )
     for warning in service.warnings_for(remote, loaded.repo_id) if there else ():
         sys.stderr.write(f"note: {warning}\n")
     return loaded
@@ -106,11 +126,17 @@ def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
     for head in heads:
         name = f"L{head['layer']}{letters}{head['head']}"
         star = "*" if head.get("flag") else ""
-        say(f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}] {star}".rstrip())
+        say(
+            f"  {name:<7} {head['value']:+.3f} [{head['low']:+.3f}, {head['high']:+.3f}] {star}".rstrip()
+        )
 
 
-def with_interval(table, name: str, form: str = ".3f", ends: tuple[str, str] = ("_low", "_high")) -> str:
-    """`0.938 [0.875, 0.984]`: a number of a table, and its interval where it has one; a dash where it is none."""
+def with_interval(
+    table, name: str, form: str = ".3f", ends: tuple[str, str] = ("_low", "_high")
+) -> str:
+    """`0.938 [0.875, 0.984]`: a number of a table, and its interval where it has one; a dash where
+    it is none.
+    """
     value, *interval = (float(table[f"{name}{end}"]) for end in ("", *ends))
     shown = [format(one, form) for one in (value, *interval)]
     if value != value:
@@ -118,14 +144,16 @@ def with_interval(table, name: str, form: str = ".3f", ends: tuple[str, str] = (
     return shown[0] if interval[0] != interval[0] else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
-def say_plan(model, job, remote: bool | str) -> None:
+def say_plan(model, job) -> None:
     """What a sweep would cost; seconds only where it would run here."""
     from nnheads.patching.cost import cost, describe, rate
+    from nnheads.trace.session import on_server
 
     found = cost(model, job)
     device = next(model._module.parameters()).device
-    here = not remote or remote == "local"
-    seconds = found.flops / rate(device, 512, model.config.hidden_size) if here else None
+    seconds = (
+        None if on_server(model) else found.flops / rate(device, 512, model.config.hidden_size)
+    )
     for line in describe(found, seconds):
         say(line)
 
@@ -134,4 +162,6 @@ def positive(**values: int) -> None:
     """Refuse counts below one, by the name of their option."""
     for name, value in values.items():
         if value < 1:
-            raise BadInput(f"--{name.replace('_', '-')} {value} is not possible; it must be at least 1")
+            raise BadInput(
+                f"--{name.replace('_', '-')} {value} is not possible; it must be at least 1"
+            )

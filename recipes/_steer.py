@@ -22,7 +22,12 @@ NEUTRAL = (
     "They planted beans, carrots and onions behind the house.",
     "The report has four chapters and a list of figures at the end.",
 )
-STATEMENTS, TEXTS, QUESTIONS, FILLER = 3, 32, 8, 24  # in a text; of each sort; as prompts; words of a neutral text
+STATEMENTS, TEXTS, QUESTIONS, FILLER = (
+    3,
+    32,
+    8,
+    24,
+)  # in a text; of each sort; as prompts; words of a neutral text
 ENDS = {"effect": ("_low", "_high"), "random": ("_lowest", "_highest"), "kl": ("_low", "_high")}
 WITH_INTERVAL = ("effect", "random")
 SHOWN = 3  # prompts whose continuations are printed
@@ -36,8 +41,8 @@ def lines_of(path: Path) -> list[str]:
 
 
 def own_world(seed: int) -> dict[str, list[str]]:
-    """Texts of the reference model's world: statements that are true, and statements that are popular mistakes. The
-    questions asked as prompts stand in none of them."""
+    """Texts of the reference model's world: statements that are true, and statements that are
+    popular mistakes. The questions asked as prompts stand in none of them."""
     from nnheads.prompts import world
 
     rng = random.Random(seed)
@@ -48,7 +53,11 @@ def own_world(seed: int) -> dict[str, list[str]]:
     def statements(answer: str) -> str:
         text: list[str] = []
         for question in rng.sample(told, STATEMENTS):
-            text += [*world.question_words(question.relation, question.subject), getattr(question, answer), "."]
+            text += [
+                *world.question_words(question.relation, question.subject),
+                getattr(question, answer),
+                ".",
+            ]
         return " ".join(text)
 
     return {
@@ -77,9 +86,15 @@ def report(run) -> None:
     scores, curve = run.load("scores"), run.load("curve")
     if (run.folder / "directions.nc").is_file():
         say_layers(run.load("directions"), curve.attrs["layer"])
-    told = f"; of random: lowest and highest of {scores.sizes['draw']} draws" if "draw" in scores.sizes else ""
+    told = (
+        f"; of random: lowest and highest of {scores.sizes['draw']} draws"
+        if "draw" in scores.sizes
+        else ""
+    )
     options.say(f"{curve.attrs['steering']}; in nats per token [95% interval{told}]")
-    columns = [name for name in ("effect", "random", "projection", "kl", "perplexity") if name in curve]
+    columns = [
+        name for name in ("effect", "random", "projection", "kl", "perplexity") if name in curve
+    ]
     widths = {name: 24 if name in WITH_INTERVAL else 10 for name in ("strength", *columns)}
     options.say("  " + "  ".join(f"{name:<{width}}" for name, width in widths.items()).rstrip())
     for strength in curve["strength"].values:
@@ -102,14 +117,18 @@ def report(run) -> None:
 
 
 def say_layers(found, chosen: int) -> None:
-    options.say("layer  separability of texts held out [q]   norm of the direction, of the activations")
+    options.say(
+        "layer  separability of texts held out [q]   norm of the direction, of the activations"
+    )
     for layer in found["layer"].values:
         one = found.sel(layer=layer)
         rest = one["auc"].dims
         auc, q_value = float(one["auc"].max(rest)), float(one["q_value"].min(rest))
         norms = [float((one[name] ** 2).sum(rest) ** 0.5) for name in ("norm", "typical")]
         mark = "  steered" if layer == chosen else ""
-        options.say(f"  {int(layer):>3}  {auc:.3f} [{q_value:.1e}]   {norms[0]:.3g}, {norms[1]:.3g}{mark}")
+        options.say(
+            f"  {int(layer):>3}  {auc:.3f} [{q_value:.1e}]   {norms[0]:.3g}, {norms[1]:.3g}{mark}"
+        )
 
 
 def _number(one, name: str) -> str:

@@ -10,14 +10,24 @@ from nnheads.errors import BadInput
 
 Data = Annotated[
     str | None,
-    typer.Option(help="Truthfulness: TruthfulQA CSV, mc_task.json, JSON lines, Hub data set, or reference (default)."),
+    typer.Option(
+        help=(
+            "Truthfulness: TruthfulQA CSV, mc_task.json, JSON lines, Hub data set, or reference"
+            " (default)."
+        )
+    ),
 ]
 Template = Annotated[
-    str | None, typer.Option(help="Truthfulness: how a statement is written ('Q: {question} A: {answer}').")
+    str | None,
+    typer.Option(help="Truthfulness: how a statement is written ('Q: {question} A: {answer}')."),
 ]
 NumFold = Annotated[int | None, typer.Option(help="Truthfulness: folds of questions (2).")]
-NumHeads = Annotated[int | None, typer.Option(help="Truthfulness: heads in the list, best first (100).")]
-ValRatio = Annotated[float | None, typer.Option(help="Truthfulness: share of a fold that heads are chosen by (0.2).")]
+NumHeads = Annotated[
+    int | None, typer.Option(help="Truthfulness: heads in the list, best first (100).")
+]
+ValRatio = Annotated[
+    float | None, typer.Option(help="Truthfulness: share of a fold that heads are chosen by (0.2).")
+]
 
 SEED = 42  # of the folds, as in the published code, so that they are the same
 DEFAULTS = {"num_fold": 2, "num_heads": 100, "val_ratio": 0.2}
@@ -32,8 +42,12 @@ def options_of(arguments: dict, asked: bool) -> dict:
     given = [name for name in ("data", "template", *DEFAULTS) if arguments[name] is not None]
     if given and not asked:
         raise BadInput(
-            f"--{given[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is another type"
+            f"--{given[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is"
+            " another type"
         )
-    chosen = {name: fallback if arguments[name] is None else arguments[name] for name, fallback in DEFAULTS.items()}
+    chosen = {
+        name: fallback if arguments[name] is None else arguments[name]
+        for name, fallback in DEFAULTS.items()
+    }
     chosen |= {name: arguments[name] for name in ("data", "template")}
     return chosen | {"fold_seed": SEED if arguments["seed"] is None else arguments["seed"]}

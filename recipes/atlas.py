@@ -1,4 +1,6 @@
-"""Many runs in one file: overlap of types, models and revisions, emergence, base against tuned, and stability."""
+"""Many runs in one file: overlap of types, models and revisions, emergence, base against tuned, and
+stability.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +19,30 @@ def main(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Runs, folders that hold some, and lists of heads in any tool's format.", show_default="results"
+            help="Runs, folders that hold some, and lists of heads in any tool's format.",
+            show_default="results",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for atlas.nc.")] = Path(
-        "atlas"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for atlas.nc.")
+    ] = Path("atlas"),
     top: Annotated[int, typer.Option(help="How many heads at the top are compared.")] = 8,
-    draws: Annotated[int, typer.Option(help="Pairs of samples of prompts for stability; 0 for none.")] = 50,
+    draws: Annotated[
+        int, typer.Option(help="Pairs of samples of prompts for stability; 0 for none.")
+    ] = 50,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
-    """Many runs in one file: overlap of types, models and revisions, emergence, base against tuned, and stability.
+    """Many runs in one file: overlap of types, models and revisions, emergence, base against tuned,
+    and stability.
 
-    Writes atlas.nc, an xarray DataTree: /heads/<model>/<revision>/<type>, /overlap, /emergence/<model>/<type>,
-    /changes/<base> to <tuned>/<type>, /roles/<model>/<revision>, /stability/<model>/<revision>/<type>; and pictures.
-    Relative depth is the axis that models of any size share. A list of heads in any format that `nnheads convert` reads
-    stands beside the runs of its model. Loads no model.
+    Writes atlas.nc, an xarray DataTree: /heads/<model>/<revision>/<type>, /overlap,
+        /emergence/<model>/<type>,
+    /changes/<base> to <tuned>/<type>, /roles/<model>/<revision>,
+    /stability/<model>/<revision>/<type>; and pictures. Relative depth is the axis that models of
+    any size share. A list of heads in any format that `nnheads convert` reads stands beside the
+    runs of its model. Loads no model.
     """
     from nnheads.compare.entries import entries_of, entries_of_files
     from nnheads.errors import BadInput
@@ -84,7 +92,9 @@ def gathered(entries: list, top: int, draws: int, seed: int) -> dict:
 
 
 def compared(entries: list) -> dict:
-    """Models of one shape against each other, type by type, each at its last revision; the first named is the base."""
+    """Models of one shape against each other, type by type, each at its last revision; the first
+    named is the base.
+    """
     from nnheads.compare import atlas
 
     ordered = sorted(entries, key=lambda one: atlas.step_of(one.revision) or 0)
@@ -93,7 +103,11 @@ def compared(entries: list) -> dict:
     for (model, kind), one in last.items():
         for (other, same), two in last.items():
             before = list(dict.fromkeys(each.model for each in entries))
-            if kind == same and before.index(model) < before.index(other) and one.shape == two.shape:
+            if (
+                kind == same
+                and before.index(model) < before.index(other)
+                and one.shape == two.shape
+            ):
                 found[f"{model} to {other}", kind] = atlas.changes(one, two)
     return found
 
@@ -109,9 +123,13 @@ def about(runs: list) -> dict:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     sources = [{"folder": run.shown, "command": run.record.get("command")} for run in runs]
     return {
-        "title": "atlas of heads", "history": f"{now} {command()}", "packages": json.dumps(versions()),
-        "git_commit": commit, "git_dirty": dirty, "runs": json.dumps(sources),
-    }  # fmt: skip
+        "title": "atlas of heads",
+        "history": f"{now} {command()}",
+        "packages": json.dumps(versions()),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "runs": json.dumps(sources),
+    }
 
 
 def save(path: Path, parts: dict, attributes: dict) -> Path:
@@ -139,14 +157,18 @@ def plain(dataset):
 
 
 def pictures(output: Path, parts: dict) -> None:
-    """Overlap, depth, how heads come about, who does several things, and how many prompts a list needs."""
+    """Overlap, depth, how heads come about, who does several things, and how many prompts a list
+    needs.
+    """
     from nnheads import plot
     from nnheads.compare.atlas import file_name, label
     from nnheads.runs import store
 
     drawn = side_by_side(parts) if 1 < len(parts["heads"]) <= MOST else {}
     for (model, kind), curves in parts["emergence"].items():
-        score = curves["score"].assign_coords(revision=[label(str(one)) for one in curves["revision"].values])
+        score = curves["score"].assign_coords(
+            revision=[label(str(one)) for one in curves["revision"].values]
+        )
         name = f"emergence-{file_name(model)}-{file_name(kind)}"
         drawn[name] = plot.emergence(score, title=label(f"{kind} over revisions of {model}"))
     for (model, revision), own in parts["roles"].items():
@@ -170,7 +192,9 @@ def side_by_side(parts: dict) -> dict:
     depth = depth_map(parts["heads"]).assign_coords(entry=names)
     return {
         "overlap": plot.heatmap(common, title=f"Heads in common{title}", signed=False),
-        "depth": plot.heatmap(depth, title=f"Strongest head by relative depth{title}", signed=False),
+        "depth": plot.heatmap(
+            depth, title=f"Strongest head by relative depth{title}", signed=False
+        ),
     }
 
 
@@ -184,7 +208,11 @@ def found_again(stability: dict, model: str, revision: str) -> dict:
         known = own["n"].size > 1 and bool(own["jaccard"].notnull().all())
         if (own_model, own_revision) == (model, revision) and known:
             about = own["jaccard"].assign_attrs(long_name="Jaccard of the lists of two samples")
-            lines[label(f"{kind} (top {own.attrs['top']})")] = (about, own["jaccard_low"], own["jaccard_high"])
+            lines[label(f"{kind} (top {own.attrs['top']})")] = (
+                about,
+                own["jaccard_low"],
+                own["jaccard_high"],
+            )
     title = label(f"Lists of {model} {revision}, found again by other prompts")
     name = f"stability-{file_name(model)}-{file_name(revision)}"
     return {name: plot.curves(lines, title=title)} if lines else {}
@@ -202,19 +230,33 @@ def report(entries: list, parts: dict, unfinished: list[str]) -> None:
     again(parts["overlap"][()])
     for (model, revision), own in parts["roles"].items():
         ranked = own["count"].to_series().sort_values(ascending=False, kind="stable")
-        several = [f"{head_name(*head)} {count}" for head, count in ranked.items() if count > 1][:SHOWN]
+        several = [f"{head_name(*head)} {count}" for head, count in ranked.items() if count > 1][
+            :SHOWN
+        ]
         options.say(f"heads with several roles, {model} {revision}: {', '.join(several) or 'none'}")
     for (model, kind), own in parts["emergence"].items():
-        values = ", ".join(f"{one} {float(value):.2f}" for one, value in zip(own["revision"].values, own["strongest"]))
+        values = ", ".join(
+            f"{one} {float(value):.2f}"
+            for one, value in zip(own["revision"].values, own["strongest"])
+        )
         options.say(f"{kind} of {model}, strongest head by revision: {values}")
     for (pair, kind), own in parts["changes"].items():
-        largest = abs(own["difference"]).to_series().idxmax() if own["difference"].notnull().any() else None
+        largest = (
+            abs(own["difference"]).to_series().idxmax()
+            if own["difference"].notnull().any()
+            else None
+        )
         said = (
             ""
             if largest is None
-            else f"; most: {head_name(*largest)} {float(own['difference'].sel(layer=largest[0], head=largest[1])):+.2f}"
+            else (
+                f"; most: {head_name(*largest)}"
+                f" {float(own['difference'].sel(layer=largest[0], head=largest[1])):+.2f}"
+            )
         )
-        flagged = f"{int(own['flag'].sum())} heads change" if "flag" in own else "no test: other prompts"
+        flagged = (
+            f"{int(own['flag'].sum())} heads change" if "flag" in own else "no test: other prompts"
+        )
         options.say(f"{kind}, {pair}: {flagged}{said}")
     trust(parts["stability"])
 
@@ -229,7 +271,10 @@ def alike(overlap) -> None:
         if beyond[i, j] == beyond[i, j] and beyond[i, j] > 0
     ]
     if pairs:
-        options.say(f"most heads in common, of the top {overlap.attrs['top']} (Jaccard; Spearman over all heads):")
+        options.say(
+            f"most heads in common, of the top {overlap.attrs['top']} (Jaccard; Spearman over all"
+            " heads):"
+        )
     names = overlap["entry"].values
     for _, i, j in sorted(pairs, reverse=True)[:SHOWN]:
         shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
@@ -237,7 +282,9 @@ def alike(overlap) -> None:
 
 
 def again(overlap) -> None:
-    """Models that were asked twice about the same: with another seed, other prompts or more of them."""
+    """Models that were asked twice about the same: with another seed, other prompts or more of
+    them.
+    """
     facts = [
         tuple(str(overlap[name].values[i]) for name in ("model", "revision", "kind"))
         for i in range(overlap.sizes["entry"])
@@ -245,8 +292,13 @@ def again(overlap) -> None:
     names = overlap["entry"].values
     pairs = [(i, j) for j in range(len(facts)) for i in range(j) if facts[i] == facts[j]]
     for i, j in pairs:
-        flagged, shared, rank = (float(overlap[name][i, j]) for name in ("jaccard_flagged", "jaccard_top", "spearman"))
-        said = f"Jaccard of flagged {flagged:.2f}, of the top {overlap.attrs['top']} {shared:.2f}; Spearman {rank:.2f}"
+        flagged, shared, rank = (
+            float(overlap[name][i, j]) for name in ("jaccard_flagged", "jaccard_top", "spearman")
+        )
+        said = (
+            f"Jaccard of flagged {flagged:.2f}, of the top {overlap.attrs['top']} {shared:.2f};"
+            f" Spearman {rank:.2f}"
+        )
         options.say(f"asked again: {names[i]} | {names[j]}: {said}")
 
 
@@ -259,8 +311,14 @@ def trust(found: dict) -> None:
         needed = {}
         for target in own["target"].values:
             value = float(own["needed_n"].sel(target=target))
-            needed[target] = f"{value:.0f}" if value == value else f"more than {int(own['n'].max())}"
-        said = ", ".join(f"Jaccard {target} needs {count} prompts" for target, count in needed.items())
+            needed[target] = (
+                f"{value:.0f}" if value == value else f"more than {int(own['n'].max())}"
+            )
+        said = ", ".join(
+            f"Jaccard {target} needs {count} prompts" for target, count in needed.items()
+        )
         value = float(own["reliability_all"])
         reliability = f"{value:.2f}" if value == value else "unknown"
-        options.say(f"  {' '.join(place)}: top {own.attrs['top']}, {said}; rank correlation {reliability}")
+        options.say(
+            f"  {' '.join(place)}: top {own.attrs['top']}, {said}; rank correlation {reliability}"
+        )

@@ -1,4 +1,7 @@
-"""Is this set of heads the circuit? Faithfulness, completeness, minimality, and the curve over circuit sizes."""
+"""Is this set of heads the circuit?
+
+Faithfulness, completeness, minimality, and the curve over circuit sizes.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,32 @@ REFERENCES = "Wang et al. 2022, arXiv 2211.00593; Mueller et al. 2025, arXiv 250
 def main(
     model: options.Model = "reference",
     heads: Annotated[
-        str | None, typer.Option(help="The circuit: 9.9,9.6 or groups: 'movers: 9.9,9.6; inhibition: 7.3'.")
+        str | None,
+        typer.Option(help="The circuit: 9.9,9.6 or groups: 'movers: 9.9,9.6; inhibition: 7.3'."),
     ] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="Rank by another run: folder or heads.nc.")] = None,
-    statistic: Annotated[str, typer.Option(help="Which number of --from ranks the heads.")] = "effect",
-    top: Annotated[int, typer.Option(help="Without --heads: how many heads of the ranking are the circuit.")] = 10,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Rank by another run: folder or heads.nc.")
+    ] = None,
+    statistic: Annotated[
+        str, typer.Option(help="Which number of --from ranks the heads.")
+    ] = "effect",
+    top: Annotated[
+        int, typer.Option(help="Without --heads: how many heads of the ranking are the circuit.")
+    ] = 10,
     signed: Annotated[
-        bool, typer.Option("--signed", help="Rank by how much heads help, not by how much they matter.")
+        bool,
+        typer.Option("--signed", help="Rank by how much heads help, not by how much they matter."),
     ] = False,
     prompts: Annotated[Path | None, typer.Option(help="Pairs of your own: .jsonl or .csv.")] = None,
     mean_set: Annotated[
-        Path | None, typer.Option(help="Pairs whose clean prompts means are over; default: the others of --prompts.")
+        Path | None,
+        typer.Option(
+            help="Pairs whose clean prompts means are over; default: the others of --prompts."
+        ),
     ] = None,
     ablation: Annotated[
-        str, typer.Option(help="What removed heads say: mean, zero, uniform, resample or corrupted.")
+        str,
+        typer.Option(help="What removed heads say: mean, zero, uniform, resample or corrupted."),
     ] = "mean",
     subsets: Annotated[int, typer.Option(min=0, help="Random subsets of the circuit to cut.")] = 50,
     greedy: Annotated[int, typer.Option(min=0, help="Heads that a greedy search cuts.")] = 3,
@@ -49,11 +64,13 @@ def main(
 ) -> None:
     """Is this set of heads the circuit?
 
-    All heads outside it are ablated, to their mean over sentences with three fresh names (prompts of your own: over
-    the others of them, or --mean-set), for each template, length and position; feed-forward parts stay. Without --heads
-    or --from, heads are ranked by ablating one at a time in other sentences. They rank by how much they matter, so a
-    circuit may hold heads that argue against the answer, as published ones do; --signed puts these last. Writes
-    scores.nc (per case), circuit.nc, heads.nc (layer, head), curve.png and curve_log.png.
+    All heads outside it are ablated, to their mean over sentences with three fresh names (prompts
+    of your own: over the others of them, or --mean-set), for each template, length and position;
+        feed-forward parts stay. Without --heads
+    or --from, heads are ranked by ablating one at a time in other sentences. They rank by how much
+    they matter, so a circuit may hold heads that argue against the answer, as published ones do;
+    --signed puts these last. Writes scores.nc (per case), circuit.nc, heads.nc (layer, head),
+    curve.png and curve_log.png.
     """
     arguments = dict(locals())
     from nnheads.patching.circuit import REMOVALS, check_groups, every_head
@@ -66,7 +83,9 @@ def main(
     if mean_set is not None and ablation not in ("mean", "resample"):
         raise BadInput(f"--mean-set is for mean and resample ablation, not for {ablation}")
     if mean_set is not None and prompts is None:
-        raise BadInput("--mean-set goes with --prompts; our own sentences have theirs, with three fresh names")
+        raise BadInput(
+            "--mean-set goes with --prompts; our own sentences have theirs, with three fresh names"
+        )
     groups = None if heads is None else parse_groups(heads)
     given = None if from_ is None else read_ranking(from_, statistic)
     where = options.remote_of(remote)
@@ -82,8 +101,9 @@ def main(
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts |= {f"{name}_sha256": prompts_hash(one) for name, one in sets.items() if one is not None}
     run = Run(output, "circuit", model, identity["revision"], facts, overwrite=overwrite)
+    run.jobs_of(loaded)
     if not run.complete:
-        compute(run, loaded, sets, groups, given, facts, model, where, batch_size, quiet)
+        compute(run, loaded, sets, groups, given, facts, model, batch_size, quiet)
     report(run)
 
 
@@ -100,7 +120,9 @@ def parse_groups(text: str) -> dict[str, list[tuple[int, int]]]:
             raise BadInput(f"--heads names the group {name!r} twice")
         groups[name] = [parse_head(head) for head in listed.split(",") if head.strip()]
         if not groups[name]:
-            raise BadInput(f"--heads: the group {name!r} is empty; write 'name: 9.9,9.6; other: 7.3'")
+            raise BadInput(
+                f"--heads: the group {name!r} is empty; write 'name: 9.9,9.6; other: 7.3'"
+            )
     if not groups:
         raise BadInput("--heads names no head; a circuit needs at least one, as 9.9,9.6")
     return groups
@@ -113,10 +135,14 @@ def read_ranking(path: Path, statistic: str):
     scores = store.load(path / "heads.nc" if path.is_dir() else path)
     known = [str(name) for name in scores.data_vars if set(scores[name].dims) == {"layer", "head"}]
     if statistic not in known:
-        raise BadInput(f"{path} has no statistic {statistic!r} of heads; it has {', '.join(known) or 'none'}")
+        raise BadInput(
+            f"{path} has no statistic {statistic!r} of heads; it has {', '.join(known) or 'none'}"
+        )
     found = scores[statistic].transpose("layer", "head")
     if not bool(found.notnull().any()):
-        raise BadInput(f"{path}: {statistic} has no value for any head, so heads cannot be ranked by it")
+        raise BadInput(
+            f"{path}: {statistic} has no value for any head, so heads cannot be ranked by it"
+        )
     return found
 
 
@@ -125,14 +151,17 @@ def of_model(values, everything, path):
     layers, heads = (max(part) + 1 for part in zip(*everything))
     if int(values["layer"].max()) >= layers or values.sizes["head"] != heads:
         raise BadInput(
-            f"{path} ranks heads up to layer {int(values['layer'].max())}, {values.sizes['head']} a layer; this model "
-            f"has layers 0 to {layers - 1} of {heads}: rank by a run of the same model"
+            f"{path} ranks heads up to layer {int(values['layer'].max())}, {values.sizes['head']} a"
+            f" layer; this model has layers 0 to {layers - 1} of {heads}: rank by a run of the same"
+            " model"
         )
     return values.reindex(layer=range(layers))
 
 
 def prompt_sets(tokenizer, path: Path | None, mean_set: Path | None, limit: int, seed: int) -> dict:
-    """The prompts to judge by, others to rank heads by, and those that means come from (None: the prompts)."""
+    """The prompts to judge by, others to rank heads by, and those that means come from (None: the
+    prompts).
+    """
     from nnheads.prompts.ioi import ioi
     from nnheads.prompts.pairs import read_pairs, tokenize
 
@@ -159,39 +188,58 @@ def check_others(sets: dict, ablation: str) -> None:
     if alone.any():
         where = "them" if sets["mean_set"] is None else "the mean set"
         raise BadInput(
-            f"{alone.sum()} of {len(alone)} prompts have no other of their template and length in {where}, so there is "
-            "nothing to put in for a head; give such with --mean-set, or --ablation corrupted, zero or uniform"
+            f"{alone.sum()} of {len(alone)} prompts have no other of their template and length in"
+            f" {where}, so there is nothing to put in for a head; give such with --mean-set, or"
+            " --ablation corrupted, zero or uniform"
         )
 
 
 def compute(
-    run, model, sets: dict, groups, given, facts: dict, name: str, remote, batch_size: int, quiet: bool
+    run, model, sets: dict, groups, given, facts: dict, name: str, batch_size: int, quiet: bool
 ) -> None:
     """Rank, judge, save; what is measured is kept in the run's folder, set by set."""
     from nnheads.patching.circuit import every_head, removal
     from nnheads.patching.faithfulness import judge, knocked_out, order, study
     from nnheads.runs.provenance import provenance
 
-    keep = {"ablation": facts["ablation"], "reference": sets["mean_set"], "seed": facts["seed"], "remote": remote}
+    keep = {"ablation": facts["ablation"], "reference": sets["mean_set"], "seed": facts["seed"]}
     keep |= {"batch_size": batch_size, "parts": run.parts, "quiet": quiet}
     everything = every_head(model)
     if given is None:
-        ranking = knocked_out(removal(model, sets["ranked_on"], title="heads", **keep), everything, seed=facts["seed"])
+        ranking = knocked_out(
+            removal(model, sets["ranked_on"], title="heads", **keep), everything, seed=facts["seed"]
+        )
     else:
         ranking = given.astype("float32").to_dataset(name="ranking")
     ordered = order(ranking["ranking"], signed=facts["signed"])
-    chosen, helpers = ordered[: facts["top"]], order(ranking["ranking"], signed=True)[: facts["top"]]
+    chosen, helpers = (
+        ordered[: facts["top"]],
+        order(ranking["ranking"], signed=True)[: facts["top"]],
+    )
     scores = study(
-        removal(model, sets["prompts"], title="circuits", **keep), everything, groups or {"circuit": chosen}, ordered,
-        subsets=facts["subsets"], steps=facts["greedy"], seed=facts["seed"],
+        removal(model, sets["prompts"], title="circuits", **keep),
+        everything,
+        groups or {"circuit": chosen},
+        ordered,
+        subsets=facts["subsets"],
+        steps=facts["greedy"],
+        seed=facts["seed"],
         helpers=() if groups or set(helpers) == set(chosen) else helpers,
-    )  # fmt: skip
+    )
     about = provenance(
-        title="circuit: faithfulness, completeness, minimality", model=model, name=name, prompts=sets["prompts"],
-        arguments=facts, references=REFERENCES,
-    )  # fmt: skip
-    batch = {key: value for key, value in sets["prompts"].coords.items() if value.dims == ("batch",)}
-    scores = scores.assign_coords(batch).assign_attrs(**about, cases=scores.sizes["batch"], ablation=facts["ablation"])
+        title="circuit: faithfulness, completeness, minimality",
+        model=model,
+        name=name,
+        prompts=sets["prompts"],
+        arguments=facts,
+        references=REFERENCES,
+    )
+    batch = {
+        key: value for key, value in sets["prompts"].coords.items() if value.dims == ("batch",)
+    }
+    scores = scores.assign_coords(batch).assign_attrs(
+        **about, cases=scores.sizes["batch"], ablation=facts["ablation"]
+    )
     found = judge(scores, seed=facts["seed"])
     heads = by_head(found, ranking).assign_attrs(scores.attrs)
     run.save(scores=scores, circuit=found, heads=heads)
@@ -200,7 +248,9 @@ def compute(
 
 
 def by_head(found, ranking):
-    """What is known of each head: what it was ranked by, whether it is in the circuit, and its minimality there."""
+    """What is known of each head: what it was ranked by, whether it is in the circuit, and its
+    minimality there.
+    """
     import numpy as np
     import xarray as xr
 
@@ -209,7 +259,11 @@ def by_head(found, ranking):
     place = (found["member_layer"].values, found["member_head"].values)
     inside = np.zeros(tuple(shape.values()), np.int8)
     inside[place] = 1
-    heads["in_circuit"] = (tuple(shape), inside, {"long_name": "1 where the head is in the circuit", "units": "1"})
+    heads["in_circuit"] = (
+        tuple(shape),
+        inside,
+        {"long_name": "1 where the head is in the circuit", "units": "1"},
+    )
     for name in ("minimality", "minimality_low", "minimality_high"):
         values = np.full(inside.shape, np.nan, np.float32)
         values[place] = found[name].values
@@ -218,32 +272,53 @@ def by_head(found, ranking):
 
 
 def draw(run, found) -> None:
-    """The curve, over the share of heads and over its logarithm, with the circuit as a point of its own."""
+    """The curve, over the share of heads and over its logarithm, with the circuit as a point of its
+    own.
+    """
     from nnheads import plot
 
-    share = found["size"].assign_attrs(long_name="share of the model's heads, in the order of the ranking")
-    curve = tuple(found[name].assign_coords(size=share) for name in ("curve", "curve_low", "curve_high"))
+    share = found["size"].assign_attrs(
+        long_name="share of the model's heads, in the order of the ranking"
+    )
+    curve = tuple(
+        found[name].assign_coords(size=share) for name in ("curve", "curve_low", "curve_high")
+    )
     inside = len(str(found.attrs["circuit"]).split())
-    points = {f"the circuit, {inside} heads": (inside / int(found.attrs["heads_of_model"]), float(found["recovered"]))}
+    points = {
+        f"the circuit, {inside} heads": (
+            inside / int(found.attrs["heads_of_model"]),
+            float(found["recovered"]),
+        )
+    }
     for name, suffix in (("curve", ""), ("curve_log", "_log")):
         area = f"CPR {float(found[f'cpr{suffix}']):.3f}, CMD {float(found[f'cmd{suffix}']):.3f}"
         figure = plot.curves(
-            {"first heads of the ranking": curve}, title=f"Faithfulness of circuits by size: {area}", points=points,
-            log=bool(suffix), note=plot.note(found, int(found.attrs["cases"])),
-        )  # fmt: skip
+            {"first heads of the ranking": curve},
+            title=f"Faithfulness of circuits by size: {area}",
+            points=points,
+            log=bool(suffix),
+            note=plot.note(found, int(found.attrs["cases"])),
+        )
         run.picture(name, figure)
 
 
 def opponents(heads) -> list[str]:
-    """The circuit's heads without which more is left of the answer, beyond chance where that is known."""
+    """The circuit's heads without which more is left of the answer, beyond chance where that is
+    known.
+    """
     from nnheads.models.names import head_name
 
     below = (heads["in_circuit"] == 1) & (heads.get("ranking_high", heads["ranking"]) < 0)
-    return [head_name(int(layer), int(head)) for layer, head in zip(*below.transpose("layer", "head").values.nonzero())]
+    return [
+        head_name(int(layer), int(head))
+        for layer, head in zip(*below.transpose("layer", "head").values.nonzero())
+    ]
 
 
 def report(run) -> None:
-    """F of the model, the circuit and no head; what is missing; each head's part; and where the files are."""
+    """F of the model, the circuit and no head; what is missing; each head's part; and where the
+    files are.
+    """
     from nnheads import stats
     from nnheads.models.names import head_name
 
@@ -253,8 +328,14 @@ def report(run) -> None:
         return options.with_interval(found.isel(place), name)
 
     inside = len(str(found.attrs["circuit"]).split())
-    options.say(f"circuit: {inside} of {found.attrs['heads_of_model']} heads, {found.attrs['cases']} prompts")
-    options.say(f"mean logit difference: model {value('model')}, circuit {value('circuit')}, no head {value('empty')}")
+    options.say(
+        f"circuit: {inside} of {found.attrs['heads_of_model']} heads, {found.attrs['cases']}"
+        " prompts"
+    )
+    options.say(
+        f"mean logit difference: model {value('model')}, circuit {value('circuit')}, no head"
+        f" {value('empty')}"
+    )
     options.say(f"faithfulness F(C)/F(M): {value('faithfulness')}; |F(M) - F(C)|: {value('gap')}")
     against = opponents(heads)
     if against:
@@ -263,11 +344,14 @@ def report(run) -> None:
         options.say(f"  the {inside} heads that help most (--signed): {value('helpers')}")
     random = found["random"]
     options.say(
-        f"  random circuits of {inside} heads: mean {float(random.mean()):.3f}, highest {float(random.max()):.3f}"
-        f" ({random.size} draws)"
+        f"  random circuits of {inside} heads: mean {float(random.mean()):.3f}, highest"
+        f" {float(random.max()):.3f} ({random.size} draws)"
     )
     worst = int(found["incompleteness"].values.argmax())
-    options.say(f"completeness, worst of {found.sizes['cut']} subsets K: {value('incompleteness', cut=worst)}")
+    options.say(
+        f"completeness, worst of {found.sizes['cut']} subsets K:"
+        f" {value('incompleteness', cut=worst)}"
+    )
     options.say(f"  K = {found['cut_heads'].values[worst]} ({found['cut_kind'].values[worst]})")
     best = stats.top_heads(heads, "minimality", inside)
     if best[0]["low"] == best[0]["low"]:

@@ -1,4 +1,6 @@
-"""Read a list of heads in any tool's format; write it in another's, or as a mask that compresses a cache."""
+"""Read a list of heads in any tool's format; write it in another's, or as a mask that compresses a
+cache.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +19,53 @@ MASK = "kv_mask"
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="A file, a run's folder, or a folder of pyvene or DuoAttention.")],
+    file: Annotated[
+        Path, typer.Argument(help="A file, a run's folder, or a folder of pyvene or DuoAttention.")
+    ],
     to: Annotated[
-        str | None, typer.Option(help="Format to write, or kv_mask; without it, say what is in the file.")
+        str | None,
+        typer.Option(help="Format to write, or kv_mask; without it, say what is in the file."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
-    model: Annotated[str | None, typer.Option(help="The list's model: how many layers and heads it has.")] = None,
-    shape: Annotated[str | None, typer.Option(help="Instead of --model: layers and heads, as 32x32.")] = None,
-    kv_heads: Annotated[int | None, typer.Option(help="Instead of --model: key/value heads of a layer.")] = None,
-    statistic: Annotated[str | None, typer.Option(help="Of a run: which statistic; default: its headline.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File or folder to write.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The list's model: how many layers and heads it has.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Instead of --model: layers and heads, as 32x32.")
+    ] = None,
+    kv_heads: Annotated[
+        int | None, typer.Option(help="Instead of --model: key/value heads of a layer.")
+    ] = None,
+    statistic: Annotated[
+        str | None, typer.Option(help="Of a run: which statistic; default: its headline.")
+    ] = None,
     top: Annotated[int | None, typer.Option(help="Only so many heads, the strongest.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Only heads that score so much; of a mask, 0.5.")] = None,
-    sparsity: Annotated[float | None, typer.Option(help="Of a mask: the share of key/value heads that stream.")] = None,
-    fill: Annotated[float | None, typer.Option(help="Score of heads that the file does not score.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the list, where the file does not state it.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Only heads that score so much; of a mask, 0.5.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Of a mask: the share of key/value heads that stream.")
+    ] = None,
+    fill: Annotated[
+        float | None, typer.Option(help="Score of heads that the file does not score.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the list, where the file does not state it.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a file that is there.")
+    ] = False,
     traceback: options.Traceback = False,
 ) -> None:
     """Read a list of heads in any tool's format, and write it in another's.
 
-    Formats: retrieval_head, scores, records, qrhead, qrhead_config, function_vectors, array, fold, tensor,
-    indirect_effect, duo_attention, pyvene, mib, intervention, nnheads, netcdf; and kv_mask, DuoAttention's table with 1
-    for key/value heads that keep their whole cache. Where a list is from stays with it, in the file or beside it.
+    Formats: retrieval_head, scores, records, qrhead, qrhead_config, function_vectors, array, fold,
+        tensor,
+    indirect_effect, duo_attention, pyvene, mib, intervention, nnheads, netcdf; and kv_mask,
+    DuoAttention's table with 1 for key/value heads that keep their whole cache. Where a list is
+    from stays with it, in the file or beside it.
     """
     from nnheads.interchange import read_heads, write_heads
 
@@ -54,7 +81,9 @@ def main(
     assert output is not None
     if output.exists() and not (overwrite and output.is_file()):
         raise BadInput(f"{output} exists; use --overwrite, or another --output")
-    heads = prepared(heads, to, sizes, {"top": top, "threshold": threshold, "sparsity": sparsity, "fill": fill})
+    heads = prepared(
+        heads, to, sizes, {"top": top, "threshold": threshold, "sparsity": sparsity, "fill": fill}
+    )
     path = write_heads(heads, output, format="duo_attention" if to == MASK else to)
     options.say(summary(heads))
     options.say(options.shown(path))
@@ -64,7 +93,9 @@ def sizes_of(model: str | None, shape: str | None, kv_heads: int | None) -> dict
     """Layers, heads, key/value heads, and of a model its widths; whatever was given of it."""
     if model is not None:
         if shape is not None or kv_heads is not None:
-            raise BadInput("--model says how many heads there are; leave --shape and --kv-heads out")
+            raise BadInput(
+                "--model says how many heads there are; leave --shape and --kv-heads out"
+            )
         from nnheads.models.geometry import geometry
         from nnheads.models.load import load
 
@@ -92,7 +123,9 @@ def prepared(heads, to: str, sizes: dict, choice: dict):
     if choice["top"] is not None:
         options.positive(top=choice["top"])
     if choice["sparsity"] is not None and to != MASK:
-        raise BadInput("--sparsity is for --to kv_mask; other formats list heads: use --top or --threshold")
+        raise BadInput(
+            "--sparsity is for --to kv_mask; other formats list heads: use --top or --threshold"
+        )
     units = sizes.get("kv_heads" if unit == KV else "heads")
     if "layers" in sizes and units is not None:
         heads = fitted(heads, sizes["layers"], units, fill=choice["fill"])
@@ -100,14 +133,22 @@ def prepared(heads, to: str, sizes: dict, choice: dict):
         heads["score"] = heads["score"].fillna(choice["fill"]).assign_attrs(heads["score"].attrs)
     heads = heads.assign_attrs({key: sizes[key] for key in ("model", "head_dim") if key in sizes})
     if "d_model" in sizes and "edge" not in heads.dims:
-        config = {"n_layers": sizes["layers"], "n_heads": sizes["heads"], "d_model": sizes["d_model"]}
+        config = {
+            "n_layers": sizes["layers"],
+            "n_heads": sizes["heads"],
+            "d_model": sizes["d_model"],
+        }
         heads.attrs["cfg"] = json.dumps({**config, "parallel_attn_mlp": sizes["parallel_attn_mlp"]})
     if to == MASK or to == "duo_attention":
         count = sizes.get("kv_heads", heads.sizes.get(KV))
         if count is None:
-            raise BadInput(f"{to} is of key/value heads; say with --kv-heads or --model how many a layer has")
+            raise BadInput(
+                f"{to} is of key/value heads; say with --kv-heads or --model how many a layer has"
+            )
         if choice["top"] is not None:
-            raise BadInput("--top chooses query heads; a mask is chosen by --threshold or --sparsity")
+            raise BadInput(
+                "--top chooses query heads; a mask is chosen by --threshold or --sparsity"
+            )
         if to == MASK:
             return kv_mask(heads, count, threshold=choice["threshold"], sparsity=choice["sparsity"])
         return heads if unit == KV else gates(heads, count)
@@ -132,21 +173,45 @@ def chosen(heads, top: int | None, threshold: float | None):
     if top is None and threshold is None:
         return heads
     if KV in heads.dims:
-        raise BadInput("--top and --threshold list query heads, and these are key/value heads; use --to kv_mask")
+        raise BadInput(
+            "--top and --threshold list query heads, and these are key/value heads; use --to"
+            " kv_mask"
+        )
     order = ranking(heads)
-    kept = [place for place in order if threshold is None or heads["score"].values[place] >= threshold]
+    kept = [
+        place for place in order if threshold is None or heads["score"].values[place] >= threshold
+    ]
     if not kept:
-        raise BadInput(f"no head scores {threshold:g}; the highest score is {float(heads['score'].max()):.3g}")
+        raise BadInput(
+            f"no head scores {threshold:g}; the highest score is {float(heads['score'].max()):.3g}"
+        )
     if top is not None and top > len(kept):
         raise BadInput(f"--top {top} is more than the {len(kept)} heads that the list has")
     kept = kept[:top]
-    inside, rank = np.zeros(heads["score"].shape, "int8"), np.full(heads["score"].shape, np.nan, "float32")
+    inside, rank = (
+        np.zeros(heads["score"].shape, "int8"),
+        np.full(heads["score"].shape, np.nan, "float32"),
+    )
     for place, head in enumerate(kept):
         inside[head], rank[head] = 1, place
-    dropped = [name for name in ("node_score", "node_in_circuit", "edge_score", "edge_in_circuit") if name in heads]
-    found = heads.drop_vars([*dropped, *(name for name in ("node", "edge") if name in heads.coords)])
-    found["in_circuit"] = (("layer", "head"), inside, {"long_name": "1 for heads of the circuit", "units": "1"})
-    found["rank"] = (("layer", "head"), rank, {"long_name": "place in the list, 0 is the first", "units": "1"})
+    dropped = [
+        name
+        for name in ("node_score", "node_in_circuit", "edge_score", "edge_in_circuit")
+        if name in heads
+    ]
+    found = heads.drop_vars(
+        [*dropped, *(name for name in ("node", "edge") if name in heads.coords)]
+    )
+    found["in_circuit"] = (
+        ("layer", "head"),
+        inside,
+        {"long_name": "1 for heads of the circuit", "units": "1"},
+    )
+    found["rank"] = (
+        ("layer", "head"),
+        rank,
+        {"long_name": "place in the list, 0 is the first", "units": "1"},
+    )
     return found
 
 
@@ -159,7 +224,16 @@ def describe(heads) -> None:
     if KV not in heads.dims:
         for place in ranking(heads)[:SHOWN]:
             options.say(f"  {head_name(*place):<7} {float(heads['score'].values[place]):+.3f}")
-    for name in ("model", "revision", "statistic", "licence", "references", "history", "not_read", "provenance_note"):
+    for name in (
+        "model",
+        "revision",
+        "statistic",
+        "licence",
+        "references",
+        "history",
+        "not_read",
+        "provenance_note",
+    ):
         if heads.attrs.get(name):
             options.say(f"{name}: {heads.attrs[name]}")
     for one in json.loads(heads.attrs["lineage"]):
@@ -172,9 +246,15 @@ def summary(heads) -> str:
 
     unit, what = (KV, "key/value heads") if KV in heads.dims else ("head", "heads")
     known, above = int(heads["score"].notnull().sum()), int((heads["score"] > 0).sum())
-    text = f"{heads.sizes['layer']} layers of {heads.sizes[unit]} {what}, {known} with a score, {above} above zero"
+    text = (
+        f"{heads.sizes['layer']} layers of {heads.sizes[unit]} {what}, {known} with a score,"
+        f" {above} above zero"
+    )
     if "rank" in heads and not bool(heads["rank"].notnull().all()):
         text += f"; a list of {int(heads['rank'].notnull().sum())}"
     if "chosen_by" in heads.attrs:
-        text += f"; {float(heads.attrs['sparsity']):.0%} stream ({heads.attrs['chosen_by']} keep their cache)"
+        text += (
+            f"; {float(heads.attrs['sparsity']):.0%} stream ({heads.attrs['chosen_by']} keep their"
+            " cache)"
+        )
     return text

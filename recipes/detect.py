@@ -1,4 +1,7 @@
-"""Find heads by type: induction, previous token, duplicate token, attention sink, ... or all at once."""
+"""Find heads by type: induction, previous token, duplicate token, attention sink, ...
+
+or all at once.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,39 @@ OWN = "spans"  # the head type that a file of spans defines
 
 def main(
     head_type: Annotated[
-        str, typer.Argument(help="A head type (see `nnheads heads`), all, or spans (your own, see --spans).")
+        str,
+        typer.Argument(
+            help="A head type (see `nnheads heads`), all, or spans (your own, see --spans)."
+        ),
     ] = "all",
     model: options.Model = "reference",
-    spans: Annotated[Path | None, typer.Option(help="Type spans: JSON lines with texts and spans.")] = None,
-    length: Annotated[int, typer.Option(help="Repeated tokens: how many before they are repeated.")] = 50,
-    task: Annotated[str, typer.Option(help="Iteration: copy, parity, polynomial or maximum.")] = "parity",
+    spans: Annotated[
+        Path | None, typer.Option(help="Type spans: JSON lines with texts and spans.")
+    ] = None,
+    length: Annotated[
+        int, typer.Option(help="Repeated tokens: how many before they are repeated.")
+    ] = 50,
+    task: Annotated[
+        str, typer.Option(help="Iteration: copy, parity, polynomial or maximum.")
+    ] = "parity",
     steps: Annotated[int, typer.Option(help="Iteration: steps of the longest prompt.")] = 16,
     spread: Annotated[
-        int, typer.Option(help="Indirect object: up to so many adjectives before the object, to vary distances.")
+        int,
+        typer.Option(
+            help="Indirect object: up to so many adjectives before the object, to vary distances."
+        ),
     ] = 0,
     lengths: _grid.Lengths = None,
     s_len: _grid.Shortest = None,
     e_len: _grid.Longest = None,
     context_lengths_num_intervals: _grid.LengthCount = None,
     document_depth_percent_intervals: _grid.DepthCount = None,
-    haystack: Annotated[Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")] = None,
-    needles: Annotated[Path | None, typer.Option(help="Retrieval: JSON lines with needle, question, answer.")] = None,
+    haystack: Annotated[
+        Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")
+    ] = None,
+    needles: Annotated[
+        Path | None, typer.Option(help="Retrieval: JSON lines with needle, question, answer.")
+    ] = None,
     data: _truth.Data = None,
     template: _truth.Template = None,
     num_fold: _truth.NumFold = None,
@@ -44,13 +63,20 @@ def main(
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", help="How many prompts, or questions; 32, of spans and questions all."),
+        typer.Option(
+            "--limit", "-n", help="How many prompts, or questions; 32, of spans and questions all."
+        ),
     ] = None,
     batch_size: options.BatchSize = 8,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of everything that is drawn; 0, and 42 for folds, unless given.")
+        int | None,
+        typer.Option(
+            min=0, help="Seed of everything that is drawn; 0, and 42 for folds, unless given."
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision, or several (a,b,c) to see heads emerge.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Revision, or several (a,b,c) to see heads emerge.")
+    ] = None,
     dtype: options.Dtype = "auto",
     quantization: options.Quantization = None,
     device_map: options.DeviceMap = None,
@@ -63,9 +89,9 @@ def main(
 ) -> None:
     """Find heads by type.
 
-    Every score comes with a null (the same queries, random targets; for truthfulness, shuffled labels), an interval
-    over prompts or questions, and a flag at a false discovery rate of 5% over all heads. Writes one folder a type with
-    scores.nc, heads.nc and heads.png.
+    Every score comes with a null (the same queries, random targets; for truthfulness, shuffled
+    labels), an interval over prompts or questions, and a flag at a false discovery rate of 5% over
+    all heads. Writes one folder a type with scores.nc, heads.nc and heads.png.
     """
     arguments = dict(locals())
     from nnheads.models.load import checkpoint
@@ -77,10 +103,14 @@ def main(
     grid |= _truth.options_of(arguments, asked_on("truth", head_type, names))
     arguments["seed"] = seed or 0
     where = options.remote_of(remote)
-    revisions = [None] if revision is None else [one.strip() for one in revision.split(",") if one.strip()]
+    revisions = (
+        [None] if revision is None else [one.strip() for one in revision.split(",") if one.strip()]
+    )
     stimulus = {"length": length, "task": task, "steps": steps, "spread": spread, **grid}
     arguments["stimulus"] = {} if spans else stimulus_for(names, stimulus)
-    places = {one: checkpoint(model, one) for one in revisions}  # a missing one is refused before anything runs
+    places = {
+        one: checkpoint(model, one) for one in revisions
+    }  # a missing one is refused before anything runs
     runs = {one: at_revision(names, model, one, places[one], arguments, where) for one in revisions}
     if len(revisions) > 1:
         emergence(runs)
@@ -100,7 +130,9 @@ def names_of(head_type: str, spans: Path | None) -> list[str]:
 
     own = head_type.strip().lower() == OWN
     if own != (spans is not None):
-        wrong = "needs --spans FILE" if own else f"does not go with --spans, which needs the type {OWN}"
+        wrong = (
+            "needs --spans FILE" if own else f"does not go with --spans, which needs the type {OWN}"
+        )
         raise BadInput(f"head type {head_type!r} {wrong}")
     if spans is not None:
         return kinds_in(read_span_records(spans))
@@ -111,7 +143,9 @@ def asked_on(stimulus: str, head_type: str, names: list[str]) -> bool:
     """Whether any of the types is measured on such prompts."""
     from nnheads.detectors._detect import detector
 
-    return head_type.strip().lower() != OWN and any(detector(name).STIMULUS == stimulus for name in names)
+    return head_type.strip().lower() != OWN and any(
+        detector(name).STIMULUS == stimulus for name in names
+    )
 
 
 def stimulus_for(names: list[str], stimulus: dict) -> dict:
@@ -122,14 +156,18 @@ def stimulus_for(names: list[str], stimulus: dict) -> dict:
     return {option: value for option, value in stimulus.items() if option in known}
 
 
-def at_revision(names: list[str], model: str, revision: str | None, place: tuple, arguments: dict, remote):
+def at_revision(
+    names: list[str], model: str, revision: str | None, place: tuple, arguments: dict, remote
+):
     """The finished runs of each type at one revision: type -> Run."""
     from nnheads.detectors._detect import prepare, prepare_spans
     from nnheads.runs.folder import Run
     from nnheads.runs.provenance import model_folder, model_identity, prompts_hash
 
     name, asked = place
-    loaded = options.load(name, asked, arguments["dtype"], arguments["device_map"], remote, arguments["quantization"])
+    loaded = options.load(
+        name, asked, arguments["dtype"], arguments["device_map"], remote, arguments["quantization"]
+    )
     spans, limit, seed = arguments["spans"], arguments["limit"], arguments["seed"]
     if spans:
         stimuli = prepare_spans(loaded, spans, n=limit, seed=seed)
@@ -142,36 +180,54 @@ def at_revision(names: list[str], model: str, revision: str | None, place: tuple
     runs = {}
     for stimulus in stimuli:
         prompts = stimulus.prompts
-        drawn = {**stimulus.options, "limit": prompts.sizes["batch"], "prompts_sha256": prompts_hash(prompts)}
+        drawn = {
+            **stimulus.options,
+            "limit": prompts.sizes["batch"],
+            "prompts_sha256": prompts_hash(prompts),
+        }
         for kind in stimulus.kinds:
             runs[kind.name] = Run(
-                arguments["output"], "detect", model, revision or identity["revision"],
+                arguments["output"],
+                "detect",
+                model,
+                revision or identity["revision"],
                 {**same, **drawn, "type": kind.name},
-                item=f"{OWN}/{kind.name}" if spans else kind.name, overwrite=arguments["overwrite"],
-            )  # fmt: skip
+                item=f"{OWN}/{kind.name}" if spans else kind.name,
+                overwrite=arguments["overwrite"],
+            )
     missing = [kind for kind, run in runs.items() if not run.complete]
-    compute(runs, [stimulus.only(missing) for stimulus in stimuli], loaded, name, arguments, remote)
+    compute(runs, [stimulus.only(missing) for stimulus in stimuli], loaded, name, arguments)
     return {kind: runs[kind] for kind in names if kind in runs}
 
 
-def compute(runs: dict, stimuli: list, model, name: str, arguments: dict, remote) -> None:
+def compute(runs: dict, stimuli: list, model, name: str, arguments: dict) -> None:
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
     from nnheads.detectors._detect import calibrated
     from nnheads.detectors._stimulus import measure_all
+    from nnheads.remote.ledger import Ledger
+    from nnheads.remote.place import place_of
     from nnheads.runs.provenance import provenance
 
     parts = beside(next(iter(runs.values())), "parts")
+    shared = Ledger(parts, next(iter(runs.values())).folder)  # types that share prompts share jobs
+    place_of(model).belong_to(shared)
+    for run in runs.values():
+        run.ledger = shared
     raw = measure_all(
-        model, stimuli, batch_size=arguments["batch_size"], remote=remote, quiet=arguments["quiet"], parts=parts
+        model, stimuli, batch_size=arguments["batch_size"], quiet=arguments["quiet"], parts=parts
     )
     for kind, scores in raw.items():
         run = runs[kind]
         scores.attrs.update(
             provenance(
-                title=f"{kind} heads", model=model, name=name, prompts=scores.attrs["prompts_sha256"],
-                arguments=run.arguments, references=scores.attrs["references"],
+                title=f"{kind} heads",
+                model=model,
+                name=name,
+                prompts=scores.attrs["prompts_sha256"],
+                arguments=run.arguments,
+                references=scores.attrs["references"],
             )
-        )  # fmt: skip
+        )
         heads = calibrated(scores, seed=arguments["seed"])
         run.save(scores=scores, heads=heads)
         pictures(run, kind, scores, heads)
@@ -180,7 +236,9 @@ def compute(runs: dict, stimuli: list, model, name: str, arguments: dict, remote
 
 
 def pictures(run, kind: str, scores, heads) -> None:
-    """The heads of a type and, for needles, how often the model was right at which length and depth."""
+    """The heads of a type and, for needles, how often the model was right at which length and
+    depth.
+    """
     from nnheads import plot, stats
     from nnheads.models.answers import accuracy_map
 
@@ -188,10 +246,16 @@ def pictures(run, kind: str, scores, heads) -> None:
     marked = stats.top_heads(heads, str(headline.name), 5)
     cases, signed = scores.sizes["batch"], bool(headline.min() < 0)
     note = plot.note(heads, heads.attrs.get("cases_counted", cases))
-    run.picture("heads", plot.heatmap(headline, title=f"{kind} heads", signed=signed, marked=marked, note=note))
+    run.picture(
+        "heads",
+        plot.heatmap(headline, title=f"{kind} heads", signed=signed, marked=marked, note=note),
+    )
     accuracy = accuracy_map(scores)
     if accuracy is not None:
-        run.picture("accuracy", plot.accuracy(accuracy, title=f"Answers: {kind}", note=plot.note(heads, cases)))
+        run.picture(
+            "accuracy",
+            plot.accuracy(accuracy, title=f"Answers: {kind}", note=plot.note(heads, cases)),
+        )
 
 
 def beside(run, *names: str) -> Path:
@@ -214,9 +278,16 @@ def report(runs: dict, top: int) -> None:
             continue
         for head in best:
             head["flag"] = bool(heads["flag"].sel(layer=head["layer"], head=head["head"]))
-        title = f"{kind}: {int(heads['flag'].sum())} of {heads['flag'].size} heads beyond chance (*); {headline}"
+        title = (
+            f"{kind}: {int(heads['flag'].sum())} of {heads['flag'].size} heads beyond chance (*);"
+            f" {headline}"
+        )
         counted = heads.attrs.get("cases_counted")
-        among = "" if counted is None else f"; {counted} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
+        among = (
+            ""
+            if counted is None
+            else f"; {counted} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
+        )
         if best[0]["low"] == best[0]["low"]:
             options.say_heads(f"{title} [95% interval]{among}", best)
         else:
@@ -232,7 +303,10 @@ def report(runs: dict, top: int) -> None:
 def why_empty(heads) -> str:
     """Why no head of a type has a value."""
     if heads.attrs.get("cases_counted") == 0:
-        return f"none of {heads.attrs['cases']} prompts was {heads.attrs['counts']}, so no head has a score"
+        return (
+            f"none of {heads.attrs['cases']} prompts was {heads.attrs['counts']}, so no head has a"
+            " score"
+        )
     return "nothing to compare; all prompts, or none, were answered"
 
 
@@ -244,19 +318,25 @@ def overview(runs: dict) -> None:
     heads = {kind: run.load("heads") for kind, run in runs.items()}
     one = next(iter(heads.values()))
     note = plot.note(one, int(json.loads(one.attrs["arguments"])["limit"]))
-    figure = plot.types_map({kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}, note=note)
+    figure = plot.types_map(
+        {kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}, note=note
+    )
     path = next(iter(runs.values())).folder.parent / "all.png"
     store.write(path, lambda target: figure.savefig(target, dpi=144))
     options.say(options.shown(path))
 
 
 def map_of(heads):
-    """What a type is drawn by beside others: attention mass, or what it is ranked by where it is about none."""
+    """What a type is drawn by beside others: attention mass, or what it is ranked by where it is
+    about none.
+    """
     return heads["mass"] if "mass" in heads else heads[heads.attrs["headline"]]
 
 
 def emergence(revisions: dict) -> None:
-    """Join the revisions along a dimension of their own and draw how the strongest heads come about."""
+    """Join the revisions along a dimension of their own and draw how the strongest heads come
+    about.
+    """
     import xarray as xr
 
     from nnheads import plot
@@ -265,9 +345,15 @@ def emergence(revisions: dict) -> None:
     runs = next(iter(revisions.values()))
     for kind in runs:
         each = [of[kind].load("heads") for of in revisions.values()]
-        joined = xr.concat(each, xr.Variable("revision", list(revisions)), combine_attrs="drop_conflicts")
+        joined = xr.concat(
+            each, xr.Variable("revision", list(revisions)), combine_attrs="drop_conflicts"
+        )
         joined.attrs.update({key: each[-1].attrs[key] for key in ("source", "history", "headline")})
-        folder = beside(runs[kind]).parent / "revisions" / runs[kind].folder.relative_to(beside(runs[kind]))
+        folder = (
+            beside(runs[kind]).parent
+            / "revisions"
+            / runs[kind].folder.relative_to(beside(runs[kind]))
+        )
         store.save(folder / "heads.nc", joined)
         figure = plot.emergence(
             joined[joined.attrs["headline"]],
@@ -278,5 +364,7 @@ def emergence(revisions: dict) -> None:
         best = joined[joined.attrs["headline"]].max(["layer", "head"])
         options.say(f"{kind}: strongest head by revision")
         for revision, value in zip(revisions, best.values):
-            options.say(f"  {revision:<16} {f'{float(value):.3f}' if value == value else 'no value'}")
+            options.say(
+                f"  {revision:<16} {f'{float(value):.3f}' if value == value else 'no value'}"
+            )
         options.say(f"  {options.shown(folder)}")

@@ -1,4 +1,7 @@
-"""Do head scores survive fewer bits, another attention, or a server? The same prompts, scored in two settings."""
+"""Do head scores survive fewer bits, another attention, or a server?
+
+The same prompts, scored in two settings.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,14 @@ def main(
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
-    """Do head scores survive fewer bits, another attention, or a server? The same prompts, scored in two settings.
+    """Do head scores survive fewer bits, another attention, or a server? The same prompts, scored
+    in two settings.
 
-    One side is as `--dtype` says, the other is the same but for what `--against` names; one is in memory at a time.
-    With `--against remote`, `--remote` says which server scores the other side. Writes drift.nc (type, layer, head) and
-    drift.png: rank correlation of all heads, most of which noise may rank, and of those flagged; heads at the top in
+    One side is as `--dtype` says, the other is the same but for what `--against` names; one is in
+    memory at a time. With `--against remote`, `--remote` says which server scores the other side.
+    Writes drift.nc (type, layer, head) and
+    drift.png: rank correlation of all heads, most of which noise may rank, and of those flagged;
+        heads at the top in
     common, largest change, flags that come and go.
     """
     arguments = dict(locals())
@@ -70,22 +76,31 @@ def loaded(arguments: dict, setting: dict):
     from nnheads.detectors._detect import prepare
 
     model = options.load(
-        arguments["model"], arguments["revision"], setting["dtype"], arguments["device_map"], setting["remote"],
-        setting["quantization"], setting["attention"],
-    )  # fmt: skip
+        arguments["model"],
+        arguments["revision"],
+        setting["dtype"],
+        arguments["device_map"],
+        setting["remote"],
+        setting["quantization"],
+        setting["attention"],
+    )
     return model, prepare(model, arguments["types"], n=arguments["limit"], seed=arguments["seed"])
 
 
-def measured(model, stimuli: list, parts: Path, arguments: dict, remote) -> dict:
-    """type -> scores; each side has a place of its own for finished batches, which do not say who made them."""
+def measured(model, stimuli: list, parts: Path, arguments: dict) -> dict:
+    """type -> scores; each side has a place of its own for finished batches, which do not say who
+    made them.
+    """
     from nnheads.detectors._stimulus import measure_all
 
     how = {"batch_size": arguments["batch_size"], "quiet": arguments["quiet"], "parts": parts}
-    return measure_all(model, stimuli, remote=remote, **how)
+    return measure_all(model, stimuli, **how)
 
 
 def first_side(arguments: dict, setting: dict):
-    """Open the run and score the side as asked, unless all is there: run, scores, and who made them."""
+    """Open the run and score the side as asked, unless all is there: run, scores, and who made
+    them.
+    """
     from nnheads.compare.drift import check_top
     from nnheads.models.geometry import geometry
     from nnheads.runs.folder import Run
@@ -95,19 +110,33 @@ def first_side(arguments: dict, setting: dict):
     check_top(arguments["top"], geometry(model).layers * geometry(model).heads)
     identity = model_identity(model, arguments["model"])
     hashes = {stimulus.key: prompts_hash(stimulus.prompts) for stimulus in stimuli}
-    facts = {**arguments, "model": identity["model"], "weights": identity["commit"], "prompts": hashes}
+    facts = {
+        **arguments,
+        "model": identity["model"],
+        "weights": identity["commit"],
+        "prompts": hashes,
+    }
     run = Run(
-        arguments["output"], "drift", arguments["model"], identity["revision"], facts,
+        arguments["output"],
+        "drift",
+        arguments["model"],
+        identity["revision"],
+        facts,
         item=f"{arguments['quantization'] or arguments['dtype']}-{arguments['against']}",
         overwrite=arguments["overwrite"],
-    )  # fmt: skip
+    )
+    run.jobs_of(model)
     if run.complete:
         return run, {}, {}
     about = provenance(
-        title="drift of head scores", model=model, name=arguments["model"], prompts=json.dumps(hashes),
-        arguments=run.arguments, references="",
-    )  # fmt: skip
-    return run, measured(model, stimuli, run.parts / "first", arguments, setting["remote"]), about
+        title="drift of head scores",
+        model=model,
+        name=arguments["model"],
+        prompts=json.dumps(hashes),
+        arguments=run.arguments,
+        references="",
+    )
+    return run, measured(model, stimuli, run.parts / "first", arguments), about
 
 
 def second_side(run, arguments: dict, setting: dict, about: dict):
@@ -126,9 +155,10 @@ def second_side(run, arguments: dict, setting: dict, about: dict):
     identity, there = model_identity(model, arguments["model"]), setting["remote"]
     if identity == json.loads(about["source"]) and not there:
         raise BadInput(f"both sides are {said(identity)}; name another with --against")
-    scores = measured(model, stimuli, run.parts, arguments, there)
+    run.jobs_of(model)
+    scores = measured(model, stimuli, run.parts, arguments)
     if there:
-        identity["dtype"] = computed_in(model, stimuli[0].prompts, remote=there)
+        identity["dtype"] = computed_in(model, stimuli[0].prompts)
         identity["attention"] = f"{identity['attention']} at {'NDIF' if there is True else there}"
     return scores, identity
 
@@ -140,12 +170,22 @@ def finish(run, arguments: dict, first: dict, second: dict, about: dict) -> None
     from nnheads import plot
     from nnheads.compare.drift import compare
 
-    each = [compare(first[kind], second[kind], top=arguments["top"], seed=arguments["seed"]) for kind in first]
-    found = xr.concat(each, xr.Variable("type", list(first)), combine_attrs="drop_conflicts").assign_attrs(about)
+    each = [
+        compare(first[kind], second[kind], top=arguments["top"], seed=arguments["seed"])
+        for kind in first
+    ]
+    found = xr.concat(
+        each, xr.Variable("type", list(first)), combine_attrs="drop_conflicts"
+    ).assign_attrs(about)
     changed = abs(found["difference"]).max("type")
     changed.attrs = {"long_name": "largest change of score, any type", "units": "1"}
-    title = f"Drift: {said(json.loads(about['source']))}\nagainst {said(json.loads(about['source_against']))}"
-    figure = plot.heatmap(changed, title=title, signed=False, note=plot.note(found, arguments["limit"]))
+    title = (
+        f"Drift: {said(json.loads(about['source']))}\nagainst"
+        f" {said(json.loads(about['source_against']))}"
+    )
+    figure = plot.heatmap(
+        changed, title=title, signed=False, note=plot.note(found, arguments["limit"])
+    )
     run.save(drift=found)
     run.picture("drift", figure)
     run.finish()
@@ -180,7 +220,10 @@ def report(run) -> None:
         named = f"{each[1]} {int(one['named'].sum()):>3} heads"
         ranks = f"{each[0]:<24} {named:<33}"
         options.say(f"  {kind:<19} {ranks} {overlap:>6.0%} {largest:>14.2g}  {flags}")
-        changes = {"gained": one["flag_against"] > one["flag"], "lost": one["flag_against"] < one["flag"]}
+        changes = {
+            "gained": one["flag_against"] > one["flag"],
+            "lost": one["flag_against"] < one["flag"],
+        }
         for word, mask in changes.items():
             names = [head_name(*head) for head, on in mask.to_series().items() if on]
             if names:

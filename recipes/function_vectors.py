@@ -17,12 +17,22 @@ DRAWS = 3  # random sets of heads that the function vector is compared with
 
 def main(
     model: options.Model = "reference",
-    tasks: Annotated[Path | None, typer.Option(help="Your own: JSON lines with task, input, output.")] = None,
-    question: Annotated[str | None, typer.Option(help=r"How a question is written: 'Q: {}\nA:' unless given.")] = None,
-    answer: Annotated[str | None, typer.Option(help="How its answer is written: ' {}' unless given.")] = None,
-    gap: Annotated[str | None, typer.Option(help=r"What stands between examples: '\n\n' unless given.")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="Your own: JSON lines with task, input, output.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help=r"How a question is written: 'Q: {}\nA:' unless given.")
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="How its answer is written: ' {}' unless given.")
+    ] = None,
+    gap: Annotated[
+        str | None, typer.Option(help=r"What stands between examples: '\n\n' unless given.")
+    ] = None,
     shots: Annotated[int, typer.Option(help="Examples in each prompt.")] = 10,
-    averaged: Annotated[int, typer.Option(help="Prompts of each task that head outputs are averaged over.")] = 50,
+    averaged: Annotated[
+        int, typer.Option(help="Prompts of each task that head outputs are averaged over.")
+    ] = 50,
     top: Annotated[int, typer.Option(help="How many heads make up the function vector.")] = 10,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Trials of each task.")] = 25,
     batch_size: options.BatchSize = 50,
@@ -40,9 +50,10 @@ def main(
 ) -> None:
     """Which heads carry a task that examples show?
 
-    Head outputs, averaged over prompts with examples, are put into prompts with shuffled examples, one head at a time.
-    The best heads' sum, the function vector, is added to prompts without examples, of words that were never shown.
-    Writes scores.nc (per case), heads.nc (layer, head), vectors.nc, zero_shot.nc, heads.png and zero_shot.png.
+    Head outputs, averaged over prompts with examples, are put into prompts with shuffled examples,
+    one head at a time. The best heads' sum, the function vector, is added to prompts without
+    examples, of words that were never shown. Writes scores.nc (per case), heads.nc (layer, head),
+    vectors.nc, zero_shot.nc, heads.png and zero_shot.png.
     """
     arguments = dict(locals())
     from nnheads.models.geometry import geometry
@@ -52,13 +63,19 @@ def main(
 
     options.positive(limit=limit, batch_size=batch_size, top=top, shots=shots, averaged=averaged)
     if averaged < 2:
-        raise BadInput(f"--averaged {averaged} is too few to tell whether the model does a task; use at least 2")
+        raise BadInput(
+            f"--averaged {averaged} is too few to tell whether the model does a task; use at"
+            " least 2"
+        )
     given = None if tasks is None else read_tasks(tasks)
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where, quantization)
     sizes = geometry(loaded)
     if top >= sizes.layers * sizes.heads:
-        raise BadInput(f"--top {top} leaves no head to compare with; this model has {sizes.layers * sizes.heads}")
+        raise BadInput(
+            f"--top {top} leaves no head to compare with; this model has"
+            f" {sizes.layers * sizes.heads}"
+        )
     wanted, layout = own_tasks(loaded.tokenizer) if given is None else (given, Layout())
     layout = written(layout, question=question, answer=answer, gap=gap)
     kept, dropped = audited(loaded.tokenizer, wanted, layout, shots)
@@ -67,14 +84,15 @@ def main(
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     facts |= {f"{name}_sha256": prompts_hash(one) for name, one in sets.items()}
     run = Run(output, "function-vectors", model, identity["revision"], facts, overwrite=overwrite)
+    run.jobs_of(loaded)
     if not run.complete:
-        compute(run, loaded, sets, dropped, facts, model, where)
+        compute(run, loaded, sets, dropped, facts, model)
     _function_vectors.report(run)
 
 
 def prompt_sets(tokenizer, tasks: list, layout, arguments: dict) -> dict:
-    """Prompts to average over, with their examples and with shuffled ones; others to try heads in; and questions
-    without examples about pairs that none of these holds."""
+    """Prompts to average over, with their examples and with shuffled ones; others to try heads in;
+    and questions without examples about pairs that none of these holds."""
     from nnheads.prompts.shots import shots, split
 
     shown, held_out = split(tasks, arguments["seed"])
@@ -82,14 +100,18 @@ def prompt_sets(tokenizer, tasks: list, layout, arguments: dict) -> dict:
     own = {"count": arguments["shots"], "layout": layout}
     return {
         "shown": shots(tokenizer, shown, arguments["averaged"], seed=seed, **own),
-        "shuffled": shots(tokenizer, shown, arguments["averaged"], seed=seed, kind="shuffled", **own),
+        "shuffled": shots(
+            tokenizer, shown, arguments["averaged"], seed=seed, kind="shuffled", **own
+        ),
         "trials": shots(tokenizer, shown, limit, seed=seed + 1, kind="shuffled", **own),
         "questions": shots(tokenizer, held_out, limit, seed=seed + 2, kind="none", layout=layout),
     }
 
 
-def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remote) -> None:
-    """Average, find the tasks that the model does, try every head, add the vectors; finished batches are kept."""
+def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str) -> None:
+    """Average, find the tasks that the model does, try every head, add the vectors; finished
+    batches are kept.
+    """
     import json
 
     from nnheads import stats
@@ -98,10 +120,15 @@ def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remot
     from nnheads.runs.provenance import provenance
 
     def trying(z):
-        return lambda part: indirect_effects(model, part, z, remote=remote)
+        return lambda part: indirect_effects(model, part, z)
 
-    keep = {"parts": run.parts, "size": facts["batch_size"], "quiet": facts["quiet"], "remote": remote}
-    outputs, answered = averages(model, sets, keep, remote)
+    keep = {
+        "parts": run.parts,
+        "size": facts["batch_size"],
+        "quiet": facts["quiet"],
+        "model": model,
+    }
+    outputs, answered = averages(model, sets, keep)
     done = tasks_done(answered, name, facts["shots"])
     trials, questions = (of_tasks(sets[which], done) for which in ("trials", "questions"))
     effects = {
@@ -109,21 +136,35 @@ def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remot
             trying(z), trials, name=f"effects-{which}", title=f"heads, {which}", **keep
         )
         for which, z in sources(outputs, done).items()
-    }  # fmt: skip
+    }
     scores = scores_of(effects)
-    heads = average_effects({which: one["effect"] for which, one in effects.items()}, seed=facts["seed"])
+    heads = average_effects(
+        {which: one["effect"] for which, one in effects.items()}, seed=facts["seed"]
+    )
     heads = heads.merge(excess_over_other(scores, facts["seed"]), combine_attrs="override")
     best = [(one["layer"], one["head"]) for one in stats.top_heads(heads, "aie", facts["top"])]
-    vector, answers = add(model, questions, outputs, heads, best, facts["seed"], keep, remote)
+    vector, answers = add(model, questions, outputs, heads, best, facts["seed"], keep)
     about = provenance(
-        title="heads that carry a task shown by examples", model=model, name=name, prompts=trials, arguments=facts,
+        title="heads that carry a task shown by examples",
+        model=model,
+        name=name,
+        prompts=trials,
+        arguments=facts,
         references=REFERENCES,
-    )  # fmt: skip
-    names = {int(task): str(text) for task, text in zip(answered["task"].values, answered["task_name"].values)}
+    )
+    names = {
+        int(task): str(text)
+        for task, text in zip(answered["task"].values, answered["task_name"].values)
+    }
     about |= {"dropped": json.dumps(dropped), "tasks": json.dumps([names[task] for task in done])}
     about["not_done"] = json.dumps([text for task, text in names.items() if task not in done])
     zero_shot = by_layer(answers, facts["seed"])
-    everything = {"scores": scores, "heads": heads, "vectors": answered.merge(vector), "zero_shot": zero_shot}
+    everything = {
+        "scores": scores,
+        "heads": heads,
+        "vectors": answered.merge(vector),
+        "zero_shot": zero_shot,
+    }
     for dataset in everything.values():
         dataset.attrs.update(about)
     run.save(**everything)
@@ -131,9 +172,9 @@ def compute(run, model, sets: dict, dropped: dict, facts: dict, name: str, remot
     run.finish(tasks=len(done))
 
 
-def averages(model, sets: dict, keep: dict, remote):
-    """Mean head outputs of each task, from prompts with examples and with shuffled ones, [task, layer, head, dim]; and
-    how many of both the model answers right (task)."""
+def averages(model, sets: dict, keep: dict):
+    """Mean head outputs of each task, from prompts with examples and with shuffled ones, [task,
+    layer, head, dim]; and how many of both the model answers right (task)."""
     import numpy as np
 
     from nnheads.patching.function_vectors import averaged, end_outputs
@@ -144,14 +185,17 @@ def averages(model, sets: dict, keep: dict, remote):
         {
             kind: [
                 batches.run(
-                    lambda part: end_outputs(model, part, remote=remote), of_tasks(sets[kind], [task]),
-                    name=f"outputs-{kind}", title=f"task {task + 1} of {len(tasks)}, {kind}", **keep,
+                    lambda part: end_outputs(model, part),
+                    of_tasks(sets[kind], [task]),
+                    name=f"outputs-{kind}",
+                    title=f"task {task + 1} of {len(tasks)}, {kind}",
+                    **keep,
                 )
                 for task in tasks
             ]
             for kind in ("shown", "shuffled")
         }
-    )  # fmt: skip
+    )
 
 
 def tasks_done(answered, name: str, shots: int) -> list[int]:
@@ -160,10 +204,13 @@ def tasks_done(answered, name: str, shots: int) -> list[int]:
 
     done = [int(task) for task in answered["task"].values[answered["gain_low"].values > 0]]
     if not done:
-        shown, shuffled = (float(answered[f"accuracy_{kind}"].mean()) for kind in ("shown", "shuffled"))
+        shown, shuffled = (
+            float(answered[f"accuracy_{kind}"].mean()) for kind in ("shown", "shuffled")
+        )
         raise RunError(
-            f"{name} does none of the tasks ({', '.join(answered['task_name'].values)}): with {shots} examples "
-            f"{shown:.0%} are answered right, with shuffled ones {shuffled:.0%}; there is nothing for heads to carry"
+            f"{name} does none of the tasks ({', '.join(answered['task_name'].values)}): with"
+            f" {shots} examples {shown:.0%} are answered right, with shuffled ones {shuffled:.0%};"
+            " there is nothing for heads to carry"
         )
     return done
 
@@ -186,13 +233,16 @@ def sources(outputs: dict, done: list[int]) -> dict:
 def scores_of(effects: dict):
     """Per case: the effects of all sources as one dataset."""
     base = next(iter(effects.values()))["base"]
-    named = {"cie" if which == "shown" else f"cie_{which}": one["effect"] for which, one in effects.items()}
+    named = {
+        "cie" if which == "shown" else f"cie_{which}": one["effect"]
+        for which, one in effects.items()
+    }
     return base.to_dataset(name="probability").assign(named)
 
 
 def excess_over_other(scores, seed: int):
-    """How much more a task's own mean does than that of another task, with an interval over tasks: (layer, head).
-    Empty where there is one task alone."""
+    """How much more a task's own mean does than that of another task, with an interval over tasks:
+    (layer, head). Empty where there is one task alone."""
     import xarray as xr
 
     from nnheads.patching.function_vectors import over_tasks
@@ -204,25 +254,27 @@ def excess_over_other(scores, seed: int):
     return over_tasks(excess.assign_attrs({**scores["cie"].attrs, "long_name": text}), seed=seed)
 
 
-def add(model, questions, outputs: dict, heads, best: list, seed: int, keep: dict, remote):
-    """Function vectors, and how questions are answered once they are added at each layer; for comparison with vectors
-    of shuffled examples, and of random heads that are not among the best."""
+def add(model, questions, outputs: dict, heads, best: list, seed: int, keep: dict):
+    """Function vectors, and how questions are answered once they are added at each layer; for
+    comparison with vectors of shuffled examples, and of random heads that are not among the
+    best."""
     import numpy as np
 
     from nnheads.patching.function_vectors import add_vectors, function_vectors
     from nnheads.runs import batches
 
     def adding(vector):
-        return lambda part: add_vectors(model, part, vector, remote=remote)
+        return lambda part: add_vectors(model, part, vector)
 
     rest = [place for place in np.ndindex(*heads["aie"].shape) if place not in best]
     generator = np.random.default_rng(seed)
     random = [
-        [rest[i] for i in generator.choice(len(rest), min(len(best), len(rest)), replace=False)] for _ in range(DRAWS)
+        [rest[i] for i in generator.choice(len(rest), min(len(best), len(rest)), replace=False)]
+        for _ in range(DRAWS)
     ]
-    vectors = {kind: function_vectors(model, outputs[kind], best, remote=remote) for kind in ("shown", "shuffled")}
+    vectors = {kind: function_vectors(model, outputs[kind], best) for kind in ("shown", "shuffled")}
     vectors |= {
-        f"random-{number}": function_vectors(model, outputs["shown"], own, remote=remote)
+        f"random-{number}": function_vectors(model, outputs["shown"], own)
         for number, own in enumerate(random)
     }
     found = {
@@ -230,28 +282,38 @@ def add(model, questions, outputs: dict, heads, best: list, seed: int, keep: dic
             adding(vector), questions, name=f"added-{kind}", title=f"vectors, {kind}", **keep
         )
         for kind, vector in vectors.items()
-    }  # fmt: skip
+    }
     after = {kind: one["effect"] + one["base"] for kind, one in found.items()}
     drawn = sum(after.pop(f"random-{number}") for number in range(DRAWS)) / DRAWS
-    about = {"long_name": "function vector: sum of W_O z over the best heads", "units": "1", "source": REFERENCES}
+    about = {
+        "long_name": "function vector: sum of W_O z over the best heads",
+        "units": "1",
+        "source": REFERENCES,
+    }
     vector = (("task", "width"), vectors["shown"].numpy(), about)
     return {"vector": vector}, {"before": found["shown"]["base"], **after, "random": drawn}
 
 
 def by_layer(answers: dict, seed: int):
-    """Share of questions answered right before and after each sort of vector is added, with intervals over tasks; and
-    the same question by question."""
+    """Share of questions answered right before and after each sort of vector is added, with
+    intervals over tasks; and the same question by question."""
     import xarray as xr
 
     from nnheads.patching.function_vectors import over_tasks
 
     texts = {
-        "before": "as they are", "shown": "with the function vector", "shuffled": "with that of shuffled examples",
+        "before": "as they are",
+        "shown": "with the function vector",
+        "shuffled": "with that of shuffled examples",
         "random": f"with that of random heads, mean of {DRAWS} draws",
-    }  # fmt: skip
+    }
     parts = []
     for kind, values in answers.items():
-        about = {"long_name": f"share of questions answered right {texts[kind]}", "units": "1", "source": REFERENCES}
+        about = {
+            "long_name": f"share of questions answered right {texts[kind]}",
+            "units": "1",
+            "source": REFERENCES,
+        }
         named = values.astype("float32").rename(f"accuracy_{kind}").assign_attrs(about)
         each = named.rename(f"right_{kind}").rename(batch="question")
         parts += [over_tasks(named, seed=seed), each.to_dataset()]
@@ -265,11 +327,16 @@ def draw(run, heads, zero_shot, cases: int) -> None:
 
     title = "Function-vector heads: average indirect effect"
     marked = stats.top_heads(heads, "aie", 5)
-    run.picture("heads", plot.heatmap(heads["aie"], title=title, marked=marked, note=plot.note(heads, cases)))
+    run.picture(
+        "heads",
+        plot.heatmap(heads["aie"], title=title, marked=marked, note=plot.note(heads, cases)),
+    )
     texts = {
-        "shown": "function vector", "shuffled": "of shuffled examples", "random": "of random heads",
+        "shown": "function vector",
+        "shuffled": "of shuffled examples",
+        "random": "of random heads",
         "before": "nothing added",
-    }  # fmt: skip
+    }
     each = {}
     like = zero_shot["accuracy_shown"].assign_attrs(long_name="share of questions answered right")
     for kind, text in texts.items():

@@ -1,4 +1,6 @@
-"""Look inside one run: sizes, tokens, residual norms, next tokens, logit lens, one head's attention."""
+"""Look inside one run: sizes, tokens, residual norms, next tokens, logit lens, one head's
+attention.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ EXAMPLE = "When Mary and John went to the market, John gave the book to"
 def main(
     text: Annotated[str, typer.Argument(help="What the model reads.")] = EXAMPLE,
     model: options.Model = "reference",
-    head: Annotated[str | None, typer.Option(help="Draw this head's attention: 5.1 or L5H1.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Draw this head's attention: 5.1 or L5H1.")
+    ] = None,
     top: Annotated[int, typer.Option(help="How many candidates for the next token.")] = 10,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -26,7 +30,8 @@ def main(
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
-    """Look inside one run: sizes, tokens, residual norms, next tokens, logit lens, one head's attention.
+    """Look inside one run: sizes, tokens, residual norms, next tokens, logit lens, one head's
+    attention.
 
     Writes scores.nc, residual_norm.png, lens.png and, with --head, pattern.png.
     """
@@ -40,17 +45,23 @@ def main(
     chosen = None if head is None else parse_head(head)
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where, quantization)
-    inside = look(loaded, text, k=top, head=chosen, remote=where)
+    inside = look(loaded, text, k=top, head=chosen)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     inside.attrs.update(
         provenance(
-            title="one run from inside", model=loaded, name=model, prompts=inside[["lens_token"]], arguments=facts,
-            references="nostalgebraist 2020, interpreting GPT: the logit lens", sample_dims="position",
+            title="one run from inside",
+            model=loaded,
+            name=model,
+            prompts=inside[["lens_token"]],
+            arguments=facts,
+            references="nostalgebraist 2020, interpreting GPT: the logit lens",
+            sample_dims="position",
         )
-    )  # fmt: skip
+    )
     item = item_of(text, head or "")
     run = Run(output, "inspect", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    run.jobs_of(loaded)
     files = [*run.save(scores=inside), *draw(run, inside, chosen)]
     run.finish()
     report(loaded, inside)
@@ -64,23 +75,36 @@ def draw(run, inside, head: tuple[int, int] | None) -> list:
     from nnheads.models.names import head_name
 
     note = plot.note(inside, 1)
-    labelled = inside.assign_coords(position=inside["position"].assign_attrs(labels=inside["token_text"].values))
+    labelled = inside.assign_coords(
+        position=inside["position"].assign_attrs(labels=inside["token_text"].values)
+    )
     files = [
         run.picture(
             "residual_norm",
-            plot.heatmap(labelled["residual_norm"], title="Residual stream before each layer", signed=False, note=note),
+            plot.heatmap(
+                labelled["residual_norm"],
+                title="Residual stream before each layer",
+                signed=False,
+                note=note,
+            ),
         ),
         run.picture(
             "lens",
             plot.heatmap(
-                labelled["lens_probability"], title="Logit lens: best token of each layer", signed=False, note=note,
+                labelled["lens_probability"],
+                title="Logit lens: best token of each layer",
+                signed=False,
+                note=note,
                 texts=inside["lens_text"].values,
             ),
         ),
-    ]  # fmt: skip
+    ]
     if head is not None:
         figure = plot.pattern(
-            inside["attention"], list(inside["token_text"].values), title=f"Attention of {head_name(*head)}", note=note
+            inside["attention"],
+            list(inside["token_text"].values),
+            title=f"Attention of {head_name(*head)}",
+            note=note,
         )
         files.append(run.picture("pattern", figure))
     return files
@@ -91,8 +115,8 @@ def report(model, inside) -> None:
 
     sizes = geometry(model)
     options.say(
-        f"{sizes.layers} layers, {sizes.heads} heads ({sizes.kv_heads} key/value), head size {sizes.head_dim}, "
-        f"d_model {sizes.d_model}, vocabulary {sizes.vocabulary}"
+        f"{sizes.layers} layers, {sizes.heads} heads ({sizes.kv_heads} key/value), head size"
+        f" {sizes.head_dim}, d_model {sizes.d_model}, vocabulary {sizes.vocabulary}"
     )
     options.say("tokens: " + " | ".join(map(str, inside["token_text"].values)))
     options.say("layer  norm at the end  best next token by logit lens")

@@ -18,21 +18,36 @@ REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 def main(
     model: options.Model = "reference",
     corruption: Annotated[str, typer.Option(help="other, random, abc or swapped.")] = "other",
-    prompts: Annotated[Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")
+    ] = None,
     spread: Annotated[
-        int, typer.Option(help="Up to so many adjectives before the object, or END is always as far from S2.")
+        int,
+        typer.Option(
+            help="Up to so many adjectives before the object, or END is always as far from S2."
+        ),
     ] = 0,
-    writer: Annotated[str | None, typer.Option(help="Let a model write: Hub id, folder, or openai:NAME.")] = None,
+    writer: Annotated[
+        str | None, typer.Option(help="Let a model write: Hub id, folder, or openai:NAME.")
+    ] = None,
     noising: Annotated[
-        bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
+        bool,
+        typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted."),
     ] = False,
-    site: Annotated[str, typer.Option(help="What is swapped: z, q, k, v or pattern; several as z,v,pattern.")] = "z",
+    site: Annotated[
+        str, typer.Option(help="What is swapped: z, q, k, v or pattern; several as z,v,pattern.")
+    ] = "z",
     roles: Annotated[
-        bool, typer.Option("--roles", help="Also say which role each head has, and on what evidence.")
+        bool,
+        typer.Option("--roles", help="Also say which role each head has, and on what evidence."),
     ] = False,
     layers: Annotated[str | None, typer.Option(help="Only these layers, e.g. 0,2,5-8.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")] = False,
-    gap: Annotated[float, typer.Option(help="Smallest gap in logit difference that an effect is computed for.")] = 0.1,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")
+    ] = False,
+    gap: Annotated[
+        float, typer.Option(help="Smallest gap in logit difference that an effect is computed for.")
+    ] = 0.1,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     limit: options.Limit = 100,
     batch_size: options.BatchSize = 20,
@@ -51,13 +66,17 @@ def main(
 ) -> None:
     """Which heads name the indirect object?
 
-    Draws sentences such as "When Mary and John went to the market, John gave the book to", corrupts them,
-    keeps those that the model gets right, and swaps every head's output (or its queries, keys, values or pattern)
-    between the two runs. Writes scores.nc (batch, layer, head), heads.nc (layer, head) and heads.png; other sites
-    than the output have a folder of their own.
+    Draws sentences such as "When Mary and John went to the market, John gave the book to", corrupts
+    them, keeps those that the model gets right, and swaps every head's output (or its queries,
+    keys, values or pattern) between the two runs. Writes scores.nc (batch, layer, head), heads.nc
+    (layer, head) and heads.png; other sites than the output have a folder of their own.
     """
     arguments = dict(locals())
-    for name in ("top", "plan", "roles"):  # what is said of the numbers, or asked besides, changes none of them
+    for name in (
+        "top",
+        "plan",
+        "roles",
+    ):  # what is said of the numbers, or asked besides, changes none of them
         arguments.pop(name)
     if spread == 0:  # as published
         arguments.pop("spread")
@@ -77,7 +96,10 @@ def main(
         raise BadInput(f"--gap {gap} is not possible; it must be a number that is at least 0")
     sites = sites_of(site)
     if roles and (prompts is not None or writer is not None):
-        raise BadInput("--roles draws sentences of its own, whose names it knows; leave --prompts and --writer out")
+        raise BadInput(
+            "--roles draws sentences of its own, whose names it knows; leave --prompts and"
+            " --writer out"
+        )
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where, quantization)
     chosen = None if layers is None else parse_numbers(layers, "layer", geometry(loaded).layers)
@@ -85,26 +107,33 @@ def main(
         if writer is not None:
             raise BadInput("--plan asks no --writer for sentences; leave one of them out")
         pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed, spread)
-        report_plan(loaded, pairs, sites, chosen, where)
+        report_plan(loaded, pairs, sites, chosen)
         return
     identity = model_identity(loaded, model)
     for one in sites:
-        facts = {**arguments, "site": one, "model": identity["model"], "weights": identity["commit"]}
+        facts = {
+            **arguments,
+            "site": one,
+            "model": identity["model"],
+            "weights": identity["commit"],
+        }
         place = {"item": "" if one == "z" else one, "overwrite": overwrite}
         if writer is None:
             pairs = make_prompts(loaded.tokenizer, prompts, None, corruption, limit, seed, spread)
             facts["prompts_sha256"] = prompts_hash(pairs)
             run = Run(output, "ioi", model, identity["revision"], facts, **place)
+            run.jobs_of(loaded)
         else:
             run = Run(output, "ioi", model, identity["revision"], facts, **place)
+            run.jobs_of(loaded)
             pairs = written_prompts(run, loaded.tokenizer, prompts, writer, corruption, limit, seed)
         if not run.complete:
-            compute(run, loaded, pairs, facts, model, chosen, where, batch_size, quiet)
+            compute(run, loaded, pairs, facts, model, chosen, batch_size, quiet)
         report(run, top)
     if roles:
         beside = (output, "ioi", model, identity["revision"])
         about = {**arguments, "model": identity["model"], "weights": identity["commit"]}
-        report_roles(beside, loaded, model, about, overwrite=overwrite, remote=where, quiet=quiet)
+        report_roles(beside, loaded, model, about, overwrite=overwrite, quiet=quiet)
 
 
 def sites_of(text: str) -> list[str]:
@@ -115,31 +144,48 @@ def sites_of(text: str) -> list[str]:
     sites = list(dict.fromkeys(piece.strip() for piece in text.split(",")))
     for one in sites:
         if one not in UNITS:
-            raise BadInput(f"--site {one!r} is not possible; use {', '.join(UNITS)}, or several of them with commas")
+            raise BadInput(
+                f"--site {one!r} is not possible; use {', '.join(UNITS)}, or several of them with"
+                " commas"
+            )
     return sites
 
 
-def report_plan(model, pairs, sites: list[str], layers, remote) -> None:
+def report_plan(model, pairs, sites: list[str], layers) -> None:
     from nnheads.patching.patch import plan_patch
 
-    options.say(f"{pairs.sizes['batch']} prompts, before those that the model gets wrong are left out")
+    options.say(
+        f"{pairs.sizes['batch']} prompts, before those that the model gets wrong are left out"
+    )
     for one in sites:
         job, _ = plan_patch(
-            model, pairs, site=one, layers=layers, groups=None, by_position=False, at=None, noising=False,
-            full=False, tokens=None, remote=remote,
-        )  # fmt: skip
+            model,
+            pairs,
+            site=one,
+            layers=layers,
+            groups=None,
+            by_position=False,
+            at=None,
+            noising=False,
+            full=False,
+            tokens=None,
+        )
         options.say(f"{one}:")
-        options.say_plan(model, job, remote)
+        options.say_plan(model, job)
 
 
-def written_prompts(run, tokenizer, path: Path | None, writer: str, corruption: str, limit: int, seed: int):
+def written_prompts(
+    run, tokenizer, path: Path | None, writer: str, corruption: str, limit: int, seed: int
+):
     """What a model wrote for this run; asked for once, because an endpoint need not repeat itself."""
     from nnheads.errors import BadInput
     from nnheads.prompts.writer import open_writer
     from nnheads.runs import store
 
     if path is not None:
-        raise BadInput("--prompts and --writer exclude each other; the sentences come from one of them")
+        raise BadInput(
+            "--prompts and --writer exclude each other; the sentences come from one of them"
+        )
     keep = run.folder / "sentences.json"
     sentences = json.loads(keep.read_text()) if keep.exists() else open_writer(writer)(limit, seed)
     pairs = make_prompts(tokenizer, None, sentences, corruption, limit, seed)
@@ -148,7 +194,13 @@ def written_prompts(run, tokenizer, path: Path | None, writer: str, corruption: 
 
 
 def make_prompts(
-    tokenizer, path: Path | None, sentences: list[str] | None, corruption: str, limit: int, seed: int, spread: int = 0
+    tokenizer,
+    path: Path | None,
+    sentences: list[str] | None,
+    corruption: str,
+    limit: int,
+    seed: int,
+    spread: int = 0,
 ):
     """Sentences of our own, from a file, or from a language model; all pass the same filters."""
     from nnheads.errors import BadInput
@@ -174,11 +226,15 @@ def make_prompts(
         raise BadInput(f"none of {asked} sentences can be used: {reason}")
     dataset = tokenize(tokenizer, pairs)
     dataset.attrs["asked"] = asked
-    dataset.attrs["dropped"] = json.dumps(dict(Counter(json.loads(dataset.attrs["dropped"])) + dropped))
+    dataset.attrs["dropped"] = json.dumps(
+        dict(Counter(json.loads(dataset.attrs["dropped"])) + dropped)
+    )
     return dataset
 
 
-def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_size: int, quiet: bool) -> None:
+def compute(
+    run, model, pairs, facts: dict, name: str, layers, batch_size: int, quiet: bool
+) -> None:
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
 
     from nnheads import plot
@@ -186,14 +242,22 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     from nnheads.runs import batches
     from nnheads.runs.provenance import provenance
 
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "model": model}
     kept, dropped = answered(model, pairs, name, keep, strict=facts["strict"])
     scores = batches.run(
         lambda part: patch(
-            model, part, site=facts["site"], layers=layers, noising=facts["noising"], gap=facts["gap"], remote=remote
+            model,
+            part,
+            site=facts["site"],
+            layers=layers,
+            noising=facts["noising"],
+            gap=facts["gap"],
         ),
-        kept, name="patch", title="heads", **keep,
-    )  # fmt: skip
+        kept,
+        name="patch",
+        title="heads",
+        **keep,
+    )
     about = provenance(
         title="indirect object: effect of every head",
         model=model,
@@ -204,7 +268,9 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
     )
     about.update(asked=pairs.attrs["asked"], dropped=dropped, kept=kept.sizes["batch"])
     scores.attrs.update(about)
-    scores["effect"].attrs["cases_masked"] = int(scores["effect"].isnull().all(scores["effect"].dims[1:]).sum())
+    scores["effect"].attrs["cases_masked"] = int(
+        scores["effect"].isnull().all(scores["effect"].dims[1:]).sum()
+    )
     heads = reduce(scores, facts["seed"])
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
@@ -221,7 +287,9 @@ def compute(run, model, pairs, facts: dict, name: str, layers, remote, batch_siz
 
 
 def reduce(scores, seed: int):
-    """Per head: the effect as a ratio of means, the same as a mean of ratios, and the logit difference."""
+    """Per head: the effect as a ratio of means, the same as a mean of ratios, and the logit
+    difference.
+    """
     import xarray as xr
 
     from nnheads import stats
@@ -232,7 +300,11 @@ def reduce(scores, seed: int):
     usable = scores["effect"].notnull().any(scores["effect"].dims[1:])
     change = (scores["logit_difference"] - scores[base]).where(usable).rename("effect")
     change.attrs = {**scores["effect"].attrs, "long_name": "normalised effect, ratio of means"}
-    each = scores["effect"].rename("effect_mean_of_ratios").assign_attrs(long_name="normalised effect, mean of ratios")
+    each = (
+        scores["effect"]
+        .rename("effect_mean_of_ratios")
+        .assign_attrs(long_name="normalised effect, mean of ratios")
+    )
     reduced = xr.merge(
         [
             stats.ratio_of_means(change, (scores[donor] - scores[base]).where(usable), seed=seed),
@@ -242,7 +314,11 @@ def reduce(scores, seed: int):
         combine_attrs="drop_conflicts",
     )
     for name in (base, donor):
-        reduced[name] = scores[name].mean("batch").assign_attrs({**scores[name].attrs, "cell_methods": "batch: mean"})
+        reduced[name] = (
+            scores[name]
+            .mean("batch")
+            .assign_attrs({**scores[name].attrs, "cell_methods": "batch: mean"})
+        )
     return reduced
 
 
@@ -252,7 +328,9 @@ def for_and_against(heads, top: int) -> tuple[list[dict], list[dict]]:
 
     heads = heads.rename(kv_head="head") if "kv_head" in heads.dims else heads
     positive = [head for head in stats.top_heads(heads, "effect", top) if not head["low"] <= 0]
-    negative = [head for head in stats.top_heads(heads, "effect", top, lowest=True) if not head["high"] >= 0]
+    negative = [
+        head for head in stats.top_heads(heads, "effect", top, lowest=True) if not head["high"] >= 0
+    ]
     return [h for h in positive if h["value"] > 0], [h for h in negative if h["value"] < 0]
 
 
@@ -261,20 +339,29 @@ def report(run, top: int) -> None:
     heads = run.load("heads")
     dropped = json.loads(heads.attrs["dropped"])
     why = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
-    options.say(f"kept {heads.attrs['kept']} of {heads.attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
-    clean, corrupted = float(heads["clean_logit_difference"]), float(heads["corrupted_logit_difference"])
+    options.say(
+        f"kept {heads.attrs['kept']} of {heads.attrs['asked']} prompts"
+        + (f" (dropped: {why})" if why else "")
+    )
+    clean, corrupted = (
+        float(heads["clean_logit_difference"]),
+        float(heads["corrupted_logit_difference"]),
+    )
     options.say(f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}")
     masked = int(heads["effect"].attrs["cases_masked"])
     if masked:
         options.say(
-            f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit: left out of effects"
+            f"{masked} cases have a gap below {heads['effect'].attrs['gap_threshold']} logit: left"
+            " out of effects"
         )
     positive, negative = for_and_against(heads, top)
     what, letters = (
         f"{heads.attrs['site_meaning']}, {heads.attrs['direction']}",
         "KV" if "kv_head" in heads.dims else "H",
     )
-    options.say_heads(f"effect of each head, {what}, ratio of means [95% interval]; highest:", positive, letters)
+    options.say_heads(
+        f"effect of each head, {what}, ratio of means [95% interval]; highest:", positive, letters
+    )
     if negative:
         options.say_heads("lowest:", negative, letters)
     else:

@@ -1,4 +1,7 @@
-"""Can a model be made to answer more truly by moving a few heads? Fit, evaluate, use, bake and share the edit."""
+"""Can a model be made to answer more truly by moving a few heads?
+
+Fit, evaluate, use, bake and share the edit.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def fit(
     scope: shared.Scope = "all",
     alpha: shared.Alpha = shared.ALPHAS,
     heads: shared.Heads = shared.HEADS,
-    fold: Annotated[int, typer.Option(min=0, help="The fold whose test questions are left alone.")] = 0,
+    fold: Annotated[
+        int, typer.Option(min=0, help="The fold whose test questions are left alone.")
+    ] = 0,
     folds: shared.Folds = 2,
     val_ratio: shared.ValRatio = 0.2,
     neutral: shared.Neutral = None,
@@ -45,11 +50,13 @@ def fit(
 ) -> None:
     """Find the heads and directions of truth, and save the edit along them.
 
-    A probe on every head says which of them know whether a statement is true. The best K are moved by alpha standard
-    deviations along their direction (mass mean: the center of mass of true answers minus that of false ones). Strength
-    and number are chosen on validation questions; the test questions of the fold are not looked at. Writes probes.nc
-    (layer, head), directions.nc, grid.nc (alpha, heads), heads.png, and the edit in a folder `intervention`, which
-    `nnheads steer --intervention` takes too.
+    A probe on every head says which of them know whether a statement is true. The best K are moved
+    by alpha standard
+    deviations along their direction (mass mean: the center of mass of true answers minus that of
+        false ones). Strength
+    and number are chosen on validation questions; the test questions of the fold are not looked at.
+    Writes probes.nc (layer, head), directions.nc, grid.nc (alpha, heads), heads.png, and the edit
+    in a folder `intervention`, which `nnheads steer --intervention` takes too.
     """
     arguments = dict(locals())
     from nnheads.recipes import _iti_report, _iti_use
@@ -67,18 +74,28 @@ def evaluate(
     alpha: shared.Alpha = shared.ALPHAS,
     heads: shared.Heads = shared.HEADS,
     intervention: Annotated[
-        str | None, typer.Option(help="Test this edit on all questions instead (transfer): a folder or a Hub id.")
+        str | None,
+        typer.Option(
+            help="Test this edit on all questions instead (transfer): a folder or a Hub id."
+        ),
     ] = None,
     folds: shared.Folds = 2,
     val_ratio: shared.ValRatio = 0.2,
-    draws: Annotated[int, typer.Option(min=0, help="Random directions, and random heads, to compare with.")] = 5,
+    draws: Annotated[
+        int, typer.Option(min=0, help="Random directions, and random heads, to compare with.")
+    ] = 5,
     neutral: shared.Neutral = None,
-    samples: Annotated[int, typer.Option(min=0, help="Test questions that are answered in words.")] = shared.ASKED,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Test questions that are answered in words.")
+    ] = shared.ASKED,
     new_tokens: Annotated[int, typer.Option(help="How many tokens to write at most.")] = 20,
     judge: Annotated[
-        str | None, typer.Option(help="Says whether answers are true: a Hub id, a folder, or openai:NAME.")
+        str | None,
+        typer.Option(help="Says whether answers are true: a Hub id, a folder, or openai:NAME."),
     ] = None,
-    info_judge: Annotated[str | None, typer.Option(help="Says whether they are informative, likewise.")] = None,
+    info_judge: Annotated[
+        str | None, typer.Option(help="Says whether they are informative, likewise.")
+    ] = None,
     plan: options.Plan = False,
     limit: shared.Limit = None,
     batch_size: options.BatchSize = 32,
@@ -96,10 +113,11 @@ def evaluate(
 ) -> None:
     """Does the edit make true answers likelier, more than chance edits do, and what does it cost?
 
-    Each fold's edit is fitted on other questions than it is tested on, and says so: a question that leaked is refused.
-    Multiple-choice scores (MC1, MC2, MC3, log-likelihood ratio) stand beside those without edit, with random directions
-    as long, and with random heads, with paired tests; cross-entropy and KL on neutral texts beside them. Writes
-    scores.nc (condition, question), summary.nc, grid.nc (alpha, heads), samples.nc, grid.png, cost.png and heads.png.
+    Each fold's edit is fitted on other questions than it is tested on, and says so: a question that
+    leaked is refused. Multiple-choice scores (MC1, MC2, MC3, log-likelihood ratio) stand beside
+    those without edit, with random directions as long, and with random heads, with paired tests;
+    cross-entropy and KL on neutral texts beside them. Writes scores.nc (condition, question),
+    summary.nc, grid.nc (alpha, heads), samples.nc, grid.png, cost.png and heads.png.
     """
     arguments = dict(locals())
     from nnheads.recipes import _iti_report, _iti_use
@@ -113,11 +131,17 @@ def evaluate(
 def generate(
     model: options.Model = "reference",
     intervention: shared.Saved = None,
-    prompt: Annotated[str | None, typer.Option(help="What the model continues; default: test questions.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What the model continues; default: test questions.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompts to continue, one a line.")] = None,
     new_tokens: Annotated[int, typer.Option(help="How many tokens to write at most.")] = 20,
-    temperature: Annotated[float | None, typer.Option(help="Draw tokens; default: the likeliest.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens with this share.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Draw tokens; default: the likeliest.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest tokens with this share.")
+    ] = None,
     seed: options.Seed = shared.SEED,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -155,9 +179,9 @@ def bake(
 ) -> None:
     """Save a checkpoint with the edit in the biases of its output projections.
 
-    The checkpoint is only kept if its logits are those of the live edit at every position, to 1e-4. A bias acts on the
-    prompt too; how far that differs from an edit of the tokens as they are written is measured and printed. It loads
-    with plain transformers.
+    The checkpoint is only kept if its logits are those of the live edit at every position, to 1e-4.
+    A bias acts on the prompt too; how far that differs from an edit of the tokens as they are
+    written is measured and printed. It loads with plain transformers.
     """
     arguments = dict(locals())
     from nnheads.recipes import _iti_use
@@ -178,8 +202,9 @@ def export(
 ) -> None:
     """Write the edit alone, tens of kB, for the same model elsewhere.
 
-    It holds directions, strengths and heads, and which questions it was fitted on, so that an evaluation elsewhere can
-    tell a leak. `nnheads.interventions.load` reads it from the folder or the Hub.
+    It holds directions, strengths and heads, and which questions it was fitted on, so that an
+    evaluation elsewhere can tell a leak. `nnheads.interventions.load` reads it from the folder or
+    the Hub.
     """
     arguments = dict(locals())
     from nnheads.recipes import _iti_use

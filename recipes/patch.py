@@ -1,4 +1,6 @@
-"""Your own pair of prompts: patch residual stream, attention, MLP, heads, and what heads are made of."""
+"""Your own pair of prompts: patch residual stream, attention, MLP, heads, and what heads are made
+of.
+"""
 
 from __future__ import annotations
 
@@ -6,104 +8,103 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes import _options as options
+from nnheads.recipes._study import Study, study
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
+BY_POSITION = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
+AT_ONCE = ("z", "q", "k", "v", "pattern")
 
 
+@study(without=("seed",), incidental=("top",))
 def main(
-    model: options.Model = "reference",
+    study: Study,
     clean: Annotated[str, typer.Option(help="The prompt that is answered by --answer.")] = CLEAN,
-    corrupted: Annotated[str, typer.Option(help="The same prompt with what decides the answer changed.")] = CORRUPTED,
-    answer: Annotated[str, typer.Option(help="Next word after the clean prompt: one token.")] = "Mary",
+    corrupted: Annotated[
+        str, typer.Option(help="The same prompt with what decides the answer changed.")
+    ] = CORRUPTED,
+    answer: Annotated[
+        str, typer.Option(help="Next word after the clean prompt: one token.")
+    ] = "Mary",
     wrong: Annotated[str, typer.Option(help="The word that it is measured against.")] = "John",
     noising: Annotated[
-        bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
+        bool,
+        typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted."),
     ] = False,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    quantization: options.Quantization = None,
-    device_map: options.DeviceMap = None,
-    remote: options.Remote = None,
-    submit: options.Submit = False,
-    output: options.Output = options.RESULTS,
-    overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    traceback: options.Traceback = False,
 ) -> None:
-    """Your own pair: patch residual stream, attention, MLP, heads, their queries, keys, values and patterns.
+    """Your own pair: patch residual stream, attention, MLP, heads, their queries, keys, values and
+    patterns.
 
-    The two prompts must have the same tokens but for those that differ in meaning. Writes scores.nc with one
-    effect per site, and a picture of each.
+    The two prompts must have the same tokens but for those that differ in meaning. Writes scores.nc
+    with one effect per site, and a picture of each.
     """
-    arguments = dict(locals())
-    arguments.pop("top")  # names more or fewer of the heads that were measured
     from nnheads.errors import BadInput
     from nnheads.prompts.pairs import Pair, one_pair
-    from nnheads.runs.folder import Run, item_of
-    from nnheads.runs.provenance import model_identity
+    from nnheads.runs.folder import item_of
 
-    options.positive(top=top)
-    given = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
-    for name, text in given.items():
+    texts = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
+    for name, text in texts.items():
         if not text.strip():
             raise BadInput(f"--{name} is empty")
-    where = options.remote_of(remote)
-    loaded = options.load(model, revision, dtype, device_map, where, quantization)
-    prompts = one_pair(loaded.tokenizer, Pair(clean, corrupted, answer, wrong))
-    identity = model_identity(loaded, model)
-    facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
-    item = item_of(clean, corrupted, answer, wrong, str(noising))
-    run = Run(output, "patch", model, identity["revision"], facts, item=item, overwrite=overwrite)
+    prompts = one_pair(study.loaded.tokenizer, Pair(**texts))
+    run = study.open(item=item_of(*texts.values(), str(noising)))
     if not run.complete:
-        compute(run, loaded, prompts, facts, model, where, quiet)
+        compute(run, prompts, noising, study.quiet)
     report(run, top)
 
 
-def compute(run, model, prompts, facts: dict, name: str, remote, quiet: bool) -> None:
+def compute(run, prompts, noising: bool, quiet: bool) -> None:
     """Patch each site; the effect of every site is one variable."""
     import xarray as xr
 
     from nnheads.patching.patch import patch
-    from nnheads.prompts.pairs import token_texts
     from nnheads.runs import batches
-    from nnheads.runs.provenance import provenance
 
-    each_position = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
-    jobs = dict.fromkeys(each_position, True) | dict.fromkeys(("z", "q", "k", "v", "pattern"), False)
     effects = {}
-    with batches.progress("sites", len(jobs), quiet) as advance:
-        for job, by_position in jobs.items():
-            site = job.removesuffix("_by_position")
+    with batches.progress("sites", len(BY_POSITION) + len(AT_ONCE), quiet) as advance:
+        for name in (*BY_POSITION, *AT_ONCE):
+            site, by_position = name.removesuffix("_by_position"), name in BY_POSITION
             scores = patch(
-                model, prompts, site=site, by_position=by_position, noising=facts["noising"], gap=0.0, remote=remote
+                run.model, prompts, site=site, by_position=by_position, noising=noising, gap=0.0
             )
-            effects[job] = scores["effect"].isel(batch=0).assign_attrs(long_name=f"effect of {site}")
+            effects[name] = (
+                scores["effect"].isel(batch=0).assign_attrs(long_name=f"effect of {site}")
+            )
             advance(1)
     result = xr.Dataset(effects)
     for which in ("clean", "corrupted"):
         result[f"{which}_logit_difference"] = scores[f"{which}_logit_difference"].isel(batch=0)
-    texts = [token_texts(model.tokenizer, prompts[which].values[0]) for which in ("token", "corrupted")]
-    labels = [a if a == b else f"{a} / {b}" for a, b in zip(*texts)]
-    result = result.assign_coords(token_text=("position", labels))
+    result = result.assign_coords(
+        token_text=("position", token_labels(run.model.tokenizer, prompts))
+    )
+    references = "Heimersheim & Nanda 2024, arXiv 2404.15255"
     result.attrs.update(
-        provenance(
-            title="patching of one pair", model=model, name=name, prompts=prompts, arguments=facts,
-            references="Heimersheim & Nanda 2024, arXiv 2404.15255", sample_dims="",
+        run.about(
+            title="patching of one pair", prompts=prompts, references=references, sample_dims=""
         )
-    )  # fmt: skip
+    )
     result.attrs["direction"] = scores.attrs["direction"]
     run.save(scores=result)
     draw(run, result)
     run.finish()
 
 
+def token_labels(tokenizer, prompts) -> list[str]:
+    """Return the tokens of a pair, both where they differ."""
+    from nnheads.prompts.pairs import token_texts
+
+    texts = [token_texts(tokenizer, prompts[which].values[0]) for which in ("token", "corrupted")]
+    return [a if a == b else f"{a} / {b}" for a, b in zip(*texts)]
+
+
 def draw(run, result) -> None:
     from nnheads import plot
 
     note = plot.note(result, 1)
-    labelled = result.assign_coords(position=result["position"].assign_attrs(labels=result["token_text"].values))
+    labelled = result.assign_coords(
+        position=result["position"].assign_attrs(labels=result["token_text"].values)
+    )
     titles = {
         "resid_pre": "Residual stream",
         "attn_out": "Attention output",
@@ -115,20 +116,32 @@ def draw(run, result) -> None:
         "pattern": "Attention weights, all positions",
     }
     for name, title in titles.items():
-        run.picture(name, plot.heatmap(labelled[name], title=f"{title}, {result.attrs['direction']}", note=note))
+        run.picture(
+            name,
+            plot.heatmap(labelled[name], title=f"{title}, {result.attrs['direction']}", note=note),
+        )
 
 
 def report(run, top: int) -> None:
     from nnheads.models.names import head_name
 
     result = run.load("scores")
-    clean, corrupted = float(result["clean_logit_difference"]), float(result["corrupted_logit_difference"])
-    options.say(f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f} ({result.attrs['direction']})")
+    clean, corrupted = (
+        float(result["clean_logit_difference"]),
+        float(result["corrupted_logit_difference"]),
+    )
+    options.say(
+        f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}"
+        f" ({result.attrs['direction']})"
+    )
     for site in ("resid_pre", "attn_out", "mlp_out"):
         best = result[site].fillna(0).argmax(...)
         place = {name: int(index) for name, index in best.items()}
         token = str(result["token_text"].values[place["position"]])
-        options.say(f"{site:<9} strongest at layer {place['layer']}, {token!r}: {float(result[site].isel(place)):+.3f}")
+        options.say(
+            f"{site:<9} strongest at layer {place['layer']}, {token!r}:"
+            f" {float(result[site].isel(place)):+.3f}"
+        )
     ranked = result["z"].to_series().sort_values(key=abs, ascending=False).head(top)
     options.say("heads with the strongest effect")
     for (layer, head), value in ranked.items():

@@ -1,4 +1,7 @@
-"""Along which paths do heads act? Path patching of indirect-object sentences: to the logits, or to later heads."""
+"""Along which paths do heads act?
+
+Path patching of indirect-object sentences: to the logits, or to later heads.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,26 @@ LONGEST_ITEM = 60  # of a folder's name
 
 def main(
     model: options.Model = "reference",
-    receivers: Annotated[str, typer.Option(help="logits, or later heads that listen: 9.9,9.6.")] = LOGITS,
+    receivers: Annotated[
+        str, typer.Option(help="logits, or later heads that listen: 9.9,9.6.")
+    ] = LOGITS,
     via: Annotated[str, typer.Option(help="By what they listen: q, k or v.")] = "q",
-    senders: Annotated[str | None, typer.Option(help="Only these heads speak, one at a time; default all.")] = None,
-    at: Annotated[str | None, typer.Option(help="Only at a role: IO, S1, S2 or END; default everywhere.")] = None,
-    mlps: Annotated[str, typer.Option(help="Feed-forward parts on the way: recompute or freeze.")] = "recompute",
+    senders: Annotated[
+        str | None, typer.Option(help="Only these heads speak, one at a time; default all.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Only at a role: IO, S1, S2 or END; default everywhere.")
+    ] = None,
+    mlps: Annotated[
+        str, typer.Option(help="Feed-forward parts on the way: recompute or freeze.")
+    ] = "recompute",
     corruption: Annotated[str, typer.Option(help="other, random, abc or swapped.")] = "abc",
-    prompts: Annotated[Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")] = False,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")
+    ] = False,
     top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
     limit: options.Limit = 100,
     batch_size: options.BatchSize = 20,
@@ -42,10 +57,13 @@ def main(
 ) -> None:
     """Along which paths do heads act?
 
-    Gives one head at a time the output that it has on a corrupted sentence, freezes all other heads, and lets only the
-    logits, or the queries, keys or values of chosen later heads, notice. The effect is the change of the logit
-    difference over its clean value: negative where the path helps the answer. Writes scores.nc (batch, layer, head),
-    heads.nc (layer, head) and heads.png; receivers other than the logits have a folder of their own.
+    Gives one head at a time the output that it has on a corrupted sentence, freezes all other
+    heads, and lets only the logits, or the queries, keys or values of chosen later heads, notice.
+    The effect is the change of the logit
+    difference over its clean value: negative where the path helps the answer. Writes scores.nc
+        (batch, layer, head),
+    heads.nc (layer, head) and heads.png; receivers other than the logits have a folder of their
+    own.
     """
     arguments = dict(locals())
     arguments.pop("top")  # names more or fewer of the heads that were measured
@@ -72,10 +90,23 @@ def main(
         role(pairs, at)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
-    facts |= {"receivers": named(heard), "senders": named(spoken), "prompts_sha256": prompts_hash(pairs)}
-    run = Run(output, "path", model, identity["revision"], facts, item=item_of(heard, via), overwrite=overwrite)
+    facts |= {
+        "receivers": named(heard),
+        "senders": named(spoken),
+        "prompts_sha256": prompts_hash(pairs),
+    }
+    run = Run(
+        output,
+        "path",
+        model,
+        identity["revision"],
+        facts,
+        item=item_of(heard, via),
+        overwrite=overwrite,
+    )
+    run.jobs_of(loaded)
     if not run.complete:
-        compute(run, loaded, pairs, facts, model, (heard, spoken), where, batch_size, quiet)
+        compute(run, loaded, pairs, facts, model, (heard, spoken), batch_size, quiet)
     report(run, top)
 
 
@@ -98,7 +129,9 @@ def item_of(receivers: list[tuple[int, int]] | None, via: str) -> str:
     return "" if receivers is None else "-".join([via, *(named(receivers) or [])])[:LONGEST_ITEM]
 
 
-def compute(run, model, pairs, facts: dict, name: str, heads: tuple, remote, batch_size: int, quiet: bool) -> None:
+def compute(
+    run, model, pairs, facts: dict, name: str, heads: tuple, batch_size: int, quiet: bool
+) -> None:
     """Filter, follow the paths, reduce, save; every finished batch is kept in the run's folder."""
     from nnheads.recipes.ioi import for_and_against
 
@@ -109,40 +142,74 @@ def compute(run, model, pairs, facts: dict, name: str, heads: tuple, remote, bat
     from nnheads.runs.provenance import provenance
 
     receivers, senders = heads
-    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "remote": remote}
+    keep = {"parts": run.parts, "size": batch_size, "quiet": quiet, "model": model}
     kept, dropped = answered(model, pairs, name, keep, strict=facts["strict"], both=False)
     scores = batches.run(
         lambda part: path_patch(
-            model, part, receivers=receivers, via=facts["via"], senders=senders, at=facts["at"], mlps=facts["mlps"],
-            remote=remote,
+            model,
+            part,
+            receivers=receivers,
+            via=facts["via"],
+            senders=senders,
+            at=facts["at"],
+            mlps=facts["mlps"],
         ),
-        kept, name="paths", title="paths", **keep,
-    )  # fmt: skip
-    about = provenance(
-        title="indirect object: paths", model=model, name=name, prompts=pairs, arguments=facts, references=REFERENCES
+        kept,
+        name="paths",
+        title="paths",
+        **keep,
     )
-    scores.attrs.update(about, asked=pairs.attrs["asked"], dropped=dropped, kept=kept.sizes["batch"])
+    about = provenance(
+        title="indirect object: paths",
+        model=model,
+        name=name,
+        prompts=pairs,
+        arguments=facts,
+        references=REFERENCES,
+    )
+    scores.attrs.update(
+        about, asked=pairs.attrs["asked"], dropped=dropped, kept=kept.sizes["batch"]
+    )
     reduced = reduce(scores, facts["seed"])
     run.save(scores=scores, heads=reduced)
-    marked = [head for side in for_and_against(reduced, 5) for head in side if abs(head["value"]) >= EFFECT]
-    to, mlps = listening(scores), "" if facts["mlps"] == "recompute" else ", feed-forward parts frozen"
+    marked = [
+        head
+        for side in for_and_against(reduced, 5)
+        for head in side
+        if abs(head["value"]) >= EFFECT
+    ]
+    to, mlps = (
+        listening(scores),
+        "" if facts["mlps"] == "recompute" else ", feed-forward parts frozen",
+    )
     figure = plot.heatmap(
-        reduced["effect"], title=f"Indirect object: paths to {to}{mlps}", marked=marked,
+        reduced["effect"],
+        title=f"Indirect object: paths to {to}{mlps}",
+        marked=marked,
         note=plot.note(reduced, kept.sizes["batch"]),
-    )  # fmt: skip
+    )
     run.picture("heads", figure)
     run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
 
 
 def reduce(scores, seed: int):
-    """Per head: the change over the unchanged logit difference as a ratio of means, and the logit difference."""
+    """Per head: the change over the unchanged logit difference as a ratio of means, and the logit
+    difference.
+    """
     import xarray as xr
 
     from nnheads import stats
 
     base = scores["base_logit_difference"]
-    effect = scores["change"].rename("effect").assign_attrs(long_name="change along the path, over the clean value")
-    found = [stats.ratio_of_means(effect, base, seed=seed), stats.mean(scores["logit_difference"], seed=seed)]
+    effect = (
+        scores["change"]
+        .rename("effect")
+        .assign_attrs(long_name="change along the path, over the clean value")
+    )
+    found = [
+        stats.ratio_of_means(effect, base, seed=seed),
+        stats.mean(scores["logit_difference"], seed=seed),
+    ]
     reduced = xr.merge(found, combine_attrs="drop_conflicts")
     for name in ("base_logit_difference", "new_logit_difference"):
         about = {**scores[name].attrs, "cell_methods": "batch: mean"}
@@ -162,14 +229,23 @@ def report(run, top: int) -> None:
     from nnheads.recipes.ioi import for_and_against
 
     heads = run.load("heads")
-    why = "; ".join(f"{count} {reason}" for reason, count in json.loads(heads.attrs["dropped"]).items())
-    options.say(f"kept {heads.attrs['kept']} of {heads.attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
+    why = "; ".join(
+        f"{count} {reason}" for reason, count in json.loads(heads.attrs["dropped"]).items()
+    )
+    options.say(
+        f"kept {heads.attrs['kept']} of {heads.attrs['asked']} prompts"
+        + (f" (dropped: {why})" if why else "")
+    )
     clean, new = (float(heads[f"{which}_logit_difference"]) for which in ("base", "new"))
     options.say(
-        f"logit difference: clean {clean:+.2f}, corrupted {new:+.2f}; feed-forward parts: {heads.attrs['mlps']}"
+        f"logit difference: clean {clean:+.2f}, corrupted {new:+.2f}; feed-forward parts:"
+        f" {heads.attrs['mlps']}"
     )
     positive, negative = for_and_against(heads, top)
-    title = f"paths to {listening(heads)}, change over the clean value, ratio of means [95% interval]; helping:"
+    title = (
+        f"paths to {listening(heads)}, change over the clean value, ratio of means [95% interval];"
+        " helping:"
+    )
     if negative:
         options.say_heads(title, negative)
     else:

@@ -16,10 +16,15 @@ def _root() -> None: ...
 def check(
     model: options.Model = "reference",
     seed: options.Seed = 0,
-    quick: bool = typer.Option(False, "--quick", help="Fewer prompts: seconds instead of a minute."),
+    quick: bool = typer.Option(
+        False, "--quick", help="Fewer prompts: seconds instead of a minute."
+    ),
     traceback: options.Traceback = False,
 ) -> None:
-    """Measure every row of the model card again, with plain transformers. Exit code 1 if a claim fails."""
+    """Measure every row of the model card again, with plain transformers.
+
+    Exit code 1 if a claim fails.
+    """
     from nnheads.errors import RunError
 
     options.start()
@@ -34,7 +39,9 @@ def check(
     for claim in claims:
         sign = ">=" if claim.at_least else "<="
         verdict = "pass" if claim.passed else "FAIL"
-        options.say(f"{claim.name:<{width}}  {claim.measured:7.3f} {sign} {claim.threshold:<5g} {verdict}")
+        options.say(
+            f"{claim.name:<{width}}  {claim.measured:7.3f} {sign} {claim.threshold:<5g} {verdict}"
+        )
     failed = sum(not claim.passed for claim in claims)
     if failed:
         raise RunError(f"{failed} of {len(claims)} claims of the {REFERENCE} model fail on {model}")

@@ -32,20 +32,28 @@ def status(
     running = sum(row["state"] == "RUNNING" for row in models)
     options.say(f"{host}: up, {running} of {len(models)} models running")
     for row in models:
-        options.say(f"  {row['model']}  {row['revision']}  {row['level']}  {row['state']}  x{row['replicas']}")
+        options.say(
+            f"  {row['model']}  {row['revision']}  {row['level']}  {row['state']} "
+            f" x{row['replicas']}"
+        )
     for row in service.gaps(service.asked(host, "/env")):
         mark = "  numbers may differ, or jobs may fail" if row["matters"] else ""
         options.say(f"{row['name']:<13} here {row['here']:<14} there {row['there']}{mark}")
     if model is not None:
         own = [row for row in models if row["model"].lower() == locate(model).lower()]
         if not own:
-            raise RunError(f"{model} is not at {host}; a job for it waits until it is loaded, if the server loads it")
+            raise RunError(
+                f"{model} is not at {host}; a job for it waits until it is loaded, if the server"
+                " loads it"
+            )
         options.say(f"{model}: {own[0]['level']}, {own[0]['state']}")
 
 
 @app.command()
 def collect(
-    run: Annotated[Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)
+    ],
     wait: Annotated[bool, typer.Option("--wait", help="Wait for what is not finished.")] = False,
     traceback: options.Traceback = False,
 ) -> None:
@@ -58,12 +66,16 @@ def collect(
 
 
 def command_of(run: Path) -> tuple[list[str], list[str]]:
-    """The command that a run's folder was made with, and its arguments to be issued again for the same folder."""
+    """The command that a run's folder was made with, and its arguments to be issued again for the
+    same folder.
+    """
     from nnheads.errors import BadInput
 
     words, recipe = _issued.command_in(run)
     root = next((parent.parent for parent in run.resolve().parents if parent.name == recipe), None)
     if root is None or len(words) < 2:
-        raise BadInput(f"{run} is not inside a folder {recipe!r}; move it back to where it was written")
+        raise BadInput(
+            f"{run} is not inside a folder {recipe!r}; move it back to where it was written"
+        )
     _issued.check_command(run, words)
     return words, [*_issued.for_folder(words), "--output", str(root)]

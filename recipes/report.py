@@ -15,19 +15,28 @@ OWN = 4096  # bytes of a file that show whether a page of ours would be replaced
 
 def main(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders that hold some.", show_default="results")
+        list[Path] | None,
+        typer.Argument(help="Runs, or folders that hold some.", show_default="results"),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The file to write.")] = Path(
-        "report.html"
-    ),
-    title: Annotated[str | None, typer.Option(help="The page's title; the models' names unless given.")] = None,
-    top: Annotated[int, typer.Option(help="How many heads at the top are compared between scores.")] = 8,
-    draws: Annotated[int, typer.Option(help="Pairs of samples of prompts for stability; 0 for none.")] = 20,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", dir_okay=False, help="The file to write.")
+    ] = Path("report.html"),
+    title: Annotated[
+        str | None, typer.Option(help="The page's title; the models' names unless given.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option(help="How many heads at the top are compared between scores.")
+    ] = 8,
+    draws: Annotated[
+        int, typer.Option(help="Pairs of samples of prompts for stability; 0 for none.")
+    ] = 20,
     attention: Annotated[
-        list[str] | None, typer.Option(help="Load this model and add what its heads look at; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Load this model and add what its heads look at; may be repeated."),
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option(help="With --attention: texts of your own, one a line; else two are drawn.")
+        Path | None,
+        typer.Option(help="With --attention: texts of your own, one a line; else two are drawn."),
     ] = None,
     seed: options.Seed = 0,
     revision: options.Revision = None,
@@ -35,17 +44,19 @@ def main(
     device_map: options.DeviceMap = None,
     remote: options.Remote = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is no page of this command, too.")
+        bool,
+        typer.Option("--overwrite", help="Replace a file that is no page of this command, too."),
     ] = False,
     quiet: options.Quiet = False,
     traceback: options.Traceback = False,
 ) -> None:
     """One page from a folder of runs: a map of heads, a card for each, tables to sort and download.
 
-    A single HTML file that opens from disk and fetches nothing. It shows every score over (layer, head) or key/value
-    heads with its interval, null and flag, which scores share heads, whether other prompts would name the same ones,
-    knock-outs, attention that `nnheads inspect --head` saved, the small tables and pictures of every run, and the
-    command, versions and commit that each number comes from. No model is loaded unless --attention names one.
+    A single HTML file that opens from disk and fetches nothing. It shows every score over (layer,
+    head) or key/value heads with its interval, null and flag, which scores share heads, whether
+    other prompts would name the same ones, knock-outs, attention that `nnheads inspect --head`
+    saved, the small tables and pictures of every run, and the command, versions and commit that
+    each number comes from. No model is loaded unless --attention names one.
     """
     from nnheads.page.data import payload
     from nnheads.page.html import html
@@ -54,18 +65,36 @@ def main(
 
     check(output, overwrite, attention, texts, top, draws)
     found, unfinished = find_runs(runs or [options.RESULTS])
-    page = payload(found, title=title or "", made=made(), unfinished=unfinished, top=top, draws=draws)
+    page = payload(
+        found, title=title or "", made=made(), unfinished=unfinished, top=top, draws=draws
+    )
     page["title"] = title or title_of(page)
     where = options.remote_of(remote)
     for name in attention or []:
-        add_attention(page, name, texts, seed, {"revision": revision, "dtype": dtype, "device_map": device_map}, where)
+        add_attention(
+            page,
+            name,
+            texts,
+            seed,
+            {"revision": revision, "dtype": dtype, "device_map": device_map},
+            where,
+        )
     whole = html(page).encode("utf-8", "replace")
     store.write(output, lambda path: path.write_bytes(whole))
     report(page, output, len(whole))
 
 
-def check(output: Path, overwrite: bool, attention: list[str] | None, texts: Path | None, top: int, draws: int) -> None:
-    """Refuse to replace what is no page of ours, texts that nothing would read, and counts that are none."""
+def check(
+    output: Path,
+    overwrite: bool,
+    attention: list[str] | None,
+    texts: Path | None,
+    top: int,
+    draws: int,
+) -> None:
+    """Refuse to replace what is no page of ours, texts that nothing would read, and counts that are
+    none.
+    """
     from nnheads.errors import BadInput
     from nnheads.page.html import GENERATOR
 
@@ -77,7 +106,10 @@ def check(output: Path, overwrite: bool, attention: list[str] | None, texts: Pat
     if output.exists() and not overwrite:
         with output.open("rb") as file:
             if GENERATOR.encode() not in file.read(OWN):
-                raise BadInput(f"{output} exists and is no page of nnheads report; name another, or use --overwrite")
+                raise BadInput(
+                    f"{output} exists and is no page of nnheads report; name another, or use"
+                    " --overwrite"
+                )
 
 
 def made() -> dict:
@@ -85,7 +117,12 @@ def made() -> dict:
     from nnheads.runs.provenance import command, git_state, versions
 
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"command": command(), "date": date, "version": versions().get("nnheads", ""), "code": git_state()[0]}
+    return {
+        "command": command(),
+        "date": date,
+        "version": versions().get("nnheads", ""),
+        "code": git_state()[0],
+    }
 
 
 def title_of(page: dict) -> str:
@@ -96,7 +133,9 @@ def title_of(page: dict) -> str:
 
 
 def add_attention(page: dict, name: str, texts: Path | None, seed: int, how: dict, remote) -> None:
-    """Load a model and add its heads' attention to the model of the same name and weights on the page."""
+    """Load a model and add its heads' attention to the model of the same name and weights on the
+    page.
+    """
     from nnheads.errors import BadInput
     from nnheads.page.patterns import drawn_texts, own_texts, texts_for
     from nnheads.runs.provenance import model_folder, model_identity
@@ -105,16 +144,23 @@ def add_attention(page: dict, name: str, texts: Path | None, seed: int, how: dic
     known = {model["name"] for model in page["models"]}
     folder = name if name in known else model_folder(name)
     if folder not in known:
-        raise BadInput(f"--attention {name}: no run is of that model; there are {', '.join(sorted(known)) or 'none'}")
-    lines = None if texts is None else [line for _, line in numbered_lines(texts, "one text a line")]
+        raise BadInput(
+            f"--attention {name}: no run is of that model; there are"
+            f" {', '.join(sorted(known)) or 'none'}"
+        )
+    lines = (
+        None if texts is None else [line for _, line in numbered_lines(texts, "one text a line")]
+    )
     loaded = options.load(name, how["revision"], how["dtype"], how["device_map"], remote)
     commit = model_identity(loaded, name)["commit"]
     same = [one for one in page["models"] if one["name"] == folder and one["commit"] == commit]
     if not same:
-        raise BadInput(f"--attention {name}: its weights ({commit or 'unknown'}) are not those of the runs")
+        raise BadInput(
+            f"--attention {name}: its weights ({commit or 'unknown'}) are not those of the runs"
+        )
     drawn = drawn_texts(loaded, seed) if lines is None else own_texts(loaded, lines)
     for model in same:
-        model["texts"] = [*model["texts"], *texts_for(loaded, drawn, strongest(model), remote=remote)]
+        model["texts"] = [*model["texts"], *texts_for(loaded, drawn, strongest(model))]
 
 
 def strongest(model: dict) -> list[tuple[int, int]]:
@@ -125,7 +171,9 @@ def strongest(model: dict) -> list[tuple[int, int]]:
             known = [index for index, value in enumerate(score["values"]) if value is not None]
             ranked = sorted(known, key=lambda index: -score["values"][index])
             found |= dict.fromkeys(ranked[:10])
-            found |= dict.fromkeys(index for index in known if score["flag"] and score["flag"][index])
+            found |= dict.fromkeys(
+                index for index in known if score["flag"] and score["flag"][index]
+            )
     return [divmod(index, model["heads"]) for index in found]
 
 

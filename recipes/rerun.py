@@ -25,35 +25,48 @@ WORST = 12  # variables shown of a file; all are in rerun.json
 def main(
     file: Annotated[Path, typer.Argument(help="A result: a .nc file, or the folder of a run.")],
     changed: Annotated[
-        list[str] | None, typer.Argument(help="After --: options to repeat it with, as in -- --dtype bfloat16.")
+        list[str] | None,
+        typer.Argument(help="After --: options to repeat it with, as in -- --dtype bfloat16."),
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Change, over a variable's largest value, that is drift; default: by dtype.")
+        float | None,
+        typer.Option(
+            help="Change, over a variable's largest value, that is drift; default: by dtype."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", file_okay=False, help="Keep the new results in this folder.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", file_okay=False, help="Keep the new results in this folder."
+        ),
     ] = None,
     traceback: options.Traceback = False,
 ) -> None:
     """Repeat a result from what it records about itself, and explain every difference.
 
-    The command that made it is issued again, into a folder of its own, and every variable is compared: exact (to the
-    last bit), drift (as rounding makes it), or different. Then all that is recorded and has changed: weights, dtype,
-    attention, tokenizer, prompts, options, versions. Exit code 1 if a variable is different. With --output also writes
-    rerun.json.
+    The command that made it is issued again, into a folder of its own, and every variable is
+    compared: exact (to the last bit), drift (as rounding makes it), or different. Then all that is
+        recorded and has changed: weights, dtype,
+    attention, tokenizer, prompts, options, versions. Exit code 1 if a variable is different. With
+    --output also writes rerun.json.
     """
     if tolerance is not None and not 0 <= tolerance < float("inf"):
-        raise BadInput(f"--tolerance {tolerance} is not possible; it must be a number that is at least 0")
+        raise BadInput(
+            f"--tolerance {tolerance} is not possible; it must be a number that is at least 0"
+        )
     words, files = made_by(file)
     more = list(changed or [])
     _issued.check_repeatable(file, words, more)
     for word in more:
         if word.split("=")[0] in (*_issued.REFUSED, *_issued.WITH_VALUE, *_issued.DROPPED):
             raise BadInput(
-                f"{word.split('=')[0]} cannot follow --; it says where results go, or does more than compute"
+                f"{word.split('=')[0]} cannot follow --; it says where results go, or does more"
+                " than compute"
             )
     with contextlib.ExitStack() as stack:
-        place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnheads-rerun-")))
+        place = output or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="nnheads-rerun-"))
+        )
         if output is not None and output.is_dir() and any(output.iterdir()):
             raise BadInput(f"{output} is not empty; name a new folder with --output")
         options.say(f"repeating: {shlex.join([*words, *more])}")
@@ -70,7 +83,9 @@ def made_by(file: Path) -> tuple[list[str], list[Path]]:
         words, _ = _issued.command_in(file)
         files = sorted(file.glob("*.nc"))
         if not files:
-            raise BadInput(f"{file} holds no .nc file, so there is nothing to compare; was the run finished?")
+            raise BadInput(
+                f"{file} holds no .nc file, so there is nothing to compare; was the run finished?"
+            )
         return words, files
     if not file.exists():
         raise BadInput(f"no file {str(file)!r}; expected a result, or the folder of a run")
@@ -86,9 +101,10 @@ def issue(words: list[str], more: list[str], place: Path) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             command(arguments[0])(
-                args=[*arguments[1:], "--output", str(place)], prog_name=f"nnheads {arguments[0]}",
+                args=[*arguments[1:], "--output", str(place)],
+                prog_name=f"nnheads {arguments[0]}",
                 standalone_mode=False,
-            )  # fmt: skip
+            )
     except RunError:
         if not finished(place):  # a claim that fails is a result too
             raise
@@ -112,12 +128,20 @@ def compared(files: list[Path], place: Path, tolerance: float | None) -> list[di
         first = store.load(path)
         second = store.load(counterpart(path, first, place))
         changes = repeat.compare(first, second, tolerance=tolerance)
-        found.append({"file": path.name, "changes": changes, "circumstances": repeat.circumstances(first, second)})
+        found.append(
+            {
+                "file": path.name,
+                "changes": changes,
+                "circumstances": repeat.circumstances(first, second),
+            }
+        )
     return found
 
 
 def prompts_exact(file: Path, found: list[dict], place: Path, tolerance: float | None) -> bool:
-    """Whether what was measured prompt by prompt is there, in the same folder, and is the same to the last bit."""
+    """Whether what was measured prompt by prompt is there, in the same folder, and is the same to
+    the last bit.
+    """
     own = [one for one in found if one["file"] == PROMPTS]
     beside = file.parent / PROMPTS
     if file.is_file() and beside.is_file() and not own:
@@ -127,7 +151,9 @@ def prompts_exact(file: Path, found: list[dict], place: Path, tolerance: float |
 
 
 def counterpart(path: Path, first, place: Path) -> Path:
-    """The new file that repeats an old one: of that name and, where a command makes several, most alike."""
+    """The new file that repeats an old one: of that name and, where a command makes several, most
+    alike.
+    """
     from nnheads.compare import repeat
     from nnheads.runs import store
 
@@ -142,7 +168,9 @@ def counterpart(path: Path, first, place: Path) -> Path:
     def alike(one: Path) -> tuple[int, int]:
         found = store.load(one)
         attributes, new = found.attrs, repeat.arguments_of(found)
-        return attributes.get("title") == first.attrs.get("title"), sum(new.get(key) == own[key] for key in own)
+        return attributes.get("title") == first.attrs.get("title"), sum(
+            new.get(key) == own[key] for key in own
+        )
 
     return max(candidates, key=alike)
 
@@ -154,22 +182,36 @@ def report(file: Path, found: list[dict], output: Path | None, exact_prompts: bo
     for one in found:
         changes = one["changes"]
         moved = [change for change in changes if change.verdict != "exact"]
-        options.say(f"{one['file']}: {len(changes) - len(moved)} of {len(changes)} variables are exact")
-        moved.sort(key=lambda change: (change.same, -change.relative if change.relative == change.relative else 0))
+        options.say(
+            f"{one['file']}: {len(changes) - len(moved)} of {len(changes)} variables are exact"
+        )
+        moved.sort(
+            key=lambda change: (
+                change.same,
+                -change.relative if change.relative == change.relative else 0,
+            )
+        )
         for change in moved[:WORST]:
             options.say(f"  {line_of(change)}")
         if len(moved) > WORST:
             options.say(f"  ... and {len(moved) - WORST} more")
     lines = list(dict.fromkeys(line for one in found for line in one["circumstances"]))
-    options.say("what differed when they were made:" if lines else "nothing that is recorded differed")
+    options.say(
+        "what differed when they were made:" if lines else "nothing that is recorded differed"
+    )
     for line in lines:
         options.say(f"  {line}")
     every = [change for one in found for change in one["changes"]]
     different = sorted({change.name for change in every if not change.same})
     if output is not None:
-        record = [{**one, "changes": [dataclasses.asdict(change) for change in one["changes"]]} for one in found]
+        record = [
+            {**one, "changes": [dataclasses.asdict(change) for change in one["changes"]]}
+            for one in found
+        ]
         text = json.dumps({"of": str(file.name), "files": record}, indent=1) + "\n"
-        options.say(options.shown(store.write(output / "rerun.json", lambda path: path.write_text(text))))
+        options.say(
+            options.shown(store.write(output / "rerun.json", lambda path: path.write_text(text)))
+        )
     if different:
         options.say(verdict(different, lines, exact_prompts))
         raise typer.Exit(1)
@@ -179,26 +221,35 @@ def report(file: Path, found: list[dict], output: Path | None, exact_prompts: bo
 
 def verdict(different: list[str], lines: list[str], exact_prompts: bool) -> str:
     """What a reader should make of a difference."""
-    names = ", ".join(different[:6]) + (f" and {len(different) - 6} more" if len(different) > 6 else "")
+    names = ", ".join(different[:6]) + (
+        f" and {len(different) - 6} more" if len(different) > 6 else ""
+    )
     causes = [line for line in lines if not line.startswith(("nnheads had", "commit of"))]
     if causes:
         return f"different: {names}; the first reason to look at is {causes[0]}"
     if exact_prompts:
         return (
-            f"different: {names}; its prompts one by one ({PROMPTS}) are exact: heads are reduced from them in another "
-            "way now, or the file was changed"
+            f"different: {names}; its prompts one by one ({PROMPTS}) are exact: heads are reduced"
+            " from them in another way now, or the file was changed"
         )
     if lines:
-        return f"different: {names}; nothing else that is recorded changed: the code of nnheads did, or the file"
+        return (
+            f"different: {names}; nothing else that is recorded changed: the code of nnheads did,"
+            " or the file"
+        )
     return (
-        f"different: {names}; no reason is recorded: another device, more threads, or a change to the code or the file"
+        f"different: {names}; no reason is recorded: another device, more threads, or a change to"
+        " the code or the file"
     )
 
 
 def line_of(change) -> str:
     """A variable that is not exact, in one line."""
     if change.verdict in ("missing", "new"):
-        return f"{change.name}: {'not in the new result' if change.verdict == 'missing' else 'only in the new result'}"
+        return (
+            f"{change.name}:"
+            f" {'not in the new result' if change.verdict == 'missing' else 'only in the new result'}"
+        )
     if change.largest != change.largest:
         shape = "" if change.cells != change.size else " or its shape"
         return f"{change.name}: {change.verdict}; {change.cells} of {change.size} values{shape}"
@@ -208,6 +259,6 @@ def line_of(change) -> str:
         else f"; rank correlation {change.rank_correlation:.4f}"
     )
     return (
-        f"{change.name}: {change.verdict}; {change.cells} of {change.size} values, by at most {change.largest:.3g} "
-        f"({change.relative:.2g} of the largest){rank}"
+        f"{change.name}: {change.verdict}; {change.cells} of {change.size} values, by at most"
+        f" {change.largest:.3g} ({change.relative:.2g} of the largest){rank}"
     )

@@ -1,4 +1,7 @@
-"""Does a model show what has been published about it? Claims, measured again: pass, warn or fail."""
+"""Does a model show what has been published about it?
+
+Claims, measured again: pass, warn or fail.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,16 @@ def main(
         Path | None, typer.Option(help="A file of claims; default: the one that ships for MODEL.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="Only claims with one of these words in id or measure: copy,9.9,detect.")
+        str | None,
+        typer.Option(help="Only claims with one of these words in id or measure: copy,9.9,detect."),
     ] = None,
     files: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder of published files that some claims are about.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of published files that some claims are about."),
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Say what is claimed, and measure nothing.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Say what is claimed, and measure nothing.")
+    ] = False,
     batch_size: options.BatchSize = 8,
     seed: options.Seed = 0,
     revision: options.Revision = None,
@@ -41,10 +48,12 @@ def main(
 ) -> None:
     """Does a model show what has been published about it?
 
-    Each claim has a source, a published number and a tolerance; negative claims say that something is not so. Claims
-    that ask for the same run share it. They are data: --claims takes a file of your own. Writes claims.nc (claim) and
-    verify.json. Exit code 1 if a claim fails; claims whose files or data are not here, or that require another one that
-    does not pass, are skipped, and said to be.
+    Each claim has a source, a published number and a tolerance; negative claims say that something
+    is not so. Claims
+    that ask for the same run share it. They are data: --claims takes a file of your own. Writes
+        claims.nc (claim) and
+    verify.json. Exit code 1 if a claim fails; claims whose files or data are not here, or that
+    require another one that does not pass, are skipped, and said to be.
     """
     arguments = dict(locals())
     from nnheads.claims.files import claims_of, read_claims
@@ -66,13 +75,25 @@ def main(
         loaded = options.load(model, revision, dtype, device_map, where, quantization)
         identity = model_identity(loaded, model)
     facts = {key: arguments[key] for key in ("seed", "dtype", "quantization", "remote", "revision")}
-    facts |= {"model": identity["model"], "weights": identity["commit"], "claims": digest(given, asked)}
+    facts |= {
+        "model": identity["model"],
+        "weights": identity["commit"],
+        "claims": digest(given, asked),
+    }
     facts |= {"files": None if files is None else sorted(one.name for one in files.iterdir())}
     run = Run(
-        output, "verify", model, identity["revision"], facts, item=item(claims, only), overwrite=overwrite
+        output,
+        "verify",
+        model,
+        identity["revision"],
+        facts,
+        item=item(claims, only),
+        overwrite=overwrite,
     )
+    if loaded is not None:
+        run.jobs_of(loaded)
     if not run.complete:
-        compute(run, loaded, given, asked, arguments, where)
+        compute(run, loaded, given, asked, arguments)
     report(run)
 
 
@@ -81,7 +102,11 @@ def chosen(claims: tuple, only: str | None) -> list:
     if only is None:
         return list(claims)
     words = [word.strip().lower() for word in only.split(",") if word.strip()]
-    found = [one for one in claims if any(word in f"{one.id} {one.how['measure']}".lower() for word in words)]
+    found = [
+        one
+        for one in claims
+        if any(word in f"{one.id} {one.how['measure']}".lower() for word in words)
+    ]
     if not found:
         raise BadInput(f"--only {only!r} names no claim; see --list")
     wanted, needs = {one.id for one in found}, {one.id: one.requires for one in claims}
@@ -109,22 +134,26 @@ def item(claims: Path | None, only: str | None) -> str:
 def say_list(given, asked: list) -> None:
     from nnheads.claims.files import KINDS
 
-    options.say(f"{len(asked)} claims about {given.model}" + (f": {given.note}" if given.note else ""))
+    options.say(
+        f"{len(asked)} claims about {given.model}" + (f": {given.note}" if given.note else "")
+    )
     for one in asked:
         sign = "not so: " if one.negative else ""
-        told = f"{one.how['measure']}; requires {one.requires}" if one.requires else one.how["measure"]
+        told = (
+            f"{one.how['measure']}; requires {one.requires}" if one.requires else one.how["measure"]
+        )
         options.say(f"  {one.id}: {sign}{one.claim} ({KINDS[one.kind]} {one.published:g}; {told})")
         options.say(f"    {one.source}")
 
 
-def compute(run, model, given, asked: list, arguments: dict, remote) -> None:
+def compute(run, model, given, asked: list, arguments: dict) -> None:
     """Measure, judge, save; every finished run is kept until all are."""
     import xarray as xr
 
     from nnheads.claims.measures import Setting
-    from nnheads.runs import batches
+    from nnheads.runs import batches, store
 
-    setting = Setting(arguments["batch_size"], arguments["seed"], remote, True, arguments["files"])
+    setting = Setting(arguments["batch_size"], arguments["seed"], True, arguments["files"])
     runs = list(dict.fromkeys(one.run for one in asked))
     found: dict[str, xr.Dataset | str] = {}
     with batches.progress("runs", len(runs), arguments["quiet"]) as advance:
@@ -134,7 +163,10 @@ def compute(run, model, given, asked: list, arguments: dict, remote) -> None:
     table = judged(asked, found, given.grids)
     table.attrs = {**origin(run, model, given, arguments), "note": given.note}
     run.save(claims=table)
-    rows = [{name: plain(table[name].values[place]) for name in table.variables} for place in range(len(asked))]
+    rows = [
+        {name: plain(table[name].values[place]) for name in table.variables}
+        for place in range(len(asked))
+    ]
     text = json.dumps({"model": given.model, "claims": rows}, indent=1) + "\n"
     store.write(run.folder / "verify.json", lambda path: path.write_text(text))
     run.files.append("verify.json")
@@ -149,7 +181,10 @@ def one_run(run, model, how: dict, setting):
     from nnheads.errors import RunError
     from nnheads.runs import store
 
-    keep = run.parts / f"{hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]}.nc"
+    keep = (
+        run.parts
+        / f"{hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]}.nc"
+    )
     if keep.exists():
         return store.load(keep)
     try:
@@ -196,19 +231,40 @@ def judged(asked: list, found: dict, grids: dict):
     }
     table = xr.Dataset(
         {
-            name: ("claim", np.array(values, "float32"), {"long_name": text, "units": "1", "source": "see source"})
+            name: (
+                "claim",
+                np.array(values, "float32"),
+                {"long_name": text, "units": "1", "source": "see source"},
+            )
             for name, (values, text) in numbers.items()
         }
     )
     codes = np.array([VERDICTS.index(one) for one in verdicts], "int8")
-    meaning = {"flag_values": np.arange(len(VERDICTS), dtype="int8"), "flag_meanings": " ".join(VERDICTS)}
-    table["verdict"] = ("claim", codes, {"long_name": "verdict", "units": "1", "source": "nnheads", **meaning})
-    table["negative"] = ("claim", np.array([one.negative for one in asked], "int8"), {"long_name": "a negative claim",
-                         "units": "1", "source": "see source"})  # fmt: skip
-    texts = {"claim": [one.id for one in asked], "said": [one.claim for one in asked], "reason": reasons,
-             "source": [one.source for one in asked], "kind": [one.kind for one in asked],
-             "requires": [one.requires for one in asked]}  # fmt: skip
-    return table.assign_coords({name: ("claim", np.array(values, dtype=str)) for name, values in texts.items()})
+    meaning = {
+        "flag_values": np.arange(len(VERDICTS), dtype="int8"),
+        "flag_meanings": " ".join(VERDICTS),
+    }
+    table["verdict"] = (
+        "claim",
+        codes,
+        {"long_name": "verdict", "units": "1", "source": "nnheads", **meaning},
+    )
+    table["negative"] = (
+        "claim",
+        np.array([one.negative for one in asked], "int8"),
+        {"long_name": "a negative claim", "units": "1", "source": "see source"},
+    )
+    texts = {
+        "claim": [one.id for one in asked],
+        "said": [one.claim for one in asked],
+        "reason": reasons,
+        "source": [one.source for one in asked],
+        "kind": [one.kind for one in asked],
+        "requires": [one.requires for one in asked],
+    }
+    return table.assign_coords(
+        {name: ("claim", np.array(values, dtype=str)) for name, values in texts.items()}
+    )
 
 
 def origin(run, model, given, arguments: dict) -> dict:
@@ -220,9 +276,14 @@ def origin(run, model, given, arguments: dict) -> dict:
     facts = dict(run.arguments)
     if model is not None:
         return provenance(
-            title=f"claims about {given.model}", model=model, name=arguments["model"], prompts=facts["claims"],
-            arguments=facts, references="see source of each claim", sample_dims="claim",
-        )  # fmt: skip
+            title=f"claims about {given.model}",
+            model=model,
+            name=arguments["model"],
+            prompts=facts["claims"],
+            arguments=facts,
+            references="see source of each claim",
+            sample_dims="claim",
+        )
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     about = {"title": f"claims about files of {given.model}", "history": f"{now} {command()}"}
     made = {"arguments": facts, "source": {"model": given.model}, "packages": versions()}
@@ -247,12 +308,16 @@ def report(run) -> None:
     options.say(f"      {'claim':<{width + 5}}  measured  published  source")
     for place, word in enumerate(verdicts):
         one = table.isel(claim=place)
-        shown = "      -" if float(one["measured"]) != float(one["measured"]) else f"{float(one['measured']):7.3f}"
+        shown = (
+            "      -"
+            if float(one["measured"]) != float(one["measured"])
+            else f"{float(one['measured']):7.3f}"
+        )
         sign = KINDS[str(one["kind"].values)]
         said = f"{'not: ' if int(one['negative']) else ''}{one['said'].values}"
         options.say(
-            f"{WORDS[VERDICTS.index(word)]}  {said:<{width + 5}} {shown:>8}  {sign:<2} {float(one['published']):<7.4g} "
-            f" {one['source'].values}"
+            f"{WORDS[VERDICTS.index(word)]}  {said:<{width + 5}} {shown:>8}  {sign:<2}"
+            f" {float(one['published']):<7.4g}  {one['source'].values}"
         )
         if str(one["reason"].values):
             options.say(f"      {one['reason'].values}")

@@ -19,17 +19,25 @@ import pytest
 import torch
 
 from nnheads.models.families import FAMILIES
+from nnheads.remote.place import put
+from nnheads.trace.session import PLACE
 
 torch.set_num_threads(1)  # tests run in several processes
 # Busy machines make single examples slow, which says nothing; failures print what repeats them.
-hypothesis.settings.register_profile("nnheads", deadline=None, database=None, print_blob=True, max_examples=50)
+hypothesis.settings.register_profile(
+    "nnheads", deadline=None, database=None, print_blob=True, max_examples=50
+)
 hypothesis.settings.load_profile("nnheads")
 
 VOCABULARY = 500
 SIZES = {
-    "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128,
-}  # fmt: skip
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
 WIDE = {**SIZES, "head_dim": 16}  # head_dim is not hidden / heads, wherever the family allows it
 OLD = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 128}
 NO_GROUPS = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
@@ -37,22 +45,38 @@ CONFIGS = {
     "gpt2": OLD,
     "gpt_bigcode": {**OLD, "multi_query": True},
     "gpt_neo": {
-        "hidden_size": 48, "num_layers": 3, "num_heads": 4, "max_position_embeddings": 128,
-        "attention_types": [[["global", "local", "global"], 1]], "window_size": 4,
+        "hidden_size": 48,
+        "num_layers": 3,
+        "num_heads": 4,
+        "max_position_embeddings": 128,
+        "attention_types": [[["global", "local", "global"], 1]],
+        "window_size": 4,
     },
     "gptj": {**OLD, "rotary_dim": 8},
     "gpt_neox": NO_GROUPS,
     "opt": {**NO_GROUPS, "ffn_dim": 40, "word_embed_proj_dim": 48},
     "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 4},
-    "falcon": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_kv_heads": 2,
-               "new_decoder_architecture": True, "alibi": False, "max_position_embeddings": 128},
+    "falcon": {
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_kv_heads": 2,
+        "new_decoder_architecture": True,
+        "alibi": False,
+        "max_position_embeddings": 128,
+    },
     "phi": SIZES,
     "llama": WIDE,
     "mistral": {**WIDE, "sliding_window": 4},
     "mixtral": {**WIDE, "num_local_experts": 4},
     "qwen2": WIDE,
     "qwen3": WIDE,
-    "qwen2_moe": {**SIZES, "num_experts": 4, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24},
+    "qwen2_moe": {
+        **SIZES,
+        "num_experts": 4,
+        "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 24,
+    },
     "qwen3_moe": {**WIDE, "num_experts": 4, "moe_intermediate_size": 24, "num_experts_per_tok": 2},
     "smollm3": SIZES,
     "gemma": WIDE,
@@ -64,7 +88,7 @@ CONFIGS = {
     "stablelm": {**SIZES, "hidden_size": 64},
     "cohere": {**SIZES, "logit_scale": 1.0},
     "gpt_oss": {**WIDE, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
-}  # fmt: skip
+}
 
 
 def config(model_type: str, **changes):
@@ -74,7 +98,9 @@ def config(model_type: str, **changes):
     return AutoConfig.for_model(model_type, **{**special, **CONFIGS[model_type], **changes})
 
 
-def build(model_type: str, seed: int = 0, attention: str | None = None, **changes) -> torch.nn.Module:
+def build(
+    model_type: str, seed: int = 0, attention: str | None = None, **changes
+) -> torch.nn.Module:
     """A random model whose weights are large enough for every head to matter."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -109,16 +135,26 @@ def words_tokenizer():
     pieces = pre_tokenizers.Whitespace().pre_tokenize_str(text)
     words = ["<pad>", "<bos>", "<eos>", "<unk>", *dict.fromkeys(piece for piece, _ in pieces)]
     assert len(words) <= VOCABULARY
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
     )
 
 
 @functools.cache
-def byte_tokenizer(whole: tuple[str, ...] = ("Mary", "John", "Anna", "Leo", "Max", "Rita", "and", "to")):
-    """Bytes, and a few words that are whole after a space: a byte-level BPE that splits every other name."""
+def byte_tokenizer(
+    whole: tuple[str, ...] = ("Mary", "John", "Anna", "Leo", "Max", "Rita", "and", "to"),
+):
+    """Bytes, and a few words that are whole after a space: a byte-level BPE that splits every other
+    name.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -144,6 +180,24 @@ def tiny(model_type: str, attention: str | None = None):
     module = build(model_type, attention=attention)
     rename = FAMILIES[model_type].rename()
     return TransformersModel(module, tokenizer=words_tokenizer(), rename=rename), module
+
+
+def placed(remote: bool | str, function):
+    """The function as it runs somewhere: the sessions of the model among its arguments, or of the
+    tiny model of a family that is named there, go there meanwhile."""
+
+    def there(*args, **options):
+        families = [tiny(one)[0] for one in args if isinstance(one, str) and one in FAMILIES]
+        model, *_ = [*families, *(one for one in args if hasattr(one, "__dict__"))]
+        before = vars(model).copy()
+        put(model, remote)
+        try:
+            return function(*args, **options)
+        finally:
+            vars(model).pop(PLACE)
+            vars(model).update({name: one for name, one in before.items() if name == PLACE})
+
+    return there
 
 
 @pytest.fixture(params=sorted(FAMILIES))

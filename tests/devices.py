@@ -1,5 +1,6 @@
-"""Two graphics cards that are not there: tensors that compute on the CPU, say that they are elsewhere, and refuse to
-meet a tensor from another place, as they would there. For reading and swapping; gradients are beyond it."""
+"""Two graphics cards that are not there: tensors that compute on the CPU, say that they are
+elsewhere, and refuse to meet a tensor from another place, as they would there. For reading and
+swapping; gradients are beyond it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 CPU, CARDS = torch.device("cpu"), (torch.device("cuda", 0), torch.device("cuda", 1))
-FREE_INDICES = ("aten.index.", "aten.index_put", "aten._index_put")  # a card takes indices from anywhere
+FREE_INDICES = (
+    "aten.index.",
+    "aten.index_put",
+    "aten._index_put",
+)  # a card takes indices from anywhere
 
 
 class Placed(torch.Tensor):
@@ -21,9 +26,13 @@ class Placed(torch.Tensor):
     @staticmethod
     def __new__(cls, values: torch.Tensor, card: torch.device):
         own = torch.Tensor._make_wrapper_subclass(
-            cls, values.shape, strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype,
+            cls,
+            values.shape,
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
             device="meta",
-        )  # fmt: skip
+        )
         own.values_, own.card = values, card
         return own
 
@@ -43,7 +52,10 @@ def plain(value):
 def computed(func, args, kwargs):
     """An operation on the values; the result is where its inputs are, which must be one place."""
     place = place_of(func, args, kwargs)
-    kwargs = {key: CPU if key == "device" and value is not None else value for key, value in kwargs.items()}
+    kwargs = {
+        key: CPU if key == "device" and value is not None else value
+        for key, value in kwargs.items()
+    }
     result = func(*tree_map(plain, args), **tree_map(plain, kwargs))
     returns = func._schema.returns
     if len(returns) == 1 and returns[0].alias_info is not None and returns[0].alias_info.is_write:
@@ -65,7 +77,9 @@ def place_of(func, args, kwargs) -> torch.device:
         return args[0].device
     if name.startswith(FREE_INDICES):
         tensors = [tensors[0], *(one for one in tensors[1:] if one.device.type == "cuda")]
-    places = {one.device for one in tensors if one.dim()} or {one.device for one in tensors} or {CPU}
+    places = (
+        {one.device for one in tensors if one.dim()} or {one.device for one in tensors} or {CPU}
+    )
     if len(places) > 1:
         raise RuntimeError(f"{name} on {sorted(map(str, places))}")
     return places.pop()
@@ -108,15 +122,24 @@ def cards(monkeypatch):
 
 
 def spread(model) -> None:
-    """The first half of the layers on one card, the rest on the other, as accelerate lays a model out. In `cards`."""
+    """The first half of the layers on one card, the rest on the other, as accelerate lays a model
+    out. In `cards`.
+    """
     half = len(model.layers) // 2
     second = [*(layer._module for layer in list(model.layers)[half:]), model.final_norm._module]
     second = {part for whole in (*second, model.unembedding._module) for part in whole.modules()}
     for part in model._module.modules():
         card = CARDS[part in second]
         for own in (part._parameters, part._buffers):
-            own.update({name: Placed(value.data, card) for name, value in own.items() if value is not None})
+            own.update(
+                {name: Placed(value.data, card) for name, value in own.items() if value is not None}
+            )
     for name, part in model._module.named_modules():
         if part._parameters or part._buffers or part in {layer._module for layer in model.layers}:
-            add_hook_to_module(part, AlignDevicesHook(execution_device=CARDS[part in second], io_same_device=not name))
-    add_hook_to_module(model._module, AlignDevicesHook(execution_device=CARDS[0], io_same_device=True))
+            add_hook_to_module(
+                part,
+                AlignDevicesHook(execution_device=CARDS[part in second], io_same_device=not name),
+            )
+    add_hook_to_module(
+        model._module, AlignDevicesHook(execution_device=CARDS[0], io_same_device=True)
+    )

@@ -1,5 +1,5 @@
-"""What docs/ holds: its scripts as modules; and texts compared: the same words, and numbers that differ by no more than
-machines do."""
+"""What docs/ holds: its scripts as modules; and texts compared: the same words, and numbers that
+differ by no more than machines do."""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ KEY = "sk-not-a-real-key"
 
 
 class Endpoint:
-    """A server on the loopback interface that answers what it is told and remembers what it was asked."""
+    """A server on the loopback interface that answers what it is told and remembers what it was
+    asked.
+    """
 
     def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.asked: list[tuple[str, dict, dict]] = []
@@ -61,4 +63,6 @@ def serving(monkeypatch, status: int = 200, body: bytes = b"", **headers):
 
 
 def chat(content) -> bytes:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+    return json.dumps(
+        {"choices": [{"message": {"role": "assistant", "content": content}}]}
+    ).encode()

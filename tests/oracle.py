@@ -1,5 +1,5 @@
-"""What the tests compare with: plain PyTorch hooks on the same weights, no nnsight and nothing of ours
-but the table of paths."""
+"""What the tests compare with: plain PyTorch hooks on the same weights, no nnsight and nothing of
+ours but the table of paths."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def site_module(module, model_type: str, layer: int, site: str):
 
 @contextlib.contextmanager
 def hooked(module, model_type: str, layer: int, site: str, change):
-    """Run with `change(value)` in place of a site's value. `change` may also only look and return it."""
+    """Run with `change(value)` in place of a site's value.
+
+    `change` may also only look and return it.
+    """
     target, is_input = site_module(module, model_type, layer, site)
 
     def before(_, arguments, keywords):
@@ -42,7 +45,9 @@ def hooked(module, model_type: str, layer: int, site: str, change):
         return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
     handle = (
-        target.register_forward_pre_hook(before, with_kwargs=True) if is_input else target.register_forward_hook(after)
+        target.register_forward_pre_hook(before, with_kwargs=True)
+        if is_input
+        else target.register_forward_hook(after)
     )
     try:
         yield
@@ -53,7 +58,10 @@ def hooked(module, model_type: str, layer: int, site: str, change):
 def value_at(module, model_type: str, given: dict, layer: int, site: str) -> torch.Tensor:
     """A site's value in a plain run."""
     seen = []
-    with torch.no_grad(), hooked(module, model_type, layer, site, lambda value: seen.append(value.clone()) or value):
+    with (
+        torch.no_grad(),
+        hooked(module, model_type, layer, site, lambda value: seen.append(value.clone()) or value),
+    ):
         module(**given, use_cache=False)
     return seen[0]
 
@@ -64,7 +72,8 @@ def end_logits(module, given: dict) -> torch.Tensor:
 
 
 def patched_logits(module, model_type, base, donor, layer, site, where) -> torch.Tensor:
-    """Last-position logits of the base run with the donor's value wherever `where` [case, position, unit]
+    """Last-position logits of the base run with the donor's value wherever `where` [case, position,
+    unit]
     is set: one full forward of both runs, as slow and as plain as it gets."""
     given = value_at(module, model_type, donor, layer, site)
 
@@ -79,8 +88,9 @@ def patched_logits(module, model_type, base, donor, layer, site, where) -> torch
 
 @contextlib.contextmanager
 def kernel(module, model_type: str, layer: int, change=lambda q, k, v: (q, k, v), reweigh=None):
-    """Eager attention of one layer with `change(q, k, v)` of what its kernel receives, [row, head, position, dim], and
-    with `reweigh(weights)` in place of its weights. `module` must run eagerly."""
+    """Eager attention of one layer with `change(q, k, v)` of what its kernel receives, [row, head,
+    position, dim], and with `reweigh(weights)` in place of its weights. `module` must run
+    eagerly."""
     import sys
 
     home = sys.modules[type(module).__module__]
@@ -121,7 +131,11 @@ def kernel(module, model_type: str, layer: int, change=lambda q, k, v: (q, k, v)
                     parts = old(fused)
                     turned = [part.transpose(1, 2) for part in parts] if transposed else parts
                     changed = change(*turned)
-                    return tuple(part.transpose(1, 2) for part in changed) if transposed else tuple(changed)
+                    return (
+                        tuple(part.transpose(1, 2) for part in changed)
+                        if transposed
+                        else tuple(changed)
+                    )
 
                 return run
 
@@ -133,14 +147,20 @@ def kernel(module, model_type: str, layer: int, change=lambda q, k, v: (q, k, v)
             def run(scores, *rest, **keywords):
                 calls.append(1)
                 weights = old(scores, *rest, **keywords)
-                return reweigh(weights) if reweigh is not None and len(calls) == layer + 1 else weights
+                return (
+                    reweigh(weights) if reweigh is not None and len(calls) == layer + 1 else weights
+                )
 
             return run
 
         if model_type in ("gptj", "gpt_neo"):
             swap(attention, "_attn", own_attention)
         elif model_type in ("bloom", "falcon"):
-            swap(attention, "_reshape" if model_type == "bloom" else "_split_heads", split(model_type == "falcon"))
+            swap(
+                attention,
+                "_reshape" if model_type == "bloom" else "_split_heads",
+                split(model_type == "falcon"),
+            )
             swap(torch.nn.functional, "softmax", softmax)
         else:
             swap(home, "eager_attention_forward", interface)

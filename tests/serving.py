@@ -1,4 +1,6 @@
-"""Starts and stops the loopback server: a process of its own, in an environment without this project."""
+"""Starts and stops the loopback server: a process of its own, in an environment without this
+project.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-NDIF = os.environ.get("NNHEADS_NDIF_PYTHON", "")  # of an environment with ndif, nnsight, starlette; without nnheads
+NDIF = os.environ.get(
+    "NNHEADS_NDIF_PYTHON", ""
+)  # of an environment with ndif, nnsight, starlette; without nnheads
 
 
 class Loopback:
@@ -22,12 +26,27 @@ class Loopback:
 
     def start(self) -> None:
         script = Path(__file__).parent / "remote" / "loopback.py"
-        clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NDIF_API_KEY")}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PYTHONPATH", "NDIF_API_KEY")
+        }
         python = NDIF if "--ndif" in self.options else sys.executable
         self.process = subprocess.Popen(
-            [python, str(script), "--store", str(self.store), "--port", str(self.port), *self.options],
-            cwd=self.store.parent, env=clean, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                python,
+                str(script),
+                "--store",
+                str(self.store),
+                "--port",
+                str(self.port),
+                *self.options,
+            ],
+            cwd=self.store.parent,
+            env=clean,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
         until = time.monotonic() + 60
@@ -52,7 +71,9 @@ class Loopback:
     def faults(self, *wrong: dict) -> None:
         """What goes wrong from now on; without arguments nothing does."""
         data = json.dumps(list(wrong)).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/faults", data, method="POST"), timeout=10).read()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/faults", data, method="POST"), timeout=10
+        ).read()
 
     @property
     def executed(self) -> list[dict]:

@@ -33,5 +33,7 @@ def pairs(padded, differ: slice = slice(5, 8)) -> xr.Dataset:
 def runs(model_type: str, prompts: xr.Dataset) -> tuple[dict, dict]:
     """Inputs of the base (corrupted) and the source (clean) run."""
     mask = torch.from_numpy(prompts["mask"].values).long()
-    base, source = (torch.from_numpy(prompts[name].values).long() for name in ("corrupted", "token"))
+    base, source = (
+        torch.from_numpy(prompts[name].values).long() for name in ("corrupted", "token")
+    )
     return oracle.fed(model_type, base, mask), oracle.fed(model_type, source, mask)

@@ -48,16 +48,20 @@ def test_every_recipe_explains_itself(name, capsys):
     assert "--traceback" in out or "COMMAND" in out, "a command, or a group of them"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in RECIPES), ["no-such-command"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in RECIPES), ["no-such-command"]]
+)
 def test_help_and_typing_mistakes_load_no_library(arguments):
     heavy = {"torch", "transformers", "xarray", "matplotlib", "numpy", "nnsight", "scipy"}
     code = (
-        "import sys, cli\n"
+        "import sys\nfrom nnheads.recipes import _app as cli\n"
         f"try: cli.app({arguments!r})\n"
         "except SystemExit: pass\n"
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stderr.splitlines()[-1] == "[]"
 
 
@@ -66,13 +70,19 @@ def test_help_and_typing_mistakes_load_no_library(arguments):
     [
         (["iio"], "error: No such command 'iio'.*nnheads --help shows what there is"),
         (["--nonsense"], "error: No such option: --nonsense; nnheads --help"),
-        (["ioi", "--nonsense"], "error: No such option: --nonsense.*; nnheads ioi --help shows what there is"),
+        (
+            ["ioi", "--nonsense"],
+            "error: No such option: --nonsense.*; nnheads ioi --help shows what there is",
+        ),
         (["ioi", "--limit"], "error: Option '--limit' requires an argument; nnheads ioi --help"),
         (
             ["ioi", "--limit", "many"],
             "error: Invalid value for '--limit' / '-n': .*valid integer.*; nnheads ioi --help",
         ),
-        (["ioi", "one", "two"], r"error: Got unexpected extra argument(\(s\))? \(two\); nnheads ioi --help"),
+        (
+            ["ioi", "one", "two"],
+            r"error: Got unexpected extra argument(\(s\))? \(two\); nnheads ioi --help",
+        ),
         (["ioi", "--limit", "a\nb"], "error: Invalid value for '--limit'"),
         (["_options"], "error: No such command '_options'"),
     ],
@@ -84,7 +94,9 @@ def test_a_typing_mistake_is_one_line_and_exit_code_2(arguments, message, capsys
 
 def test_an_argument_that_is_no_text_is_one_line(capsys):
     code, out, err = call(capsys, "inspect", "a\udcff")
-    assert (code, out) == (2, "") and re.match(r"error: argument 'a\\udcff' is not UTF-8 text\n$", err)
+    assert (code, out) == (2, "") and re.match(
+        r"error: argument 'a\\udcff' is not UTF-8 text\n$", err
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +107,10 @@ def test_an_argument_that_is_no_text_is_one_line(capsys):
         (["ioi", "--remote", "gpt2"], ["ioi", "--remote=ndif", "gpt2"]),
         (["ioi", "--remote", "local"], ["ioi", "--remote", "local"]),
         (["ioi", "--remote", "ndif"], ["ioi", "--remote", "ndif"]),
-        (["ioi", "--remote", "http://127.0.0.1:5000"], ["ioi", "--remote", "http://127.0.0.1:5000"]),
+        (
+            ["ioi", "--remote", "http://127.0.0.1:5000"],
+            ["ioi", "--remote", "http://127.0.0.1:5000"],
+        ),
         (["ioi", "--remote", "https://host"], ["ioi", "--remote", "https://host"]),
         (["ioi", "--remote=local"], ["ioi", "--remote=local"]),
         (["ioi"], ["ioi"]),
@@ -130,8 +145,16 @@ def raising(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 1, "interrupted; finished batches are kept, and the same command goes on from there"),
-        (ZeroDivisionError("a\nb"), 1, r"unexpected error: ZeroDivisionError: a \(--traceback shows where\)"),
+        (
+            KeyboardInterrupt(),
+            1,
+            "interrupted; finished batches are kept, and the same command goes on from there",
+        ),
+        (
+            ZeroDivisionError("a\nb"),
+            1,
+            r"unexpected error: ZeroDivisionError: a \(--traceback shows where\)",
+        ),
         (KeyError(), 1, r"unexpected error: KeyError:  ?\(--traceback shows where\)"),
     ],
 )
@@ -150,28 +173,38 @@ def test_traceback_shows_where(monkeypatch):
 @pytest.mark.parametrize("buffering", ["", "1"])
 def test_a_full_disk_behind_stdout_is_one_line(buffering):
     line, how = (
-        [sys.executable, "-m", "cli", "heads"],
+        [sys.executable, "cli.py", "heads"],
         {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": buffering}},
     )
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, **how)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "No space left" in done.stderr
+        done = subprocess.run(
+            line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, **how
+        )
+    assert (
+        done.returncode == 1
+        and len(done.stderr.splitlines()) == 1
+        and "No space left" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("buffering", ["", "1"])
 def test_a_reader_that_goes_away_is_no_error_message(buffering):
     line, how = (
-        [sys.executable, "-m", "cli", "heads"],
+        [sys.executable, "cli.py", "heads"],
         {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": buffering}},
     )
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how
+    )
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=60) == 1
 
 
-def test_a_command_from_python_says_all_on_stdout_and_leaves_the_process_as_it_was(tmp_path, capsys, monkeypatch):
+def test_a_command_from_python_says_all_on_stdout_and_leaves_the_process_as_it_was(
+    tmp_path, capsys, monkeypatch
+):
     import sys
 
     import nnheads
@@ -194,7 +227,9 @@ def test_help_flows_with_the_terminal(name):
 
     found = command(name)
     for one in (found, *getattr(found, "commands", {}).values()):
-        assert one.help and "\n" not in one.help.replace("\n\n", ""), "lines of a docstring are no lines of a terminal"
+        assert one.help and "\n" not in one.help.replace("\n\n", ""), (
+            "lines of a docstring are no lines of a terminal"
+        )
 
 
 def test_version(capsys):

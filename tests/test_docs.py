@@ -27,7 +27,9 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch):
         exec(compile("from __future__ import annotations\n" + code, "README.md", "exec"), names)
     # what the comments in the README say of the shapes
     assert names["scores"]["effect"].dims == ("batch", "layer", "head")
-    assert {"mass", "mass_low", "null", "p_value", "q_value", "flag"} <= set(names["heads"].data_vars)
+    assert {"mass", "mass_low", "null", "p_value", "q_value", "flag"} <= set(
+        names["heads"].data_vars
+    )
     assert (names["result"].edited != names["result"].original).any()
 
 
@@ -37,7 +39,9 @@ def test_results_readme_opens_what_is_shipped():
     names: dict = {}
     exec(code.replace('"results/', f'"{ROOT}/results/'), names)
     with names["heads"] as heads:
-        assert heads["effect"].sizes == {"layer": 4, "head": 8} and bool(heads["effect"].notnull().all())
+        assert heads["effect"].sizes == {"layer": 4, "head": 8} and bool(
+            heads["effect"].notnull().all()
+        )
 
 
 def test_the_shipped_run_is_of_the_shipped_model_and_can_be_repeated(tmp_path):
@@ -50,16 +54,22 @@ def test_the_shipped_run_is_of_the_shipped_model_and_can_be_repeated(tmp_path):
     from nnheads.runs.provenance import folder_fingerprint
 
     folder = ROOT / "results" / "ioi" / "reference" / "shipped"
-    assert json.loads((folder / "run.json").read_text())["arguments"]["weights"] == folder_fingerprint(PATH)
+    assert json.loads((folder / "run.json").read_text())["arguments"][
+        "weights"
+    ] == folder_fingerprint(PATH)
     with pytest.raises(SystemExit) as stop:
         cli.app(["ioi", "--output", str(tmp_path)])
     assert stop.value.code == 0
     again = store.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
-    np.testing.assert_allclose(again["effect"], store.load(folder / "heads.nc")["effect"], atol=1e-4)
+    np.testing.assert_allclose(
+        again["effect"], store.load(folder / "heads.nc")["effect"], atol=1e-4
+    )
 
 
 def test_every_command_in_the_readme_exists():
-    commands = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    commands = [
+        shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()
+    ]
     named = [words[1] for words in commands if words[:1] == ["nnheads"] and len(words) > 1]
     assert named and set(named) <= set(cli.recipes())
 

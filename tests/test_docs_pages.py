@@ -1,4 +1,6 @@
-"""The pages about head types are what their generator writes, and their numbers those of the shipped model."""
+"""The pages about head types are what their generator writes, and their numbers those of the
+shipped model.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ def texts(made):
 
 def test_there_is_a_page_and_a_picture_for_every_type_and_nothing_else(texts):
     pictures = {f"{name}-{part}.png" for name in types() for part in ("map", "example")}
-    assert {path.name for path in (DOCS / "heads").iterdir()} == pictures | {f"{name}.md" for name in types()} | {
-        "README.md"
-    }
+    assert {path.name for path in (DOCS / "heads").iterdir()} == pictures | {
+        f"{name}.md" for name in types()
+    } | {"README.md"}
     assert set(texts) == {f"{name}.md" for name in types()} | {"README.md", "../README.md"}
 
 
@@ -44,7 +46,9 @@ def test_every_page_says_where_the_type_is_from_and_what_misleads(texts):
         assert text.count("| L") == 5, "five heads with their scores"
 
 
-@pytest.mark.parametrize("path", sorted([*DOCS.glob("*.md"), *DOCS.glob("heads/*.md")]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*DOCS.glob("*.md"), *DOCS.glob("heads/*.md")]), ids=lambda path: path.name
+)
 def test_links_lead_somewhere(path):
     for link in re.findall(r"\]\(([^)#\s]+)\)", path.read_text(encoding="utf-8")):
         assert link.startswith("https://") or (path.parent / link).exists(), link
@@ -54,7 +58,9 @@ def test_pictures_show_what_was_measured(made):
     """The strongest induction head lies on the frames, and the map holds the scores of the table."""
     figures = made.pictures("induction")
     shown = figures["induction-example"].axes[0]
-    values = np.ma.filled(shown.collections[0].get_array(), np.nan).reshape(len(shown.get_yticks()), -1)
+    values = np.ma.filled(shown.collections[0].get_array(), np.nan).reshape(
+        len(shown.get_yticks()), -1
+    )
     frames = [(int(patch.get_y()), int(patch.get_x())) for patch in shown.patches]
     assert len(frames) == 9 and min(values[frame] for frame in frames) > 0.5
     drawn = figures["induction-map"].axes[0].collections[0].get_array()
@@ -62,8 +68,7 @@ def test_pictures_show_what_was_measured(made):
 
 
 def test_a_docstring_is_taken_apart(made):
-    found = made.sections(
-        """What it is,
+    found = made.sections("""What it is,
         in two lines.
 
         More.
@@ -78,7 +83,9 @@ def test_a_docstring_is_taken_apart(made):
         Misleads: where
             nothing is.
         Sources: One 2020; Two 2021.
-        """
+        """)
+    assert (
+        found[""]
+        == "What it is, in two lines.\n\nMore.\n\nKinds:\n\n```text\na   first\nb   second\n```"
     )
-    assert found[""] == "What it is, in two lines.\n\nMore.\n\nKinds:\n\n```text\na   first\nb   second\n```"
     assert found["Misleads"] == "where nothing is." and found["Source"] == "One 2020; Two 2021."

@@ -1,4 +1,6 @@
-"""The guide does what it says: its files, changes and commands, in its order, on a copy of the repository."""
+"""The guide does what it says: its files, changes and commands, in its order, on a copy of the
+repository.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,32 @@ COPIED = ("nnheads", "recipes", "tests", "cli.py", "pyproject.toml")
 
 def change(text: str, lines: list[str]) -> str:
     """Apply lines of a diff, each of which starts with a space, - or +."""
-    before, after = ("".join(f"{line[1:]}\n" for line in lines if line[:1] in kept) for kept in (" -", " +"))
+    before, after = (
+        "".join(f"{line[1:]}\n" for line in lines if line[:1] in kept) for kept in (" -", " +")
+    )
     assert text.count(before) == 1, f"the guide changes what is not there once:\n{before}"
     return text.replace(before, after)
 
 
 def issue(lines: list[str], folder: Path) -> list[str]:
-    """What commands say, one after the other; those of nnheads in one process, which spares loading it for each."""
+    """What commands say, one after the other; those of nnheads in one process, which spares loading
+    it for each.
+    """
     search = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PATH": search,
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     said = []
     for own, group in itertools.groupby(lines, lambda line: line.startswith("nnheads ")):
         each = [line.removeprefix("nnheads ") for line in group]
         program = f"import nnheads\nfor line in {each!r}:\n    nnheads.command(line)\n"
         for words in [["python", "-c", program]] if own else map(shlex.split, each):
-            done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+            done = subprocess.run(
+                words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+            )
             assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
             said += [*done.stdout.splitlines(), *done.stderr.splitlines()]
     return said
@@ -47,7 +60,9 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guide")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             shutil.copy(ROOT / name, folder)
     return folder
@@ -65,9 +80,13 @@ def test_the_guide_from_top_to_bottom(copy):
         elif language == "sh":
             said = issue(body.splitlines(), copy)
             refused = [line for line in said if "exit code" in line]
-            assert len(refused) == body.count("--limit 0") and set(refused) <= {"(exit code 2)"}, said
+            assert len(refused) == body.count("--limit 0") and set(refused) <= {"(exit code 2)"}, (
+                said
+            )
             ended = [line for line in said if " passed" in line]
-            assert len(ended) == body.count("pytest") and not any("failed" in line for line in ended), said
+            assert len(ended) == body.count("pytest") and not any(
+                "failed" in line for line in ended
+            ), said
         elif language == "text":
             for line in body.splitlines():
                 near = [one for one in said if one.split()[:1] == line.split()[:1]]

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def test_every_command_has_a_notebook_and_none_stands_in_for_a_module_of_python():
     named = {"look": "inspect"}
-    assert {named.get(path.stem, path.stem) for path in NOTEBOOKS} == {name.replace("-", "_") for name in recipes()}
+    assert {named.get(path.stem, path.stem) for path in NOTEBOOKS} == {
+        name.replace("-", "_") for name in recipes()
+    }
     assert not {path.stem for path in NOTEBOOKS} & set(sys.stdlib_module_names)
 
 
@@ -29,21 +31,32 @@ def runner():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, runner, tmp_path):
     notebook = runner.executed(path, tmp_path)
-    assert all(cell.get("outputs") is not None for cell in notebook.cells if cell.cell_type == "code")
+    assert all(
+        cell.get("outputs") is not None for cell in notebook.cells if cell.cell_type == "code"
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_ipynb_holds_the_same_cells(path):
     ours = [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
-    theirs = [(cell.cell_type, cell.source) for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells]
+    theirs = [
+        (cell.cell_type, cell.source)
+        for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells
+    ]
     assert ours == theirs
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_ipynb_shows_results_and_no_machine(path):
-    cells = [cell for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells if cell.cell_type == "code"]
+    cells = [
+        cell
+        for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells
+        if cell.cell_type == "code"
+    ]
     outputs = [output for cell in cells for output in cell.outputs]
     shown = {kind for output in outputs for kind in output.get("data", {})}
     assert shown & {"image/png", "text/html"}, "neither a picture nor a table"
-    assert not [output for output in outputs if output.get("name") == "stderr"], "warnings name folders"
+    assert not [output for output in outputs if output.get("name") == "stderr"], (
+        "warnings name folders"
+    )
     assert "site-packages" not in path.with_suffix(".ipynb").read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Pictures of odd shapes and values: no warning (warnings are errors here), every label where a reader looks."""
+"""Pictures of odd shapes and values: no warning (warnings are errors here), every label where a
+reader looks.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,12 @@ ODD = {
 def table(values: np.ndarray, second: str = "head") -> xr.DataArray:
     rows, columns = values.shape
     return xr.DataArray(
-        values.astype(np.float32), {"layer": range(rows), second: range(columns)}, ("layer", second), "effect",
+        values.astype(np.float32),
+        {"layer": range(rows), second: range(columns)},
+        ("layer", second),
+        "effect",
         {"long_name": "normalised effect", "units": "1"},
-    )  # fmt: skip
+    )
 
 
 def drawn(figure: Figure, folder):
@@ -49,8 +54,12 @@ def test_a_heatmap_of_any_shape_is_drawn_with_its_labels(name, signed, tmp_path)
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("head", "layer", "A title")
     assert figure.axes[1].get_ylabel() == "normalised effect [1]"
     assert figure.get_supxlabel() == "model (main), n = 3"
-    assert [label.get_text() for label in axes.get_xticklabels()] == [str(head) for head in values["head"].values]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [str(layer) for layer in values["layer"].values]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        str(head) for head in values["head"].values
+    ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        str(layer) for layer in values["layer"].values
+    ]
     top, bottom = axes.get_ylim()[::-1]
     assert top < bottom, "layer 0 at the top"
 
@@ -58,8 +67,12 @@ def test_a_heatmap_of_any_shape_is_drawn_with_its_labels(name, signed, tmp_path)
 def test_signed_colours_are_centred_and_the_others_start_at_zero(tmp_path):
     values = table(np.array([[-0.5, 2.0]]))
     signed = drawn(plot.heatmap(values, title=""), tmp_path).collections[0]
-    assert signed.get_clim() == (-2.0, 2.0) and signed.cmap(0.5)[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)
-    assert drawn(plot.heatmap(values, title="", signed=False), tmp_path).collections[0].get_clim() == (0.0, 2.0)
+    assert signed.get_clim() == (-2.0, 2.0) and signed.cmap(0.5)[:3] == pytest.approx(
+        (0.97, 0.97, 0.97), abs=0.01
+    )
+    assert drawn(plot.heatmap(values, title="", signed=False), tmp_path).collections[
+        0
+    ].get_clim() == (0.0, 2.0)
 
 
 def test_marked_heads_get_a_frame_and_their_name(tmp_path):
@@ -79,7 +92,23 @@ def test_positions_are_named_by_their_tokens_and_cells_by_their_texts(tmp_path):
     assert len(axes.texts) >= 2
 
 
-AWKWARD = ["$x", "$\\frac$", "a$b$", "\n", "\t", "", "\\", "日本", "🙂", "\x00", "x" * 500, "{", "_^", "%", "\ufffd"]
+AWKWARD = [
+    "$x",
+    "$\\frac$",
+    "a$b$",
+    "\n",
+    "\t",
+    "",
+    "\\",
+    "日本",
+    "🙂",
+    "\x00",
+    "x" * 500,
+    "{",
+    "_^",
+    "%",
+    "\ufffd",
+]
 
 
 def test_tokens_of_any_kind_are_labels_and_no_formulas(tmp_path):
@@ -91,15 +120,23 @@ def test_tokens_of_any_kind_are_labels_and_no_formulas(tmp_path):
     attention = xr.DataArray(np.tri(n) / n, dims=("query", "key"))
     axes = drawn(plot.pattern(attention, AWKWARD, title="Attention"), tmp_path)
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels[3:5] == ["\\n", "\\t"] and len(labels[10]) < 40, "line breaks are shown, long tokens cut"
+    assert labels[3:5] == ["\\n", "\\t"] and len(labels[10]) < 40, (
+        "line breaks are shown, long tokens cut"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 90])
 def test_a_pattern_hides_the_future(n, tmp_path):
     attention = xr.DataArray(np.tri(n) / np.arange(1, n + 1)[:, None], dims=("query", "key"))
-    figure = plot.pattern(attention, [f"t{i}" for i in range(n)], title="Attention of L0H0", note="small")
+    figure = plot.pattern(
+        attention, [f"t{i}" for i in range(n)], title="Attention of L0H0", note="small"
+    )
     axes = drawn(figure, tmp_path)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("key", "query", "Attention of L0H0")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "key",
+        "query",
+        "Attention of L0H0",
+    )
     assert figure.axes[1].get_ylabel() == "attention [1]"
     hidden = np.ma.getmaskarray(axes.collections[0].get_array()).reshape(n, n)
     assert (hidden == ~np.tri(n, dtype=bool)).all()
@@ -107,19 +144,33 @@ def test_a_pattern_hides_the_future(n, tmp_path):
 
 def test_a_pattern_of_some_queries_frames_their_targets(tmp_path):
     attention = xr.DataArray([[0.2, 0.8, np.nan], [0.1, 0.2, 0.7]], dims=("query", "key"))
-    figure = plot.pattern(attention, ["a", "b", "c"], title="", queries=["b", "c"], targets=[(0, 1), (1, 2)])
+    figure = plot.pattern(
+        attention, ["a", "b", "c"], title="", queries=["b", "c"], targets=[(0, 1), (1, 2)]
+    )
     axes = drawn(figure, tmp_path)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c"]
     assert [(patch.get_y(), patch.get_x()) for patch in axes.patches] == [(0, 1), (1, 2)]
     hidden = np.ma.getmaskarray(axes.collections[0].get_array()).reshape(2, 3)
-    assert hidden.tolist() == [[False, False, True], [False] * 3], "what a query cannot see is left out"
+    assert hidden.tolist() == [
+        [False, False, True],
+        [False] * 3,
+    ], "what a query cannot see is left out"
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.1, np.nan, 0.3], [np.nan, np.nan]])
 def test_lines_name_their_quantity(values, tmp_path):
-    line = xr.DataArray(values, {"layer": range(len(values))}, ("layer",), attrs={"long_name": "loss", "units": "nat"})
+    line = xr.DataArray(
+        values,
+        {"layer": range(len(values))},
+        ("layer",),
+        attrs={"long_name": "loss", "units": "nat"},
+    )
     axes = drawn(plot.lines(line, title="A line"), tmp_path)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("layer", "loss [nat]", "A line")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "layer",
+        "loss [nat]",
+        "A line",
+    )
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -128,9 +179,19 @@ def test_curves_show_intervals_points_and_names(log, tmp_path):
     share = xr.Variable("size", [0.01, 0.1, 1.0], {"long_name": "share of heads"})
     value = xr.DataArray([0.1, np.nan, 1.0], {"size": share}, ("size",), attrs=about)
     each = {"first": (value, value - 0.1, value + 0.1), "second": (value / 2, value / 2, value / 2)}
-    axes = drawn(plot.curves(each, title="Curves", points={"a circuit": (0.5, 0.7)}, log=log), tmp_path)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("share of heads", "faithfulness [1]", "Curves")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["first", "second", "a circuit"]
+    axes = drawn(
+        plot.curves(each, title="Curves", points={"a circuit": (0.5, 0.7)}, log=log), tmp_path
+    )
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "share of heads",
+        "faithfulness [1]",
+        "Curves",
+    )
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "first",
+        "second",
+        "a circuit",
+    ]
     assert axes.get_xscale() == ("log" if log else "linear")
     layers = xr.DataArray([0.1, 0.2], {"layer": [0, 1]}, ("layer",), attrs=about)
     axes = drawn(plot.curves({"one": (layers, layers, layers)}, title="By layer"), tmp_path)
@@ -145,7 +206,11 @@ def test_heads_that_emerge_are_named_strongest_first(revisions, tmp_path):
     coordinates = {"revision": revisions, "layer": [0, 1], "head": [0, 1, 2]}
     scores = xr.DataArray(values, coordinates, dims, attrs={"long_name": "mass", "units": "1"})
     axes = drawn(plot.emergence(scores, title="Emergence", top=2), tmp_path)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("revision", "mass [1]", "Emergence")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "revision",
+        "mass [1]",
+        "Emergence",
+    )
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0.1", "1.1"]
 
 
@@ -167,14 +232,21 @@ def test_drawing_changes_neither_the_data_nor_the_state_of_pyplot(tmp_path):
 
 def test_answers_are_drawn_by_length_and_depth_and_blank_where_not_asked(tmp_path):
     values = xr.DataArray(
-        np.array([[1.0, 0.0, np.nan], [0.5, 0.25, 1.0]], np.float32), dims=("length", "depth"), name="accuracy",
-        coords={"length": [128, 256], "depth": [0.0, 0.5, 1.0]}, attrs={"long_name": "share answered", "units": "1"},
-    )  # fmt: skip
+        np.array([[1.0, 0.0, np.nan], [0.5, 0.25, 1.0]], np.float32),
+        dims=("length", "depth"),
+        name="accuracy",
+        coords={"length": [128, 256], "depth": [0.0, 0.5, 1.0]},
+        attrs={"long_name": "share answered", "units": "1"},
+    )
     before = values.copy(deep=True)
     figure = plot.accuracy(values, title="answers", note="small print")
     axes = figure.axes[0]
     shown = axes.collections[0].get_array()
-    assert shown.shape == (3, 2) and shown.mask.tolist() == [[False, False], [False, False], [True, False]]
+    assert shown.shape == (3, 2) and shown.mask.tolist() == [
+        [False, False],
+        [False, False],
+        [True, False],
+    ]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["128", "256"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0%", "50%", "100%"]
     assert axes.collections[0].get_clim() == (0.0, 1.0)
@@ -184,7 +256,10 @@ def test_answers_are_drawn_by_length_and_depth_and_blank_where_not_asked(tmp_pat
 
 def named(count: int) -> dict[str, xr.DataArray]:
     """So many types, each of one head, and one in between that has none."""
-    types = {f"type {i}": table(np.where(np.arange(30).reshape(3, 10) == i, 0.9, np.nan)) for i in range(count)}
+    types = {
+        f"type {i}": table(np.where(np.arange(30).reshape(3, 10) == i, 0.9, np.nan))
+        for i in range(count)
+    }
     types["type 0b"] = table(np.full((3, 10), np.nan))
     return dict(sorted(types.items()))
 
@@ -211,13 +286,20 @@ def test_a_map_of_no_heads_has_no_legend(tmp_path):
 def test_a_head_of_two_types_is_split_and_as_opaque_as_its_scores(tmp_path):
     types = {"a": table(np.array([[1.0, np.nan]])), "b": table(np.array([[0.0, np.nan]]))}
     left, right = drawn(plot.types_map(types), tmp_path).patches
-    assert [patch.get_x() for patch in (left, right)] == [0, 0.5] and left.get_width() == right.get_width() == 0.5
+    assert [patch.get_x() for patch in (left, right)] == [
+        0,
+        0.5,
+    ] and left.get_width() == right.get_width() == 0.5
     assert (left.get_alpha(), right.get_alpha()) == (1.0, 0.25)
 
 
 @pytest.mark.parametrize("shape", [(4, 8), (1, 3), (32, 32)])
 def test_long_names_of_colours_are_wrapped_beside_them(shape):
-    about = {"long_name": "mean change of the log probability of the token that is looked at, over other tokens"}
+    about = {
+        "long_name": (
+            "mean change of the log probability of the token that is looked at, over other tokens"
+        )
+    }
     values = table(np.ones(shape)).assign_attrs(**about, units="nat")
     figure = plot.heatmap(values, title="")
     bar, renderer = figure.axes[1], FigureCanvasAgg(figure).get_renderer()

@@ -1,7 +1,8 @@
-"""The shapes in the annotations are true: the tests of everything that traces run again with beartype on them.
+"""The shapes in the annotations are true: the tests of everything that traces run again with
+beartype on them.
 
-In a process of its own, because beartype has to be imported before nnsight, and without the rehearsals,
-because nnsight ships source and the checks wrap it.
+In a process of its own, because beartype has to be imported before nnsight, and without the
+rehearsals, because nnsight ships source and the checks wrap it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ CODE = """
 import sys
 import beartype
 from jaxtyping import install_import_hook
-names = ["heads", "rows", "readout", "spans", "label", "writes", "patching.sites", "patching.sweep", "patching.carry",
-         "patching.backward", "interventions.apply", "interventions.operations"]
-install_import_hook([f"nnheads.{name}" for name in names], "beartype.beartype")
+install_import_hook(["nnheads.trace", "nnheads.models.inputs", "nnheads.models.labels"], "beartype.beartype")
 import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore", *sys.argv[1:]]))
 """
 FILES = [
-    "tests/test_spans.py", "tests/test_rows.py", "tests/test_direct.py", "tests/test_copying.py",
-    "tests/patching/test_sweep.py", "tests/patching/test_paths.py", "tests/patching/test_gradients.py",
-    "tests/interventions/test_apply.py", "tests/test_architectures.py",
-]  # fmt: skip
+    "tests/trace",
+    "tests/writing/test_logit_attribution.py",
+    "tests/writing/test_copy_score.py",
+    "tests/patching/test_path_patching.py",
+    "tests/patching/test_attribution.py",
+    "tests/models/test_families.py",
+]
 SOME = "(llama or gpt2 or opt or bloom or gpt_oss) and not rehearsed"
 
 

@@ -1,5 +1,5 @@
-"""Random models whose norms have gains and biases of their own: fresh ones have gain 1 and bias 0, and a formula that
-forgets them would pass."""
+"""Random models whose norms have gains and biases of their own: fresh ones have gain 1 and bias 0,
+and a formula that forgets them would pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def uneven(model_type: str, **changes):
 def wrapped(module, model_type: str):
     from nnsight import TransformersModel
 
-    return TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename())
+    return TransformersModel(
+        module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename()
+    )
 
 
 def output_weight(projection) -> torch.Tensor:

@@ -23,7 +23,11 @@ from nnheads.trace.blocks import read_z, split_heads
 
 def nnheads_patch(model, prompts: xr.Dataset):
     """logit difference [case, layer, head] with the clean head output in the corrupted run, at all positions."""
-    return patch(model, prompts, site="z")["logit_difference"].transpose("batch", "layer", "head").values
+    return (
+        patch(model, prompts, site="z")["logit_difference"]
+        .transpose("batch", "layer", "head")
+        .values
+    )
 
 
 def ours(model: str, given: dict):
@@ -70,7 +74,9 @@ def plain_hooks(model: str, given: dict):
     def turn():
         kept: dict[int, torch.Tensor] = {}
         handles = [
-            projection.register_forward_pre_hook(lambda _, z, n=n: kept.__setitem__(n, z[0].clone()))
+            projection.register_forward_pre_hook(
+                lambda _, z, n=n: kept.__setitem__(n, z[0].clone())
+            )
             for n, projection in enumerate(projections)
         ]
         module(**donor, use_cache=False)
@@ -82,7 +88,9 @@ def plain_hooks(model: str, given: dict):
 
                 def swap(_, arguments, layer=layer, head=head):
                     z = arguments[0].clone()
-                    split_heads(z, sizes.heads)[:, :, head] = split_heads(kept[layer], sizes.heads)[:, :, head]
+                    split_heads(z, sizes.heads)[:, :, head] = split_heads(kept[layer], sizes.heads)[
+                        :, :, head
+                    ]
                     return (z, *arguments[1:])
 
                 handle = projections[layer].register_forward_pre_hook(swap)
@@ -105,17 +113,32 @@ def counterfactual(given: dict, kind: str = "") -> Pairs:
 
 def align(model: str, given: dict):
     """Interchange accuracy [seed] on test pairs of a rotation that `train` found."""
-    loaded, fit, test = load(model, dtype="float32"), counterfactual(given), counterfactual(given, "test_")
+    loaded, fit, test = (
+        load(model, dtype="float32"),
+        counterfactual(given),
+        counterfactual(given, "test_"),
+    )
     width, batch = geometry(loaded).d_model, int(given["batch"])
 
     def trained(seed: int) -> float:
         start = aligned(
-            "resid_post", int(given["layer"]), index(-1), features=width, directions=int(given["rank"]), seed=seed
+            "resid_post",
+            int(given["layer"]),
+            index(-1),
+            features=width,
+            directions=int(given["rank"]),
+            seed=seed,
         )
         found, _ = train(
-            loaded, start, fit, steps=int(given["steps"]), batch_size=batch, learning_rate=2 * float(given["rate"]),
-            seed=seed, held_out=0,
-        )  # fmt: skip
+            loaded,
+            start,
+            fit,
+            steps=int(given["steps"]),
+            batch_size=batch,
+            learning_rate=2 * float(given["rate"]),
+            seed=seed,
+            held_out=0,
+        )
         return float(evaluate(loaded, found, test, batch_size=batch)["score"].mean())
 
     return lambda: torch.tensor([trained(seed) for seed in given["seeds"].tolist()])
@@ -140,7 +163,9 @@ def align_by_hooks(model: str, given: dict):
             module(input_ids=given[f"{kind}source"][rows].long(), logits_to_keep=1, use_cache=False)
             handle.remove()
         handle = layer.register_forward_hook(swap)
-        logits = module(input_ids=given[f"{kind}token"][rows].long(), logits_to_keep=1, use_cache=False).logits[:, -1]
+        logits = module(
+            input_ids=given[f"{kind}token"][rows].long(), logits_to_keep=1, use_cache=False
+        ).logits[:, -1]
         handle.remove()
         return logits
 
@@ -157,7 +182,10 @@ def align_by_hooks(model: str, given: dict):
                 torch.nn.functional.cross_entropy(predicted(rotation, rows, ""), answer).backward()
                 optimizer.step()
         tested = torch.arange(len(given["test_answer"])).split(batch)
-        right = [predicted(rotation, rows, "test_").argmax(-1) == given["test_answer"][rows].long() for rows in tested]
+        right = [
+            predicted(rotation, rows, "test_").argmax(-1) == given["test_answer"][rows].long()
+            for rows in tested
+        ]
         return float(torch.cat(right).float().mean())
 
     return lambda: torch.tensor([trained(seed) for seed in given["seeds"].tolist()])

@@ -17,7 +17,10 @@ SITE = {"component": "head_attention_value_output", "unit": "h.pos"}
 
 def sweep(model: str, given: dict):
     """logit difference [case, layer, head] with the clean head output in the corrupted run, at all positions."""
-    module, pair = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(), pairs(given)
+    module, pair = (
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(),
+        pairs(given),
+    )
     layers, heads = module.config.num_hidden_layers, module.config.num_attention_heads
     cases, tokens = given["token"].shape
     corrupted, clean = runs(given)
@@ -26,18 +29,27 @@ def sweep(model: str, given: dict):
 
     def collect() -> list[torch.Tensor]:
         config = [
-            {**SITE, "layer": layer, "max_number_of_units": heads, "intervention_type": pyvene.CollectIntervention}
+            {
+                **SITE,
+                "layer": layer,
+                "max_number_of_units": heads,
+                "intervention_type": pyvene.CollectIntervention,
+            }
             for layer in range(layers)
         ]
         where = [[list(range(heads))] * cases, places]
         intervenable = pyvene.IntervenableModel(pyvene.IntervenableConfig(config), module)
-        return intervenable(clean, unit_locations={"sources->base": (None, [where] * layers)}, use_cache=False)[0][1]
+        return intervenable(
+            clean, unit_locations={"sources->base": (None, [where] * layers)}, use_cache=False
+        )[0][1]
 
     def turn():
         kept, result = collect(), torch.empty(cases, layers, heads)
         for layer in range(layers):
             for head in range(heads):
-                config = pyvene.IntervenableConfig([{**SITE, "layer": layer}], pyvene.VanillaIntervention)
+                config = pyvene.IntervenableConfig(
+                    [{**SITE, "layer": layer}], pyvene.VanillaIntervention
+                )
                 intervenable = pyvene.IntervenableModel(config, module)
                 _, output = intervenable(
                     corrupted,
@@ -55,12 +67,17 @@ def align(model: str, given: dict):
     """Interchange accuracy [seed] on test pairs of a low-rank rotation, trained in the loop of its tutorials, but that
     only the last position's logits are computed."""
     module = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    site = {"layer": int(given["layer"]), "component": "block_output", "low_rank_dimension": int(given["rank"])}
+    site = {
+        "layer": int(given["layer"]),
+        "component": "block_output",
+        "low_rank_dimension": int(given["rank"]),
+    }
     place, batch = given["token"].shape[1] - 1, int(given["batch"])
 
     def predicted(intervenable, rows: torch.Tensor, kind: str) -> torch.Tensor:
         base, source = (
-            {"input_ids": given[f"{kind}{name}"][rows].long(), "logits_to_keep": 1} for name in ("token", "source")
+            {"input_ids": given[f"{kind}{name}"][rows].long(), "logits_to_keep": 1}
+            for name in ("token", "source")
         )
         _, output = intervenable(base, [source], {"sources->base": place}, use_cache=False)
         return output.logits[:, -1]
@@ -70,7 +87,9 @@ def align(model: str, given: dict):
         config = pyvene.IntervenableConfig([site], pyvene.LowRankRotatedSpaceIntervention)
         intervenable = pyvene.IntervenableModel(config, module)
         intervenable.disable_model_gradients()
-        optimizer = torch.optim.Adam(intervenable.get_trainable_parameters(), lr=float(given["rate"]))
+        optimizer = torch.optim.Adam(
+            intervenable.get_trainable_parameters(), lr=float(given["rate"])
+        )
         with torch.enable_grad():
             for rows in batches(given, seed):
                 loss = torch.nn.functional.cross_entropy(
@@ -81,7 +100,8 @@ def align(model: str, given: dict):
                 intervenable.set_zero_grad()
         tested = torch.arange(len(given["test_answer"])).split(batch)
         right = [
-            predicted(intervenable, rows, "test_").argmax(-1) == given["test_answer"][rows].long() for rows in tested
+            predicted(intervenable, rows, "test_").argmax(-1) == given["test_answer"][rows].long()
+            for rows in tested
         ]
         return float(torch.cat(right).float().mean())
 

@@ -45,7 +45,9 @@ def detect(model: str, given: dict, shared: bool):
         cache = None
         if shared:
             _, cache = bridge.run_with_cache(
-                given["token"].long(), names_filter=lambda name: name.endswith("hook_pattern"), remove_batch_dim=True
+                given["token"].long(),
+                names_filter=lambda name: name.endswith("hook_pattern"),
+                remove_batch_dim=True,
             )
         return torch.stack([detect_head(bridge, text, name, cache=cache) for name in HEAD_NAMES])
 

@@ -67,7 +67,9 @@ def runs(given: dict[str, torch.Tensor]) -> list[dict]:
     torch then reads the unembedding once per case, which is several times slower.
     """
     last = torch.tensor([given["token"].shape[1] - 1])
-    return [{"input_ids": given[name].long(), "logits_to_keep": last} for name in ("corrupted", "token")]
+    return [
+        {"input_ids": given[name].long(), "logits_to_keep": last} for name in ("corrupted", "token")
+    ]
 
 
 def difference(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:

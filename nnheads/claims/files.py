@@ -17,13 +17,27 @@ KINDS = {"value": "=", "at_least": ">=", "at_most": "<="}
 REDUCTIONS = ("mean", "min", "max", "sum")
 OVER_HEADS = ("among_top", "among_bottom")
 ABOVE = ("count_above", "share_above")
-FIELDS = ("id", "claim", "source", "kind", "published", "tolerance", "warn", "requires", "negative", "how", "where")
+FIELDS = (
+    "id",
+    "claim",
+    "source",
+    "kind",
+    "published",
+    "tolerance",
+    "warn",
+    "requires",
+    "negative",
+    "how",
+    "where",
+)
 WHERE = ("variable", "head", "heads", "reduce", *OVER_HEADS, *ABOVE, "correlation")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One published number and how it is measured; the fields are those of the file (see the package)."""
+    """One published number and how it is measured; the fields are those of the file (see the
+    package).
+    """
 
     id: str
     claim: str
@@ -64,11 +78,17 @@ def files() -> dict[str, Path]:
 
 
 def claims_of(model: str) -> Claims:
-    """The claims that ship with nnheads about a model. Raises BadInput, with what there is, if there are none."""
+    """The claims that ship with nnheads about a model.
+
+    Raises BadInput, with what there is, if there are none.
+    """
     known = files()
     name = Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
     if name not in known:
-        raise BadInput(f"there are no claims about {name!r}; there are about {', '.join(sorted(known))}; see --claims")
+        raise BadInput(
+            f"there are no claims about {name!r}; there are about {', '.join(sorted(known))}; see"
+            " --claims"
+        )
     return read_claims(known[name])
 
 
@@ -89,12 +109,19 @@ def read_claims(path: str | Path) -> Claims:
         raise BadInput(f"{path} is not JSON: {str(error).splitlines()[0]}") from None
     rows = content.get("claims") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows or not isinstance(content.get("model"), str):
-        raise BadInput(f"{path} holds no claims; expected an object with model and a list of claims")
+        raise BadInput(
+            f"{path} holds no claims; expected an object with model and a list of claims"
+        )
     unknown = set(content) - {"model", "aliases", "note", "grids", "claims"}
     if unknown:
-        raise BadInput(f"{path}: {sorted(unknown)[0]!r} is not known; expected model, aliases, note, grids, claims")
+        raise BadInput(
+            f"{path}: {sorted(unknown)[0]!r} is not known; expected model, aliases, note, grids,"
+            " claims"
+        )
     grids = _grids(path, content.get("grids", {}))
-    found = tuple(_claim(f"{path}, claim {number}", row, grids) for number, row in enumerate(rows, 1))
+    found = tuple(
+        _claim(f"{path}, claim {number}", row, grids) for number, row in enumerate(rows, 1)
+    )
     names = [claim.id for claim in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -113,8 +140,8 @@ def _check_needs(path: Path, claims: tuple[Claim, ...]) -> None:
         name, seen = claim.requires, 0
         if name and name not in needs:
             raise BadInput(
-                f"{path}, claim {number} ({claim.id[:40]}): requires {name[:40]!r}; expected the id of another claim "
-                "of this file"
+                f"{path}, claim {number} ({claim.id[:40]}): requires {name[:40]!r}; expected the id"
+                " of another claim of this file"
             )
         while needs.get(name) and seen <= len(needs):
             name, seen = needs[name], seen + 1
@@ -132,7 +159,10 @@ def _grids(path: Path, given) -> dict[str, np.ndarray]:
         except (TypeError, ValueError):
             table = np.empty(0)
         if table.ndim != 2 or not np.isfinite(table).all():
-            raise BadInput(f"{path}: the grid {name!r} is no table of numbers, rows of layers and columns of heads")
+            raise BadInput(
+                f"{path}: the grid {name!r} is no table of numbers, rows of layers and columns of"
+                " heads"
+            )
         found[str(name)] = table
     return found
 
@@ -158,14 +188,26 @@ def _claim(place: str, row, grids: dict) -> Claim:
     if not isinstance(row.get("negative", False), bool):
         raise BadInput(f"{place}: negative is {row['negative']!r}; expected true or false")
     if not isinstance(row.get("requires", ""), str):
-        raise BadInput(f"{place}: requires {str(row['requires'])[:40]}; expected the id of another claim of this file")
+        raise BadInput(
+            f"{place}: requires {str(row['requires'])[:40]}; expected the id of another claim of"
+            " this file"
+        )
     how = row.get("how")
     if not isinstance(how, dict) or not isinstance(how.get("measure"), str):
         raise BadInput(f"{place}: how is no object with a measure")
     return Claim(
-        row["id"], row["claim"], row["source"], row["kind"], published, tolerance, warn, row.get("negative", False),
-        how, _where(place, row.get("where"), grids), row.get("requires", ""),
-    )  # fmt: skip
+        row["id"],
+        row["claim"],
+        row["source"],
+        row["kind"],
+        published,
+        tolerance,
+        warn,
+        row.get("negative", False),
+        how,
+        _where(place, row.get("where"), grids),
+        row.get("requires", ""),
+    )
 
 
 def _number(place: str, row: dict, name: str, default: float | None = None) -> float:
@@ -191,9 +233,13 @@ def _where(place: str, where, grids: dict) -> dict:
     except BadInput as error:
         raise BadInput(f"{place}: {error}") from None
     if "reduce" in where and where["reduce"] not in REDUCTIONS:
-        raise BadInput(f"{place}: reduce {where['reduce']!r} is not known; use one of {', '.join(REDUCTIONS)}")
+        raise BadInput(
+            f"{place}: reduce {where['reduce']!r} is not known; use one of {', '.join(REDUCTIONS)}"
+        )
     for name in OVER_HEADS:
-        if name in where and (isinstance(where[name], bool) or not isinstance(where[name], int) or where[name] < 1):
+        if name in where and (
+            isinstance(where[name], bool) or not isinstance(where[name], int) or where[name] < 1
+        ):
             raise BadInput(f"{place}: {name} is {where[name]!r}; expected how many heads")
         if name in where and not heads:
             raise BadInput(f"{place}: {name} asks how many of some heads, and names none in heads")
@@ -201,5 +247,8 @@ def _where(place: str, where, grids: dict) -> dict:
         if name in where:
             _number(place, where, name)
     if "correlation" in where and where["correlation"] not in grids:
-        raise BadInput(f"{place}: there is no grid {where['correlation']!r}; there are {', '.join(grids) or 'none'}")
+        raise BadInput(
+            f"{place}: there is no grid {where['correlation']!r}; there are"
+            f" {', '.join(grids) or 'none'}"
+        )
     return found

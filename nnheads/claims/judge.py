@@ -22,7 +22,9 @@ REDUCE: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def verdict(claim: Claim, measured: float) -> str:
-    """`pass` within the tolerance, `warn` within the wider one, else `fail`, as is what could not be computed."""
+    """`pass` within the tolerance, `warn` within the wider one, else `fail`, as is what could not
+    be computed.
+    """
     gap = measured - claim.published
     off = {"value": abs(gap), "at_least": max(0.0, -gap), "at_most": max(0.0, gap)}[claim.kind]
     if not np.isfinite(measured):
@@ -32,7 +34,10 @@ def verdict(claim: Claim, measured: float) -> str:
 
 
 def unmet(claim: Claim, claims: Mapping[str, Claim], verdicts: Mapping[str, str]) -> str:
-    """Why a claim says nothing: what it requires does not pass, or what that requires does not. Empty if it does."""
+    """Why a claim says nothing: what it requires does not pass, or what that requires does not.
+
+    Empty if it does.
+    """
     word, chain = PASS, [claim]
     while chain[-1].requires:
         chain.append(claims[chain[-1].requires])
@@ -45,17 +50,23 @@ def reading(claim: Claim, run: xr.Dataset, grids: dict[str, np.ndarray]) -> floa
     """The number that a claim is about.
 
     Raises:
-        BadInput: a variable or head that the run does not have, or a question that it cannot answer.
+        BadInput: a variable or head that the run does not have, or a question that it cannot
+            answer.
     """
     where, name = claim.where, claim.where["variable"]
     if name not in run:
-        known = ", ".join(str(one) for one in run.data_vars if not str(one).endswith(("_low", "_high")))
+        known = ", ".join(
+            str(one) for one in run.data_vars if not str(one).endswith(("_low", "_high"))
+        )
         raise BadInput(f"claim {claim.id}: {claim.how['measure']} has no {name!r}; it has {known}")
     values = run[name]
     if not values.dims:
         return float(values)
     if set(values.dims) != {"layer", "head"}:
-        raise BadInput(f"claim {claim.id}: {name} is by {', '.join(map(str, values.dims))}; expected layer and head")
+        raise BadInput(
+            f"claim {claim.id}: {name} is by {', '.join(map(str, values.dims))}; expected layer and"
+            " head"
+        )
     table = values.transpose("layer", "head").values.astype(float)
     for head in where["heads"]:
         if head[0] >= table.shape[0] or head[1] >= table.shape[1]:
@@ -73,14 +84,19 @@ def reading(claim: Claim, run: xr.Dataset, grids: dict[str, np.ndarray]) -> floa
     if len(own) == 1 and "reduce" not in where:
         return float(own[0])
     if "reduce" not in where:
-        raise BadInput(f"claim {claim.id}: {name} has a value for every head; name one, or say how to reduce them")
+        raise BadInput(
+            f"claim {claim.id}: {name} has a value for every head; name one, or say how to reduce"
+            " them"
+        )
     chosen = own if len(own) else table
     return float(REDUCE[where["reduce"]](chosen)) if np.isfinite(chosen).any() else float("nan")
 
 
 def _among(table: np.ndarray, heads: list, count: int, lowest: bool) -> float:
     """How many of some heads are among the `count` strongest, or weakest."""
-    ranked = np.argsort(np.where(np.isnan(table), np.inf, table if lowest else -table), axis=None, kind="stable")
+    ranked = np.argsort(
+        np.where(np.isnan(table), np.inf, table if lowest else -table), axis=None, kind="stable"
+    )
     best = {tuple(np.unravel_index(place, table.shape)) for place in ranked[:count]}
     return float(sum(tuple(head) in best and bool(np.isfinite(table[head])) for head in heads))
 
@@ -88,8 +104,8 @@ def _among(table: np.ndarray, heads: list, count: int, lowest: bool) -> float:
 def _correlation(claim: Claim, table: np.ndarray, grid: np.ndarray) -> float:
     if grid.shape != table.shape:
         raise BadInput(
-            f"claim {claim.id}: the grid is of {grid.shape[0]} layers of {grid.shape[1]} heads, this model has "
-            f"{table.shape[0]} of {table.shape[1]}"
+            f"claim {claim.id}: the grid is of {grid.shape[0]} layers of {grid.shape[1]} heads,"
+            f" this model has {table.shape[0]} of {table.shape[1]}"
         )
     known = np.isfinite(table)
     if known.sum() < 3 or np.ptp(table[known]) == 0 or np.ptp(grid[known]) == 0:

@@ -1,20 +1,28 @@
-"""What claims are measured with: the detectors, patching, knockouts and scores of this package, by name.
+"""What claims are measured with: the detectors, patching, knockouts and scores of this package, by
+name.
 
-detect       {"type": head type, "limit", and options of its prompts such as "length"}: what `detect` returns
-patch        {"pairs": [{clean, corrupted, answer, wrong}] or "limit": drawn sentences, "site", "noising"}: `effect` of
-             every head, as a ratio of means; `clean_logit_difference`, `corrupted_logit_difference`, `accuracy`
-ablate       {"pairs" or "limit", "ablation", "at"}: `logit_difference` without each head and its `change`;
+detect       {"type": head type, "limit", and options of its prompts such as "length"}: what
+`detect` returns patch        {"pairs": [{clean, corrupted, answer, wrong}] or "limit": drawn
+sentences, "site", "noising"}: `effect` of
+             every head, as a ratio of means; `clean_logit_difference`,
+             `corrupted_logit_difference`, `accuracy`
+ablate       {"pairs" or "limit", "ablation", "at"}: `logit_difference` without each head and its
+`change`;
              `base_logit_difference`
-path         {"limit", "receivers": [heads], "via": q, k or v, "at": role}: `relative` change of the logit difference by
-             every head's paths to the receivers (none: the logits) when it says what it says of three other names
+path         {"limit", "receivers": [heads], "via": q, k or v, "at": role}: `relative` change of the
+logit difference by
+             every head's paths to the receivers (none: the logits) when it says what it says of
+                 three other names
 estimate     {"pairs" or "limit", "method": "atp" or "atp*"}: `effect` as gradients estimate it
 attribution  {"pairs" or "limit"}: `attribution` of every head to the logit difference
 copy         {"top"}: `copy` and `negative` of every head, for names
-knockout     {"behaviour", "heads", "ablation", "limit", "length"}: `base`, `without`, and `lost`, the share lost
-truth        {"data", "template", "limit"}: `mc1`, `mc2`, `mc3` of the model as it is
-late_edit    {"data", "template", "limit", "at"}: `moved`, the largest change of an answer's log probability by an edit
+knockout     {"behaviour", "heads", "ablation", "limit", "length"}: `base`, `without`, and `lost`,
+the share lost truth        {"data", "template", "limit"}: `mc1`, `mc2`, `mc3` of the model as it is
+late_edit    {"data", "template", "limit", "at"}: `moved`, the largest change of an answer's log
+probability by an edit
              of all head outputs of a layer, at the last position ("last") or everywhere ("all")
-file         {"name"}: a list that another tool published, from the folder of --files: `score` of every head, `listed`,
+file         {"name"}: a list that another tool published, from the folder of --files: `score` of
+every head, `listed`,
              the share of its heads that it lists
 """
 
@@ -40,13 +48,15 @@ class Setting:
 
     batch_size: int = 8
     seed: int = 0
-    remote: bool | str = False
     quiet: bool = True
     files: Path | None = None
 
 
 def measure(model, how: Mapping, setting: Setting) -> xr.Dataset:
-    """One run. Raises BadInput for a measure or an option that is not known, Unavailable for what is not here."""
+    """One run.
+
+    Raises BadInput for a measure or an option that is not known, Unavailable for what is not here.
+    """
     name = how["measure"]
     if name not in MEASURES:
         raise BadInput(f"measure {name!r} is not known; use one of {', '.join(MEASURES)}")
@@ -61,17 +71,30 @@ def measure(model, how: Mapping, setting: Setting) -> xr.Dataset:
         return MEASURES[name](model, setting, **options)
     except NNHeadsError:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:  # an option of a wrong kind
-        raise BadInput(f"measure {name} cannot be asked for {options}: {first_line(error)}") from None
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # an option of a wrong kind
+        raise BadInput(
+            f"measure {name} cannot be asked for {options}: {first_line(error)}"
+        ) from None
 
 
 def _detect(model, setting: Setting, type: str, limit: int = 16, **stimulus) -> xr.Dataset:
     from nnheads.detectors._detect import detect
 
     found = detect(
-        model, type, n=limit, seed=setting.seed, batch_size=setting.batch_size, remote=setting.remote,
-        quiet=setting.quiet, **stimulus,
-    )  # fmt: skip
+        model,
+        type,
+        n=limit,
+        seed=setting.seed,
+        batch_size=setting.batch_size,
+        quiet=setting.quiet,
+        **stimulus,
+    )
     if isinstance(found, dict):
         raise BadInput(f"a claim is about one head type, not about {type!r}")
     return found
@@ -90,24 +113,40 @@ def _pairs(model, setting: Setting, pairs: list[dict] | None, limit: int | None)
     return tokenize(model.tokenizer, [Pair(**one) for one in pairs])
 
 
-def _in_batches(setting: Setting, prompts: xr.Dataset, run: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
+def _in_batches(
+    model, setting: Setting, prompts: xr.Dataset, run: Callable[[xr.Dataset], xr.Dataset]
+) -> xr.Dataset:
     from nnheads.runs import batches
 
     return batches.run(
-        run, prompts, size=setting.batch_size, parts=None, name="claims", title="claims", quiet=setting.quiet,
-        remote=setting.remote,
-    )  # fmt: skip
+        run,
+        prompts,
+        size=setting.batch_size,
+        parts=None,
+        name="claims",
+        title="claims",
+        quiet=setting.quiet,
+        model=model,
+    )
 
 
 def _patch(
-    model, setting: Setting, pairs: list | None = None, limit: int | None = None, site: str = "z", noising: bool = False
+    model,
+    setting: Setting,
+    pairs: list | None = None,
+    limit: int | None = None,
+    site: str = "z",
+    noising: bool = False,
 ) -> xr.Dataset:
     from nnheads.patching.patch import patch
     from nnheads.stats import ratio_of_means
 
     prompts = _pairs(model, setting, pairs, limit)
     scores = _in_batches(
-        setting, prompts, lambda part: patch(model, part, site=site, noising=noising, gap=0.0, remote=setting.remote)
+        model,
+        setting,
+        prompts,
+        lambda part: patch(model, part, site=site, noising=noising, gap=0.0),
     )
     clean, corrupted = scores["clean_logit_difference"], scores["corrupted_logit_difference"]
     base, donor = (clean, corrupted) if noising else (corrupted, clean)
@@ -120,18 +159,27 @@ def _patch(
 
 
 def _ablate(
-    model, setting: Setting, pairs: list | None = None, limit: int | None = None, ablation: str = "zero",
+    model,
+    setting: Setting,
+    pairs: list | None = None,
+    limit: int | None = None,
+    ablation: str = "zero",
     at: str | None = None,
-) -> xr.Dataset:  # fmt: skip
+) -> xr.Dataset:
     from nnheads.patching.patch import ablate
 
     prompts = _pairs(model, setting, pairs, limit)
-    scores = ablate(model, prompts, ablation, at=at, seed=setting.seed, remote=setting.remote)
+    scores = ablate(model, prompts, ablation, at=at, seed=setting.seed)
     return scores[["logit_difference", "change", "base_logit_difference"]].mean("batch")
 
 
 def _path(
-    model, setting: Setting, limit: int = 32, receivers: list[str] | None = None, via: str = "q", at: str | None = None
+    model,
+    setting: Setting,
+    limit: int = 32,
+    receivers: list[str] | None = None,
+    via: str = "q",
+    at: str | None = None,
 ) -> xr.Dataset:
     from nnheads.models.names import parse_head
     from nnheads.patching.path_patching import path_patch
@@ -139,43 +187,56 @@ def _path(
 
     heads = None if receivers is None else [parse_head(one) for one in receivers]
     scores = _in_batches(
-        setting, ioi(model.tokenizer, limit, seed=setting.seed, corruption="abc"),
-        lambda part: path_patch(model, part, receivers=heads, via=via, at=at, remote=setting.remote),
-    )  # fmt: skip
+        model,
+        setting,
+        ioi(model.tokenizer, limit, seed=setting.seed, corruption="abc"),
+        lambda part: path_patch(model, part, receivers=heads, via=via, at=at),
+    )
     relative = scores["change"].mean("batch") / scores["base_logit_difference"].mean("batch")
     return relative.to_dataset(name="relative")
 
 
 def _estimate(
-    model, setting: Setting, pairs: list | None = None, limit: int | None = None, method: str = "atp"
+    model,
+    setting: Setting,
+    pairs: list | None = None,
+    limit: int | None = None,
+    method: str = "atp",
 ) -> xr.Dataset:
     from nnheads.patching.attribution import attribute
 
     prompts = _pairs(model, setting, pairs, limit)
     scores = _in_batches(
-        setting, prompts, lambda part: attribute(model, part, method=method, remote=setting.remote)
+        model, setting, prompts, lambda part: attribute(model, part, method=method)
     ).mean("batch")
     gap = scores["clean_logit_difference"] - scores["corrupted_logit_difference"]
     return (scores["estimate"] / gap).to_dataset(name="effect")
 
 
-def _attribution(model, setting: Setting, pairs: list | None = None, limit: int | None = None) -> xr.Dataset:
+def _attribution(
+    model, setting: Setting, pairs: list | None = None, limit: int | None = None
+) -> xr.Dataset:
     from nnheads.writing.logit_attribution import direct_logit_attribution
 
     prompts = _pairs(model, setting, pairs, limit)
-    return direct_logit_attribution(model, prompts, remote=setting.remote)[["attribution"]].mean("batch")
+    return direct_logit_attribution(model, prompts)[["attribution"]].mean("batch")
 
 
 def _copy(model, setting: Setting, top: int = 5) -> xr.Dataset:
     from nnheads.writing.copy_score import copy_scores
 
-    return copy_scores(model, top=top, remote=setting.remote)
+    return copy_scores(model, top=top)
 
 
 def _knockout(
-    model, setting: Setting, behaviour: str, heads: list[str], ablation: str = "mean", limit: int = 24,
+    model,
+    setting: Setting,
+    behaviour: str,
+    heads: list[str],
+    ablation: str = "mean",
+    limit: int = 24,
     length: int | None = None,
-) -> xr.Dataset:  # fmt: skip
+) -> xr.Dataset:
     from nnheads.models.names import parse_head
     from nnheads.patching.behaviours import BEHAVIOURS, ask_for, with_others
     from nnheads.patching.knockout import knockout
@@ -185,12 +246,21 @@ def _knockout(
         prompts = prompts.isel(batch=with_others(prompts, others))
     listed, metric = [parse_head(one) for one in heads], BEHAVIOURS[behaviour].metric
     scores = _in_batches(
-        setting, prompts,
+        model,
+        setting,
+        prompts,
         lambda part: knockout(
-            model, part, listed, ks=[len(listed)], draws=0, how=ablation, reference=others, metric=metric,
-            seed=setting.seed, remote=setting.remote,
+            model,
+            part,
+            listed,
+            ks=[len(listed)],
+            draws=0,
+            how=ablation,
+            reference=others,
+            metric=metric,
+            seed=setting.seed,
         ),
-    )  # fmt: skip
+    )
     base, without = float(scores[f"base_{metric}"].mean()), float(scores[metric].mean())
     lost = (base - without) / base if base else float("nan")
     return xr.Dataset({"base": base, "without": without, "lost": lost})
@@ -203,23 +273,34 @@ def _statements(model, data: str, template: str | None, limit: int | None) -> xr
         questions, dropped = read_questions(data, limit=limit)
     except BadInput as error:
         raise Unavailable(str(error)) from None
-    return statements(model.tokenizer, questions, template=template or template_for(data), dropped=dropped)
+    return statements(
+        model.tokenizer, questions, template=template or template_for(data), dropped=dropped
+    )
 
 
 def _truth(
-    model, setting: Setting, data: str = "reference", template: str | None = None, limit: int | None = None
+    model,
+    setting: Setting,
+    data: str = "reference",
+    template: str | None = None,
+    limit: int | None = None,
 ) -> xr.Dataset:
     from nnheads.interventions.schema import Intervention
     from nnheads.truth.multiple_choice import score
 
     prompts = _statements(model, data, template, limit)
     return score(
-        model, Intervention(), prompts, batch_size=4 * setting.batch_size, quiet=setting.quiet, remote=setting.remote
+        model, Intervention(), prompts, batch_size=4 * setting.batch_size, quiet=setting.quiet
     ).mean("question")
 
 
 def _late_edit(
-    model, setting: Setting, data: str = "reference", template: str | None = None, limit: int = 8, at: str = "last"
+    model,
+    setting: Setting,
+    data: str = "reference",
+    template: str | None = None,
+    limit: int = 8,
+    at: str = "last",
 ) -> xr.Dataset:
     from nnheads.interventions.schema import ALL, Add, Edit, Intervention, index
     from nnheads.models.geometry import geometry
@@ -230,9 +311,7 @@ def _late_edit(
         raise BadInput(f"at {at!r} is not known; use last or all")
     prompts = _statements(model, data, template, limit)
     edit = Intervention(Edit("z", Add(1.0), layer=geometry(model).layers // 2, at=places[at]))
-    plain, edited = (
-        read(model, one, prompts, remote=setting.remote)["log_probability"] for one in (Intervention(), edit)
-    )
+    plain, edited = (read(model, one, prompts)["log_probability"] for one in (Intervention(), edit))
     return xr.Dataset({"moved": abs(edited - plain).max()})
 
 
@@ -249,7 +328,15 @@ def _file(model, setting: Setting, name: str) -> xr.Dataset:
 
 NO_MODEL = ("file",)
 MEASURES: dict[str, Callable[..., xr.Dataset]] = {
-    "detect": _detect, "patch": _patch, "ablate": _ablate, "path": _path, "estimate": _estimate,
-    "attribution": _attribution, "copy": _copy, "knockout": _knockout, "truth": _truth, "late_edit": _late_edit,
+    "detect": _detect,
+    "patch": _patch,
+    "ablate": _ablate,
+    "path": _path,
+    "estimate": _estimate,
+    "attribution": _attribution,
+    "copy": _copy,
+    "knockout": _knockout,
+    "truth": _truth,
+    "late_edit": _late_edit,
     "file": _file,
-}  # fmt: skip
+}

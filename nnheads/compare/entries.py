@@ -1,6 +1,7 @@
 """Scores of heads side by side: those of runs, and lists that other tools or papers have published.
 
-An entry is one score of every head of one model at one revision, under names that are the same for all.
+An entry is one score of every head of one model at one revision, under names that are the same for
+all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ LIST = "list"  # the revision of what a file says, which names none
 
 @dataclass(frozen=True)
 class Entry:
-    """One score of every head of one model at one revision, and the single prompts behind it, if they are known."""
+    """One score of every head of one model at one revision, and the single prompts behind it, if
+    they are known.
+    """
 
     model: str
     revision: str
@@ -49,22 +52,49 @@ def entries_of(runs: Iterable[Finished]) -> list[Entry]:
             made = columns(dataset, run.recipe)
             if not made:
                 continue
-            model = text(dataset.attrs.get("model")) or text(run.record["arguments"].get("model")) or "unnamed"
-            revision, kind = text(dataset.attrs.get("revision")) or "main", kind_of(run, dataset, file)
-            before = sum((one.model, one.revision, one.kind) == (model, revision, kind) for one in found)
+            model = (
+                text(dataset.attrs.get("model"))
+                or text(run.record["arguments"].get("model"))
+                or "unnamed"
+            )
+            revision, kind = (
+                text(dataset.attrs.get("revision")) or "main",
+                kind_of(run, dataset, file),
+            )
+            before = sum(
+                (one.model, one.revision, one.kind) == (model, revision, kind) for one in found
+            )
             name = f"{kind} ({before + 1})" if before else kind
-            scores = run.dataset("scores.nc") if run.recipe == "detect" and "scores.nc" in run.files else None
+            scores = (
+                run.dataset("scores.nc")
+                if run.recipe == "detect" and "scores.nc" in run.files
+                else None
+            )
             found.append(Entry(model, revision, name, kind, scored(dataset, made[0]), scores))
     if not found:
-        raise BadInput("these runs say nothing of single heads; nnheads detect, ioi, path, writes and others do")
+        raise BadInput(
+            "these runs say nothing of single heads; nnheads detect, ioi, path, writes and"
+            " others do"
+        )
     return found
 
 
 def scored(dataset: xr.Dataset, column) -> xr.Dataset:
-    """A head table under names that are the same for all: `score` with `low`, `high`, `null`, `q_value`, `flag`."""
-    parts = {"score": column.values, **{name: getattr(column, name) for name in ("low", "high", "null", "q_value")}}
+    """A head table under names that are the same for all: `score` with `low`, `high`, `null`,
+    `q_value`, `flag`.
+    """
+    parts = {
+        "score": column.values,
+        **{name: getattr(column, name) for name in ("low", "high", "null", "q_value")},
+    }
     parts["flag"] = column.flag
-    table = xr.Dataset({name: values.drop_vars(_extra(values)) for name, values in parts.items() if values is not None})
+    table = xr.Dataset(
+        {
+            name: values.drop_vars(_extra(values))
+            for name, values in parts.items()
+            if values is not None
+        }
+    )
     layers = table["layer"].values
     depth = layers / max(1, int(layers.max()))
     table = table.assign_coords(
@@ -80,8 +110,9 @@ def _extra(values: xr.DataArray) -> list:
 def entries_of_files(paths: Iterable[Path], known: Sequence[Entry] = ()) -> list[Entry]:
     """Lists of heads in any format of `interchange.read` beside the entries of runs.
 
-    A file that names its model, or stands beside runs of a single one, is of that model, and its heads are those of the
-    model's table. Heads of a ranked list or of a circuit are flagged; a head that a file does not name has no score.
+    A file that names its model, or stands beside runs of a single one, is of that model, and its
+    heads are those of the model's table. Heads of a ranked list or of a circuit are flagged; a head
+    that a file does not name has no score.
 
     Raises:
         BadInput: a file that is no list, key/value heads, or heads that the model does not have.
@@ -99,14 +130,19 @@ def entries_of_files(paths: Iterable[Path], known: Sequence[Entry] = ()) -> list
         if not any(one.model == model for one in known):
             shape, own = shapes.get(model, (0, 0)), table["score"].shape
             shapes[model] = (max(shape[0], own[0]), max(shape[1], own[1]))
-    return [Entry(model, LIST, path.stem, path.stem, _listed(table, shapes[model])) for path, model, table in found]
+    return [
+        Entry(model, LIST, path.stem, path.stem, _listed(table, shapes[model]))
+        for path, model, table in found
+    ]
 
 
 def _listed(table: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
     """A list under the names of `scored`."""
     table = fitted(table, *shape)
     score = table["score"]
-    if "rank" in table and _alike(score.where(table["rank"].notnull())):  # an order, and nothing else
+    if "rank" in table and _alike(
+        score.where(table["rank"].notnull())
+    ):  # an order, and nothing else
         score = _by_place(table["rank"])
     flag = None
     if "in_circuit" in table or "rank" in table:

@@ -1,7 +1,8 @@
 """Is a repeated result the same, and if not, what was different when it was made?
 
-Every variable of two datasets is compared, bit by bit and then by how far its numbers moved; and everything that a
-result records about how it was made, so that a difference has a reason or is said to have none that is recorded.
+Every variable of two datasets is compared, bit by bit and then by how far its numbers moved; and
+everything that a result records about how it was made, so that a difference has a reason or is said
+to have none that is recorded.
 """
 
 from __future__ import annotations
@@ -17,21 +18,42 @@ from nnheads.stats import spearman
 
 EXACT, DRIFT, DIFFERENT, MISSING, NEW = "exact", "drift", "different", "missing", "new"
 SAME = (EXACT, DRIFT)
-# the largest change, over the largest value of a variable, that rounding explains; by what was computed in
+# the largest change, over the largest value of a variable, that rounding explains; by what was
+# computed in
 TOLERANCES = {"float32": 1e-4, "float64": 1e-4}
 COARSE = 2e-2  # bfloat16, float16, weights in fewer bits
 SETTINGS = {
-    "model": "model", "revision": "revision", "commit": "weights", "dtype": "dtype", "attention": "attention",
-}  # fmt: skip
-DRAWN = {"device": "device", "tokenizer_sha256": "tokenizer", "prompts_sha256": "prompts", "seed": "seed"}
+    "model": "model",
+    "revision": "revision",
+    "commit": "weights",
+    "dtype": "dtype",
+    "attention": "attention",
+}
+DRAWN = {
+    "device": "device",
+    "tokenizer_sha256": "tokenizer",
+    "prompts_sha256": "prompts",
+    "seed": "seed",
+}
 # of no use to explain a number: when, by which command, with what label
-VOLATILE = ("history", "source", "source_against", "packages", "arguments", "git_commit", "git_dirty", "submitted")
+VOLATILE = (
+    "history",
+    "source",
+    "source_against",
+    "packages",
+    "arguments",
+    "git_commit",
+    "git_dirty",
+    "submitted",
+)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One variable in both results. largest: of all absolute differences; relative: that over the largest value;
-    cells: how many differ, of `size`; rank_correlation: Spearman over all cells, NaN where it says nothing."""
+    """One variable in both results. largest: of all absolute differences; relative: that over the
+    largest value;
+    cells: how many differ, of `size`; rank_correlation: Spearman over all cells, NaN where it says
+        nothing."""
 
     name: str
     verdict: str
@@ -62,20 +84,24 @@ def arguments_of(dataset: xr.Dataset) -> dict:
     return _json(dataset.attrs.get("arguments"))
 
 
-def compare(first: xr.Dataset, second: xr.Dataset, *, tolerance: float | None = None) -> list[Change]:
+def compare(
+    first: xr.Dataset, second: xr.Dataset, *, tolerance: float | None = None
+) -> list[Change]:
     """Each variable and coordinate of a result and of its repetition.
 
     Args:
-        tolerance: the largest change, over the largest value of a variable, that is called drift; default: what
-            rounding explains in the coarser of the two dtypes.
+        tolerance: the largest change, over the largest value of a variable, that is called drift;
+            default: what rounding explains in the coarser of the two dtypes.
     """
     limit = max(map(tolerance_of, (first, second))) if tolerance is None else tolerance
     names = [str(name) for name in (*first.data_vars, *first.coords)]
     more = [str(name) for name in (*second.data_vars, *second.coords) if str(name) not in names]
     found = [
-        compared(name, first[name].values, second[name].values, limit) if name in second.variables
-        else Change(name, MISSING) for name in names
-    ]  # fmt: skip
+        compared(name, first[name].values, second[name].values, limit)
+        if name in second.variables
+        else Change(name, MISSING)
+        for name in names
+    ]
     return found + [Change(name, NEW) for name in more]
 
 
@@ -85,7 +111,9 @@ def compared(name: str, first: np.ndarray, second: np.ndarray, limit: float) -> 
         return Change(name, DIFFERENT, float("nan"), float("nan"), first.size, first.size)
     if first.dtype.kind not in "fiub" or second.dtype.kind not in "fiub":
         unequal = int((first.astype(str) != second.astype(str)).sum())
-        return Change(name, DIFFERENT if unequal else EXACT, float("nan"), float("nan"), unequal, first.size)
+        return Change(
+            name, DIFFERENT if unequal else EXACT, float("nan"), float("nan"), unequal, first.size
+        )
     a, b = first.astype(float), second.astype(float)
     unequal = (a != b) & ~(np.isnan(a) & np.isnan(b))
     if not unequal.any():
@@ -97,11 +125,15 @@ def compared(name: str, first: np.ndarray, second: np.ndarray, limit: float) -> 
     real = first.dtype.kind == "f" and second.dtype.kind == "f"
     drifted = real and not bool((unequal & ~both).any()) and relative <= limit
     rank = float(spearman(a[both].ravel(), b[both].ravel()))
-    return Change(name, DRIFT if drifted else DIFFERENT, largest, relative, int(unequal.sum()), a.size, rank)
+    return Change(
+        name, DRIFT if drifted else DIFFERENT, largest, relative, int(unequal.sum()), a.size, rank
+    )
 
 
 def circumstances(first: xr.Dataset, second: xr.Dataset) -> list[str]:
-    """What is recorded of how the two were made, and differs: a line for each, what can change numbers first."""
+    """What is recorded of how the two were made, and differs: a line for each, what can change
+    numbers first.
+    """
     lines = []
     old, new = identity(first), identity(second)
     for key, name in SETTINGS.items():
@@ -109,13 +141,24 @@ def circumstances(first: xr.Dataset, second: xr.Dataset) -> list[str]:
     for key, name in DRAWN.items():
         lines += _line(name, first.attrs.get(key), second.attrs.get(key))
     old, new = arguments_of(first), arguments_of(second)
-    told = {*INCIDENTAL, "dtype", "revision", "model", "weights", "prompts_sha256", "seed", "attention"}
+    told = {
+        *INCIDENTAL,
+        "dtype",
+        "revision",
+        "model",
+        "weights",
+        "prompts_sha256",
+        "seed",
+        "attention",
+    }
     for key in sorted({*old, *new} - told):
         lines += _line(f"argument {key}", old.get(key), new.get(key))
     old, new = (_json(one.attrs.get("packages")) for one in (first, second))
     for key in sorted({*old, *new}):
         lines += _line(f"version of {key}", old.get(key), new.get(key))
-    lines += _line("commit of nnheads", first.attrs.get("git_commit"), second.attrs.get("git_commit"))
+    lines += _line(
+        "commit of nnheads", first.attrs.get("git_commit"), second.attrs.get("git_commit")
+    )
     if any(int(one.attrs.get("git_dirty") or 0) for one in (first, second)):
         lines.append("nnheads had changes that were not committed, here or there")
     rest = {*first.attrs, *second.attrs} - {*VOLATILE, *DRAWN, "model", "revision"}

@@ -1,4 +1,7 @@
-"""Find heads by type: draw the prompts, measure, calibrate. Types that share prompts share forwards."""
+"""Find heads by type: draw the prompts, measure, calibrate.
+
+Types that share prompts share forwards.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,13 @@ from nnheads.truth.chance import chosen, judge
 from nnheads.truth.folded_statements import truth
 
 ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
+LOADING = (
+    "revision",
+    "dtype",
+    "quantization",
+    "device_map",
+    "remote",
+)  # options of `load` that `detect_heads` takes
 STIMULI: dict[str, Callable[..., xr.Dataset]] = {
     "repeated": repeated,
     "ioi": ioi_spans,
@@ -66,7 +76,6 @@ def detect(
     n: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
-    remote: bool | str = False,
     quiet: bool = True,
     parts: Path | None = None,
     **stimulus,
@@ -76,18 +85,25 @@ def detect(
     Args:
         name: a head type, an alias, or "all".
         n: how many prompts (32 unless given), for truthfulness: how many questions (all).
-        stimulus: further arguments of the prompt sets that know them, e.g. length=50, or data="TruthfulQA.csv".
+        stimulus: further arguments of the prompt sets that know them, e.g. length=50, or
+            data="TruthfulQA.csv".
         parts: folder in which finished batches are kept for a later call.
 
     Returns:
-        (layer, head): means with intervals, null, excess, p and q values and the flag of `stats.calibrate`, and
-        `headline` in attrs; for "all" a dict from type to dataset, without truthfulness where this model needs `data`
-        for it and has none.
+        (layer, head): means with intervals, null, excess, p and q values and the flag of
+        `stats.calibrate`, and `headline` in attrs; for "all" a dict from type to dataset, without
+        truthfulness where this model needs `data` for it and has none.
     """
     raw = raw_scores(
-        model, list(types()) if name == "all" else [canonical(name)], n=n, seed=seed, batch_size=batch_size,
-        remote=remote, quiet=quiet, parts=parts, **stimulus,
-    )  # fmt: skip
+        model,
+        list(types()) if name == "all" else [canonical(name)],
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        quiet=quiet,
+        parts=parts,
+        **stimulus,
+    )
     found = {kind: calibrated(scores, seed=seed) for kind, scores in raw.items()}
     return found if name == "all" else found[canonical(name)]
 
@@ -99,33 +115,36 @@ def detect_spans(
     n: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
-    remote: bool | str = False,
     quiet: bool = True,
     parts: Path | None = None,
 ) -> dict[str, xr.Dataset]:
-    """Heads that look where one's own spans say: kind of span -> scores and calibration, as `detect` returns them.
+    """Heads that look where one's own spans say: kind of span -> scores and calibration, as
+    `detect` returns them.
 
     Args:
         path: JSON lines with texts and spans, see `prompts.spans.read_spans`.
         n: only the first n lines.
     """
     stimuli = prepare_spans(model, path, n=n, seed=seed)
-    raw = measure_all(model, stimuli, batch_size=batch_size, remote=remote, quiet=quiet, parts=parts)
+    raw = measure_all(model, stimuli, batch_size=batch_size, quiet=quiet, parts=parts)
     return {kind: calibrated(scores, seed=seed) for kind, scores in raw.items()}
 
 
 def calibrated(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """Scores (batch, layer, head) of a type reduced to (layer, head): against random targets, or, for types that
-    contrast two sorts of prompts (`contrast` in attrs), between these.
+    """Scores (batch, layer, head) of a type reduced to (layer, head): against random targets, or,
+    for types that contrast two sorts of prompts (`contrast` in attrs), between these.
 
-    Where `counts` in attrs names a coordinate, only prompts for which it is 1 count, in every number; `cases_counted`
-    says how many of `cases` these are. With none of them all values are NaN and nothing is flagged.
+    Where `counts` in attrs names a coordinate, only prompts for which it is 1 count, in every
+    number; `cases_counted` says how many of `cases` these are. With none of them all values are NaN
+    and nothing is flagged.
     """
     if "counts" in scores.attrs:
         own = scores[scores.attrs["counts"]].values == 1
         scores = scores.isel(batch=own).assign_attrs(cases=own.size, cases_counted=int(own.sum()))
     if "decision" in scores:
-        return chosen(judge(scores, seed=seed), scores.attrs["num_heads"]).assign_attrs(scores.attrs)
+        return chosen(judge(scores, seed=seed), scores.attrs["num_heads"]).assign_attrs(
+            scores.attrs
+        )
     by = scores.attrs.get("contrast")
     if by is None:
         return calibrate(scores, seed=seed)
@@ -137,9 +156,15 @@ def calibrated(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
 
 
 def detect_heads(
-    model_name: str, head_type: str = "all", save_path: str | Path | None = None, *, flagged: bool = False, **options
+    model_name: str,
+    head_type: str = "all",
+    save_path: str | Path | None = None,
+    *,
+    flagged: bool = False,
+    **options,
 ) -> list[tuple[int, int]] | dict[str, list[tuple[int, int]]]:
-    """Ranked heads of a type: [(layer, head), ...], strongest first; for "all" a dict from type to list.
+    """Ranked heads of a type: [(layer, head), ...], strongest first; for "all" a dict from type to
+    list.
 
     Args:
         model_name: Hub id, folder, or "reference".
@@ -147,8 +172,8 @@ def detect_heads(
         flagged: only heads beyond chance.
         options: as for `detect`; `revision`, `dtype`, `quantization`, `device_map` go to `load`.
     """
-    where = {key: options.pop(key) for key in ("revision", "dtype", "quantization", "device_map") if key in options}
-    model = load(model_name, remote=options.get("remote", False), **where)
+    where = {key: options.pop(key) for key in LOADING if key in options}
+    model = load(model_name, **where)
     names = list(types()) if head_type == "all" else [canonical(head_type)]
     found = detect(model, head_type, **options)
     datasets = found if isinstance(found, dict) else {names[0]: found}
@@ -174,19 +199,22 @@ def raw_scores(
     n: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
-    remote: bool | str = False,
     quiet: bool = True,
     parts: Path | None = None,
     **stimulus,
 ) -> dict[str, xr.Dataset]:
-    """type -> statistics (batch, layer, head). One forward per batch serves all types of a stimulus."""
+    """type -> statistics (batch, layer, head).
+
+    One forward per batch serves all types of a stimulus.
+    """
     stimuli = prepare(model, names, n=n, seed=seed, **stimulus)
-    scores = measure_all(model, stimuli, batch_size=batch_size, remote=remote, quiet=quiet, parts=parts)
+    scores = measure_all(model, stimuli, batch_size=batch_size, quiet=quiet, parts=parts)
     return {name: scores[name] for name in names if name in scores}
 
 
 def prepare(model, names: list[str], *, n: int | None, seed: int, **stimulus) -> list[Stimulus]:
-    """Draw the prompts of all types, and refuse those that the model cannot read, before any forward.
+    """Draw the prompts of all types, and refuse those that the model cannot read, before any
+    forward.
 
     Among several types, truthfulness is left out where it needs data and has none."""
     check_options(names, stimulus)
@@ -204,10 +232,14 @@ def prepare(model, names: list[str], *, n: int | None, seed: int, **stimulus) ->
     return prepared
 
 
-def prepare_spans(model, path: str | Path, *, n: int | None = None, seed: int = 0) -> list[Stimulus]:
+def prepare_spans(
+    model, path: str | Path, *, n: int | None = None, seed: int = 0
+) -> list[Stimulus]:
     """Prompts from a file of spans; every kind in it is a head type of its own."""
     prompts = read_spans(path, model.tokenizer, n=n, seed=seed)
-    names = [kind for kind in dict.fromkeys(map(str, prompts["kind"].values)) if not kind.endswith(NULL)]
+    names = [
+        kind for kind in dict.fromkeys(map(str, prompts["kind"].values)) if not kind.endswith(NULL)
+    ]
     kinds = tuple(HeadType(name, "mass", Path(path).name) for name in names)
     prepared = Stimulus("spans", prompts, kinds, {})
     check_fits(prepared, model.config)
@@ -219,7 +251,9 @@ def _head_type(name: str) -> HeadType:
     find = getattr(module, name) if getattr(module, "GENERATES", False) else None
     learn = getattr(module, name) if getattr(module, "LEARNS", False) else None
     named = {field: getattr(module, field.upper(), None) for field in ("contrast", "counts")}
-    return HeadType(name, module.HEADLINE, module.SOURCE, getattr(module, "BESIDE", ()), find, learn, **named)
+    return HeadType(
+        name, module.HEADLINE, module.SOURCE, getattr(module, "BESIDE", ()), find, learn, **named
+    )
 
 
 def options_of(key: str) -> set[str]:
@@ -232,4 +266,7 @@ def check_options(names: list[str], stimulus: dict) -> None:
     known = set().union(*(options_of(detector(name).STIMULUS) for name in names))
     for option in stimulus:
         if option not in known:
-            raise BadInput(f"{', '.join(names)} know no {option!r}; known: {', '.join(sorted(known)) or 'none'}")
+            raise BadInput(
+                f"{', '.join(names)} know no {option!r}; known:"
+                f" {', '.join(sorted(known)) or 'none'}"
+            )

@@ -1,4 +1,6 @@
-"""Let a model answer, and read its own answer: greedy continuations and the spans that they give rise to."""
+"""Let a model answer, and read its own answer: greedy continuations and the spans that they give
+rise to.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,22 @@ from nnsight import save
 
 from nnheads.models.inputs import inputs
 from nnheads.spans.layout import NULL, Spans, null_in_rows, pad_left, span_dataset, stack_spans
+from nnheads.trace.session import remote_of
 
 EXTRA_TOKENS = 4  # written beyond the answer's length, for models that begin with something else
 
 
-def generate(model, prompts: xr.Dataset, new_tokens: int, *, remote: bool | str = False) -> np.ndarray:
-    """Greedy continuations [batch, new_tokens] of token (batch, position), -1 from the end of a text on."""
+def generate(model, prompts: xr.Dataset, new_tokens: int) -> np.ndarray:
+    """Greedy continuations [batch, new_tokens] of token (batch, position), -1 from the end of a
+    text on.
+    """
     fed = inputs(model, prompts)
     fed.pop("position_ids", None)  # generation derives them from the mask, step by step
     with (
         torch.no_grad(),
-        model.generate(**fed, max_new_tokens=new_tokens, do_sample=False, remote=remote) as tracer,
+        model.generate(
+            **fed, max_new_tokens=new_tokens, do_sample=False, remote=remote_of(model)
+        ) as tracer,
     ):
         ids = save(tracer.result.clone())
     written = ids.cpu().numpy()[:, prompts.sizes["position"] :]
@@ -31,7 +38,9 @@ def generate(model, prompts: xr.Dataset, new_tokens: int, *, remote: bool | str 
 
 
 def ends_of(model) -> list[int]:
-    """Tokens that end a text: chat models name more of them for generation than in their configuration."""
+    """Tokens that end a text: chat models name more of them for generation than in their
+    configuration.
+    """
     found: list[int] = []
     for place in (model.config, getattr(model, "generation_config", None)):
         ends = getattr(place, "eos_token_id", None)
@@ -52,11 +61,13 @@ def first_line(model, written: np.ndarray) -> np.ndarray:
     return np.where(broken.cumsum(1) > broken, -1, written)
 
 
-def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
-    """Let the model answer needle prompts itself; its answer takes the place of the one in the prompt.
+def answer_needles(model, prompts: xr.Dataset) -> xr.Dataset:
+    """Let the model answer needle prompts itself; its answer takes the place of the one in the
+    prompt.
 
-    An answer ends with its first line, or with the text (Wu et al. 2024, arXiv 2404.15574): nothing after that counts.
-    One forward over the result gives each step the rows that it had while it was written.
+    An answer ends with its first line, or with the text (Wu et al. 2024, arXiv 2404.15574): nothing
+    after that counts. One forward over the result gives each step the rows that it had while it was
+    written.
 
     Kinds of spans, asked at the token that predicts what is written:
         copied         each needle token that is the very token being written, one span each
@@ -65,13 +76,14 @@ def answer_needles(model, prompts: xr.Dataset, *, remote: bool | str = False) ->
         answer_span    the whole needle, at every step
 
     Returns:
-        A span dataset with coordinates (batch): `copies`, how many spans of kind copied; `needle_tokens`,
-        `needle_different`, the needle's tokens and how many of them differ; `recall`, the share of the different ones
-        in the answer; `answered`, 1 where that is over a half.
+        A span dataset with coordinates (batch): `copies`, how many spans of kind copied;
+            `needle_tokens`,
+        `needle_different`, the needle's tokens and how many of them differ; `recall`, the share of
+        the different ones in the answer; `answered`, 1 where that is over a half.
     """
     pad = model.tokenizer.pad_token_id or 0
     asked, _ = without_answers(prompts, pad)
-    written = generate(model, asked, prompts.sizes["step"] + EXTRA_TOKENS, remote=remote)
+    written = generate(model, asked, prompts.sizes["step"] + EXTRA_TOKENS)
     return answered(prompts, first_line(model, written), pad)
 
 
@@ -92,24 +104,40 @@ def answered(prompts: xr.Dataset, written: np.ndarray, pad: int) -> xr.Dataset:
         np.concatenate([asked["mask"].values, np.ones_like(written)], 1),
         _spans(copies, bounds, written, length, padding, seeds),
     )
-    different = np.array([len(set(token[case, low:high])) for case, (low, high) in enumerate(bounds)])
+    different = np.array(
+        [len(set(token[case, low:high])) for case, (low, high) in enumerate(bounds)]
+    )
     recall = np.array([len({which for *_, which in own}) for own in copies]) / different
     about = {
-        "copies": np.array(list(map(len, copies))), "needle_tokens": np.array([high - low for low, high in bounds]),
-        "needle_different": different, "recall": recall.astype(np.float32), "answered": (recall > 0.5).astype(np.int8),
-    }  # fmt: skip
+        "copies": np.array(list(map(len, copies))),
+        "needle_tokens": np.array([high - low for low, high in bounds]),
+        "needle_different": different,
+        "recall": recall.astype(np.float32),
+        "answered": (recall > 0.5).astype(np.int8),
+    }
     kept = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    return extended.assign_coords({**kept, **{name: ("batch", values) for name, values in about.items()}})
+    return extended.assign_coords(
+        {**kept, **{name: ("batch", values) for name, values in about.items()}}
+    )
 
 
 def without_answers(prompts: xr.Dataset, fill: int) -> tuple[xr.Dataset, np.ndarray]:
-    """Prompts up to the position that predicts the answer's first token, padded on the left again; and how far
-    each one was moved to the right by that."""
-    token, padding = prompts["token"].values, prompts.sizes["position"] - prompts["mask"].values.sum(1)
-    rows = [row[first:end].tolist() for row, first, end in zip(token, padding, prompts["ask"].values[:, 0] + 1)]
+    """Prompts up to the position that predicts the answer's first token, padded on the left again;
+    and how far each one was moved to the right by that."""
+    token, padding = (
+        prompts["token"].values,
+        prompts.sizes["position"] - prompts["mask"].values.sum(1),
+    )
+    rows = [
+        row[first:end].tolist()
+        for row, first, end in zip(token, padding, prompts["ask"].values[:, 0] + 1)
+    ]
     ids, mask, shift = pad_left(rows, fill)
     place = ("batch", "position")
-    return xr.Dataset({"token": (place, ids.astype(np.int32)), "mask": (place, mask)}), shift - padding
+    return (
+        xr.Dataset({"token": (place, ids.astype(np.int32)), "mask": (place, mask)}),
+        shift - padding,
+    )
 
 
 def tokens_while_answering(prompts: xr.Dataset) -> int:
@@ -120,7 +148,9 @@ def tokens_while_answering(prompts: xr.Dataset) -> int:
 
 
 def _copies(token, written, low: int, high: int, length: int) -> list[tuple[int, int, int, int]]:
-    """(query, key, key + 1, which of the needle's different tokens) wherever a step writes a needle token."""
+    """(query, key, key + 1, which of the needle's different tokens) wherever a step writes a needle
+    token.
+    """
     different = list(dict.fromkeys(token[low:high].tolist()))
     return [
         (length - 1 + step, place, place + 1, different.index(int(word)))
@@ -130,18 +160,28 @@ def _copies(token, written, low: int, high: int, length: int) -> list[tuple[int,
     ]
 
 
-def _spans(copies: list, bounds: list, written: np.ndarray, length: int, padding, seeds: list) -> dict[str, Spans]:
+def _spans(
+    copies: list, bounds: list, written: np.ndarray, length: int, padding, seeds: list
+) -> dict[str, Spans]:
     """What is written stands at the same positions in all cases, so no span has to be moved."""
     still = np.zeros(len(copies), int)
     spans = {"copied": stack_spans([[span[:3] for span in own] for own in copies], still)}
-    spans[f"copied{NULL}"] = null_in_rows(spans["copied"], padding, *map(np.random.default_rng, seeds))
+    spans[f"copied{NULL}"] = null_in_rows(
+        spans["copied"], padding, *map(np.random.default_rng, seeds)
+    )
     for which in range(max(high - low for low, high in bounds)):
         rows = [[span[:3] for span in own if span[3] == which] for own in copies]
         spans[f"copied@{which}"] = stack_spans(rows, still)
     whole = [
-        [(length - 1 + step, *one) for step, word in enumerate(written[case]) if word >= 0 or step == 0]
+        [
+            (length - 1 + step, *one)
+            for step, word in enumerate(written[case])
+            if word >= 0 or step == 0
+        ]
         for case, one in enumerate(bounds)
     ]
     spans["answer_span"] = stack_spans(whole, still)
-    spans[f"answer_span{NULL}"] = null_in_rows(spans["answer_span"], padding, *map(np.random.default_rng, seeds))
+    spans[f"answer_span{NULL}"] = null_in_rows(
+        spans["answer_span"], padding, *map(np.random.default_rng, seeds)
+    )
     return spans

@@ -1,4 +1,6 @@
-"""Lists and scores of heads in other tools' files: read, written, converted, each with where it came from."""
+"""Lists and scores of heads in other tools' files: read, written, converted, each with where it
+came from.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Circuits of the Mechanistic Interpretability Benchmark: nodes and edges, as EAP-IG's graphs are saved.
+"""Circuits of the Mechanistic Interpretability Benchmark: nodes and edges, as EAP-IG's graphs are
+saved.
 
-A file holds `cfg` (n_layers, n_heads, parallel_attn_mlp, d_model), `nodes` {"a9.h6": {"in_graph", "score"}} and `edges`
-{"a0.h1->a9.h6<q>": {"score", "in_graph"}}; nodes are input, a<layer>.h<head>, m<layer> and logits. Edges that a file
-leaves out are not in the circuit. Nodes and edges are kept beside the table of heads, so that a circuit is written back
-as it was read. A head's score is its node's or, where nodes have none, that of its strongest outgoing edge.
+A file holds `cfg` (n_layers, n_heads, parallel_attn_mlp, d_model), `nodes` {"a9.h6": {"in_graph",
+"score"}} and `edges` {"a0.h1->a9.h6<q>": {"score", "in_graph"}}; nodes are input, a<layer>.h<head>,
+m<layer> and logits. Edges that a file leaves out are not in the circuit. Nodes and edges are kept
+beside the table of heads, so that a circuit is written back as it was read. A head's score is its
+node's or, where nodes have none, that of its strongest outgoing edge.
 Source: Mueller et al. 2025, arXiv 2504.13151.
 """
 
@@ -53,7 +55,11 @@ def from_circuit(content: dict) -> tuple[str, xr.Dataset]:
             strongest[place] = np.fmax(strongest[place], abs(number(edge["score"])))
         within(edge)
     found = labelled(np.where(np.isnan(scores), strongest, scores))
-    found["in_circuit"] = (("layer", "head"), inside, {"long_name": "1 for heads of the circuit", "units": "1"})
+    found["in_circuit"] = (
+        ("layer", "head"),
+        inside,
+        {"long_name": "1 for heads of the circuit", "units": "1"},
+    )
     for kind, parts in (("node", nodes), ("edge", edges)):
         found = found.merge(parts_of(kind, parts), combine_attrs="override")
     left_out = sorted({key for node in nodes.values() for key in node} - {"in_graph", "score"})
@@ -61,15 +67,17 @@ def from_circuit(content: dict) -> tuple[str, xr.Dataset]:
 
 
 def from_graph(content: dict) -> tuple[str, xr.Dataset]:
-    """The same graph as EAP-IG saves it for torch: its heads. Edges stay in the file; a head's score is its node's or
-    that of its strongest outgoing edge."""
+    """The same graph as EAP-IG saves it for torch: its heads. Edges stay in the file; a head's
+    score is its node's or that of its strongest outgoing edge."""
     import torch
 
     wanted = ("cfg", "src_nodes", "edges_scores", "edges_in_graph", "nodes_in_graph")
     if not all(name in content for name in wanted):
         raise ValueError(f"expected one tensor, or a graph with {', '.join(wanted)}")
     names, tensors = list(content["src_nodes"]), {name: content[name] for name in wanted[2:]}
-    if not all(isinstance(one, torch.Tensor) and len(one) == len(names) for one in tensors.values()):
+    if not all(
+        isinstance(one, torch.Tensor) and len(one) == len(names) for one in tensors.values()
+    ):
         raise ValueError("its tensors have other nodes than src_nodes")
     strongest = tensors["edges_scores"].float().abs().flatten(1).max(1).values.tolist()
     scores = content.get("nodes_scores")
@@ -85,12 +93,18 @@ def from_graph(content: dict) -> tuple[str, xr.Dataset]:
 
 def parts_of(kind: str, parts: dict) -> xr.Dataset:
     """Nodes or edges by name, in the file's order."""
-    scores = np.array([number(one["score"]) if "score" in one else np.nan for one in parts.values()], "float32")
+    scores = np.array(
+        [number(one["score"]) if "score" in one else np.nan for one in parts.values()], "float32"
+    )
     inside = np.array([within(one) for one in parts.values()], "int8")
     return xr.Dataset(
         {
             f"{kind}_score": (kind, scores, {"long_name": f"score of the {kind}", "units": "1"}),
-            f"{kind}_in_circuit": (kind, inside, {"long_name": f"1 for {kind}s of the circuit", "units": "1"}),
+            f"{kind}_in_circuit": (
+                kind,
+                inside,
+                {"long_name": f"1 for {kind}s of the circuit", "units": "1"},
+            ),
         },
         {kind: np.array(list(parts), dtype=str)},
     )
@@ -104,7 +118,11 @@ def within(part) -> bool:
 
 def check_node(name: str, layers: int, heads: int) -> None:
     match = NODE.fullmatch(name)
-    if match is None or any(int(one) >= layers for one in (match[1], match[2]) if one) or int(match[3] or 0) >= heads:
+    if (
+        match is None
+        or any(int(one) >= layers for one in (match[1], match[2]) if one)
+        or int(match[3] or 0) >= heads
+    ):
         raise ValueError(f"{name!r} is no node of a model with {layers} layers of {heads} heads")
 
 
@@ -116,7 +134,8 @@ def head_of(name: str) -> tuple[int, int] | None:
 def write_circuit(heads: xr.Dataset, path: Path) -> None:
     """A circuit as it was read, or the smallest one that holds these heads.
 
-    Heads of `in_circuit` are kept, with all feed-forward parts, and every edge between two parts that are kept.
+    Heads of `in_circuit` are kept, with all feed-forward parts, and every edge between two parts
+    that are kept.
 
     Raises:
         BadInput: no `in_circuit`, or no `cfg` that says how wide the model is.
@@ -124,13 +143,17 @@ def write_circuit(heads: xr.Dataset, path: Path) -> None:
     if "cfg" not in heads.attrs:
         raise BadInput("a circuit of MIB says how wide its model is (d_model); give --model")
     if "in_circuit" not in heads:
-        raise BadInput("this list does not say which heads are the circuit; give --top or --threshold")
+        raise BadInput(
+            "this list does not say which heads are the circuit; give --top or --threshold"
+        )
     config = json.loads(heads.attrs["cfg"])
     if "edge" in heads.dims:
         nodes, edges = (taken_back(heads, kind) for kind in ("node", "edge"))
     else:
         nodes, edges = built(heads, bool(config.get("parallel_attn_mlp")))
-    path.write_text(json.dumps({"cfg": config, "nodes": nodes, "edges": edges}) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({"cfg": config, "nodes": nodes, "edges": edges}) + "\n", encoding="utf-8"
+    )
 
 
 def taken_back(heads: xr.Dataset, kind: str) -> dict:
@@ -139,7 +162,9 @@ def taken_back(heads: xr.Dataset, kind: str) -> dict:
     found = {}
     rows = (heads[kind].values, heads[f"{kind}_score"].values, heads[f"{kind}_in_circuit"].values)
     for name, score, inside in zip(*rows):
-        found[str(name)] = {"in_graph": bool(inside)} | ({} if np.isnan(score) else {"score": shortest(score)})
+        found[str(name)] = {"in_graph": bool(inside)} | (
+            {} if np.isnan(score) else {"score": shortest(score)}
+        )
     return found
 
 
@@ -159,7 +184,9 @@ def built(heads: xr.Dataset, parallel: bool) -> tuple[dict, dict]:
             nodes[name] |= {} if np.isnan(score) else {"score": shortest(score)}
             own += [name] if inside[layer, head] else []
         nodes[f"m{layer}"] = {"in_graph": True}
-        edges |= {f"{start}->{name}<{part}>": 0 for start in before for name in own for part in "qkv"}
+        edges |= {
+            f"{start}->{name}<{part}>": 0 for start in before for name in own for part in "qkv"
+        }
         read = before if parallel else before + own
         edges |= {f"{start}->m{layer}": 0 for start in read}
         before = [*before, *own, f"m{layer}"]

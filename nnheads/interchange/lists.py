@@ -1,15 +1,18 @@
 """Plain lists of heads: JSON, YAML, arrays and tensors.
 
-retrieval_head   {"L-H": [scores of single trials]}                     Retrieval_Head, HeadKV, Head_interpret
-scores           {"L-H": score}                                         Head_interpret
-records          [{"layer": L, "head": H, "score": s}]                  Head_interpret
-qrhead           [["L-H", score], ...], best first                      QRHead, as its detection writes it
-qrhead_config    attn_head_set: "L-H,L-H,...", best first (YAML)        QRHead, as its retriever reads it
-function_vectors [[L, H, score], ...], best first                       function_vectors: the tuples of its top heads
-array            .npy, float rows (layer, head, score), best first      Head_interpret, iteration heads
-fold             .npy, whole-number rows (layer, head), best first      honest_llama and Head_interpret, truthfulness
-tensor           .pt, [layers, heads]                                   Head_interpret
-indirect_effect  .pt, [trials, layers, heads(, token classes)]          function_vectors; the last class is END
+retrieval_head   {"L-H": [scores of single trials]}                     Retrieval_Head, HeadKV,
+Head_interpret scores           {"L-H": score}
+Head_interpret records          [{"layer": L, "head": H, "score": s}]
+Head_interpret qrhead           [["L-H", score], ...], best first                      QRHead, as
+its detection writes it
+qrhead_config    attn_head_set: "L-H,L-H,...", best first (YAML)        QRHead, as its retriever
+    reads it
+function_vectors [[L, H, score], ...], best first                       function_vectors: the tuples
+of its top heads array            .npy, float rows (layer, head, score), best first
+Head_interpret, iteration heads fold             .npy, whole-number rows (layer, head), best first
+honest_llama and Head_interpret, truthfulness tensor           .pt, [layers, heads]
+Head_interpret indirect_effect  .pt, [trials, layers, heads(, token classes)]
+function_vectors; the last class is END
 
 Nothing in a file is executed: tensors are loaded as weights only, arrays without pickles.
 """
@@ -23,18 +26,31 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads.interchange.table import check_place, grid, labelled, listed, number, shortest, whole_number, with_trials
+from nnheads.interchange.table import (
+    check_place,
+    grid,
+    labelled,
+    listed,
+    number,
+    shortest,
+    whole_number,
+    with_trials,
+)
 
 CONFIG = re.compile(r"^\s*attn_head_set\s*:\s*[\"']?([\d\s,-]*)", re.MULTILINE)
 
 
 def strict(text: str):
-    """JSON in which no name comes twice: of two scores for a head, one would be dropped without a word."""
+    """JSON in which no name comes twice: of two scores for a head, one would be dropped without a
+    word.
+    """
 
     def unique(pairs):
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
-            raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
+            raise ValueError(
+                f"{next(name for name in names if names.count(name) > 1)!r} is in it twice"
+            )
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=unique)
@@ -61,7 +77,9 @@ def from_mapping(content: dict) -> tuple[str, xr.Dataset]:
         place: np.array([number(one) for one in (value if isinstance(value, list) else [value])])
         for place, value in entries.items()
     }
-    found = grid({place: float(values.mean()) if values.size else np.nan for place, values in lists.items()})
+    found = grid(
+        {place: float(values.mean()) if values.size else np.nan for place, values in lists.items()}
+    )
     return "retrieval_head", with_trials(found, lists)
 
 
@@ -75,7 +93,9 @@ def from_sequence(content: list) -> tuple[str, xr.Dataset]:
     if not all(isinstance(one, list) and len(one) in (2, 3) for one in content):
         raise ValueError("expected entries of layer, head and score")
     if all(len(one) == 2 and isinstance(one[0], str) for one in content):
-        return "qrhead", listed([place_of(one[0]) for one in content], [number(one[1]) for one in content])
+        return "qrhead", listed(
+            [place_of(one[0]) for one in content], [number(one[1]) for one in content]
+        )
     heads = [(whole_number(one[0]), whole_number(one[1])) for one in content]
     scores = [number(one[2]) for one in content] if all(len(one) == 3 for one in content) else None
     if scores is None and any(len(one) == 3 for one in content):
@@ -94,7 +114,9 @@ def from_config(text: str) -> tuple[str, xr.Dataset] | None:
 def from_array(rows: np.ndarray) -> tuple[str, xr.Dataset]:
     """Rows of (layer, head[, score])."""
     if rows.ndim != 2 or rows.shape[1] not in (2, 3) or rows.dtype.kind not in "iuf":
-        raise ValueError(f"expected rows of (layer, head[, score]), got {rows.dtype} of shape {rows.shape}")
+        raise ValueError(
+            f"expected rows of (layer, head[, score]), got {rows.dtype} of shape {rows.shape}"
+        )
     heads = [(whole_number(row[0]), whole_number(row[1])) for row in rows.tolist()]
     if any(min(place) < 0 for place in heads):
         raise ValueError("negative layer or head")
@@ -121,7 +143,9 @@ def from_tensor(tensor) -> tuple[str, xr.Dataset]:
 
 
 def ordered(heads: xr.Dataset) -> list[tuple[int, int]]:
-    """The heads that a list names, in its order or by score; without a rank, a head is named if it has a score."""
+    """The heads that a list names, in its order or by score; without a rank, a head is named if it
+    has a score.
+    """
     from nnheads.interchange.table import ranking
 
     return ranking(heads)
@@ -134,7 +158,11 @@ def write_list(heads: xr.Dataset, path: Path, kind: str) -> None:
     if kind in ("array", "fold"):
         rows = [[*place] if kind == "fold" else [*place, score] for place, score in entries]
         with path.open("wb") as file:
-            np.save(file, np.array(rows, dtype=np.int64 if kind == "fold" else np.float64), allow_pickle=False)
+            np.save(
+                file,
+                np.array(rows, dtype=np.int64 if kind == "fold" else np.float64),
+                allow_pickle=False,
+            )
         return
     if kind == "qrhead_config":
         names = ",".join(f"{layer}-{head}" for (layer, head), _ in entries)
@@ -155,7 +183,9 @@ def trial_lists(heads: xr.Dataset) -> dict[str, list[float]]:
     scores, found = heads["score"].values, {}
     for layer, head in np.ndindex(scores.shape):
         if "trials" in heads:
-            own = heads["trial_score"].values[layer, head, : int(heads["trials"].values[layer, head])]
+            own = heads["trial_score"].values[
+                layer, head, : int(heads["trials"].values[layer, head])
+            ]
         else:
             own = scores[layer, head, None]
             if np.isnan(own).all():

@@ -1,8 +1,9 @@
 """Folders of pyvene as lists of heads.
 
-pyvene's config.json names layers and components; which heads of them is said when it runs. So heads come from
-unit_locations.json, a run's `unit_locations` that lie beside it, or from constant values that were saved for all heads
-of a layer, of which those are listed that are not zero. To use the edits themselves, see `interventions.pyvene`.
+pyvene's config.json names layers and components; which heads of them is said when it runs. So heads
+come from unit_locations.json, a run's `unit_locations` that lie beside it, or from constant values
+that were saved for all heads of a layer, of which those are listed that are not zero. To use the
+edits themselves, see `interventions.pyvene`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,18 @@ def from_folder(folder: Path, content: dict, heads: int | None) -> tuple[str, xr
     place = folder / LOCATIONS
     if place.is_file():
         found = listed(located(parts, json.loads(place.read_text(encoding="utf-8"))))
-    elif all(component in ALL_HEADS or component.endswith("o_proj.input") for _, component in parts):
+    elif all(
+        component in ALL_HEADS or component.endswith("o_proj.input") for _, component in parts
+    ):
         found = grid(constants(folder, parts, names_of(content, parts), heads))
-        found = found.assign(score=found["score"].assign_attrs(long_name="size of the constant value"))
+        found = found.assign(
+            score=found["score"].assign_attrs(long_name="size of the constant value")
+        )
     else:
-        raise ValueError(f"pyvene names heads when it runs, not in {CONFIG}; put its unit_locations in {LOCATIONS}")
+        raise ValueError(
+            f"pyvene names heads when it runs, not in {CONFIG}; put its unit_locations in"
+            f" {LOCATIONS}"
+        )
     return "pyvene", found
 
 
@@ -51,7 +59,9 @@ def part_of(entry) -> tuple[int, str]:
     given = entry if isinstance(entry, dict) else dict(zip(("layer", "component"), entry))
     component = str(given["component"])
     numbered = re.search(r"\[(\d{1,5})\]|\.(\d{1,5})\.", component)
-    return int(numbered[1] or numbered[2]) if numbered else whole_number(given.get("layer", 0)), component
+    return (
+        int(numbered[1] or numbered[2]) if numbered else whole_number(given.get("layer", 0))
+    ), component
 
 
 def located(parts: list[tuple[int, str]], locations) -> list[tuple[int, int]]:
@@ -73,7 +83,9 @@ def located(parts: list[tuple[int, str]], locations) -> list[tuple[int, int]]:
 
 
 def names_of(content: dict, parts: list) -> list[str]:
-    """The names of the files of constant values: in the order of the parts, where the config lists them."""
+    """The names of the files of constant values: in the order of the parts, where the config lists
+    them.
+    """
     names = content.get("sorted_keys")
     if not isinstance(names, list) or len(names) != len(parts):
         raise ValueError("it does not list sorted_keys, the names of its files of values")
@@ -88,12 +100,17 @@ def names_of(content: dict, parts: list) -> list[str]:
     return [by_layer[layer] for layer, _ in parts]
 
 
-def constants(folder: Path, parts: list, names: list[str], heads: int | None) -> dict[tuple[int, int], float]:
+def constants(
+    folder: Path, parts: list, names: list[str], heads: int | None
+) -> dict[tuple[int, int], float]:
     """Heads whose part of a constant value is not zero: its Euclidean norm."""
     from nnheads.interventions.pyvene_weights import weights
 
     if heads is None:
-        raise ValueError("its values are of all heads together; say how many heads a layer has (--model or --shape)")
+        raise ValueError(
+            "its values are of all heads together; say how many heads a layer has (--model or"
+            " --shape)"
+        )
     found: dict[tuple[int, int], float] = {}
     for (layer, _), name in zip(parts, names):
         kept = weights(folder / f"intkey_{name}.bin")
@@ -108,7 +125,9 @@ def constants(folder: Path, parts: list, names: list[str], heads: int | None) ->
 
 
 def texts(heads: list[tuple[int, int]], head_dim: int | None) -> dict[str, str]:
-    """config.json and unit_locations.json of a folder that sets these heads' outputs to zero, a part for each layer."""
+    """config.json and unit_locations.json of a folder that sets these heads' outputs to zero, a
+    part for each layer.
+    """
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
@@ -119,7 +138,10 @@ def texts(heads: list[tuple[int, int]], head_dim: int | None) -> dict[str, str]:
         "intervention_dimensions": [head_dim] * len(parts),
         "intervention_constant_sources": [False] * len(parts),
         "mode": "parallel",
-        "sorted_keys": [f"layer_{layer}_comp_{COMPONENT}_unit_h_nunit_{len(own)}#0" for layer, own in by_layer.items()],
+        "sorted_keys": [
+            f"layer_{layer}_comp_{COMPONENT}_unit_h_nunit_{len(own)}#0"
+            for layer, own in by_layer.items()
+        ],
     }
     locations = {"base": [[own] for own in by_layer.values()]}
     return {CONFIG: json.dumps(config, indent=1) + "\n", LOCATIONS: json.dumps(locations) + "\n"}

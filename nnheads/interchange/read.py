@@ -1,8 +1,9 @@
 """Read any list of heads: what a file holds decides how it is read, not how it is called.
 
-Besides the formats of `lists`, `circuits`, `masks` and `pyvene` these are netCDF files and folders of our own runs, and
-`nnheads`, our own JSON, which keeps scores, order and provenance in one file. What says where a list is from travels in
-attrs; for formats without room for it, in a file beside it (`<name>.provenance.json`).
+Besides the formats of `lists`, `circuits`, `masks` and `pyvene` these are netCDF files and folders
+of our own runs, and `nnheads`, our own JSON, which keeps scores, order and provenance in one file.
+What says where a list is from travels in attrs; for formats without room for it, in a file beside
+it (`<name>.provenance.json`).
 """
 
 from __future__ import annotations
@@ -19,21 +20,49 @@ import xarray as xr
 from nnheads.errors import BadInput, first_line
 from nnheads.interchange import circuits, lists, masks, pyvene
 from nnheads.interchange import saved_edits as edits
-from nnheads.interchange.table import KV, WHOLE, check_place, grid, labelled, number, whole_number, with_trials
+from nnheads.interchange.table import (
+    KV,
+    WHOLE,
+    check_place,
+    grid,
+    labelled,
+    number,
+    whole_number,
+    with_trials,
+)
 from nnheads.runs import store
 
 FORMAT, VERSION = "nnheads heads", 1
 PROVENANCE = "nnheads provenance"
-LISTS = ("retrieval_head", "scores", "records", "qrhead", "qrhead_config", "function_vectors", "array", "fold")
+LISTS = (
+    "retrieval_head",
+    "scores",
+    "records",
+    "qrhead",
+    "qrhead_config",
+    "function_vectors",
+    "array",
+    "fold",
+)
 FORMATS = (
-    *LISTS, "tensor", "indirect_effect", "duo_attention", "pyvene", "mib", "intervention", "nnheads", "netcdf",
-)  # fmt: skip
+    *LISTS,
+    "tensor",
+    "indirect_effect",
+    "duo_attention",
+    "pyvene",
+    "mib",
+    "intervention",
+    "nnheads",
+    "netcdf",
+)
 FOLDERS = (masks.TABLE, "heads.nc", edits.NAME, pyvene.CONFIG)
 TUPLES = re.compile(r"\s*\[\s*\((?:[\s\d.,eE+-]|\(|\)|\n)*\)\s*,?\s*\]\s*", re.ASCII)
 OWN = ("covers", "headline", "read_as")  # attrs that describe the table, not its origin
 
 
-def read_heads(path: str | Path, *, heads: int | None = None, statistic: str | None = None) -> xr.Dataset:
+def read_heads(
+    path: str | Path, *, heads: int | None = None, statistic: str | None = None
+) -> xr.Dataset:
     """A list of heads, or their scores, as a dataset.
 
     Args:
@@ -42,13 +71,15 @@ def read_heads(path: str | Path, *, heads: int | None = None, statistic: str | N
         statistic: of a run, which of its statistics; default: its headline.
 
     Returns:
-        `score` (layer, head), or (layer, kv_head) for gates of key/value heads; NaN for heads without one, and 0 for
-        those that a list without scores leaves out. `rank` where the file has an order; `trials` and `trial_score`
-        where it has single scores; `in_circuit`, nodes and edges of a circuit. attrs: `source_format`, `source_file`,
-        `source_sha256`, `covers`, `lineage` (the files before it), and what is known of its origin, such as `licence`.
+        `score` (layer, head), or (layer, kv_head) for gates of key/value heads; NaN for heads
+        without one, and 0 for those that a list without scores leaves out. `rank` where the file
+        has an order; `trials` and `trial_score` where it has single scores; `in_circuit`, nodes and
+        edges of a circuit. attrs: `source_format`, `source_file`, `source_sha256`, `covers`,
+            `lineage` (the files before it), and what is known of its origin, such as `licence`.
 
     Raises:
-        BadInput: one line: missing file, or contents that are no list of heads. Nothing in a file is executed.
+        BadInput: one line: missing file, or contents that are no list of heads. Nothing in a file
+            is executed.
     """
     path = Path(path)
     if not path.exists():
@@ -56,7 +87,9 @@ def read_heads(path: str | Path, *, heads: int | None = None, statistic: str | N
     if path.is_dir():
         inside = next((path / name for name in FOLDERS if (path / name).is_file()), None)
         if inside is None:
-            raise BadInput(f"{path} is a folder without any of {', '.join(FOLDERS)}; expected a list of heads")
+            raise BadInput(
+                f"{path} is a folder without any of {', '.join(FOLDERS)}; expected a list of heads"
+            )
         path = inside
     try:
         content = path.read_bytes()
@@ -65,10 +98,16 @@ def read_heads(path: str | Path, *, heads: int | None = None, statistic: str | N
         raise
     except Exception as error:  # what reading a broken file raises is up to five libraries
         raise BadInput(f"{path} holds no list of heads: {reason(error)}") from None
-    origin = {"source_format": kind, "source_file": path.name, "source_sha256": hashlib.sha256(content).hexdigest()}
+    origin = {
+        "source_format": kind,
+        "source_file": path.name,
+        "source_sha256": hashlib.sha256(content).hexdigest(),
+    }
     known = {**beside(path, origin["source_sha256"]), **found.attrs}
     known["lineage"] = lineage(known.get("lineage"), origin)
-    found["score"] = found["score"].assign_attrs(source=found["score"].attrs.get("source", path.name))
+    found["score"] = found["score"].assign_attrs(
+        source=found["score"].attrs.get("source", path.name)
+    )
     return found.assign_attrs({**known, **origin})
 
 
@@ -79,7 +118,9 @@ def lineage(before, origin: dict) -> str:
     except (TypeError, ValueError):
         chain = []
     chain = chain if isinstance(chain, list) else []
-    return json.dumps([*chain, {key.removeprefix("source_"): value for key, value in origin.items()}])
+    return json.dumps(
+        [*chain, {key.removeprefix("source_"): value for key, value in origin.items()}]
+    )
 
 
 def reason(error: BaseException) -> str:
@@ -93,7 +134,9 @@ def reason(error: BaseException) -> str:
     return first_line(error)[:200]
 
 
-def parsed(path: Path, content: bytes, heads: int | None, statistic: str | None) -> tuple[str, xr.Dataset]:
+def parsed(
+    path: Path, content: bytes, heads: int | None, statistic: str | None
+) -> tuple[str, xr.Dataset]:
     """The format of a file's contents, and the heads in it."""
     if content.startswith((b"\x89HDF", b"CDF")):
         return "netcdf", with_cases(from_run(store.load(path), path, statistic), path)
@@ -148,9 +191,15 @@ def from_torch(path: Path) -> tuple[str, xr.Dataset]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of another program's pickle says nothing to a reader
+            warnings.simplefilter(
+                "ignore"
+            )  # what torch thinks of another program's pickle says nothing to a reader
             content = torch.load(path, map_location="cpu", weights_only=True)
-        return circuits.from_graph(content) if isinstance(content, dict) else lists.from_tensor(content)
+        return (
+            circuits.from_graph(content)
+            if isinstance(content, dict)
+            else lists.from_tensor(content)
+        )
     except pickle.UnpicklingError:
         raise ValueError("it holds something else than a tensor, which is not run") from None
 
@@ -160,9 +209,18 @@ def from_run(table: xr.Dataset, path: Path, statistic: str | None) -> xr.Dataset
     name = statistic or str(table.attrs.get("headline", "effect"))
     unit = KV if KV in table.dims else "head"
     if name not in table or set(table[name].dims) != {"layer", unit}:
-        usable = [str(one) for one, values in table.data_vars.items() if set(values.dims) == {"layer", unit}]
-        shown = ", ".join(one for one in usable if not one.endswith(("_low", "_high"))) or "nothing by layer and head"
-        raise BadInput(f"{path} has no {name!r} by layer and head; it has {shown} (see --statistic)")
+        usable = [
+            str(one)
+            for one, values in table.data_vars.items()
+            if set(values.dims) == {"layer", unit}
+        ]
+        shown = (
+            ", ".join(one for one in usable if not one.endswith(("_low", "_high")))
+            or "nothing by layer and head"
+        )
+        raise BadInput(
+            f"{path} has no {name!r} by layer and head; it has {shown} (see --statistic)"
+        )
     places = np.array(table["layer"]), np.array(table[unit])
     values = table[name].transpose("layer", unit).values
     if any(not np.array_equal(own, np.arange(own.size)) for own in places):
@@ -171,16 +229,32 @@ def from_run(table: xr.Dataset, path: Path, statistic: str | None) -> xr.Dataset
         larger[np.ix_(*places)] = values
         values = larger
     found = labelled(values, unit=unit)
-    found["score"].attrs.update({key: table[name].attrs[key] for key in ("long_name", "units", "source")
-                                 if key in table[name].attrs})  # fmt: skip
-    for other in ("rank", "in_circuit", "trials", "trial_score"):  # of a list that was kept as netCDF
+    found["score"].attrs.update(
+        {
+            key: table[name].attrs[key]
+            for key in ("long_name", "units", "source")
+            if key in table[name].attrs
+        }
+    )
+    for other in (
+        "rank",
+        "in_circuit",
+        "trials",
+        "trial_score",
+    ):  # of a list that was kept as netCDF
         if other in table and statistic is None and table[other].dims[:2] == ("layer", unit):
             found[other] = table[other]
     for kind in ("node", "edge"):
         if kind in table.dims and f"{kind}_score" in table:
             found = found.merge(table[[f"{kind}_score", f"{kind}_in_circuit"]])
-    return found.assign_attrs({**table.attrs, "headline": "score", "statistic": name,
-                               "covers": table.attrs.get("covers", WHOLE)})  # fmt: skip
+    return found.assign_attrs(
+        {
+            **table.attrs,
+            "headline": "score",
+            "statistic": name,
+            "covers": table.attrs.get("covers", WHOLE),
+        }
+    )
 
 
 def with_cases(found: xr.Dataset, path: Path) -> xr.Dataset:
@@ -194,7 +268,9 @@ def with_cases(found: xr.Dataset, path: Path) -> xr.Dataset:
     if cases.attrs.get("counts") in cases.coords:
         cases = cases.isel(batch=cases[cases.attrs["counts"]].values == 1)
     each = cases[name].transpose("batch", "layer", "head")
-    if each.shape[1:] != found["score"].shape or not np.allclose(each.mean("batch"), found["score"], atol=1e-5):
+    if each.shape[1:] != found["score"].shape or not np.allclose(
+        each.mean("batch"), found["score"], atol=1e-5
+    ):
         return found  # a ratio or a contrast is no mean of single prompts
     values = {place: each.values[:, *place] for place in np.ndindex(*found["score"].shape)}
     return with_trials(found, {place: own[~np.isnan(own)] for place, own in values.items()})
@@ -203,11 +279,15 @@ def with_cases(found: xr.Dataset, path: Path) -> xr.Dataset:
 def from_own(content: dict) -> xr.Dataset:
     """Our own JSON: heads with scores in their order, and what is known of them."""
     if content.get("version") != VERSION:
-        raise ValueError(f"version {content.get('version')!r} is not known; this nnheads reads {VERSION}")
+        raise ValueError(
+            f"version {content.get('version')!r} is not known; this nnheads reads {VERSION}"
+        )
     unit = content["unit"]
     if unit not in ("head", KV):
         raise ValueError(f"unit {unit!r} is not known; expected head or {KV}")
-    layers, units = (check_place(whole_number(content[name]) - 1) + 1 for name in ("layers", "heads"))
+    layers, units = (
+        check_place(whole_number(content[name]) - 1) + 1 for name in ("layers", "heads")
+    )
     entries = {}
     for row in content["scores"]:
         layer, head, score = row
@@ -223,9 +303,19 @@ def from_own(content: dict) -> xr.Dataset:
         rank = np.full((layers, units), np.nan, "float32")
         for order, (layer, head) in enumerate(content["order"]):
             rank[whole_number(layer), whole_number(head)] = order
-        found["rank"] = (("layer", unit), rank, {"long_name": "place in the list, 0 is the first", "units": "1"})
-    about = {str(key): value for key, value in content["attributes"].items() if isinstance(value, (str, int, float))}
-    return found.assign_attrs({**about, "headline": "score", "covers": str(content.get("covers", WHOLE))})
+        found["rank"] = (
+            ("layer", unit),
+            rank,
+            {"long_name": "place in the list, 0 is the first", "units": "1"},
+        )
+    about = {
+        str(key): value
+        for key, value in content["attributes"].items()
+        if isinstance(value, (str, int, float))
+    }
+    return found.assign_attrs(
+        {**about, "headline": "score", "covers": str(content.get("covers", WHOLE))}
+    )
 
 
 def beside(path: Path, digest: str) -> dict:
@@ -236,9 +326,16 @@ def beside(path: Path, digest: str) -> dict:
     try:
         record = json.loads(place.read_text(encoding="utf-8"))
         if record["format"] != PROVENANCE or record["sha256"] != digest:
-            return {"provenance_note": f"{place.name} is of another version of this file and was left aside"}
+            return {
+                "provenance_note": (
+                    f"{place.name} is of another version of this file and was left aside"
+                )
+            }
         attributes = record["attributes"]
-        return {str(key): value for key, value in attributes.items()
-                if isinstance(value, (str, int, float)) and key not in OWN}  # fmt: skip
+        return {
+            str(key): value
+            for key, value in attributes.items()
+            if isinstance(value, (str, int, float)) and key not in OWN
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {"provenance_note": f"{place.name} is no record of provenance and was left aside"}

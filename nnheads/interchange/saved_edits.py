@@ -15,7 +15,10 @@ NAME = "intervention.json"  # as `interventions.files` calls it
 
 
 def from_intervention(folder: Path) -> tuple[str, xr.Dataset]:
-    """The heads of a saved intervention, in the order of its edits. Raises ValueError if it edits anything else."""
+    """The heads of a saved intervention, in the order of its edits.
+
+    Raises ValueError if it edits anything else.
+    """
     from nnheads.interventions.files import load
 
     heads: list[tuple[int, int]] = []

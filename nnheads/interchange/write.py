@@ -19,10 +19,18 @@ from nnheads.interchange.table import KV, check_whole, ranking, shortest
 from nnheads.runs import store
 
 ENDINGS = {
-    **dict.fromkeys(("retrieval_head", "scores", "records", "qrhead", "function_vectors", "mib", "nnheads"), ".json"),
-    "qrhead_config": ".yaml", "array": ".npy", "fold": ".npy", "tensor": ".pt", "indirect_effect": ".pt",
-    "duo_attention": ".tsv", "netcdf": ".nc",
-}  # fmt: skip
+    **dict.fromkeys(
+        ("retrieval_head", "scores", "records", "qrhead", "function_vectors", "mib", "nnheads"),
+        ".json",
+    ),
+    "qrhead_config": ".yaml",
+    "array": ".npy",
+    "fold": ".npy",
+    "tensor": ".pt",
+    "indirect_effect": ".pt",
+    "duo_attention": ".tsv",
+    "netcdf": ".nc",
+}
 QUERY_HEADS = tuple(name for name in FORMATS if name not in ("duo_attention", "nnheads", "netcdf"))
 
 
@@ -30,24 +38,32 @@ def write_heads(heads: xr.Dataset, path: str | Path, *, format: str) -> Path:
     """Write a list of heads.
 
     Args:
-        heads: as `read_heads` returns them, e.g. by way of `interchange.table.fitted` or `interchange.masks.kv_mask`.
-        path: a file; for `pyvene` and `intervention` a folder, for `duo_attention` a folder or a .tsv.
-        format: one of FORMATS. Formats that know no order, no scores or no missing heads drop what they cannot hold.
+        heads: as `read_heads` returns them, e.g. by way of `interchange.table.fitted` or
+            `interchange.masks.kv_mask`.
+        path: a file; for `pyvene` and `intervention` a folder, for `duo_attention` a folder or a
+            .tsv.
+        format: one of FORMATS. Formats that know no order, no scores or no missing heads drop what
+            they cannot hold.
 
     Returns:
-        The path. Formats without room for it get their provenance in `<name>.provenance.json` beside them.
+        The path. Formats without room for it get their provenance in `<name>.provenance.json`
+        beside them.
 
     Raises:
-        BadInput: an unknown format or a wrong ending; query heads where key/value heads are needed, or the reverse;
-            scores that are missing. RunError: a place that cannot be written.
+        BadInput: an unknown format or a wrong ending; query heads where key/value heads are needed,
+            or the reverse; scores that are missing. RunError: a place that cannot be written.
     """
     path = Path(path)
     check(heads, path, format)
     if format == "netcdf":
         return store.save(path, heads)
     if format == "nnheads":
-        return store.write(path, lambda target: target.write_text(own_text(heads), encoding="utf-8"))
-    if format in ("pyvene", "intervention") or (format == "duo_attention" and path.suffix != ENDINGS[format]):
+        return store.write(
+            path, lambda target: target.write_text(own_text(heads), encoding="utf-8")
+        )
+    if format in ("pyvene", "intervention") or (
+        format == "duo_attention" and path.suffix != ENDINGS[format]
+    ):
         return write_folder(heads, path, format)
     store.write(path, lambda target: write_file(heads, target, format))
     note(heads, path, format)
@@ -59,11 +75,20 @@ def check(heads: xr.Dataset, path: Path, format: str) -> None:
     if format not in FORMATS:
         raise BadInput(f"format {format!r} is not known; use one of {', '.join(FORMATS)}")
     if format in QUERY_HEADS and KV in heads.dims:
-        raise BadInput(f"{format} lists query heads, and these are key/value heads; use duo_attention or nnheads")
+        raise BadInput(
+            f"{format} lists query heads, and these are key/value heads; use duo_attention or"
+            " nnheads"
+        )
     if format == "duo_attention" and KV not in heads.dims:
-        raise BadInput("duo_attention has a gate for every key/value head; give --kv-heads or --model")
+        raise BadInput(
+            "duo_attention has a gate for every key/value head; give --kv-heads or --model"
+        )
     ending = ENDINGS.get(format)
-    if ending is not None and path.suffix != ending and not (format == "duo_attention" and not path.suffix):
+    if (
+        ending is not None
+        and path.suffix != ending
+        and not (format == "duo_attention" and not path.suffix)
+    ):
         raise BadInput(f"{path} does not end in {ending}, as files of {format} do")
 
 
@@ -116,28 +141,43 @@ def own_text(heads: xr.Dataset) -> str:
     """Our own JSON."""
     unit = KV if KV in heads.dims else "head"
     values = heads["score"].transpose("layer", unit).values
-    rows = [[*map(int, place), shortest(values[place])] for place in zip(*np.nonzero(~np.isnan(values)))]
+    rows = [
+        [*map(int, place), shortest(values[place])] for place in zip(*np.nonzero(~np.isnan(values)))
+    ]
     record = {
-        "format": FORMAT, "version": VERSION, "unit": unit, "layers": values.shape[0], "heads": values.shape[1],
-        "covers": heads.attrs.get("covers"), "scores": rows,
+        "format": FORMAT,
+        "version": VERSION,
+        "unit": unit,
+        "layers": values.shape[0],
+        "heads": values.shape[1],
+        "covers": heads.attrs.get("covers"),
+        "scores": rows,
         "order": [list(place) for place in ranking(heads)] if "rank" in heads else [],
         "attributes": attributes(heads),
-    }  # fmt: skip
+    }
     return json.dumps(record) + "\n"
 
 
 def attributes(heads: xr.Dataset) -> dict:
     """What is known of a list's origin, as JSON takes it."""
-    plain = {str(key): store.netcdf_value(value) for key, value in heads.attrs.items() if key not in OWN}
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in plain.items()}
+    plain = {
+        str(key): store.netcdf_value(value) for key, value in heads.attrs.items() if key not in OWN
+    }
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in plain.items()
+    }
 
 
 def note(heads: xr.Dataset, path: Path, format: str) -> None:
     """Provenance beside a file whose format has no room for it."""
     record = {
-        "format": PROVENANCE, "of": path.name, "list_format": format,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "attributes": attributes(heads),
-    }  # fmt: skip
+        "format": PROVENANCE,
+        "of": path.name,
+        "list_format": format,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "attributes": attributes(heads),
+    }
     place = path.with_name(f"{path.name}.provenance.json")
     text = json.dumps(record, indent=1, default=str) + "\n"
     store.write(place, lambda target: target.write_text(text, encoding="utf-8"))

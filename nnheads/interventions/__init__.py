@@ -1,15 +1,18 @@
-"""Mechanism 3: an edit to a model as a value. It can be run, saved, shared, generated with and trained.
+"""Mechanism 3: an edit to a model as a value. It can be run, saved, shared, generated with and
+trained.
 
 from nnheads.interventions import Edit, Interchange, Intervention, index, run
 
 swap = Intervention(Edit("z", Interchange(), layer=9, units=(6,), at=index(-1)))
 result = run(model, swap, base, [source])      # result.original, result.edited, result.collected
 
-Where a network holds a variable of a causal model, as directions that are trained and then used like any other edit:
+Where a network holds a variable of a causal model, as directions that are trained and then used
+like any other edit:
 
 start = aligned("resid_post", 4, index(-1), features=768, directions=1)
-found, log = train(model, start, Pairs(base, [source], answer))         # answer: what the causal model says [row]
-accuracy = evaluate(model, found, others)["score"].mean()                # beside: random_directions(found)
+found, log = train(model, start, Pairs(base, [source], answer))         # answer: what the causal
+model says [row] accuracy = evaluate(model, found, others)["score"].mean()                # beside:
+random_directions(found)
 """
 
 from __future__ import annotations
@@ -56,9 +59,47 @@ from nnheads.interventions.schema import (
 from nnheads.interventions.training import train
 
 __all__ = [
-    "ALL", "ANSWER", "ANSWERING", "DECODE", "PCA", "PROMPT", "Add", "AddSource", "Boundless", "CausalModel",
-    "Collect", "Combine", "Edit", "Function", "Interchange", "Intervention", "LowRank", "Mask", "Mean", "Noise",
-    "Pairs", "Rotate", "Scale", "Set", "Subtract", "Zero", "aligned", "as_module", "direct_path",
-    "draw_counterfactuals", "evaluate", "generate", "index", "load", "push", "random_directions", "read_pyvene",
-    "role", "run", "save", "span", "steps", "train",
-]  # fmt: skip
+    "ALL",
+    "ANSWER",
+    "ANSWERING",
+    "DECODE",
+    "PCA",
+    "PROMPT",
+    "Add",
+    "AddSource",
+    "Boundless",
+    "CausalModel",
+    "Collect",
+    "Combine",
+    "Edit",
+    "Function",
+    "Interchange",
+    "Intervention",
+    "LowRank",
+    "Mask",
+    "Mean",
+    "Noise",
+    "Pairs",
+    "Rotate",
+    "Scale",
+    "Set",
+    "Subtract",
+    "Zero",
+    "aligned",
+    "as_module",
+    "direct_path",
+    "draw_counterfactuals",
+    "evaluate",
+    "generate",
+    "index",
+    "load",
+    "push",
+    "random_directions",
+    "read_pyvene",
+    "role",
+    "run",
+    "save",
+    "span",
+    "steps",
+    "train",
+]

@@ -31,10 +31,12 @@ class CausalModel:
     """See the module's docstring.
 
     Args:
-        functions: variable -> function of other variables and of inputs. output: the variable that is the answer.
+        functions: variable -> function of other variables and of inputs. output: the variable that
+            is the answer.
 
     Raises:
-        BadInput: an output that no function gives, arguments without a name, variables that depend on themselves.
+        BadInput: an output that no function gives, arguments without a name, variables that depend
+            on themselves.
     """
 
     functions: Mapping[str, Callable]
@@ -43,7 +45,8 @@ class CausalModel:
     def __post_init__(self) -> None:
         if self.output not in self.functions:
             raise BadInput(
-                f"no function gives the output {self.output!r}; known: {', '.join(self.functions) or 'none'}"
+                f"no function gives the output {self.output!r}; known:"
+                f" {', '.join(self.functions) or 'none'}"
             )
         done: set[str] = set()
         while len(done) < len(self.functions):
@@ -53,18 +56,26 @@ class CausalModel:
                 if not (set(self.parents(name)) & self.functions.keys()) - done
             }
             if not ready:
-                raise BadInput(f"variables {', '.join(sorted(self.functions.keys() - done))} depend on themselves")
+                raise BadInput(
+                    f"variables {', '.join(sorted(self.functions.keys() - done))} depend on"
+                    " themselves"
+                )
             done |= ready
 
     def parents(self, name: str) -> tuple[str, ...]:
         """What a variable is computed from."""
         found = inspect.signature(self.functions[name]).parameters.values()
-        if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY) for one in found):
-            raise BadInput(f"the function of {name!r} must name its arguments: they say what it reads")
+        if any(
+            one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY) for one in found
+        ):
+            raise BadInput(
+                f"the function of {name!r} must name its arguments: they say what it reads"
+            )
         return tuple(one.name for one in found)
 
     def run(self, inputs: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
-        """Every variable's value; those in `fixed` have the value given there, whatever their function says.
+        """Every variable's value; those in `fixed` have the value given there, whatever their
+        function says.
 
         Raises:
             BadInput: an input that is missing, a variable that does not exist.
@@ -76,8 +87,12 @@ class CausalModel:
         def value(name: str):
             if name not in values:
                 if name not in self.functions:
-                    raise BadInput(f"input {name!r} is missing; given: {', '.join(inputs) or 'none'}")
-                values[name] = self.functions[name](**{parent: value(parent) for parent in self.parents(name)})
+                    raise BadInput(
+                        f"input {name!r} is missing; given: {', '.join(inputs) or 'none'}"
+                    )
+                values[name] = self.functions[name](
+                    **{parent: value(parent) for parent in self.parents(name)}
+                )
             return values[name]
 
         return {name: value(name) for name in self.functions}
@@ -86,16 +101,23 @@ class CausalModel:
         """The answer to a base once each named variable has the value that it has in its source."""
         for name in sources:
             self.check(name)
-        return self.run(base, **{name: self.run(source)[name] for name, source in sources.items()})[self.output]
+        return self.run(base, **{name: self.run(source)[name] for name, source in sources.items()})[
+            self.output
+        ]
 
     def check(self, variable: str) -> None:
         if variable not in self.functions:
-            raise BadInput(f"variable {variable!r} is not known; this causal model has {', '.join(self.functions)}")
+            raise BadInput(
+                f"variable {variable!r} is not known; this causal model has"
+                f" {', '.join(self.functions)}"
+            )
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Numbers of the base and the source among the inputs, and the answer; whether it is another than the base's."""
+    """Numbers of the base and the source among the inputs, and the answer; whether it is another
+    than the base's.
+    """
 
     base: int
     source: int
@@ -106,16 +128,20 @@ class Counterfactual:
 def draw_counterfactuals(
     model: CausalModel, inputs: Sequence[Mapping[str, Any]], variable: str, n: int, *, seed: int = 0
 ) -> list[Counterfactual]:
-    """Draw n pairs of inputs and derive their answers; in every second pair the interchange changes the answer, so that
-    a network that ignores it is right half the time at most; in every pair where none is found that keeps it, as with
-    answers of many sorts.
+    """Draw n pairs of inputs and derive their answers; in every second pair the interchange changes
+    the answer, so that a network that ignores it is right half the time at most; in every pair
+    where none is found that keeps it, as with answers of many sorts.
 
     Raises:
-        BadInput: too few inputs, an unknown variable, and inputs of which no pair changes the answer.
+        BadInput: too few inputs, an unknown variable, and inputs of which no pair changes the
+            answer.
     """
     model.check(variable)
     if n < 1 or len(inputs) < 2:
-        raise BadInput(f"{n} pairs of {len(inputs)} inputs are not possible; ask for 1 or more, of 2 inputs or more")
+        raise BadInput(
+            f"{n} pairs of {len(inputs)} inputs are not possible; ask for 1 or more, of 2 inputs or"
+            " more"
+        )
     runs = [model.run(one) for one in inputs]
     generator = np.random.default_rng(seed)
 
@@ -135,6 +161,8 @@ def draw_counterfactuals(
         if one is None and not wanted:
             some_keep, one = False, drawn(True)
         if one is None:
-            raise BadInput(f"no pair of these inputs changes the answer by its {variable}; give other inputs")
+            raise BadInput(
+                f"no pair of these inputs changes the answer by its {variable}; give other inputs"
+            )
         found.append(one)
     return found

@@ -1,4 +1,6 @@
-"""The state of a training, and its checkpoint: one file, whole or not at all, of tensors and plain data only."""
+"""The state of a training, and its checkpoint: one file, whole or not at all, of tensors and plain
+data only.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class State:
     optimizer: torch.optim.Optimizer
     step: int = 0
     log: dict[str, list[float]] = field(
-        default_factory=lambda: {name: [] for name in ("loss", "temperature", "held_loss", "held_accuracy", "at")}
+        default_factory=lambda: {
+            name: [] for name in ("loss", "temperature", "held_loss", "held_accuracy", "at")
+        }
     )
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_loss: float = float("inf")
@@ -42,13 +46,25 @@ def digest(model, intervention: Intervention, pairs: Pairs) -> str:
     """A hash of what is trained on what, and in which network (a sample of each of its weights)."""
     found = hashlib.sha256(repr((intervention.edits, intervention.mode)).encode())
     weights = getattr(model, "_module", model).named_parameters()
-    sample = [(name, weight.detach().flatten()[:: max(1, weight.numel() // SAMPLE)]) for name, weight in weights]
+    sample = [
+        (name, weight.detach().flatten()[:: max(1, weight.numel() // SAMPLE)])
+        for name, weight in weights
+    ]
     for name, tensor in [*sorted(intervention.tensors.items()), *sample]:
-        found.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.detach().float().cpu().numpy().tobytes())
+        found.update(
+            f"{name} {tuple(tensor.shape)}".encode()
+            + tensor.detach().float().cpu().numpy().tobytes()
+        )
     for one in (pairs.base, *pairs.sources, pairs.answer):
-        known = {name: one[name].values for name in READ_FROM if name in one} if isinstance(one, xr.Dataset) else {}
+        known = (
+            {name: one[name].values for name in READ_FROM if name in one}
+            if isinstance(one, xr.Dataset)
+            else {}
+        )
         if isinstance(one, xr.Dataset):
-            known |= {str(name): one[name].values for name in one.coords if str(name).startswith("role_")}
+            known |= {
+                str(name): one[name].values for name in one.coords if str(name).startswith("role_")
+            }
         else:
             known["input"] = one.detach().cpu().numpy()
         for name, values in known.items():
@@ -74,11 +90,15 @@ def restore(state: State, place: Path | None, settings: dict) -> None:
         theirs = json.loads(record.pop("settings"))
         tensors, optimizer = record.pop("tensors"), record.pop("optimizer")
     except Exception as error:  # a file that was cut or is another's fails in many ways
-        raise BadInput(f"{place} cannot be read as a checkpoint ({type(error).__name__}); remove it to start") from None
+        raise BadInput(
+            f"{place} cannot be read as a checkpoint ({type(error).__name__}); remove it to start"
+        ) from None
     ours = json.loads(json.dumps(settings))
     changed = [name for name in ours if ours[name] != theirs.get(name)]
     if changed:
-        raise BadInput(f"{place} is of another training ({', '.join(changed)} differ); use another folder")
+        raise BadInput(
+            f"{place} is of another training ({', '.join(changed)} differ); use another folder"
+        )
     with torch.no_grad():
         for name, tensor in state.tensors.items():
             tensor.copy_(tensors[name])

@@ -1,4 +1,6 @@
-"""Counterfactual pairs: a base and a source input, and the answer once a variable's value comes from the source."""
+"""Counterfactual pairs: a base and a source input, and the answer once a variable's value comes
+from the source.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,10 @@ class Pairs:
     """Counterfactual pairs, row by row.
 
     Args:
-        base: prompts as a dataset (token, mask; see `run`), or for any other module its input [row, ...].
-        sources: inputs of the source runs, of the same kind. answer: the counterfactual answers [row], token ids or
-            classes; of prompts, what follows the last token.
+        base: prompts as a dataset (token, mask; see `run`), or for any other module its input [row,
+            ...].
+        sources: inputs of the source runs, of the same kind. answer: the counterfactual answers
+            [row], token ids or classes; of prompts, what follows the last token.
 
     Raises:
         BadInput: rows that do not go with each other, answers that are no whole numbers.
@@ -42,13 +45,21 @@ class Pairs:
         object.__setattr__(self, "sources", tuple(self.sources))
         answer = torch.as_tensor(self.answer)
         if answer.dim() != 1 or answer.is_floating_point() or answer.dtype == torch.bool:
-            raise BadInput(f"answers have shape {tuple(answer.shape)} and are {answer.dtype}; expected an id a row")
+            raise BadInput(
+                f"answers have shape {tuple(answer.shape)} and are {answer.dtype}; expected an id"
+                " a row"
+            )
         object.__setattr__(self, "answer", answer.long())
         for one in (self.base, *self.sources):
             if type(one) is not type(self.base) or not isinstance(one, (xr.Dataset, torch.Tensor)):
-                raise BadInput(f"base and sources must both be datasets or both tensors, got a {type(one).__name__}")
+                raise BadInput(
+                    "base and sources must both be datasets or both tensors, got a"
+                    f" {type(one).__name__}"
+                )
             if count(one) != len(answer):
-                raise BadInput(f"{count(one)} inputs for {len(answer)} answers; pairs go row by row")
+                raise BadInput(
+                    f"{count(one)} inputs for {len(answer)} answers; pairs go row by row"
+                )
         if not len(answer):
             raise BadInput("there are no pairs; give at least one")
 
@@ -57,10 +68,16 @@ class Pairs:
 
     def rows(self, chosen: np.ndarray) -> Pairs:
         """Some of the pairs."""
-        return Pairs(taken(self.base, chosen), tuple(taken(one, chosen) for one in self.sources), self.answer[chosen])
+        return Pairs(
+            taken(self.base, chosen),
+            tuple(taken(one, chosen) for one in self.sources),
+            self.answer[chosen],
+        )
 
     def shuffled(self, seed: int = 0) -> Pairs:
-        """The control: the same inputs, each with the answer of another pair, so that no variable explains them."""
+        """The control: the same inputs, each with the answer of another pair, so that no variable
+        explains them.
+        """
         order = np.random.default_rng(seed).permutation(len(self))
         return Pairs(self.base, self.sources, self.answer[order])
 
@@ -70,7 +87,11 @@ def count(given: xr.Dataset | torch.Tensor) -> int:
 
 
 def taken(given: Any, chosen: np.ndarray) -> Any:
-    return given.isel(batch=chosen) if isinstance(given, xr.Dataset) else given[torch.from_numpy(chosen)]
+    return (
+        given.isel(batch=chosen)
+        if isinstance(given, xr.Dataset)
+        else given[torch.from_numpy(chosen)]
+    )
 
 
 def read_counterfactuals(path: str | Path) -> list[tuple[str, str, str]]:
@@ -80,7 +101,9 @@ def read_counterfactuals(path: str | Path) -> list[tuple[str, str, str]]:
         BadInput: naming the line, for anything that does not fit.
     """
     found = []
-    for where, line in numbered_lines(path, "one pair a line, as JSON with base, source and answer"):
+    for where, line in numbered_lines(
+        path, "one pair a line, as JSON with base, source and answer"
+    ):
         try:
             record = json.loads(line)
             texts = [record[name] for name in FIELDS]
@@ -94,7 +117,8 @@ def read_counterfactuals(path: str | Path) -> list[tuple[str, str, str]]:
 
 
 def from_texts(tokenizer, records: Sequence[tuple[str, str, str]]) -> Pairs:
-    """Pairs of texts (base, source, answer) for a language model. Answers follow their base as one token.
+    """Pairs of texts (base, source, answer) for a language model. Answers follow their base as one
+    token.
 
     Raises:
         BadInput: an answer that is not one token, with the number of its pair.
@@ -103,9 +127,15 @@ def from_texts(tokenizer, records: Sequence[tuple[str, str, str]]) -> Pairs:
     for number, (base, _, answer) in enumerate(records):
         token = next_token(tokenizer, base, answer)
         if token is None:
-            raise BadInput(f"answer {answer!r} of pair {number} is not one token after its base; use another word")
+            raise BadInput(
+                f"answer {answer!r} of pair {number} is not one token after its base; use another"
+                " word"
+            )
         answers.append(token)
-    both = [padded(tokenizer, [tokenizer(record[side])["input_ids"] for record in records]) for side in (0, 1)]
+    both = [
+        padded(tokenizer, [tokenizer(record[side])["input_ids"] for record in records])
+        for side in (0, 1)
+    ]
     return Pairs(both[0], (both[1],), torch.tensor(answers, dtype=torch.long))
 
 

@@ -1,7 +1,8 @@
 """Interventions on disk and on the Hub: one JSON file that a person can read, and one of tensors.
 
-Loading never runs anything that a file names. Functions of one's own are kept as an import path and a hash of their
-source; they are imported only if the user allows it, and refused if the source has changed since.
+Loading never runs anything that a file names. Functions of one's own are kept as an import path and
+a hash of their source; they are imported only if the user allows it, and refused if the source has
+changed since.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def save(intervention: Intervention, folder: str | Path, *, model: str = "") -> 
         model: what it was made for, kept as a note for readers.
 
     Raises:
-        BadInput: a function that cannot be found again by its path. RunError: a place that cannot be written.
+        BadInput: a function that cannot be found again by its path. RunError: a place that cannot
+            be written.
     """
     from safetensors.torch import save_file
 
@@ -44,16 +46,26 @@ def save(intervention: Intervention, folder: str | Path, *, model: str = "") -> 
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in intervention.tensors.items()
     }
-    shapes = {name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in tensors.items()}
+    shapes = {
+        name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)}
+        for name, tensor in tensors.items()
+    }
     record = {
-        "format": FORMAT, "version": VERSION, "model": model, "mode": intervention.mode, "edits": edits,
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model,
+        "mode": intervention.mode,
+        "edits": edits,
         "tensors": shapes,
-    }  # fmt: skip
+    }
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     # the tensors first: a folder without its JSON is no intervention, and never half of one
     write(folder / TENSORS_NAME, lambda path: save_file(tensors, path))
-    write(folder / JSON_NAME, lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
+    write(
+        folder / JSON_NAME,
+        lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"),
+    )
     return folder
 
 
@@ -64,13 +76,16 @@ def load(source: str | Path, *, revision: str | None = None, trust: bool = False
         trust: import the functions that it names, if their source is still what it was.
 
     Raises:
-        BadInput: one line that says what is wrong: no such place, not JSON, a newer version, tensors that are missing
-            or of another shape, an unknown operation, functions that are not trusted or have changed.
+        BadInput: one line that says what is wrong: no such place, not JSON, a newer version,
+            tensors that are missing or of another shape, an unknown operation, functions that are
+            not trusted or have changed.
     """
     folder = fetched(str(source), revision, [JSON_NAME, TENSORS_NAME])
     record = _record(folder / JSON_NAME)
     tensors = _tensors(folder / TENSORS_NAME, record["tensors"])
-    edits = [_edit(folder / JSON_NAME, number, entry) for number, entry in enumerate(record["edits"])]
+    edits = [
+        _edit(folder / JSON_NAME, number, entry) for number, entry in enumerate(record["edits"])
+    ]
     check_functions(edits, trust)
     try:
         return Intervention(*edits, tensors=tensors, mode=record["mode"])
@@ -79,8 +94,8 @@ def load(source: str | Path, *, revision: str | None = None, trust: bool = False
 
 
 def push(source: Intervention | str | Path, repository: str, *, private: bool = False) -> str:
-    """Upload an intervention, or a folder that holds one, to the Hub; the address it has there. The token is
-    huggingface_hub's own (`HF_TOKEN`, or `hf auth login`)."""
+    """Upload an intervention, or a folder that holds one, to the Hub; the address it has there. The
+    token is huggingface_hub's own (`HF_TOKEN`, or `hf auth login`)."""
     import tempfile
 
     from huggingface_hub import HfApi
@@ -100,11 +115,16 @@ def push(source: Intervention | str | Path, repository: str, *, private: bool = 
 
 
 def fetched(source: str, revision: str | None, patterns: list[str]) -> Path:
-    """A folder itself, or a copy of the Hub's. The first of the file patterns is the one that must be there."""
+    """A folder itself, or a copy of the Hub's.
+
+    The first of the file patterns is the one that must be there.
+    """
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / patterns[0]).is_file():
-            raise BadInput(f"{source} is a folder without {patterns[0]}; expected a saved intervention")
+            raise BadInput(
+                f"{source} is a folder without {patterns[0]}; expected a saved intervention"
+            )
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise BadInput(f"no folder {source!r}; expected a folder or a Hub id (owner/name)")
@@ -134,7 +154,9 @@ def _record(path: Path) -> dict:
         raise BadInput(f"{path} is no intervention of nnheads: its format is not {FORMAT!r}")
     version = record.get("version")
     if not isinstance(version, int) or not 1 <= version <= VERSION:
-        raise BadInput(f"{path} has version {version!r}; this nnheads reads 1 to {VERSION}: update it")
+        raise BadInput(
+            f"{path} has version {version!r}; this nnheads reads 1 to {VERSION}: update it"
+        )
     for name, kind in (("edits", list), ("tensors", dict), ("mode", str)):
         if not isinstance(record.get(name), kind):
             raise BadInput(f"{path}: {name!r} is missing or no {kind.__name__}")
@@ -142,7 +164,10 @@ def _record(path: Path) -> dict:
 
 
 def _tensors(path: Path, wanted: dict) -> dict[str, torch.Tensor]:
-    """The tensors that the JSON names, of the shapes that it says. safetensors holds numbers and nothing that runs."""
+    """The tensors that the JSON names, of the shapes that it says.
+
+    safetensors holds numbers and nothing that runs.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -171,8 +196,18 @@ def _plain(edit: Edit) -> dict:
     if isinstance(edit.do, (Function, Combine)):
         do["function"] = path_of(edit.do.function)
         do["sha256"] = source_hash(do["function"])
-    plain = {"site": edit.site, "layer": edit.layer, "path": edit.path, "units": edit.units, "neurons": edit.neurons}
-    return {**{name: value for name, value in plain.items() if value is not None}, "at": _at(edit.at), "do": do}
+    plain = {
+        "site": edit.site,
+        "layer": edit.layer,
+        "path": edit.path,
+        "units": edit.units,
+        "neurons": edit.neurons,
+    }
+    return {
+        **{name: value for name, value in plain.items() if value is not None},
+        "at": _at(edit.at),
+        "do": do,
+    }
 
 
 def _at(at: At) -> list:
@@ -191,7 +226,9 @@ def _edit(path: Path, number: int, entry) -> Edit:
     except BadInput as error:
         raise BadInput(f"{path}, edit {number}: {error}") from None
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise BadInput(f"{path}, edit {number} cannot be read: {type(error).__name__} {first_line(error)}") from None
+        raise BadInput(
+            f"{path}, edit {number} cannot be read: {type(error).__name__} {first_line(error)}"
+        ) from None
 
 
 def _value(name: str, value):
@@ -207,12 +244,17 @@ def path_of(function: str | Callable) -> str:
         return function
     path = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
     if "<" in path or path.startswith(("__main__", "None")):
-        raise BadInput(f"{path} cannot be saved: put the function in a module of its own and name it 'module:function'")
+        raise BadInput(
+            f"{path} cannot be saved: put the function in a module of its own and name it"
+            " 'module:function'"
+        )
     return path
 
 
 def source_hash(function: str) -> str:
-    """SHA-256 of a function's source, `package.module:name`, read from its file: the module is not run."""
+    """SHA-256 of a function's source, `package.module:name`, read from its file: the module is not
+    run.
+    """
     module, _, name = function.partition(":")
     try:
         spec = importlib.util.find_spec(module)
@@ -221,19 +263,26 @@ def source_hash(function: str) -> str:
         text = Path(spec.origin).read_text(encoding="utf-8")
         segment = _source(text, name.split("."))
     except (ImportError, AttributeError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"function {function!r} cannot be found by its path: {first_line(error)}") from None
+        raise BadInput(
+            f"function {function!r} cannot be found by its path: {first_line(error)}"
+        ) from None
     return hashlib.sha256(segment.encode()).hexdigest()
 
 
 def _source(text: str, names: list[str]) -> str:
-    """The source of a function, or of the assignment of one, inside a module's text; its decorators belong to it."""
+    """The source of a function, or of the assignment of one, inside a module's text; its decorators
+    belong to it.
+    """
     node: ast.AST = ast.parse(text)
     for name in names:
         own = [
             one
             for one in getattr(node, "body", [])
             if getattr(one, "name", None) == name
-            or (isinstance(one, ast.Assign) and any(getattr(target, "id", None) == name for target in one.targets))
+            or (
+                isinstance(one, ast.Assign)
+                and any(getattr(target, "id", None) == name for target in one.targets)
+            )
         ]
         if not own:
             raise AttributeError(f"no {name!r} in its source")
@@ -249,6 +298,12 @@ def check_functions(edits: list[Edit], trust: bool) -> None:
         if not isinstance(edit.do, (Function, Combine)):
             continue
         if not trust:
-            raise BadInput(f"it runs your function {edit.do.function!r}; load with trust=True if you trust its author")
+            raise BadInput(
+                f"it runs your function {edit.do.function!r}; load with trust=True if you trust its"
+                " author"
+            )
         if source_hash(str(edit.do.function)) != edit.do.sha256:
-            raise BadInput(f"function {edit.do.function!r} is not the one that was saved: its source has changed")
+            raise BadInput(
+                f"function {edit.do.function!r} is not the one that was saved: its source has"
+                " changed"
+            )

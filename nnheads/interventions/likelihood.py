@@ -1,4 +1,6 @@
-"""What an intervention does to given texts: how likely it makes them, and how far it moves the predictions on them."""
+"""What an intervention does to given texts: how likely it makes them, and how far it moves the
+predictions on them.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from nnheads.models.geometry import form
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
 from nnheads.spans.layout import pad_left
+from nnheads.trace.session import remote_of
 
 SOURCE = "teacher-forced reading with and without the edits"
 MEASURES = {
@@ -27,26 +30,34 @@ MEASURES = {
 }
 
 
-def compare(model, intervention: Intervention, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
+def compare(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
     """How likely an intervention makes texts, and how far it moves the model's predictions on them.
 
     Args:
-        intervention: takes no sources. Positions that mean written tokens mean those behind `prompt_length` here.
-        prompts: token and mask (batch, position), and `prompt_length` (batch): what stands behind it is measured.
+        intervention: takes no sources. Positions that mean written tokens mean those behind
+            `prompt_length` here.
+        prompts: token and mask (batch, position), and `prompt_length` (batch): what stands behind
+            it is measured.
 
     Returns:
-        (batch), in nats, means over the measured tokens: `log_probability`, `original`, `kl`. NaN where there are none.
+        (batch), in nats, means over the measured tokens: `log_probability`, `original`, `kl`. NaN
+        where there are none.
     """
     shape = form(model)
     plan.check_model(model, intervention, shape)
     if intervention.sources:
-        raise BadInput(f"this intervention takes {intervention.sources} source prompts; texts alone have none")
+        raise BadInput(
+            f"this intervention takes {intervention.sources} source prompts; texts alone have none"
+        )
     fed, tensors = inputs(model, prompts), {**intervention.tensors, **plan.functions(intervention)}
     edits = [
-        {**plan.plain(intervention.edits[i], i), "where": read_places(intervention.edits[i].at, prompts)}
+        {
+            **plan.plain(intervention.edits[i], i),
+            "where": read_places(intervention.edits[i].at, prompts),
+        }
         for i in plan.ordered(model, intervention)
     ]
-    with torch.no_grad(), model.session(remote=remote):
+    with torch.no_grad(), model.session(remote=remote_of(model)):
         found = save(read_twice(model, fed, edits, shape, tensors))
     real = fed["attention_mask"].bool()
     check_finite(found.cpu()[:, real[:, 1:] & real[:, :-1]], "predictions")
@@ -54,25 +65,34 @@ def compare(model, intervention: Intervention, prompts: xr.Dataset, *, remote: b
     measured = torch.zeros(prompts["token"].shape, dtype=torch.bool)
     row, place = (answer >= 0).nonzero(as_tuple=True)
     measured[row, answer[row, place]] = True
-    measured = measured & (fed["attention_mask"].cumsum(1) > 1)  # nothing predicts a text's first token
-    values = torch.where(measured[:, 1:], found.cpu(), torch.nan).nanmean(-1).numpy().astype("float32")
+    measured = measured & (
+        fed["attention_mask"].cumsum(1) > 1
+    )  # nothing predicts a text's first token
+    values = (
+        torch.where(measured[:, 1:], found.cpu(), torch.nan).nanmean(-1).numpy().astype("float32")
+    )
     about = {"units": "nat", "source": SOURCE, "cell_methods": "position: mean"}
     return xr.Dataset(
-        {name: ("batch", one, {"long_name": text, **about}) for (name, text), one in zip(MEASURES.items(), values)},
+        {
+            name: ("batch", one, {"long_name": text, **about})
+            for (name, text), one in zip(MEASURES.items(), values)
+        },
         {"batch": prompts["batch"]},
     )
 
 
 def read_twice(model, fed: dict, edits: list[dict], shape: dict, tensors: dict):
-    """MEASURES of each token but the first [measure, row, previous]. Logits stay where they are computed: they are
-    large, and what a session binds to a name is sent back."""
+    """MEASURES of each token but the first [measure, row, previous]. Logits stay where they are
+    computed: they are large, and what a session binds to a name is sent back."""
     before, _ = forward(model, fed, [], {}, shape, {}, 0)
     after, _ = forward(model, fed, edits, {}, shape, tensors, 0)
     return compared(before, after, fed["input_ids"])
 
 
 def read_places(at: At, prompts: xr.Dataset) -> torch.Tensor:
-    """Positions [row, place] where the text is given as a whole: what follows the prompt counts as written."""
+    """Positions [row, place] where the text is given as a whole: what follows the prompt counts as
+    written.
+    """
     if at.kind == "decode":
         return places(ANSWER, prompts)
     if at.kind != "steps":
@@ -87,7 +107,9 @@ def compared(
     after: Float[torch.Tensor, "row position vocabulary"],
     ids: Int[torch.Tensor, "row position"],
 ) -> Float[torch.Tensor, "measure row previous"]:
-    """MEASURES of each token but the first, one row at a time: logits of all rows in float32 would be large."""
+    """MEASURES of each token but the first, one row at a time: logits of all rows in float32 would
+    be large.
+    """
     rows = []
     for old, new, own in zip(before, after, ids):
         old, new = old[:-1].float().log_softmax(-1), new[:-1].float().log_softmax(-1)
@@ -98,7 +120,9 @@ def compared(
 
 
 def continuations(model, rows: list[list[int]], lengths: list[int]) -> xr.Dataset:
-    """Token ids of whole texts, of which the first `lengths` are the prompt, as `compare` takes them."""
+    """Token ids of whole texts, of which the first `lengths` are the prompt, as `compare` takes
+    them.
+    """
     token, mask, _ = pad_left(rows, model.tokenizer.pad_token_id or 0)
     place = ("batch", "position")
     coordinates = {"batch": range(len(rows)), "prompt_length": ("batch", np.asarray(lengths))}
@@ -110,5 +134,8 @@ def in_halves(model, texts: Sequence[str]) -> xr.Dataset:
     rows = [model.tokenizer(text)["input_ids"] for text in texts]
     short = [number for number, row in enumerate(rows) if len(row) < 2]
     if short:
-        raise BadInput(f"{texts[short[0]]!r} has fewer than two tokens; expected a text that can be split in halves")
+        raise BadInput(
+            f"{texts[short[0]]!r} has fewer than two tokens; expected a text that can be split in"
+            " halves"
+        )
     return continuations(model, rows, [len(row) // 2 for row in rows])

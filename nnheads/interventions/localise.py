@@ -1,6 +1,8 @@
-"""Where is a variable? Train an alignment at every layer and place, and test it on pairs that none was trained on.
+"""Where is a variable? Train an alignment at every layer and place, and test it on pairs that none
+was trained on.
 
-Beside each stand its controls: trained on shuffled answers, random directions, the whole site, and no intervention.
+Beside each stand its controls: trained on shuffled answers, random directions, the whole site, and
+    no intervention.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ import xarray as xr
 from nnheads import stats
 from nnheads.errors import BadInput
 from nnheads.interventions import files
-from nnheads.interventions.alignment import SOURCE, aligned, evaluate, random_directions, read_sources
+from nnheads.interventions.alignment import (
+    SOURCE,
+    aligned,
+    evaluate,
+    random_directions,
+    read_sources,
+)
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.operations import At, plain
 from nnheads.interventions.prepare import width_of
@@ -44,7 +52,9 @@ def site_features(model, site: str, layer: int) -> int:
     if site not in ("pattern", "input", "output"):
         width = width_of(model, Edit(site, Interchange(), layer=layer), sizes, form(model))
     if width is None:
-        raise BadInput(f"site {site!r} has no features to rotate; use resid_post, resid_pre, z, mlp_out, ...")
+        raise BadInput(
+            f"site {site!r} has no features to rotate; use resid_post, resid_pre, z, mlp_out, ..."
+        )
     return width * (sizes.heads if site in BY_HEAD else sizes.kv_heads if site in BY_KV_HEAD else 1)
 
 
@@ -71,18 +81,28 @@ def localise(
         parts: folder for finished places; a run that was killed goes on where it stopped.
 
     Returns:
-        CONDITIONS as variables (batch, layer, place), 1 where the network gives the counterfactual answer, and
-        `held_out_accuracy`, `held_out_loss` (layer, place) of the pairs of `fit` that training left out; and the
-        intervention with the best of these, which no test pair helped to choose.
+        CONDITIONS as variables (batch, layer, place), 1 where the network gives the counterfactual
+        answer, and `held_out_accuracy`, `held_out_loss` (layer, place) of the pairs of `fit` that
+        training left out; and the intervention with the best of these, which no test pair helped to
+        choose.
 
     Raises:
         BadInput: no layers or places, and what the model does not have.
     """
     layers = list(plain(tuple(range(geometry(model).layers) if layers is None else layers)))
     if not layers or not places:
-        raise BadInput(f"{len(layers)} layers and {len(places)} places leave nowhere to look; name at least one each")
+        raise BadInput(
+            f"{len(layers)} layers and {len(places)} places leave nowhere to look; name at least"
+            " one each"
+        )
     settings = {
-        name: plain(value) for name, value in {"kind": kind, "directions": directions, "seed": seed, **training}.items()
+        name: plain(value)
+        for name, value in {
+            "kind": kind,
+            "directions": directions,
+            "seed": seed,
+            **training,
+        }.items()
     }
     none = evaluate(model, Intervention(), Pairs(test.base, (), test.answer))["score"]
     cells: list[xr.Dataset] = []
@@ -95,42 +115,83 @@ def localise(
                 cells.append(one.assign(none=none).expand_dims(layer=[layer], place=[name]))
                 found.append(trained)
                 advance(1)
-    scores = xr.combine_by_coords(cells, combine_attrs="override", coords="minimal", compat="override", join="outer")
+    scores = xr.combine_by_coords(
+        cells, combine_attrs="override", coords="minimal", compat="override", join="outer"
+    )
     assert isinstance(scores, xr.Dataset), "cells are datasets"
     scores = scores.sel(place=list(places)).transpose("batch", "layer", "place")
     for name, text in CONDITIONS.items():
-        scores[name].attrs = {"long_name": f"counterfactual answer: {text}", "units": "1", "source": SOURCE}
+        scores[name].attrs = {
+            "long_name": f"counterfactual answer: {text}",
+            "units": "1",
+            "source": SOURCE,
+        }
     held = [(one["held_out_accuracy"].item(), -one["held_out_loss"].item()) for one in cells]
     best = held.index(max(held))
-    about = {"site": site, "settings": json.dumps(settings), "source": SOURCE, "pairs_fitted": len(fit)}
-    about |= {"best_layer": layers[best // len(places)], "best_place": list(places)[best % len(places)]}
+    about = {
+        "site": site,
+        "settings": json.dumps(settings),
+        "source": SOURCE,
+        "pairs_fitted": len(fit),
+    }
+    about |= {
+        "best_layer": layers[best // len(places)],
+        "best_place": list(places)[best % len(places)],
+    }
     return scores.assign_attrs(about), found[best]
 
 
 def cell(
-    model, fit: Pairs, test: Pairs, where: tuple[str, int, At], folder: Path | None, *, kind: str,
-    directions: int | None, seed: int, **training,
-) -> tuple[xr.Dataset, Intervention]:  # fmt: skip
-    """One layer and place: scores of every condition, and what was trained. A finished one is read and not computed."""
+    model,
+    fit: Pairs,
+    test: Pairs,
+    where: tuple[str, int, At],
+    folder: Path | None,
+    *,
+    kind: str,
+    directions: int | None,
+    seed: int,
+    **training,
+) -> tuple[xr.Dataset, Intervention]:
+    """One layer and place: scores of every condition, and what was trained.
+
+    A finished one is read and not computed.
+    """
     done = None if folder is None else folder / "cell.nc"
     if folder is not None and done is not None and done.is_file():
         return files.load(done), files.load(folder)
     site, layer, at = where
     start = aligned(
-        site, layer, at, features=site_features(model, site, layer), kind=kind, directions=directions, seed=seed
+        site,
+        layer,
+        at,
+        features=site_features(model, site, layer),
+        kind=kind,
+        directions=directions,
+        seed=seed,
     )
     kept = {name: None if folder is None else folder / name for name in ("trained", "shuffled")}
     trained, log = train(model, start, fit, seed=seed, checkpoint=kept["trained"], **training)
-    shuffled, _ = train(model, start, fit.shuffled(seed), seed=seed, checkpoint=kept["shuffled"], **training)
+    shuffled, _ = train(
+        model, start, fit.shuffled(seed), seed=seed, checkpoint=kept["shuffled"], **training
+    )
     compared = {
-        "trained": trained, "shuffled": shuffled, "random": random_directions(trained, seed + 1),
+        "trained": trained,
+        "shuffled": shuffled,
+        "random": random_directions(trained, seed + 1),
         "whole": Intervention(Edit(site, Interchange(), layer=layer, at=at)),
-    }  # fmt: skip
+    }
     known = read_sources(model, trained, test)  # all of these take the same features
-    scores = xr.Dataset({name: evaluate(model, one, test, known=known)["score"] for name, one in compared.items()})
+    scores = xr.Dataset(
+        {name: evaluate(model, one, test, known=known)["score"] for name, one in compared.items()}
+    )
     best = int(np.argmin(log["held_out_loss"].values))
     for name, units in (("held_out_accuracy", "1"), ("held_out_loss", "nat")):
-        about = {**log[name].attrs, "long_name": f"{log[name].attrs['long_name']}, from training", "units": units}
+        about = {
+            **log[name].attrs,
+            "long_name": f"{log[name].attrs['long_name']}, from training",
+            "units": units,
+        }
         scores[name] = ((), log[name].values[best], about)
     if folder is not None and done is not None:
         files.save(trained, folder)
@@ -139,9 +200,10 @@ def cell(
 
 
 def reduced(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """Interchange accuracy (layer, place) of every condition with its interval over pairs; and `<condition>_changed`,
-    the same over the pairs whose answer changes, `pairs_changed` of them: to the others the network gives the
-    counterfactual answer without any edit, so that they count as right whatever an edit does not break."""
+    """Interchange accuracy (layer, place) of every condition with its interval over pairs; and
+    `<condition>_changed`, the same over the pairs whose answer changes, `pairs_changed` of them: to
+    the others the network gives the counterfactual answer without any edit, so that they count as
+    right whatever an edit does not break."""
     changed = scores["none"].isel(layer=0, place=0, drop=True) == 0
     means = []
     for name, text in CONDITIONS.items():

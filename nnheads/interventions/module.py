@@ -1,9 +1,11 @@
 """A model with an intervention in it, as a torch.nn.Module: plain hooks, no tracing.
 
-It composes in bigger modules, trains, moves between devices, copies and pickles. It takes any module by the paths of
-its parts, and the named sites of the language models that nnheads knows, except those inside the attention kernel
-(q, k, v, pattern), which only a trace can reach: `run` has them.
-Both do the same sums: the choice of features and the operations are those of `apply.py` and `operations.py`.
+It composes in bigger modules, trains, moves between devices, copies and pickles. It takes any
+module by the paths of its parts, and the named sites of the language models that nnheads knows,
+except those inside the attention kernel (q, k, v, pattern), which only a trace can reach: `run` has
+them.
+Both do the same sums: the choice of features and the operations are those of `apply.py` and
+    `operations.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +21,28 @@ import torch
 from nnheads.errors import BadInput
 from nnheads.interventions import prepare as plan
 from nnheads.interventions.apply import check_places
-from nnheads.interventions.schema import Boundless, Collect, Edit, FromSource, Intervention, Mask, Rotate
+from nnheads.interventions.schema import (
+    Boundless,
+    Collect,
+    Edit,
+    FromSource,
+    Intervention,
+    Mask,
+    Rotate,
+)
 from nnheads.models.families import FAMILIES, family_of
 from nnheads.models.geometry import form
 from nnheads.trace.blocks import split_heads
-from nnheads.trace.edits import chosen, gathered, mean_over, packed, replaced, scattered, shaped, unshaped
+from nnheads.trace.edits import (
+    chosen,
+    gathered,
+    mean_over,
+    packed,
+    replaced,
+    scattered,
+    shaped,
+    unshaped,
+)
 from nnheads.trace.operations import change
 
 KERNEL = ("q", "k", "v", "pattern")
@@ -42,8 +61,9 @@ def as_module(model, intervention: Intervention) -> Intervened:
 
 
 class Intervened(torch.nn.Module):
-    """See `as_module`. What is learned (rotations, boundaries, masks, and tensors that require gradients) are its
-    parameters, once each however many edits share it; the other tensors are buffers."""
+    """See `as_module`. What is learned (rotations, boundaries, masks, and tensors that require
+    gradients) are its parameters, once each however many edits share it; the other tensors are
+    buffers."""
 
     def __init__(self, module: torch.nn.Module, intervention: Intervention):
         super().__init__()
@@ -52,13 +72,18 @@ class Intervened(torch.nn.Module):
         self.edits, self.mode = intervention.edits, intervention.mode
         self.names = list(intervention.tensors)
         learned = {
-            name for edit in self.edits if isinstance(edit.do, (Rotate, Boundless, Mask)) for name in edit.do.tensors
+            name
+            for edit in self.edits
+            if isinstance(edit.do, (Rotate, Boundless, Mask))
+            for name in edit.do.tensors
         }
         for number, (name, tensor) in enumerate(intervention.tensors.items()):
             if isinstance(tensor, torch.nn.Parameter):
                 self.register_parameter(f"tensor_{number}", tensor)
             elif tensor.is_floating_point() and (tensor.requires_grad or name in learned):
-                self.register_parameter(f"tensor_{number}", torch.nn.Parameter(tensor.detach().clone()))
+                self.register_parameter(
+                    f"tensor_{number}", torch.nn.Parameter(tensor.detach().clone())
+                )
             else:
                 self.register_buffer(f"tensor_{number}", tensor.detach().clone())
 
@@ -85,10 +110,12 @@ class Intervened(torch.nn.Module):
         """Run the module with the intervention in place.
 
         Args:
-            inputs, options: the module's own. An `attention_mask` [row, position] says where each row begins.
-            sources: inputs of the source runs: a tensor, a tuple of inputs, or a dict of keywords, which may hold
-                `roles` and `prompt_length` of its own.
-            roles: name -> position [row] in the padded rows. prompt_length: tokens of each row that are the prompt.
+            inputs, options: the module's own. An `attention_mask` [row, position] says where each
+                row begins.
+            sources: inputs of the source runs: a tensor, a tuple of inputs, or a dict of keywords,
+                which may hold `roles` and `prompt_length` of its own.
+            roles: name -> position [row] in the padded rows. prompt_length: tokens of each row that
+                are the prompt.
             collected: filled with key -> [row, place, feature].
 
         Returns:
@@ -108,15 +135,23 @@ class Intervened(torch.nn.Module):
             with self.hooks(call, before, known, None), self.reads(call, number, found):
                 self.module(*call.inputs, **call.options)
             known.update(found)
-        last = list(range(len(self.edits))) if self.mode == "parallel" else self.of_source(wanted - 1, others=True)
+        last = (
+            list(range(len(self.edits)))
+            if self.mode == "parallel"
+            else self.of_source(wanted - 1, others=True)
+        )
         call = Call(inputs, options, roles or {}, prompt_length)
         with self.hooks(call, last, known, collected):
             return self.module(*inputs, **options)
 
     def of_source(self, number: int, others: bool = False) -> list[int]:
-        """Numbers of the edits that take from this source, and (`others`) of those that take from none."""
+        """Numbers of the edits that take from this source, and (`others`) of those that take from
+        none.
+        """
         return [
-            i for i, edit in enumerate(self.edits) if getattr(edit.do, "source", number if others else -1) == number
+            i
+            for i, edit in enumerate(self.edits)
+            if getattr(edit.do, "source", number if others else -1) == number
         ]
 
     @contextlib.contextmanager
@@ -141,7 +176,13 @@ class Intervened(torch.nn.Module):
 
         with contextlib.ExitStack() as stack:
             for number in numbers:
-                hook(stack, self.module, self.edits[number], call, lambda view, own=number: put(own, view))
+                hook(
+                    stack,
+                    self.module,
+                    self.edits[number],
+                    call,
+                    lambda view, own=number: put(own, view),
+                )
             yield
 
     @contextlib.contextmanager
@@ -156,7 +197,13 @@ class Intervened(torch.nn.Module):
 
         with contextlib.ExitStack() as stack:
             for number in self.of_source(source):
-                hook(stack, self.module, self.edits[number], call, lambda view, own=number: take(own, view))
+                hook(
+                    stack,
+                    self.module,
+                    self.edits[number],
+                    call,
+                    lambda view, own=number: take(own, view),
+                )
             yield
 
 
@@ -173,12 +220,18 @@ class Call:
         """A source as it was given."""
         if not isinstance(source, Mapping):
             return cls(source if isinstance(source, tuple) else (source,), {}, {}, None)
-        options = {name: value for name, value in source.items() if name not in ("roles", "prompt_length")}
+        options = {
+            name: value for name, value in source.items() if name not in ("roles", "prompt_length")
+        }
         return cls((), options, source.get("roles") or {}, source.get("prompt_length"))
 
     @property
     def first(self) -> torch.Tensor:
-        return next(value for value in (*self.inputs, *self.options.values()) if isinstance(value, torch.Tensor))
+        return next(
+            value
+            for value in (*self.inputs, *self.options.values())
+            if isinstance(value, torch.Tensor)
+        )
 
     @property
     def length(self) -> int:
@@ -199,14 +252,21 @@ def check(module: torch.nn.Module, intervention: Intervention) -> None:
     for edit in intervention.edits:
         if edit.site in KERNEL:
             raise BadInput(
-                f"{edit.site} is inside the attention kernel, where hooks do not reach; use interventions.run"
+                f"{edit.site} is inside the attention kernel, where hooks do not reach; use"
+                " interventions.run"
             )
         if edit.at.kind in ("decode", "steps"):
-            raise BadInput(f"position {edit.at.kind!r} means tokens that are written; use interventions.generate")
+            raise BadInput(
+                f"position {edit.at.kind!r} means tokens that are written; use"
+                " interventions.generate"
+            )
         if edit.path is not None:
             plan.check_path(module, edit.path)
         elif not hasattr(module, "config"):
-            raise BadInput(f"site {edit.site} is one of language models; name a part of this module by its path")
+            raise BadInput(
+                f"site {edit.site} is one of language models; name a part of this module by its"
+                " path"
+            )
     if any(edit.path is None for edit in intervention.edits):
         model = named(module)
         plan.check_model(model, intervention, form(model))
@@ -218,7 +278,9 @@ def named(module: Any) -> Any:
     blocks = [
         SimpleNamespace(
             _module=block,
-            attention=SimpleNamespace(projection=SimpleNamespace(_module=block.get_submodule(row.projection))),
+            attention=SimpleNamespace(
+                projection=SimpleNamespace(_module=block.get_submodule(row.projection))
+            ),
         )
         for block in module.get_submodule(row.layers)
     ]
@@ -226,7 +288,9 @@ def named(module: Any) -> Any:
 
 
 def hook(stack: contextlib.ExitStack, module, edit: Edit, call: Call, act: Callable) -> None:
-    """Let `act` see an edit's site [row, unit, position, width], and put there what it returns, if it does."""
+    """Let `act` see an edit's site [row, unit, position, width], and put there what it returns, if
+    it does.
+    """
     if edit.path is not None:
         target, end = module.get_submodule(edit.path), edit.site
     else:
@@ -236,13 +300,22 @@ def hook(stack: contextlib.ExitStack, module, edit: Edit, call: Call, act: Calla
 
     def changed(value):
         if not isinstance(value, torch.Tensor) or not 2 <= value.dim() <= 4:
-            got = f"{value.dim()} dimensions" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-            raise BadInput(f"the {end} of {edit.path or edit.site} is {got}; expected a tensor of 2 to 4 dimensions")
+            got = (
+                f"{value.dim()} dimensions"
+                if isinstance(value, torch.Tensor)
+                else f"a {type(value).__name__}"
+            )
+            raise BadInput(
+                f"the {end} of {edit.path or edit.site} is {got}; expected a tensor of 2 to 4"
+                " dimensions"
+            )
         if edit.path is not None:
             new = act(shaped(value, call.length))
             return value if new is None else unshaped(new, value, call.length)
         view = (
-            split_heads(value, heads) if heads else value.reshape(call.first.shape[0], -1, value.shape[-1]).unsqueeze(2)
+            split_heads(value, heads)
+            if heads
+            else value.reshape(call.first.shape[0], -1, value.shape[-1]).unsqueeze(2)
         )
         new = act(view.transpose(1, 2))
         return value if new is None else new.transpose(1, 2).reshape(value.shape)

@@ -1,7 +1,7 @@
 """What can be done at a site, as data. `operations.py` says how.
 
-An operation gets the chosen features [row, position, feature] and gives new ones. Its numbers are constants or names of
-tensors in `Intervention.tensors`; edits that name the same tensor share it.
+An operation gets the chosen features [row, position, feature] and gives new ones. Its numbers are
+constants or names of tensors in `Intervention.tensors`; edits that name the same tensor share it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ PLACES = {
     "role": "where the prompts have this role",
     "prompt": "every token of the prompt",
     "answer": "every token after the prompt, given or written",
-    "answering": "the last token of the prompt and every token after it: those that the answer is predicted from",
+    "answering": (
+        "the last token of the prompt and every token after it: those that the answer is predicted"
+        " from"
+    ),
     "decode": "every token that is written",
     "steps": "these steps of writing, from 0",
 }
@@ -37,7 +40,10 @@ def is_number(value) -> bool:
 
 
 def plain(value):
-    """Numbers as Python's own, lists as tuples, also inside; all else as it is. Other numbers cannot be saved."""
+    """Numbers as Python's own, lists as tuples, also inside; all else as it is.
+
+    Other numbers cannot be saved.
+    """
     if isinstance(value, (list, tuple)):
         return tuple(map(plain, value))
     if is_whole(value):
@@ -62,9 +68,16 @@ class At:
             "role": lambda value: isinstance(value, str),
             "steps": lambda value: is_whole(value),
         }.get(self.kind, lambda value: False)
-        counts = {"slice": (2,), "role": (1,), "index": range(1, 10**9), "steps": range(1, 10**9)}.get(self.kind, (0,))
+        counts = {
+            "slice": (2,),
+            "role": (1,),
+            "index": range(1, 10**9),
+            "steps": range(1, 10**9),
+        }.get(self.kind, (0,))
         if len(self.values) not in counts or not all(fits(value) for value in self.values):
-            raise BadInput(f"position {self.kind!r} cannot be {self.values!r}; it means {PLACES[self.kind]}")
+            raise BadInput(
+                f"position {self.kind!r} cannot be {self.values!r}; it means {PLACES[self.kind]}"
+            )
         if self.kind == "steps" and min(self.values) < 0:
             raise BadInput(f"step {min(self.values)} is not possible; steps count from 0")
 
@@ -96,12 +109,21 @@ CHECKS: dict[str, tuple[Callable, str]] = {
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "str | float": (
         lambda value: is_number(value) or isinstance(value, str),
-        "a number or the name of a tensor (give the tensor itself in Intervention(..., tensors={name: tensor}))",
+        (
+            "a number or the name of a tensor (give the tensor itself in Intervention(...,"
+            " tensors={name: tensor}))"
+        ),
     ),
-    "str | None": (lambda value: value is None or isinstance(value, str), "the name of a tensor or None"),
+    "str | None": (
+        lambda value: value is None or isinstance(value, str),
+        "the name of a tensor or None",
+    ),
     "At | None": (lambda value: value is None or isinstance(value, At), "positions or None"),
     "tuple[int, ...] | None": (
-        lambda value: value is None or (isinstance(value, tuple) and bool(value) and all(map(is_whole, value))),
+        lambda value: (
+            value is None
+            or (isinstance(value, tuple) and bool(value) and all(map(is_whole, value)))
+        ),
         "a tuple of whole numbers or None",
     ),
     "str | Callable": (
@@ -124,10 +146,13 @@ class Operation:
                 shown = f"a {type(value).__name__}" if hasattr(value, "shape") else repr(value)
                 raise BadInput(f"{entry.name} of {self.name} is {shown}; expected {wanted}")
         if getattr(self, "source", 0) < 0:
-            raise BadInput(f"source {getattr(self, 'source', 0)} is not possible; sources count from 0")
+            raise BadInput(
+                f"source {getattr(self, 'source', 0)} is not possible; sources count from 0"
+            )
         if getattr(self, "temperature", 1.0) <= 0:
             raise BadInput(
-                f"temperature {getattr(self, 'temperature', 1.0)} of {self.name} is not possible; above 0 is"
+                f"temperature {getattr(self, 'temperature', 1.0)} of {self.name} is not possible;"
+                " above 0 is"
             )
 
     @property
@@ -137,7 +162,11 @@ class Operation:
     @property
     def tensors(self) -> tuple[str, ...]:
         """The named tensors that it needs."""
-        named = (getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.metadata.get("tensor"))
+        named = (
+            getattr(self, entry.name)
+            for entry in dataclasses.fields(self)
+            if entry.metadata.get("tensor")
+        )
         return tuple(value for value in named if isinstance(value, str))
 
 
@@ -206,8 +235,8 @@ class Collect(Operation):
 
 @dataclass(frozen=True)
 class Function(Operation):
-    """A function of your own from base to new features: itself, or as `package.module:name`. `sha256` of its source is
-    filled in when it is saved."""
+    """A function of your own from base to new features: itself, or as `package.module:name`.
+    `sha256` of its source is filled in when it is saved."""
 
     function: str | Callable
     sha256: str = field(default="", compare=False)
@@ -215,8 +244,8 @@ class Function(Operation):
 
 @dataclass(frozen=True)
 class FromSource(Operation):
-    """An operation that takes features from a source run: which source, and at which positions of it (None: the
-    positions of the edit)."""
+    """An operation that takes features from a source run: which source, and at which positions of
+    it (None: the positions of the edit)."""
 
     source: int = 0
     source_at: At | None = None
@@ -236,7 +265,8 @@ class AddSource(FromSource):
 
 @dataclass(frozen=True)
 class Rotate(FromSource):
-    """base + (source - base) R R^T: the part in the span of R's columns [feature, direction] comes from the source.
+    """base + (source - base) R R^T: the part in the span of R's columns [feature, direction] comes
+    from the source.
     `columns`: only these directions."""
 
     rotation: str = _tensor(default="rotation")
@@ -255,7 +285,9 @@ class PCA(Rotate):
 
 @dataclass(frozen=True)
 class Boundless(FromSource):
-    """Rotate, each direction weighed: 1 up to a learned boundary (a share of the directions), 0 beyond"""
+    """Rotate, each direction weighed: 1 up to a learned boundary (a share of the directions), 0
+    beyond
+    """
 
     rotation: str = _tensor(default="rotation")
     boundary: str = _tensor(default="boundary")
@@ -264,7 +296,9 @@ class Boundless(FromSource):
 
 @dataclass(frozen=True)
 class Mask(FromSource):
-    """base + sigmoid(mask / temperature) * (source - base), feature by feature, or along the columns of `rotation`"""
+    """base + sigmoid(mask / temperature) * (source - base), feature by feature, or along the
+    columns of `rotation`
+    """
 
     mask: str = _tensor(default="mask")
     temperature: float = 1.0
@@ -280,7 +314,22 @@ class Combine(FromSource):
 
 
 _KINDS = (
-    Zero, Set, Mean, Add, Subtract, Scale, Noise, Collect, Function, Interchange, AddSource, Rotate, LowRank, PCA,
-    Boundless, Mask, Combine,
-)  # fmt: skip
+    Zero,
+    Set,
+    Mean,
+    Add,
+    Subtract,
+    Scale,
+    Noise,
+    Collect,
+    Function,
+    Interchange,
+    AddSource,
+    Rotate,
+    LowRank,
+    PCA,
+    Boundless,
+    Mask,
+    Combine,
+)
 OPERATIONS: dict[str, type[Operation]] = {kind.__name__.lower(): kind for kind in _KINDS}

@@ -1,8 +1,9 @@
 """Where pyvene's components are, and what its unit_locations and subspaces mean.
 
-pyvene names a component in the config and its positions and heads when it is run; here both are in the edit. It counts
-positions in the padded rows; here they count from each prompt's first token, so that padding moves none. Two numbers
-under "base" are two positions here; pyvene takes the second alone.
+pyvene names a component in the config and its positions and heads when it is run; here both are in
+the edit. It counts positions in the padded rows; here they count from each prompt's first token, so
+that padding moves none. Two numbers under "base" are two positions here; pyvene takes the second
+alone.
 """
 
 from __future__ import annotations
@@ -18,17 +19,25 @@ from nnheads.models.families import family
 from nnheads.models.geometry import geometry
 
 SITES = {
-    "block_input": "resid_pre", "block_output": "resid_post", "mlp_input": "mlp_in", "mlp_output": "mlp_out",
-    "attention_input": "attn_in", "attention_output": "attn_out", "attention_value_output": "z",
-    "head_attention_value_output": "z", "value_output": "v", "head_value_output": "v",
-}  # fmt: skip
+    "block_input": "resid_pre",
+    "block_output": "resid_post",
+    "mlp_input": "mlp_in",
+    "mlp_output": "mlp_out",
+    "attention_input": "attn_in",
+    "attention_output": "attn_out",
+    "attention_value_output": "z",
+    "head_attention_value_output": "z",
+    "value_output": "v",
+    "head_value_output": "v",
+}
 HEADS = ("head_attention_value_output", "head_query_output", "head_key_output", "head_value_output")
 ACTIVATIONS = ("act_fn", "act", "activation_fn", "gelu_impl")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of pyvene's interventions. head_width: features of a head, where heads are neurons of a module by path.
+    """One of pyvene's interventions. head_width: features of a head, where heads are neurons of a
+    module by path.
     note: what is not taken over."""
 
     name: str
@@ -44,17 +53,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of pyvene. intervention: its edits at every position. ignored: what it says that is not taken over."""
+    """A folder of pyvene.
+
+    intervention: its edits at every position. ignored: what it says that is not taken over.
+    """
 
     intervention: Intervention
     parts: tuple[Part, ...]
     ignored: tuple[str, ...]
 
     def at(self, unit_locations: dict | None = None, subspaces=None) -> Intervention:
-        """The edits where a run's `unit_locations` and `subspaces` put them, in pyvene's own notation.
+        """The edits where a run's `unit_locations` and `subspaces` put them, in pyvene's own
+        notation.
 
         Raises:
-            BadInput: locations that differ from row to row, or heads from source to base; name a role instead.
+            BadInput: locations that differ from row to row, or heads from source to base; name a
+                role instead.
         """
         places = locations(unit_locations, self.parts, self.intervention)
         spaces = _subspaces(subspaces, len(self.parts))
@@ -70,7 +84,9 @@ def everywhere(model, part: dict, do: schema.Operation, name: str, dimension: in
     """A representation of the config at every position and head."""
     component, layer, sizes, row = part["component"], part["layer"], geometry(model), family(model)
     if "." not in component and layer >= sizes.layers:
-        raise BadInput(f"{name}: layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}")
+        raise BadInput(
+            f"{name}: layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}"
+        )
     head_width, neurons = None, None
     if component in SITES:
         edit = Edit(SITES[component], do, layer=layer)
@@ -82,13 +98,25 @@ def everywhere(model, part: dict, do: schema.Operation, name: str, dimension: in
         edit, heads, width = Edit(end, do, path=path, neurons=neurons), 0, None
     partial = width is not None and dimension is not None and dimension < width
     # pyvene takes hidden / heads for a head's width, which cuts the heads of many families
-    note = f"intervention_dimensions {dimension}; whole heads are taken, {width} features" if partial and heads else ""
-    if partial and not heads and type(do) in (schema.Zero, schema.Interchange, schema.AddSource, schema.Collect):
+    note = (
+        f"intervention_dimensions {dimension}; whole heads are taken, {width} features"
+        if partial and heads
+        else ""
+    )
+    if (
+        partial
+        and not heads
+        and type(do) in (schema.Zero, schema.Interchange, schema.AddSource, schema.Collect)
+    ):
         edit = replace(edit, neurons=tuple(range(dimension or 0)))
-    return Part(name, edit, part["unit"], head_width, _partition(part["subspace_partition"], name), note)
+    return Part(
+        name, edit, part["unit"], head_width, _partition(part["subspace_partition"], name), note
+    )
 
 
-def _module(model, component: str, layer: int, row, sizes) -> tuple[str, str, tuple[int, ...] | None, int | None]:
+def _module(
+    model, component: str, layer: int, row, sizes
+) -> tuple[str, str, tuple[int, ...] | None, int | None]:
     """The path of a component, its end, its neurons (None: all), and a head's width."""
     if "." in component:
         path, _, end = component.replace("[", ".").replace("]", "").rpartition(".")
@@ -100,7 +128,10 @@ def _module(model, component: str, layer: int, row, sizes) -> tuple[str, str, tu
         found = [f"{block}.{parent}.{name}".replace("..", ".") for name in ACTIVATIONS]
         known = [path for path in found if path in names]
         if not known:
-            raise BadInput("component mlp_activation: this family's activation is no module; use site mlp_hidden")
+            raise BadInput(
+                "component mlp_activation: this family's activation is no module; use site"
+                " mlp_hidden"
+            )
         return known[0], "output", None, None
     attention = f"{block}.{row.projection.rpartition('.')[0]}"
     own = "q" if "query" in component else "k"
@@ -109,8 +140,15 @@ def _module(model, component: str, layer: int, row, sizes) -> tuple[str, str, tu
         return f"{attention}.{own}_proj", "output", None, sizes.head_dim
     if f"{attention}.c_attn" in names and sizes.kv_heads == sizes.heads:
         first = sizes.d_model if own == "k" else 0
-        return f"{attention}.c_attn", "output", tuple(range(first, first + heads * sizes.head_dim)), sizes.head_dim
-    raise BadInput(f"component {component}: this family has no projection of its own for it; use site {own}")
+        return (
+            f"{attention}.c_attn",
+            "output",
+            tuple(range(first, first + heads * sizes.head_dim)),
+            sizes.head_dim,
+        )
+    raise BadInput(
+        f"component {component}: this family has no projection of its own for it; use site {own}"
+    )
 
 
 def _partition(given, name: str) -> tuple[tuple[int, ...], ...] | None:
@@ -120,21 +158,32 @@ def _partition(given, name: str) -> tuple[tuple[int, ...], ...] | None:
     try:
         return tuple(tuple(range(*own)) if len(own) == 2 else tuple(own) for own in given)
     except TypeError:
-        raise BadInput(f"{name}: subspace_partition is {given!r}; expected lists of whole numbers") from None
+        raise BadInput(
+            f"{name}: subspace_partition is {given!r}; expected lists of whole numbers"
+        ) from None
 
 
 def _depth(value) -> int:
-    return 1 + max((_depth(item) for item in value), default=0) if isinstance(value, (list, tuple)) else 0
+    return (
+        1 + max((_depth(item) for item in value), default=0)
+        if isinstance(value, (list, tuple))
+        else 0
+    )
 
 
-def locations(given: dict | None, parts: Sequence[Part], intervention: Intervention) -> list[tuple[Any, Any]]:
-    """(source, base) locations of each part: rows of positions, or (rows of heads, rows of positions)."""
+def locations(
+    given: dict | None, parts: Sequence[Part], intervention: Intervention
+) -> list[tuple[Any, Any]]:
+    """(source, base) locations of each part: rows of positions, or (rows of heads, rows of
+    positions).
+    """
     count = len(parts)
     if given is None:
         return [(None, None)] * count
     if not isinstance(given, dict) or not given:
         raise BadInput(
-            f"unit_locations are {given!r}; expected a dict such as {{'sources->base': ...}} or {{'base': ...}}"
+            f"unit_locations are {given!r}; expected a dict such as {{'sources->base': ...}} or"
+            " {'base': ...}"
         )
     if "base" in given or "sources->base" in given:
         key = "base" if "base" in given else "sources->base"
@@ -146,7 +195,11 @@ def locations(given: dict | None, parts: Sequence[Part], intervention: Intervent
         key = f"source_{group}->" + ("base" if group == groups[-1] else f"source_{group + 1}")
         if key not in given:
             raise BadInput(f"unit_locations have {', '.join(given)}; expected {key}")
-        own = [number for number, part in enumerate(parts) if getattr(part.edit.do, "source", 0) == group]
+        own = [
+            number
+            for number, part in enumerate(parts)
+            if getattr(part.edit.do, "source", 0) == group
+        ]
         for number, pair in zip(own, zip(*_both(given[key], False, len(own)))):
             found[number] = pair
     return found
@@ -179,7 +232,10 @@ def _one(rows, name: str) -> tuple[int, ...] | None:
     if rows is None:
         return None
     if any(list(row) != list(rows[0]) for row in rows):
-        raise BadInput(f"locations of {name} differ from row to row; name a role of the prompts instead: at=role(...)")
+        raise BadInput(
+            f"locations of {name} differ from row to row; name a role of the prompts instead:"
+            " at=role(...)"
+        )
     return tuple(int(value) for value in rows[0])
 
 
@@ -197,11 +253,18 @@ def _placed(part: Part, source, base, tensors: dict) -> Edit:
         given = None if source is None else _one(source[1], part.name)
         same = source is None or _one(source[0], part.name) == heads
     if heads is not None and not same:
-        raise BadInput(f"{part.name} takes other heads of the source than of the base; an edit has one set of heads")
+        raise BadInput(
+            f"{part.name} takes other heads of the source than of the base; an edit has one set of"
+            " heads"
+        )
     edit, do = part.edit, part.edit.do
     if isinstance(do, schema.FromSource) and given is not None and given != places:
         do = replace(do, source_at=schema.index(*given))
-    if heads is not None and isinstance(do, (schema.Set, schema.Add, schema.Subtract)) and len(heads) > 1:
+    if (
+        heads is not None
+        and isinstance(do, (schema.Set, schema.Add, schema.Subtract))
+        and len(heads) > 1
+    ):
         name = f"{do.value} for {len(heads)} heads"
         tensors[name] = tensors[str(do.value)].repeat(len(heads))
         do = replace(do, value=name)
@@ -229,11 +292,21 @@ def _subspaces(given, count: int) -> list:
 
 
 def _in_subspace(part: Part, edit: Edit, space: tuple[int, ...]) -> Edit:
-    """An edit of some of its subspaces alone: directions where it rotates, features where it does not."""
-    wrong = [one for one in space if part.partition is not None and not 0 <= one < len(part.partition)]
+    """An edit of some of its subspaces alone: directions where it rotates, features where it does
+    not.
+    """
+    wrong = [
+        one for one in space if part.partition is not None and not 0 <= one < len(part.partition)
+    ]
     if wrong:
-        raise BadInput(f"subspace {wrong[0]} of {part.name} does not exist; it has {len(part.partition or ())}")
-    own = space if part.partition is None else tuple(one for number in space for one in part.partition[number])
+        raise BadInput(
+            f"subspace {wrong[0]} of {part.name} does not exist; it has {len(part.partition or ())}"
+        )
+    own = (
+        space
+        if part.partition is None
+        else tuple(one for number in space for one in part.partition[number])
+    )
     if isinstance(edit.do, schema.Rotate):
         return replace(edit, do=replace(edit.do, columns=own))
     if isinstance(edit.do, (schema.Mask, schema.Boundless)) or edit.neurons is not None:

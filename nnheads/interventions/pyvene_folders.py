@@ -1,8 +1,9 @@
 """Folders of pyvene (config.json and intkey_*.bin) as interventions.
 
-The files are read as data: weights alone are unpickled, and the class names in config.json are looked up in a table
-and never imported. What cannot be honoured is named, all of it at once. A pyvene config says nothing of positions and
-heads; they belong to a run there, and are put in by `Folder.at`.
+The files are read as data: weights alone are unpickled, and the class names in config.json are
+    looked up in a table
+and never imported. What cannot be honoured is named, all of it at once. A pyvene config says
+nothing of positions and heads; they belong to a run there, and are put in by `Folder.at`.
 """
 
 from __future__ import annotations
@@ -20,34 +21,54 @@ from nnheads.interventions.pyvene_weights import LEARNED, WITH_SOURCE, operation
 from nnheads.interventions.schema import Edit, FromSource, Intervention
 
 FIELDS = (
-    "layer", "component", "unit", "max_number_of_units", "low_rank_dimension", "intervention_type", "intervention",
-    "subspace_partition", "group_key", "intervention_link_key", "moe_key", "source_representation",
-    "hidden_source_representation", "latent_dim",
-)  # fmt: skip
+    "layer",
+    "component",
+    "unit",
+    "max_number_of_units",
+    "low_rank_dimension",
+    "intervention_type",
+    "intervention",
+    "subspace_partition",
+    "group_key",
+    "intervention_link_key",
+    "moe_key",
+    "source_representation",
+    "hidden_source_representation",
+    "latent_dim",
+)
 DEFAULTS = {"layer": 0, "component": "block_output", "unit": "pos", "max_number_of_units": 1}
 NOT_SAVED = ("NoiseIntervention", "PCARotatedSpaceIntervention", "LambdaIntervention")
 WHOLE = (*SITES, *HEADS, "mlp_activation", "query_output", "key_output")
 
 
-def read_pyvene(source: str | Path, model, *, revision: str | None = None, shared: bool = True) -> Folder:
+def read_pyvene(
+    source: str | Path, model, *, revision: str | None = None, shared: bool = True
+) -> Folder:
     """Read a folder, or a Hub id, that pyvene's `save` wrote.
 
     Args:
         model: from `nnheads.load`; the config names components that are elsewhere in every family.
-        shared: one source run serves all, as in pyvene when it is given one; False: each group has its own.
+        shared: one source run serves all, as in pyvene when it is given one; False: each group has
+            its own.
 
     Returns:
-        The edits, everywhere (`folder.intervention`), or where a run's `unit_locations` say (`folder.at(...)`).
+        The edits, everywhere (`folder.intervention`), or where a run's `unit_locations` say
+        (`folder.at(...)`).
 
     Raises:
-        BadInput: one line: files that are missing or hold more than weights, and every field that cannot be honoured.
+        BadInput: one line: files that are missing or hold more than weights, and every field that
+            cannot be honoured.
     """
     folder = fetched(str(source), revision, ["config.json", "intkey_*.bin"])
     config = _config(folder / "config.json")
     parts = [_fields(folder, entry) for entry in config["representations"]]
     types = [str(name).rpartition(".")[2].rstrip("'>") for name in config["intervention_types"]]
     names = _names(parts, config.get("sorted_keys"))
-    refused = [f"{name}: {why}" for name, part, kind in zip(names, parts, types) for why in _refused(part, kind)]
+    refused = [
+        f"{name}: {why}"
+        for name, part, kind in zip(names, parts, types)
+        for why in _refused(part, kind)
+    ]
     if refused:
         raise BadInput(f"{folder}: this cannot be honoured: {'; '.join(refused)}")
     dimensions = config.get("intervention_dimensions") or [None] * len(parts)
@@ -68,7 +89,9 @@ def read_pyvene(source: str | Path, model, *, revision: str | None = None, share
             do = type(do)(**{**vars(do), "source": 0 if shared else group})
         found.append(everywhere(model, part, do, name, dimensions[number]))
     order = config.get("sorted_keys") or names
-    found.sort(key=lambda part: order.index(part.name) if part.name in order else names.index(part.name))
+    found.sort(
+        key=lambda part: order.index(part.name) if part.name in order else names.index(part.name)
+    )
     intervention = _whole([part.edit for part in found], tensors, config.get("mode") or "parallel")
     placed = tuple(part.with_edit(edit) for part, edit in zip(found, intervention.edits))
     notes = [f"{part.name}: {part.note}" for part in found if part.note]
@@ -92,7 +115,10 @@ def _config(path: Path) -> dict:
     config = config if isinstance(config, dict) else {}
     parts, types = config.get("representations"), config.get("intervention_types")
     if not isinstance(parts, list) or not isinstance(types, list) or len(parts) != len(types):
-        raise BadInput(f"{path} is no config of pyvene: it has no representations with as many intervention_types")
+        raise BadInput(
+            f"{path} is no config of pyvene: it has no representations with as many"
+            " intervention_types"
+        )
     for name in ("intervention_dimensions", "intervention_constant_sources"):
         own = config.get(name)
         if own is not None and (not isinstance(own, list) or len(own) != len(parts)):
@@ -107,14 +133,21 @@ def _fields(folder: Path, entry) -> dict[str, Any]:
     # twelve fields are those of versions before `intervention` and `latent_dim`
     short = isinstance(entry, list) and len(entry) == 12
     fields = [name for name in FIELDS if not (short and name in ("intervention", "latent_dim"))]
-    given = dict(zip(fields, entry)) if isinstance(entry, list) and len(entry) <= len(fields) else entry
+    given = (
+        dict(zip(fields, entry)) if isinstance(entry, list) and len(entry) <= len(fields) else entry
+    )
     if not isinstance(given, dict) or set(given) - set(FIELDS):
-        raise BadInput(f"{folder}/config.json: representation {entry!r} is not known; expected {', '.join(FIELDS)}")
+        raise BadInput(
+            f"{folder}/config.json: representation {entry!r} is not known; expected"
+            f" {', '.join(FIELDS)}"
+        )
     part = {**dict.fromkeys(FIELDS), **DEFAULTS, **given}
     kinds = {"layer": int, "component": str, "unit": str, "max_number_of_units": int}
     for name, kind in kinds.items():
         if not isinstance(part[name], kind):
-            raise BadInput(f"{folder}/config.json: {name} is {part[name]!r}; expected {kind.__name__}")
+            raise BadInput(
+                f"{folder}/config.json: {name} is {part[name]!r}; expected {kind.__name__}"
+            )
     return part
 
 
@@ -124,7 +157,9 @@ def _keys(parts: list[dict]) -> list[str]:
     seen: dict[str, int] = {}
     for part in parts:
         where = part["component"].replace(".", "_")
-        start = f"comp_{where}" if "." in part["component"] else f"layer_{part['layer']}_comp_{where}"
+        start = (
+            f"comp_{where}" if "." in part["component"] else f"layer_{part['layer']}_comp_{where}"
+        )
         key = f"{start}_unit_{part['unit'].replace('.', '_')}_nunit_{part['max_number_of_units']}"
         seen[key] = seen.get(key, -1) + 1
         names.append(f"{key}#{seen[key]}")
@@ -134,7 +169,11 @@ def _keys(parts: list[dict]) -> list[str]:
 def _names(parts: list[dict], listed) -> list[str]:
     """The names of the parts: as this version of pyvene makes them, or as an older one listed them."""
     names = _keys(parts)
-    if isinstance(listed, list) and len(listed) == len(names) and sorted(map(str, listed)) != sorted(names):
+    if (
+        isinstance(listed, list)
+        and len(listed) == len(names)
+        and sorted(map(str, listed)) != sorted(names)
+    ):
         names = [str(name) for name in listed]
     wrong = [name for name in names if not re.fullmatch(r"[\w.\[\]#-]+", name)]
     if wrong:
@@ -147,14 +186,18 @@ def _refused(part: dict, kind: str) -> list[str]:
     found = []
     if kind not in (*LEARNED, *WITH_SOURCE, "ZeroIntervention", "CollectIntervention"):
         found.append(
-            f"intervention_type {kind}" + (" (its numbers are not in the folder)" if kind in NOT_SAVED else "")
+            f"intervention_type {kind}"
+            + (" (its numbers are not in the folder)" if kind in NOT_SAVED else "")
         )
     if part["unit"] not in ("pos", "h", "h.pos"):
         found.append(f"unit {part['unit']}")
     if part["moe_key"] is not None:
         found.append(f"moe_key {part['moe_key']}")
     if part["unit"] == "pos" and part["max_number_of_units"] != 1 and kind in LEARNED:
-        found.append(f"max_number_of_units {part['max_number_of_units']} of {kind} (features across positions)")
+        found.append(
+            f"max_number_of_units {part['max_number_of_units']} of {kind} (features across"
+            " positions)"
+        )
     component = part["component"]
     if (part["unit"] != "pos") != (component in HEADS):
         found.append(f"unit {part['unit']} of component {component}")
@@ -168,5 +211,8 @@ def _ignored(config: dict, parts: list[dict], names: list[str]) -> list[str]:
     found = [f"{name} {config[name]!r}" for name in ("model_type",) if config.get(name)]
     for part, name in zip(parts, names):
         if part["intervention_link_key"] is not None and len(parts) > 1:
-            found.append(f"{name}: linked parts share weights; pyvene also hands the first one's result to the next")
+            found.append(
+                f"{name}: linked parts share weights; pyvene also hands the first one's result to"
+                " the next"
+            )
     return found

@@ -1,9 +1,10 @@
 """Look for the directions along which an interchange gives the counterfactual answer.
 
-Only the tensors that the intervention names learn: rotations, boundaries and masks. The network is frozen. After every
-step the columns of a rotation are made orthonormal again, so what is trained is what is used, and a boundary stays
-between 0 and 1. The order in which pairs are seen follows from the seed and the step alone: a run that was interrupted
-goes on from its checkpoint as if it had not been.
+Only the tensors that the intervention names learn: rotations, boundaries and masks. The network is
+    frozen. After every
+step the columns of a rotation are made orthonormal again, so what is trained is what is used, and a
+boundary stays between 0 and 1. The order in which pairs are seen follows from the seed and the step
+alone: a run that was interrupted goes on from its checkpoint as if it had not been.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ import xarray as xr
 from torch.nn.functional import cross_entropy
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions.alignment import SOURCE, Known, accuracy, frozen, orthonormal, predicted, read_sources
+from nnheads.interventions.alignment import (
+    SOURCE,
+    Known,
+    accuracy,
+    frozen,
+    orthonormal,
+    predicted,
+    read_sources,
+)
 from nnheads.interventions.checkpoints import CHECKPOINT, State, digest, restore, store
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.operations import is_whole, plain
 from nnheads.interventions.schema import Boundless, Edit, Intervention, Mask
 from nnheads.runs.batches import progress
+from nnheads.trace.session import on_server
 
 TRAINED = ("rotate", "lowrank", "boundless", "mask")  # principal components stay what they are
 SCHEDULES = {"boundless": (50.0, 0.1), "mask": (1.0, 0.1)}  # from soft to nearly all or nothing
@@ -51,41 +61,58 @@ def train(
     checkpoint: str | Path | None = None,
     keep_sources: bool = True,
     quiet: bool = True,
-    remote: bool | str = False,
 ) -> tuple[Intervention, xr.Dataset]:
-    """Train an intervention's rotations, boundaries and masks (see `alignment.aligned` for where to start).
+    """Train an intervention's rotations, boundaries and masks (see `alignment.aligned` for where to
+    start).
 
     Args:
         model: from `nnheads.load`, or any torch.nn.Module.
         learning_rate: of rotations (Adam). share_rate: of boundaries and masks.
         loss: from logits [row, answer] and counterfactual answers [row] to a number.
         sparsity: what a boundary or a mask that takes everything costs, added to the loss.
-        temperature: of boundless and mask edits at the first and the last step, in equal ratios between; default 50
-            to 0.1 and 1 to 0.1.
-        held_out: share of the pairs that is not trained on; 0: none, and the last state is returned.
-        every: steps between measurements on them, always at the last temperature, since that is how the result is used.
+        temperature: of boundless and mask edits at the first and the last step, in equal ratios
+            between; default 50 to 0.1 and 1 to 0.1.
+        held_out: share of the pairs that is not trained on; 0: none, and the last state is
+            returned.
+        every: steps between measurements on them, always at the last temperature, since that is how
+            the result is used.
         patience: stop after so many without improvement.
         checkpoint: a folder; training goes on from what it holds, if it was of the same training.
-        keep_sources: run the sources once and keep what the edits take from them (pair x place x feature), where that
-            is the same at every step and most pairs come more than once; False saves the memory.
+        keep_sources: run the sources once and keep what the edits take from them (pair x place x
+            feature), where that is the same at every step and most pairs come more than once; False
+            saves the memory.
 
     Returns:
-        The intervention as it was where the loss on the held-out pairs was least, at the last temperature; and the log:
-        `loss`, `temperature` (step), `held_out_loss`, `held_out_accuracy` (evaluation, numbered by their step).
+        The intervention as it was where the loss on the held-out pairs was least, at the last
+        temperature; and the log: `loss`, `temperature` (step), `held_out_loss`, `held_out_accuracy`
+        (evaluation, numbered by their step).
 
     Raises:
-        BadInput: nothing to train, settings that are not possible, a checkpoint of another training.
+        BadInput: nothing to train, settings that are not possible, a checkpoint of another
+            training.
         RunError: a loss that is not finite.
     """
-    if remote:
-        raise BadInput("training needs gradients, which do not come back from other machines; leave remote out")
+    if on_server(model):
+        raise BadInput(
+            "training needs gradients, which do not come back from other machines; load the model"
+            " without remote"
+        )
     check(steps, batch_size, every, patience, learning_rate, share_rate, held_out, temperature)
     state = begun(intervention, learning_rate, share_rate)
     settings: dict = {
-        "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "share_rate": share_rate,
-        "sparsity": sparsity, "temperature": temperature, "held_out": held_out, "every": every, "patience": patience,
-        "seed": seed, "loss": getattr(loss, "__name__", "loss"), "training": digest(model, intervention, pairs),
-    }  # fmt: skip
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "share_rate": share_rate,
+        "sparsity": sparsity,
+        "temperature": temperature,
+        "held_out": held_out,
+        "every": every,
+        "patience": patience,
+        "seed": seed,
+        "loss": getattr(loss, "__name__", "loss"),
+        "training": digest(model, intervention, pairs),
+    }
     settings = {name: plain(value) for name, value in settings.items()}
     place = None if checkpoint is None else Path(checkpoint) / CHECKPOINT
     restore(state, place, settings)
@@ -95,7 +122,9 @@ def train(
         known = read_sources(model, intervention, pairs) if keep_sources and often else None
         advance(state.step)
         while state.step < steps and (patience is None or state.stale < patience):
-            now = at_temperature(intervention, state.tensors, temperature, state.step / max(steps - 1, 1))
+            now = at_temperature(
+                intervention, state.tensors, temperature, state.step / max(steps - 1, 1)
+            )
             chosen = fitted[batch(len(fitted), batch_size, state.step, seed)]
             one_step(state, model, now, *rows(pairs, known, np.sort(chosen)), loss, sparsity)
             if state.step % every == 0 or state.step == steps:
@@ -106,12 +135,21 @@ def train(
                     keep(state)
                 store(state, place, settings)
             advance(1)
-    return at_temperature(intervention, state.best, temperature, 1.0), table(state, settings, len(fitted), len(held))
+    return at_temperature(intervention, state.best, temperature, 1.0), table(
+        state, settings, len(fitted), len(held)
+    )
 
 
-def check(steps, batch_size, every, patience, learning_rate, share_rate, held_out, temperature) -> None:
+def check(
+    steps, batch_size, every, patience, learning_rate, share_rate, held_out, temperature
+) -> None:
     """Refuse settings that no training could have."""
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("every", every), ("patience", patience)):
+    for name, value in (
+        ("steps", steps),
+        ("batch_size", batch_size),
+        ("every", every),
+        ("patience", patience),
+    ):
         if not (is_whole(value) and value >= 1) and not (name == "patience" and value is None):
             raise BadInput(f"{name} {value!r} is not possible; it must be at least 1")
     for name, rate in (("learning_rate", learning_rate), ("share_rate", share_rate)):
@@ -122,11 +160,15 @@ def check(steps, batch_size, every, patience, learning_rate, share_rate, held_ou
     if not 0 <= held_out < 1:
         raise BadInput(f"held_out {held_out!r} is not possible; a share between 0 and 1 is")
     if temperature is not None and (len(temperature) != 2 or not min(temperature) > 0):
-        raise BadInput(f"temperature {temperature!r} is not possible; give the first and the last, above 0")
+        raise BadInput(
+            f"temperature {temperature!r} is not possible; give the first and the last, above 0"
+        )
 
 
 def begun(intervention: Intervention, learning_rate: float, share_rate: float) -> State:
-    """The state before the first step: every tensor that is trained, once however many edits share it."""
+    """The state before the first step: every tensor that is trained, once however many edits share
+    it.
+    """
     named: dict[str, bool] = {}  # whether it is a rotation
     for edit in intervention.edits:
         if edit.do.name in TRAINED:
@@ -160,14 +202,18 @@ def rows(pairs: Pairs, known: Known | None, chosen: np.ndarray) -> tuple[Pairs, 
 
 
 def batch(total: int, size: int, step: int, seed: int) -> np.ndarray:
-    """Which of the training pairs a step sees: in an epoch none twice, and those that fill no whole batch not at all;
-    they are others in each epoch."""
+    """Which of the training pairs a step sees: in an epoch none twice, and those that fill no whole
+    batch not at all; they are others in each epoch."""
     size = min(size, total)
     epoch, place = divmod(step, total // size)
-    return np.random.default_rng([seed, epoch]).permutation(total)[place * size : (place + 1) * size]
+    return np.random.default_rng([seed, epoch]).permutation(total)[
+        place * size : (place + 1) * size
+    ]
 
 
-def at_temperature(intervention: Intervention, tensors: Mapping, schedule, share: float) -> Intervention:
+def at_temperature(
+    intervention: Intervention, tensors: Mapping, schedule, share: float
+) -> Intervention:
     """The intervention with these tensors, and its temperatures after a share of the training."""
 
     def cooled(edit: Edit) -> Edit:
@@ -175,7 +221,8 @@ def at_temperature(intervention: Intervention, tensors: Mapping, schedule, share
             return edit
         first, last = schedule or SCHEDULES[edit.do.name]
         return dataclasses.replace(
-            edit, do=dataclasses.replace(edit.do, temperature=float(first * (last / first) ** share))
+            edit,
+            do=dataclasses.replace(edit.do, temperature=float(first * (last / first) ** share)),
         )
 
     edits = map(cooled, intervention.edits)
@@ -183,7 +230,13 @@ def at_temperature(intervention: Intervention, tensors: Mapping, schedule, share
 
 
 def one_step(
-    state: State, model, now: Intervention, part: Pairs, known: Known | None, loss: Loss, sparsity: float
+    state: State,
+    model,
+    now: Intervention,
+    part: Pairs,
+    known: Known | None,
+    loss: Loss,
+    sparsity: float,
 ) -> None:
     """One step of the optimizer; rotations stay orthonormal, boundaries between 0 and 1."""
     logits = predicted(model, now, part, known=known)
@@ -202,7 +255,9 @@ def one_step(
                 tensor.copy_(orthonormal(tensor))
             elif name in boundaries:
                 tensor.clamp_(0, 1)
-    temperatures = [edit.do.temperature for edit in now.edits if isinstance(edit.do, (Boundless, Mask))]
+    temperatures = [
+        edit.do.temperature for edit in now.edits if isinstance(edit.do, (Boundless, Mask))
+    ]
     state.log["loss"].append(value)
     state.log["temperature"].append(temperatures[0] if temperatures else float("nan"))
     state.step += 1
@@ -215,7 +270,9 @@ def finite(value: float, what: str) -> float:
 
 
 def flattened(rotation: torch.nn.Parameter) -> None:
-    """Leave of a gradient what moves along the orthonormal matrices (their tangent): the rest would be undone."""
+    """Leave of a gradient what moves along the orthonormal matrices (their tangent): the rest would
+    be undone.
+    """
     if rotation.grad is not None:
         inner = rotation.T @ rotation.grad
         rotation.grad -= rotation @ (inner + inner.T) / 2
@@ -232,7 +289,9 @@ def cost(now: Intervention) -> torch.Tensor:
     return total
 
 
-def measure(state: State, model, final: Intervention, held: Pairs, known: Known | None, loss: Loss) -> None:
+def measure(
+    state: State, model, final: Intervention, held: Pairs, known: Known | None, loss: Loss
+) -> None:
     """Loss and accuracy on the pairs held out; the tensors are kept if none were better."""
     losses, right = 0.0, 0.0
     with torch.no_grad():
@@ -262,14 +321,28 @@ def table(state: State, settings: dict, fitted: int, held: int) -> xr.Dataset:
         "loss": ("step", "loss", "loss of the batch", "nat"),
         "temperature": ("step", "temperature", "temperature (first boundless or mask edit)", "1"),
         "held_out_loss": ("evaluation", "held_loss", "loss on pairs held out", "nat"),
-        "held_out_accuracy": ("evaluation", "held_accuracy", "interchange accuracy on pairs held out", "1"),
-    }  # fmt: skip
+        "held_out_accuracy": (
+            "evaluation",
+            "held_accuracy",
+            "interchange accuracy on pairs held out",
+            "1",
+        ),
+    }
     data = {
-        name: (dim, np.array(state.log[key], "float32"), {"long_name": text, "units": units, "source": SOURCE})
+        name: (
+            dim,
+            np.array(state.log[key], "float32"),
+            {"long_name": text, "units": units, "source": SOURCE},
+        )
         for name, (dim, key, text, units) in tables.items()
     }
     about = {
-        "source": SOURCE, "settings": json.dumps(settings), "pairs_fitted": fitted, "pairs_held_out": held,
+        "source": SOURCE,
+        "settings": json.dumps(settings),
+        "pairs_fitted": fitted,
+        "pairs_held_out": held,
         "best_held_out_loss": state.best_loss,
-    }  # fmt: skip
-    return xr.Dataset(data, {"step": range(state.step), "evaluation": np.array(state.log["at"], int)}, about)
+    }
+    return xr.Dataset(
+        data, {"step": range(state.step), "evaluation": np.array(state.log["at"], int)}, about
+    )

@@ -1,8 +1,8 @@
 """Where every model family keeps its layers, attention, output projection, norm and unembedding.
 
-A model family is one row, keyed by `config.model_type`. nnheads never guesses: a family that is not in
-the table is refused by name. To add one, add a row; the contract tests build a tiny random model of
-every row and compare reads, writes and their effect on the logits with plain PyTorch hooks.
+A model family is one row, keyed by `config.model_type`. nnheads never guesses: a family that is not
+in the table is refused by name. To add one, add a row; the contract tests build a tiny random model
+of every row and compare reads, writes and their effect on the logits with plain PyTorch hooks.
 
 The paths become nnsight aliases, so everywhere else in nnheads the same names hold:
 
@@ -28,15 +28,18 @@ if TYPE_CHECKING:
 class Family:
     """Paths of one model family; those below `layers` are relative to a block.
 
-    attention_adds, mlp_adds: the modules whose output is what attention and the feed-forward part add, where the parts
-        themselves return more than that.
-    neurons: the module whose *input* are the feed-forward part's neurons; None where experts share that part.
-    mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of it.
+    attention_adds, mlp_adds: the modules whose output is what attention and the feed-forward part
+        add, where the parts themselves return more than that.
+    neurons: the module whose *input* are the feed-forward part's neurons; None where experts share
+        that part.
+    mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of
+        it.
     post_norm: the norm that what attention adds goes through before it joins the residual stream.
     tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
     position_ids: the model takes them. Families with ALiBi only do not.
-    kernel: where attention is computed. "interface" is transformers' attention interface, whose queries, keys and
-        values can be read under any implementation; the others name their own place and run eagerly.
+    kernel: where attention is computed. "interface" is transformers' attention interface, whose
+        queries, keys and values can be read under any implementation; the others name their own
+        place and run eagerly.
     """
 
     layers: str = "model.layers"
@@ -66,7 +69,8 @@ class Family:
         pairs = {
             self.layers: "layers",
             self.attention: "attention",
-            # The alias sits on the module that holds the projection, so that GPT-2's two `c_proj` stay apart.
+            # The alias sits on the module that holds the projection, so that GPT-2's two `c_proj`
+            # stay apart.
             self.projection: f"{attention}.projection",
             self.mlp: "mlp",
             self.embedding: "embedding",
@@ -149,10 +153,14 @@ FAMILIES: dict[str, Family] = {
         tuple_block=True,
         kernel="falcon",
     ),
-    "phi": Family(projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"),
+    "phi": Family(
+        projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"
+    ),
     "starcoder2": Family(neurons="mlp.c_proj"),
     **dict.fromkeys(("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe"), Family(neurons=None)),
-    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), Family(post_norm="post_attention_layernorm")),
+    **dict.fromkeys(
+        ("gemma2", "gemma3_text", "olmo2"), Family(post_norm="post_attention_layernorm")
+    ),
     **dict.fromkeys(
         (
             "llama",
@@ -180,7 +188,7 @@ def family_of(config) -> Family:
     row = FAMILIES.get(config.model_type)
     if row is None:
         raise ModelError(
-            f"model family {config.model_type!r} is not known to nnheads; known: {', '.join(sorted(FAMILIES))}. "
-            "A new family is one row in nnheads/models/families.py"
+            f"model family {config.model_type!r} is not known to nnheads; known:"
+            f" {', '.join(sorted(FAMILIES))}. A new family is one row in nnheads/models/families.py"
         )
     return row

@@ -12,8 +12,8 @@ from nnheads.models.families import family
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a model. `kv_heads` < `heads` means grouped-query attention: head h reads key/value head
-    h * kv_heads // heads. `head_dim` is measured on the output projection."""
+    """Sizes of a model. `kv_heads` < `heads` means grouped-query attention: head h reads key/value
+    head h * kv_heads // heads. `head_dim` is measured on the output projection."""
 
     layers: int
     heads: int
@@ -40,8 +40,9 @@ def geometry(model: TransformersModel) -> Geometry:
 
 
 def form(model: TransformersModel) -> dict:
-    """What traces have to know of a model's shape, as plain data that travels: head counts, what a block returns,
-    where attention is computed, and the reach of local attention layers that no mask shows (None: all)."""
+    """What traces have to know of a model's shape, as plain data that travels: head counts, what a
+    block returns, where attention is computed, and the reach of local attention layers that no mask
+    shows (None: all)."""
     config, row, sizes = model.config, family(model), geometry(model)
     kinds = getattr(config, "attention_layers", None) or [None] * sizes.layers  # GPT-Neo
     alibi = row.kernel == "falcon" and getattr(config, "alibi", False)

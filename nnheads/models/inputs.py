@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from nnsight import TransformersModel
 
 
-
-
-def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") -> dict[str, torch.Tensor]:
+def inputs(
+    model: TransformersModel, prompts: xr.Dataset, token: str = "token"
+) -> dict[str, torch.Tensor]:
     """What a trace is fed: ids, mask and positions of a prompt dataset with dims (batch, position).
 
     Positions count from each row's first real token, so padding on the left moves no number.
@@ -38,11 +38,16 @@ def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
         raise BadInput("there are no prompts to run")
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocabulary:
-        raise BadInput(f"token {high if high >= vocabulary else low} lies outside the vocabulary of {vocabulary}")
+        raise BadInput(
+            f"token {high if high >= vocabulary else low} lies outside the vocabulary of"
+            f" {vocabulary}"
+        )
 
 
 def check_length(length: int, config) -> None:
-    """Refuse more tokens than a model has positions for: it would fail far from the cause, or answer nonsense."""
+    """Refuse more tokens than a model has positions for: it would fail far from the cause, or
+    answer nonsense.
+    """
     limit = getattr(config, "max_position_embeddings", None)
     if limit and length > limit:
         raise BadInput(f"the text has {length} tokens; this model reads at most {limit}")

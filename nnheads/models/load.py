@@ -13,13 +13,10 @@ from nnheads.errors import ModelError
 from nnheads.models.families import family_of
 from nnheads.models.loading import held_as, one_line, whole_checkpoint
 from nnheads.models.shipped import FOLDER, REFERENCE
-from nnheads.remote.jobs import Backends
+from nnheads.remote.place import put
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
-
-
-
 
 
 def load(
@@ -31,6 +28,7 @@ def load(
     device_map: str | dict | None = None,
     attn_implementation: str | None = None,
     remote: bool | str = False,
+    waiting: bool = True,
 ) -> TransformersModel:
     """Load a model from the Hugging Face Hub, a local folder, or the package (`reference`).
 
@@ -38,11 +36,17 @@ def load(
         name: Hub id, folder, or "reference" (the small trained model that ships with nnheads).
         revision: branch, tag or commit on the Hub.
         dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
-        quantization: "4bit" (nf4; computes in bfloat16 unless `dtype` says otherwise) or "8bit" (LLM.int8, float16):
-            weights of linear layers in fewer bits, through bitsandbytes. Values that nnheads reads keep their width.
-        device_map: passed to transformers: "auto", "cuda:0", or a dict from module to device. None keeps the CPU.
+        quantization: "4bit" (nf4; computes in bfloat16 unless `dtype` says otherwise) or "8bit"
+            (LLM.int8, float16): weights of linear layers in fewer bits, through bitsandbytes.
+            Values that nnheads reads keep their width.
+        device_map: passed to transformers: "auto", "cuda:0", or a dict from module to device. None
+            keeps the CPU.
         attn_implementation: "sdpa", "eager", ...; None takes the family's default.
-        remote: True or a URL builds the model without weights, to be run on a server.
+        remote: where the model runs, whatever is asked of it: False, here; True (NDIF) or the URL
+            of a server, for which the model is built without weights; "local", a rehearsal of that
+            here.
+        waiting: whether results of jobs on a server are waited for; if not, `Pending` is raised
+            until they are there.
 
     Raises:
         ModelError: with one line that says what is wrong and what to do.
@@ -53,7 +57,9 @@ def load(
     held = held_as(dtype, quantization, lazy)
     path = locate(name)
     if revision is not None and Path(path).is_dir():
-        raise ModelError(f"{name} is a folder and has no revision {revision!r}; name the folder that you mean")
+        raise ModelError(
+            f"{name} is a folder and has no revision {revision!r}; name the folder that you mean"
+        )
     config = _config(path, name, revision)
     row = family_of(config)
     _prepare_remote(path)
@@ -70,7 +76,7 @@ def load(
             dispatch=not lazy,
             **{key: value for key, value in optional.items() if value is not None},
         )
-    model.__dict__["_remote_backend"] = Backends(model)  # jobs with a ledger, see `remote.py`
+    put(model, remote, waiting=waiting)
     return model
 
 
@@ -81,33 +87,32 @@ def locate(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir() and name.strip():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{name} is a folder without config.json; save a model there with save_pretrained")
+            raise ModelError(
+                f"{name} is a folder without config.json; save a model there with save_pretrained"
+            )
         return str(folder)
     if folder.is_file():
         raise ModelError(f"{name} is a file; expected a model folder, a Hub id or {REFERENCE!r}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
-        raise ModelError(f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}")
+        raise ModelError(
+            f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}"
+        )
     return name
 
 
 def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Where a revision is: on the Hub a branch, tag or commit; under a local folder a folder of that name."""
+    """Where a revision is: on the Hub a branch, tag or commit; under a local folder a folder of
+    that name.
+    """
     folder = Path(name).expanduser()
     if revision is not None and folder.is_dir():
         if not (folder / revision).is_dir():
-            raise ModelError(f"{name} has no folder {revision!r}; a local model's revisions are folders inside it")
+            raise ModelError(
+                f"{name} has no folder {revision!r}; a local model's revisions are folders"
+                " inside it"
+            )
         return str(folder / revision), None
     return name, revision
-
-
-
-
-
-
-
-
-
-
 
 
 def _config(path: str, name: str, revision: str | None):
@@ -129,7 +134,9 @@ def _reach(repository: str, revision: str | None) -> None:
 
 
 def _prepare_remote(path: str) -> None:
-    """nnheads' own functions travel as source, and a local folder is its own id on a server of one's own."""
+    """nnheads' own functions travel as source, and a local folder is its own id on a server of
+    one's own.
+    """
     import nnsight
     from nnsight.modeling import huggingface
 

@@ -15,7 +15,9 @@ def head_name(layer: int, head: int) -> str:
 
 def parse_head(text: str) -> tuple[int, int]:
     """`9.6` or `L9H6` -> (9, 6)."""
-    match = re.fullmatch(r"\s*(?:L(\d{1,6})H(\d{1,6})|(\d{1,6})\.(\d{1,6}))\s*", text, re.IGNORECASE)
+    match = re.fullmatch(
+        r"\s*(?:L(\d{1,6})H(\d{1,6})|(\d{1,6})\.(\d{1,6}))\s*", text, re.IGNORECASE
+    )
     if match is None:
         raise BadInput(f"{text!r} is no head; write layer and head from zero, as 9.6 or L9H6")
     layer, head = (group for group in match.groups() if group is not None)
@@ -44,6 +46,6 @@ def check_head(model, head: tuple[int, int]) -> None:
     sizes = geometry(model)
     if head[0] >= sizes.layers or head[1] >= sizes.heads:
         raise BadInput(
-            f"head {head[0]}.{head[1]} does not exist; this model has layers 0 to {sizes.layers - 1} "
-            f"and heads 0 to {sizes.heads - 1}"
+            f"head {head[0]}.{head[1]} does not exist; this model has layers 0 to"
+            f" {sizes.layers - 1} and heads 0 to {sizes.heads - 1}"
         )

@@ -1,1 +1,3 @@
-"""A page that shows what runs found: `data` gathers numbers, `patterns` attention, and `html` writes it as one file."""
+"""A page that shows what runs found: `data` gathers numbers, `patterns` attention, and `html`
+writes it as one file.
+"""

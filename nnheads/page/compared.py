@@ -1,4 +1,6 @@
-"""Scores side by side, as the page takes them: which share heads, and which lists other prompts would name again."""
+"""Scores side by side, as the page takes them: which share heads, and which lists other prompts
+would name again.
+"""
 
 from __future__ import annotations
 
@@ -16,39 +18,58 @@ from nnheads.runs.find import Finished
 
 ORDER = ("looks", "effects", "writes", "other")  # of scores, as everywhere on the page
 MOST = 40  # scores of an overlap that can still be read as a table
-PAIRS = ("jaccard_top", "jaccard_chance", "jaccard_flagged", "spearman", "profile", "profile_shifted", "shift")
+PAIRS = (
+    "jaccard_top",
+    "jaccard_chance",
+    "jaccard_flagged",
+    "spearman",
+    "profile",
+    "profile_shifted",
+    "shift",
+)
 BY_N = ("jaccard", "jaccard_low", "jaccard_high", "spearman", "spearman_low", "spearman_high")
 
 Place = tuple[int, int]  # of a score on the page: its model, and its number there
 
 
-def compared(runs: list[Finished], models: list[dict], places: Sequence[Place], *, top: int, draws: int) -> dict:
-    """`overlap` of all headlines, None of fewer than two; `stability` of each whose single prompts are known.
+def compared(
+    runs: list[Finished], models: list[dict], places: Sequence[Place], *, top: int, draws: int
+) -> dict:
+    """`overlap` of all headlines, None of fewer than two; `stability` of each whose single prompts
+    are known.
 
     Args:
         models: as the page shows them, with their `scores`.
-        places: where the headline of each table stands there, in the order of `nnheads.compare.entries.entries_of`.
+        places: where the headline of each table stands there, in the order of
+            `nnheads.compare.entries.entries_of`.
         draws: pairs of samples of prompts; 0 for no stability.
 
     Raises:
         BadInput: single prompts that cannot be read.
     """
     made = list(zip(places, entries_of(runs), strict=True)) if places else []
-    made.sort(key=lambda one: (one[0][0], ORDER.index(models[one[0][0]]["scores"][one[0][1]]["group"])))
+    made.sort(
+        key=lambda one: (one[0][0], ORDER.index(models[one[0][0]]["scores"][one[0][1]]["group"]))
+    )
     places, entries = [place for place, _ in made], [one for _, one in made]
     try:
         found, refused = stable(entries, top=top, draws=draws)
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise BadInput(f"a scores.nc of these runs does not hold what nnheads detect writes ({error})") from None
+        raise BadInput(
+            f"a scores.nc of these runs does not hold what nnheads detect writes ({error})"
+        ) from None
     lists = []
     for place, one in made:
         own = found.get((one.model, one.revision, one.type))
         if own is not None:
             lists.append({**_score(place, one), **stability_of(own)})
     return {
-        "overlap": overlap_of(entries[:MOST], places[:MOST], top, len(entries)) if len(entries) > 1 else None,
-        "stability": lists, "unstable": [{"name": name, "reason": reason} for name, reason in refused.items()],
-    }  # fmt: skip
+        "overlap": overlap_of(entries[:MOST], places[:MOST], top, len(entries))
+        if len(entries) > 1
+        else None,
+        "stability": lists,
+        "unstable": [{"name": name, "reason": reason} for name, reason in refused.items()],
+    }
 
 
 def _score(place: Place, one: Entry) -> dict:
@@ -56,22 +77,37 @@ def _score(place: Place, one: Entry) -> dict:
 
 
 def overlap_of(entries: list[Entry], places: Sequence[Place], top: int, total: int) -> dict:
-    """`nnheads.compare.atlas.overlap` below its diagonal, row by row, and each score's heads in order as far as lists reach."""
+    """`nnheads.compare.atlas.overlap` below its diagonal, row by row, and each score's heads in
+    order as far as lists reach.
+    """
     found = overlap(entries, top)
     orders = [_order(one, entries, top) for one in entries]
     return {
-        "top": top, "total": total,
-        "entries": [{**_score(place, one), "order": order} for place, one, order in zip(places, entries, orders)],
-        **{name: [numbers(found[name].values[row, :row]) for row in range(len(entries))] for name in PAIRS},
-    }  # fmt: skip
+        "top": top,
+        "total": total,
+        "entries": [
+            {**_score(place, one), "order": order}
+            for place, one, order in zip(places, entries, orders)
+        ],
+        **{
+            name: [numbers(found[name].values[row, :row]) for row in range(len(entries))]
+            for name in PAIRS
+        },
+    }
 
 
 def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
-    """The first heads of a score, as (layer, head): enough for a list of `top` beside any score that lacks some."""
+    """The first heads of a score, as (layer, head): enough for a list of `top` beside any score
+    that lacks some.
+    """
     values = entry.heads["score"].values.ravel()
     known = np.flatnonzero(np.isfinite(values))
     order = known[np.argsort(-values[known], kind="stable")]
-    missing = [~np.isfinite(one.heads["score"].values.ravel()) for one in entries if one.shape == entry.shape]
+    missing = [
+        ~np.isfinite(one.heads["score"].values.ravel())
+        for one in entries
+        if one.shape == entry.shape
+    ]
     reach = order[: top + int(np.any(missing, axis=0)[known].sum())]
     layers, heads = (entry.heads[name].values for name in ("layer", "head"))
     return [[int(layers[one // heads.size]), int(heads[one % heads.size])] for one in reach]
@@ -79,9 +115,15 @@ def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
 
 def stability_of(found: xr.Dataset) -> dict:
     """`nnheads.compare.stability.stability` as lists."""
-    scalars = {name: numbers(found[name].values)[0] for name in ("reliability", "reliability_all", "jaccard_chance")}
+    scalars = {
+        name: numbers(found[name].values)[0]
+        for name in ("reliability", "reliability_all", "jaccard_chance")
+    }
     return {
-        **{name: int(found.attrs[name]) for name in ("top", "prompts", "draws")}, **scalars,
-        "n": found["n"].values.tolist(), **{name: numbers(found[name].values) for name in BY_N},
-        "target": found["target"].values.tolist(), "needed": numbers(found["needed_n"].values),
-    }  # fmt: skip
+        **{name: int(found.attrs[name]) for name in ("top", "prompts", "draws")},
+        **scalars,
+        "n": found["n"].values.tolist(),
+        **{name: numbers(found[name].values) for name in BY_N},
+        "target": found["target"].values.tolist(),
+        "needed": numbers(found["needed_n"].values),
+    }

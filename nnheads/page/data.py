@@ -32,13 +32,27 @@ from nnheads.runs.find import (
 
 LONGEST_TEXT = 96  # tokens of a text whose attention is drawn
 GROUPS = {
-    "detect": "looks", "match": "looks", "ioi": "effects", "path": "effects", "attribute": "effects",
-    "patch": "effects", "circuit": "effects", "knockout": "effects", "function-vectors": "effects", "writes": "writes",
-}  # fmt: skip
+    "detect": "looks",
+    "match": "looks",
+    "ioi": "effects",
+    "path": "effects",
+    "attribute": "effects",
+    "patch": "effects",
+    "circuit": "effects",
+    "knockout": "effects",
+    "function-vectors": "effects",
+    "writes": "writes",
+}
 
 
 def payload(
-    runs: list[Finished], *, title: str, made: dict, unfinished: list[str] | None = None, top: int = 8, draws: int = 20
+    runs: list[Finished],
+    *,
+    title: str,
+    made: dict,
+    unfinished: list[str] | None = None,
+    top: int = 8,
+    draws: int = 20,
 ) -> dict:
     """Everything on the page.
 
@@ -49,9 +63,10 @@ def payload(
         draws: pairs of samples of prompts for stability; 0 for none.
 
     Returns:
-        `title`, `made`, `unfinished`; `runs`, each with its command, versions, commit and files; `models`, each with
-        its sizes, `scores` (numbers by head, row by row), `roles`, `knockouts`, `texts` and `results` (small tables and
-        pictures of a run); `overlap`, `stability` and `unstable`, of all scores.
+        `title`, `made`, `unfinished`; `runs`, each with its command, versions, commit and files;
+        `models`, each with its sizes, `scores` (numbers by head, row by row), `roles`, `knockouts`,
+        `texts` and `results` (small tables and pictures of a run); `overlap`, `stability` and
+        `unstable`, of all scores.
 
     Raises:
         BadInput: a file that cannot be read, or files that disagree on the shape of one model.
@@ -72,22 +87,28 @@ def payload(
     _name(each)
     places = [(list(models).index(key), place) for key, place in headlines]
     return {
-        "title": title, "made": made, "unfinished": unfinished or [], "runs": listed, "models": each,
+        "title": title,
+        "made": made,
+        "unfinished": unfinished or [],
+        "runs": listed,
+        "models": each,
         **compared(runs, each, places, top=top, draws=draws),
-    }  # fmt: skip
+    }
 
 
 def _add_run(models: dict, run: Finished, number: int) -> tuple[dict, list, tuple]:
     """Add what a run says to its models.
 
     Returns:
-        The run as the page lists it; where the headline of each of its tables stands; its model, the names of pictures
-        that the page draws itself, and the rest of what it says.
+        The run as the page lists it; where the headline of each of its tables stands; its model,
+        the names of pictures that the page draws itself, and the rest of what it says.
     """
     whole = {name: run.dataset(name) for name in run.outcomes}
     tables, shared = (tables_in(whole, run.folder, cell) for cell in (CELL, SHARED_CELL))
     own = _others(run)
-    about = next(iter([*tables.values(), *shared.values(), *own.values(), *whole.values()]), xr.Dataset())
+    about = next(
+        iter([*tables.values(), *shared.values(), *own.values(), *whole.values()]), xr.Dataset()
+    )
     headlines = []
     for cell, datasets in ((CELL, tables), (SHARED_CELL, shared)):
         for file, dataset in datasets.items():
@@ -98,7 +119,12 @@ def _add_run(models: dict, run: Finished, number: int) -> tuple[dict, list, tupl
     if own:
         _add_others(models.setdefault(key, {}), run, number, own)
     cells = [set(CELL), set(SHARED_CELL)]
-    drawn = {str(name) for one in whole.values() for name in one.data_vars if set(one[name].dims) in cells}
+    drawn = {
+        str(name)
+        for one in whole.values()
+        for name in one.data_vars
+        if set(one[name].dims) in cells
+    }
     drawn |= {file.removesuffix(".nc") for file in (*tables, *shared, *own) if file != "scores.nc"}
     found, left = tables_of(whole)
     rest = {"run": number, "tables": found, "left": left, "pictures": [], "unseen": []}
@@ -116,8 +142,16 @@ def _name(models: list[dict]) -> None:
 def _key(run: Finished, attributes: dict) -> tuple[str, str, str]:
     """Whose heads these are: model, revision, weights."""
     source = facts(attributes.get("source"))
-    name = text(attributes.get("model")) or text(run.record["arguments"].get("model")) or "unnamed model"
-    return name, text(attributes.get("revision")), text(source.get("commit") or run.record["arguments"].get("weights"))
+    name = (
+        text(attributes.get("model"))
+        or text(run.record["arguments"].get("model"))
+        or "unnamed model"
+    )
+    return (
+        name,
+        text(attributes.get("revision")),
+        text(source.get("commit") or run.record["arguments"].get("weights")),
+    )
 
 
 def _about_run(run: Finished, attributes: dict, tables: dict[str, xr.Dataset]) -> dict:
@@ -138,7 +172,10 @@ def _about_run(run: Finished, attributes: dict, tables: dict[str, xr.Dataset]) -
         "packages": {text(name): text(version) for name, version in packages.items()},
         "code": text(attributes.get("git_commit")),
         "changed": text(attributes.get("git_dirty")) == "1",
-        **{name: text(attributes.get(name)) for name in ("seed", "references", "prompts_sha256", "tokenizer_sha256")},
+        **{
+            name: text(attributes.get(name))
+            for name in ("seed", "references", "prompts_sha256", "tokenizer_sha256")
+        },
         "count": _count(run, attributes),
         "files": [text(name) for name in run.named],
         "shown": bool(tables),
@@ -149,11 +186,18 @@ def _about_run(run: Finished, attributes: dict, tables: dict[str, xr.Dataset]) -
 def _count(run: Finished, attributes: dict) -> str:
     """How many prompts a run counted."""
     arguments = {**facts(attributes.get("arguments")), **run.record["arguments"]}
-    given = (run.record.get("kept"), run.record.get("cases"), attributes.get("kept"), arguments.get("limit"))
+    given = (
+        run.record.get("kept"),
+        run.record.get("cases"),
+        attributes.get("kept"),
+        arguments.get("limit"),
+    )
     return next((text(one) for one in given if one is not None), "") or ", ".join(run.samples())
 
 
-def _join(model: dict, run: Finished, number: int, kind: str, dataset: xr.Dataset, cell: tuple[str, str]) -> int | None:
+def _join(
+    model: dict, run: Finished, number: int, kind: str, dataset: xr.Dataset, cell: tuple[str, str]
+) -> int | None:
     """Add the scores of a table to its model; where its headline stands there."""
     shape = (int(dataset[cell[0]].max()) + 1, int(dataset[cell[1]].max()) + 1)
     sizes = model.setdefault("shape", {})
@@ -168,16 +212,25 @@ def _join(model: dict, run: Finished, number: int, kind: str, dataset: xr.Datase
 
 
 def _finished(key: tuple[str, str, str], model: dict) -> dict:
-    """A model as the page takes it. Scores fill the whole grid; what a run did not measure is null."""
+    """A model as the page takes it.
+
+    Scores fill the whole grid; what a run did not measure is null.
+    """
     sizes = model.get("shape", {})
     layers = max((layers for layers, _ in sizes.values()), default=0)
     heads, shared = (sizes.get(cell[1], (0, 0))[1] for cell in (CELL, SHARED_CELL))
     width = {"head": heads, "kv_head": shared}
     scores = [_score(one, (layers, width[one[-1][1]])) for one in model.get("scores", [])]
     return {
-        "name": key[0], "revision": key[1], "commit": key[2], "layers": layers, "heads": heads, "kv_heads": shared,
-        "scores": scores, **{name: model.get(name, []) for name in ("roles", "knockouts", "texts", "results")},
-    }  # fmt: skip
+        "name": key[0],
+        "revision": key[1],
+        "commit": key[2],
+        "layers": layers,
+        "heads": heads,
+        "kv_heads": shared,
+        "scores": scores,
+        **{name: model.get(name, []) for name in ("roles", "knockouts", "texts", "results")},
+    }
 
 
 def _score(found: tuple[int, str, str, Column, tuple[str, str]], shape: tuple[int, int]) -> dict:
@@ -186,15 +239,29 @@ def _score(found: tuple[int, str, str, Column, tuple[str, str]], shape: tuple[in
     values = on_grid(column.values, shape, cell)
     parts = {"low": column.low, "high": column.high, "null": column.null, "q": column.q_value}
     return {
-        "run": number, "kind": kind, "group": group, "name": column.name, "meaning": meaning, "units": units,
-        "unit": cell[1], "headline": column.headline, "signed": bool(np.nanmin(values, initial=0.0) < 0),
+        "run": number,
+        "kind": kind,
+        "group": group,
+        "name": column.name,
+        "meaning": meaning,
+        "units": units,
+        "unit": cell[1],
+        "headline": column.headline,
+        "signed": bool(np.nanmin(values, initial=0.0) < 0),
         "values": numbers(values),
-        **{name: None if part is None else numbers(on_grid(part, shape, cell)) for name, part in parts.items()},
-        "flag": None if column.flag is None else [int(one == 1) for one in on_grid(column.flag, shape, cell)],
-    }  # fmt: skip
+        **{
+            name: None if part is None else numbers(on_grid(part, shape, cell))
+            for name, part in parts.items()
+        },
+        "flag": None
+        if column.flag is None
+        else [int(one == 1) for one in on_grid(column.flag, shape, cell)],
+    }
 
 
-def on_grid(values: xr.DataArray, shape: tuple[int, int], cell: tuple[str, str] = CELL) -> np.ndarray:
+def on_grid(
+    values: xr.DataArray, shape: tuple[int, int], cell: tuple[str, str] = CELL
+) -> np.ndarray:
     """Values of all heads, row by row; NaN for heads that are not there."""
     whole = np.full(shape, np.nan)
     whole[np.ix_(*(values[name].values for name in cell))] = values.transpose(*cell).values
@@ -202,8 +269,12 @@ def on_grid(values: xr.DataArray, shape: tuple[int, int], cell: tuple[str, str] 
 
 
 def _others(run: Finished) -> dict[str, xr.Dataset]:
-    """Files that say something else than a number for each head: how far a list of heads matters, one attention."""
-    wanted = {"knockout": ("curve.nc", "interactions.nc"), "inspect": ("scores.nc",)}.get(run.recipe, ())
+    """Files that say something else than a number for each head: how far a list of heads matters,
+    one attention.
+    """
+    wanted = {"knockout": ("curve.nc", "interactions.nc"), "inspect": ("scores.nc",)}.get(
+        run.recipe, ()
+    )
     return {name: run.dataset(name) for name in wanted if name in run.files}
 
 
@@ -214,30 +285,51 @@ def _add_others(model: dict, run: Finished, number: int, own: dict[str, xr.Datas
         elif "attention" in own["scores.nc"]:
             model.setdefault("texts", []).append(_inspected(own["scores.nc"], run))
     except (KeyError, ValueError, TypeError) as error:
-        raise BadInput(f"{run.folder} does not hold what nnheads {run.recipe} writes ({error}); run it again") from None
+        raise BadInput(
+            f"{run.folder} does not hold what nnheads {run.recipe} writes ({error}); run it again"
+        ) from None
 
 
 def knockout_of(own: dict[str, xr.Dataset]) -> dict:
     """A knock-out: what the metric is without the first K heads, and each head's part of it."""
     curve, parts = own["curve.nc"], own["interactions.nc"]
     metric = text(curve.attrs["metric"])
-    lines = {"value": metric, "low": f"{metric}_low", "high": f"{metric}_high", "random": "random_median",
-             "random_low": "random_lowest", "random_high": "random_highest", "p": "p_value"}  # fmt: skip
+    lines = {
+        "value": metric,
+        "low": f"{metric}_low",
+        "high": f"{metric}_high",
+        "random": "random_median",
+        "random_low": "random_lowest",
+        "random_high": "random_highest",
+        "p": "p_value",
+    }
     members = [str(one) for one in parts["member"].values]
     return {
-        "behaviour": text(curve.attrs.get("behaviour")), "metric": metric.replace("_", " "),
-        "units": label_of(curve[metric])[1], "ablation": text(curve.attrs.get("ablation")),
-        "origin": text(curve.attrs.get("origin")), "warning": text(parts.attrs.get("warning")),
-        "base": _triple(curve, f"base_{metric}"), "k": [int(one) for one in curve["k"].values],
+        "behaviour": text(curve.attrs.get("behaviour")),
+        "metric": metric.replace("_", " "),
+        "units": label_of(curve[metric])[1],
+        "ablation": text(curve.attrs.get("ablation")),
+        "origin": text(curve.attrs.get("origin")),
+        "warning": text(parts.attrs.get("warning")),
+        "base": _triple(curve, f"base_{metric}"),
+        "k": [int(one) for one in curve["k"].values],
         "lines": {key: numbers(curve[name].values) for key, name in lines.items() if name in curve},
-        "joint": _triple(parts, "joint"), "sum": _triple(parts, "sum_of_parts"), "members": members,
-        **{key: [_triple(parts.isel(member=i), key) for i in range(len(members))] for key in ("alone", "last")},
-    }  # fmt: skip
+        "joint": _triple(parts, "joint"),
+        "sum": _triple(parts, "sum_of_parts"),
+        "members": members,
+        **{
+            key: [_triple(parts.isel(member=i), key) for i in range(len(members))]
+            for key in ("alone", "last")
+        },
+    }
 
 
 def _triple(dataset: xr.Dataset, name: str) -> list[float | None]:
     """A value with its interval."""
-    ends = [float(dataset[f"{name}{end}"]) if f"{name}{end}" in dataset else np.nan for end in ("", "_low", "_high")]
+    ends = [
+        float(dataset[f"{name}{end}"]) if f"{name}{end}" in dataset else np.nan
+        for end in ("", "_low", "_high")
+    ]
     return numbers(np.array(ends))
 
 
@@ -250,11 +342,21 @@ def _inspected(dataset: xr.Dataset, run: Finished) -> dict:
     if len(tokens) > LONGEST_TEXT:
         tokens = tokens[:LONGEST_TEXT]
     attention = dataset["attention"].values[: len(tokens), : len(tokens)]
-    return {"title": "inspect", "tokens": tokens, "patterns": {f"{layer}.{head}": packed(attention)}}
+    return {
+        "title": "inspect",
+        "tokens": tokens,
+        "patterns": {f"{layer}.{head}": packed(attention)},
+    }
 
 
 def packed(pattern: np.ndarray) -> str:
-    """A causal pattern [query, key] as base64: the lower triangle row by row, a byte for each number, 255 for one."""
+    """A causal pattern [query, key] as base64: the lower triangle row by row, a byte for each
+    number, 255 for one.
+    """
     below = pattern[np.tril_indices(len(pattern))]
-    below = below if below.dtype == np.uint8 else np.rint(np.nan_to_num(below).clip(0, 1) * 255).astype(np.uint8)
+    below = (
+        below
+        if below.dtype == np.uint8
+        else np.rint(np.nan_to_num(below).clip(0, 1) * 255).astype(np.uint8)
+    )
     return base64.b64encode(below.tobytes()).decode()

@@ -1,6 +1,8 @@
-"""What runs say besides a number for each head, whatever made them: every small table in their files.
+"""What runs say besides a number for each head, whatever made them: every small table in their
+files.
 
-Read by shape: numbers and texts over the same one or two dimensions are the columns of one table, single ones are the
+Read by shape: numbers and texts over the same one or two dimensions are the columns of one table,
+    single ones are the
 rows of another. What is too large for a page, or has more dimensions, is named with its size.
 """
 
@@ -26,8 +28,9 @@ def tables_of(datasets: dict[str, xr.Dataset]) -> tuple[list[dict], list[str]]:
         datasets: by file.
 
     Returns:
-        Tables, each with `file`, `dims`, `rows` (how many), `keys` (what tells rows apart) and `columns`; a column has
-        `name`, `meaning`, `units`, `values` and, where known, `low` and `high`, row by row.
+        Tables, each with `file`, `dims`, `rows` (how many), `keys` (what tells rows apart) and
+        `columns`; a column has `name`, `meaning`, `units`, `values` and, where known, `low` and
+        `high`, row by row.
     """
     tables: list[dict] = []
     left: dict[str, list[str]] = {}
@@ -50,7 +53,9 @@ def tables_of(datasets: dict[str, xr.Dataset]) -> tuple[list[dict], list[str]]:
 
 
 def _elsewhere(name: str, dataset: xr.Dataset) -> bool:
-    """Whether a variable is on the map, a single case, the end of an interval, or nothing that can be shown."""
+    """Whether a variable is on the map, a single case, the end of an interval, or nothing that can
+    be shown.
+    """
     values = dataset[name]
     dims = set(values.dims)
     whole = next((name.removesuffix(end) for end in ENDS if name.endswith(end)), "")
@@ -66,21 +71,33 @@ def _table(file: str, dataset: xr.Dataset, dims: tuple[str, ...], names: list[st
     shape = tuple(dataset.sizes[dim] for dim in dims)
     keys = []
     for dim in dims:
-        own = dataset[dim] if dim in dataset.coords else xr.DataArray(np.arange(dataset.sizes[dim]), dims=dim)
+        own = (
+            dataset[dim]
+            if dim in dataset.coords
+            else xr.DataArray(np.arange(dataset.sizes[dim]), dims=dim)
+        )
         keys.append({"name": dim, "values": _cells(own, dims, shape)})
     for name, values in dataset.coords.items():
         told = str(name) not in (*dims, *CASES) and (values.ndim or not dims)
         if told and set(values.dims) <= set(dims):
             keys.append({"name": str(name), "values": _cells(values, dims, shape)})
     return {
-        "file": file, "dims": list(dims), "rows": int(np.prod(shape)), "keys": keys[:MOST_COLUMNS],
+        "file": file,
+        "dims": list(dims),
+        "rows": int(np.prod(shape)),
+        "keys": keys[:MOST_COLUMNS],
         "columns": [_column(dataset, name, dims, shape) for name in names],
-    }  # fmt: skip
+    }
 
 
 def _column(dataset: xr.Dataset, name: str, dims: tuple[str, ...], shape: tuple[int, ...]) -> dict:
     meaning, units = label_of(dataset[name])
-    found = {"name": name, "meaning": meaning, "units": units, "values": _cells(dataset[name], dims, shape)}
+    found = {
+        "name": name,
+        "meaning": meaning,
+        "units": units,
+        "values": _cells(dataset[name], dims, shape),
+    }
     for end in ENDS:
         if name + end in dataset and dataset[name + end].dims == dataset[name].dims:
             found[end.removeprefix("_")] = _cells(dataset[name + end], dims, shape)
@@ -89,11 +106,18 @@ def _column(dataset: xr.Dataset, name: str, dims: tuple[str, ...], shape: tuple[
 
 def _cells(values: xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...]) -> list:
     """Values of every row of a table; a number that stands for a word is that word."""
-    along = values.expand_dims({dim: size for dim, size in zip(dims, shape) if dim not in values.dims})
+    along = values.expand_dims(
+        {dim: size for dim, size in zip(dims, shape) if dim not in values.dims}
+    )
     each = along.transpose(*dims).values.ravel()
     meanings = text(values.attrs.get("flag_meanings")).split()
     if each.dtype.kind in "iu" and meanings:
-        known = dict(zip(np.atleast_1d(values.attrs.get("flag_values", range(len(meanings)))).tolist(), meanings))
+        known = dict(
+            zip(
+                np.atleast_1d(values.attrs.get("flag_values", range(len(meanings)))).tolist(),
+                meanings,
+            )
+        )
         return [known.get(one, one) for one in each.tolist()]
     if each.dtype.kind == "b":
         return ["yes" if one else "no" for one in each]
@@ -101,4 +125,7 @@ def _cells(values: xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...]) 
         return each.tolist()
     if each.dtype.kind == "f":
         return numbers(each)
-    return [text(one.decode("utf-8", "replace") if isinstance(one, bytes) else one)[:LONGEST] for one in each.tolist()]
+    return [
+        text(one.decode("utf-8", "replace") if isinstance(one, bytes) else one)[:LONGEST]
+        for one in each.tolist()
+    ]

@@ -1,6 +1,7 @@
 """Which swaps a sweep runs, in what order, and what that costs: before anything runs.
 
-A cell is a set of entries (layer, unit, place): each swaps one unit of a layer, at all positions or at those of a
+A cell is a set of entries (layer, unit, place): each swaps one unit of a layer, at all positions or
+    at those of a
 place, in the same run. A single head is a cell of one entry, a group of heads one of several.
 """
 
@@ -17,7 +18,10 @@ from nnheads.errors import BadInput
 
 @dataclass(frozen=True)
 class Cells:
-    """`entries` [entry, 4]: cell, layer, unit, place. `places` [place, case, position]: the positions of each place."""
+    """`entries` [entry, 4]: cell, layer, unit, place.
+
+    `places` [place, case, position]: the positions of each place.
+    """
 
     entries: np.ndarray
     places: np.ndarray
@@ -26,8 +30,9 @@ class Cells:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Cells in the order in which they run. `kept` are the numbers of the cells that can change anything; `chunks` are
-    (first position, first layer, first row, last row) over rows (kept cell, case), one forward each."""
+    """Cells in the order in which they run. `kept` are the numbers of the cells that can change
+    anything; `chunks` are (first position, first layer, first row, last row) over rows (kept cell,
+    case), one forward each."""
 
     kept: np.ndarray
     entries: np.ndarray
@@ -36,8 +41,12 @@ class Schedule:
 
 
 def grid(layers: Sequence[int], units: int, places: np.ndarray) -> Cells:
-    """Every unit of every layer at every place, one at a time: cells (layer, unit, place), the last fastest."""
-    layer, unit, place = np.meshgrid(np.asarray(layers), np.arange(units), np.arange(len(places)), indexing="ij")
+    """Every unit of every layer at every place, one at a time: cells (layer, unit, place), the last
+    fastest.
+    """
+    layer, unit, place = np.meshgrid(
+        np.asarray(layers), np.arange(units), np.arange(len(places)), indexing="ij"
+    )
     parts = [part.ravel() for part in (layer, unit, place)]
     return Cells(np.stack([np.arange(parts[0].size), *parts], 1), places, parts[0].size)
 
@@ -68,7 +77,9 @@ def at(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (np.arange(mask.shape[1]) == positions[:, None])[None] & mask.astype(bool)[None]
 
 
-def check_members(members: Iterable[Iterable[tuple[int, int]]], layers: int, units: int, name: str = "head") -> None:
+def check_members(
+    members: Iterable[Iterable[tuple[int, int]]], layers: int, units: int, name: str = "head"
+) -> None:
     """Refuse heads that the model does not have, and heads named twice in a group."""
     for group in members:
         seen = set()
@@ -83,14 +94,17 @@ def check_members(members: Iterable[Iterable[tuple[int, int]]], layers: int, uni
             seen.add((layer, unit))
 
 
-def schedule(cells: Cells, *, shared: int, first_asked: int, last_layer: int | None, tokens: int) -> Schedule:
+def schedule(
+    cells: Cells, *, shared: int, first_asked: int, last_layer: int | None, tokens: int
+) -> Schedule:
     """Order the cells so that those of the same first position and layer run as one batch.
 
     Args:
-        shared: how many first positions hold the same values anyway: swapping there changes nothing.
+        shared: how many first positions hold the same values anyway: swapping there changes
+            nothing.
         first_asked: the first position whose logits are read; a forward cannot start behind it.
-        last_layer: the last layer, where what is swapped there only shows at the position itself and only the last
-            position is asked; None where that does not hold.
+        last_layer: the last layer, where what is swapped there only shows at the position itself
+            and only the last position is asked; None where that does not hold.
         tokens: most rows x positions in one forward; one row at least.
     """
     _, cases, width = cells.places.shape
@@ -138,5 +152,7 @@ def _chunks(start: np.ndarray, layer: np.ndarray, cases: int, width: int, tokens
         rows = (high - low) * cases
         pieces = -(-rows // max(1, tokens // (width - int(start[low]))))
         cuts = np.linspace(low * cases, high * cases, pieces + 1).astype(int)
-        chunks += [(int(start[low]), int(layer[low]), int(a), int(b)) for a, b in itertools.pairwise(cuts)]
+        chunks += [
+            (int(start[low]), int(layer[low]), int(a), int(b)) for a, b in itertools.pairwise(cuts)
+        ]
     return chunks

@@ -1,10 +1,12 @@
-"""Is a set of heads the circuit? Run the model on these heads alone, and see what is missing when parts are cut.
+"""Is a set of heads the circuit? Run the model on these heads alone, and see what is missing when
+parts are cut.
 
-F(C) is the mean metric with every head outside C ablated; feed-forward parts and embeddings stay. Faithfulness
-compares F(C) with the whole model's F(M). Completeness cuts the same heads K from both: a circuit that lacks a backup
-falls further than the model. Minimality asks of each head for a K that makes it matter. All of these compare two runs
-with some heads removed, so what is asked of the model is one function from removed sets to the metric of every case,
-and a set is one cell of a sweep.
+F(C) is the mean metric with every head outside C ablated; feed-forward parts and embeddings stay.
+Faithfulness compares F(C) with the whole model's F(M). Completeness cuts the same heads K from
+both: a circuit that lacks a backup falls further than the model. Minimality asks of each head for a
+    K that makes it matter. All of these compare two runs
+with some heads removed, so what is asked of the model is one function from removed sets to the
+metric of every case, and a set is one cell of a sweep.
 Source: Wang et al. 2022, arXiv 2211.00593.
 """
 
@@ -35,8 +37,8 @@ REMOVALS = {**ABLATIONS, "corrupted": "the value in the case's own corrupted pro
 
 @dataclass(frozen=True)
 class Cuts:
-    """Sets K that were cut, how each was found ("none", "group", "random", "greedy"), and the metric of the two runs
-    that it compares, [case, cut]."""
+    """Sets K that were cut, how each was found ("none", "group", "random", "greedy"), and the
+    metric of the two runs that it compares, [case, cut]."""
 
     cut: list[Heads]
     kind: list[str]
@@ -55,20 +57,25 @@ def every_head(model) -> Heads:
 
 
 def check_groups(groups: Mapping[str, Sequence[Head]], everything: Heads) -> Heads:
-    """All heads of a circuit's groups (roles). Raises BadInput for unknown heads, and heads that are named twice."""
+    """All heads of a circuit's groups (roles).
+
+    Raises BadInput for unknown heads, and heads that are named twice.
+    """
     owner: dict[Head, str] = {}
     for name, heads in groups.items():
         for head in heads:
             if head not in everything:
                 layers, units = (max(part) for part in zip(*everything))
                 raise BadInput(
-                    f"{head_name(*head)} does not exist; this model has layers 0 to {layers} and heads 0 to {units}"
+                    f"{head_name(*head)} does not exist; this model has layers 0 to {layers} and"
+                    f" heads 0 to {units}"
                 )
             if owner.get(head) == name:
                 raise BadInput(f"{head_name(*head)} is named twice in {name}")
             if head in owner:
                 raise BadInput(
-                    f"{head_name(*head)} is in two groups, {owner[head]} and {name}; groups must not overlap"
+                    f"{head_name(*head)} is in two groups, {owner[head]} and {name}; groups must"
+                    " not overlap"
                 )
             owner[head] = name
     return frozenset(owner)
@@ -86,16 +93,17 @@ def removal(
     parts: Path | None = None,
     quiet: bool = True,
     title: str = "sets of heads",
-    remote: bool | str = False,
 ) -> Remove:
     """The function that a circuit is judged by: removed sets of heads -> metric [case, set].
 
     Args:
-        ablation: what removed heads say instead, a key of REMOVALS; "mean" is over the reference prompts of a case's
-            template and length, for each position, without those of its own text.
-        reference: prompts that means and other values come from, e.g. "abc" sentences; default: the prompts themselves,
-            for each of them the others.
-        batch_size, parts, quiet, title: as for `batches.run`; sets that were measured in `parts` are not run again.
+        ablation: what removed heads say instead, a key of REMOVALS; "mean" is over the reference
+            prompts of a case's template and length, for each position, without those of its own
+            text.
+        reference: prompts that means and other values come from, e.g. "abc" sentences; default: the
+            prompts themselves, for each of them the others.
+        batch_size, parts, quiet, title: as for `batches.run`; sets that were measured in `parts`
+            are not run again.
 
     Raises (when it is called):
         BadInput: as `patching.patch.ablate`.
@@ -106,7 +114,7 @@ def removal(
     known: dict[Heads, np.ndarray] = {}
 
     def measured(part: xr.Dataset, groups: list[list[Head]]) -> xr.Dataset:
-        options: dict = {"groups": groups, "metric": metric, "remote": remote}
+        options: dict = {"groups": groups, "metric": metric}
         if ablation == "corrupted":
             scores = patch(model, part, noising=True, gap=0.0, **options)
         else:
@@ -119,9 +127,15 @@ def removal(
             groups = [sorted(one) for one in fresh]
             name = f"sets-{hashlib.sha256(repr(groups).encode()).hexdigest()[:16]}"
             found = batches.run(
-                lambda part: measured(part, groups), prompts, size=batch_size, parts=parts, name=name, title=title,
-                quiet=quiet, remote=remote,
-            )  # fmt: skip
+                lambda part: measured(part, groups),
+                prompts,
+                size=batch_size,
+                parts=parts,
+                name=name,
+                title=title,
+                quiet=quiet,
+                model=model,
+            )
             (values,) = found.data_vars.values()
             known.update(zip(fresh, values.transpose("group", "batch").values.astype(float)))
         return np.stack([known[one] for one in sets], 1)
@@ -135,14 +149,21 @@ def alone(everything: Heads, circuit: Iterable[Head]) -> Heads:
 
 
 def completeness(
-    remove: Remove, everything: Heads, groups: Mapping[str, Sequence[Head]], *, subsets: int = 50, steps: int = 5,
-    width: int = 10, seed: int = 0,
-) -> Cuts:  # fmt: skip
+    remove: Remove,
+    everything: Heads,
+    groups: Mapping[str, Sequence[Head]],
+    *,
+    subsets: int = 50,
+    steps: int = 5,
+    width: int = 10,
+    seed: int = 0,
+) -> Cuts:
     r"""F(C \ K) and F(M \ K) for many K: each group, random subsets, and those of a greedy search.
 
     Args:
-        subsets: how many random K, of sizes drawn evenly. steps: how many heads the greedy search cuts, at each step
-            the one of `width` random candidates that drives the two furthest apart.
+        subsets: how many random K, of sizes drawn evenly. steps: how many heads the greedy search
+            cuts, at each step the one of `width` random candidates that drives the two furthest
+            apart.
     """
     circuit = frozenset(head for heads in groups.values() for head in heads)
     generator = np.random.default_rng(seed)
@@ -155,24 +176,35 @@ def completeness(
 
 
 def minimality(
-    remove: Remove, everything: Heads, groups: Mapping[str, Sequence[Head]], *, subsets: int = 50, steps: int = 5,
-    width: int = 10, seed: int = 0,
-) -> dict[Head, Cuts]:  # fmt: skip
-    r"""F(C \ (K + v)) and F(C \ K) for each head v of the circuit and many K without it. Arguments: as `completeness`;
-    the same random K serve all heads."""
+    remove: Remove,
+    everything: Heads,
+    groups: Mapping[str, Sequence[Head]],
+    *,
+    subsets: int = 50,
+    steps: int = 5,
+    width: int = 10,
+    seed: int = 0,
+) -> dict[Head, Cuts]:
+    r"""F(C \ (K + v)) and F(C \ K) for each head v of the circuit and many K without it. Arguments:
+    as `completeness`; the same random K serve all heads."""
     circuit = frozenset(head for heads in groups.values() for head in heads)
     generator = np.random.default_rng(seed)
     cuts, heads = sampled(groups, subsets, generator), sorted(circuit)
 
     def contrast_of(head: Head) -> Contrast:
-        return lambda cut: (alone(everything, circuit - cut - {head}), alone(everything, circuit - cut))
+        return lambda cut: (
+            alone(everything, circuit - cut - {head}),
+            alone(everything, circuit - cut),
+        )
 
     contrasts, pools = [contrast_of(head) for head in heads], [circuit - {head} for head in heads]
     own = [[(kind, cut - {head}) for kind, cut in cuts] for head in heads]
     return dict(zip(heads, _compared(remove, contrasts, pools, own, steps, width, generator)))
 
 
-def sampled(groups: Mapping[str, Sequence[Head]], count: int, generator: np.random.Generator) -> list:
+def sampled(
+    groups: Mapping[str, Sequence[Head]], count: int, generator: np.random.Generator
+) -> list:
     """(kind, K): nothing, each group where there are several, and random subsets of the circuit."""
     members = sorted(head for heads in groups.values() for head in heads)
     cuts: list[tuple[str, Heads]] = [("none", frozenset())]
@@ -185,9 +217,14 @@ def sampled(groups: Mapping[str, Sequence[Head]], count: int, generator: np.rand
 
 
 def _compared(
-    remove: Remove, contrasts: Sequence[Contrast], pools: Sequence[Heads], cuts: Sequence[list], steps: int,
-    width: int, generator: np.random.Generator,
-) -> list[Cuts]:  # fmt: skip
+    remove: Remove,
+    contrasts: Sequence[Contrast],
+    pools: Sequence[Heads],
+    cuts: Sequence[list],
+    steps: int,
+    width: int,
+    generator: np.random.Generator,
+) -> list[Cuts]:
     """Measure the given cuts of each contrast and those of its greedy search."""
     grown = search(remove, contrasts, pools, steps, width, generator)
     asked = []
@@ -213,15 +250,22 @@ def both(remove: Remove, pairs: Sequence[tuple[Heads, Heads]]) -> tuple[np.ndarr
 
 
 def search(
-    remove: Remove, contrasts: Sequence[Contrast], pools: Sequence[Heads], steps: int, width: int,
+    remove: Remove,
+    contrasts: Sequence[Contrast],
+    pools: Sequence[Heads],
+    steps: int,
+    width: int,
     generator: np.random.Generator,
-) -> list[list[Heads]]:  # fmt: skip
-    """Greedy searches side by side: each grows its K by the head that makes the contrast largest, out of `width` drawn
-    from what is left of its pool. Returns the sets that each grew through; one job a step."""
+) -> list[list[Heads]]:
+    """Greedy searches side by side: each grows its K by the head that makes the contrast largest,
+    out of `width` drawn from what is left of its pool. Returns the sets that each grew through; one
+    job a step."""
     paths: list[list[Heads]] = [[frozenset()] for _ in contrasts]
     for _ in range(steps):
         tries = [_grown(path[-1], pool, width, generator) for path, pool in zip(paths, pools)]
-        first, second = both(remove, [contrast(cut) for contrast, own in zip(contrasts, tries) for cut in own])
+        first, second = both(
+            remove, [contrast(cut) for contrast, own in zip(contrasts, tries) for cut in own]
+        )
         size, start = np.abs((first - second).mean(0)), 0
         for path, own in zip(paths, tries):
             if own:
@@ -235,7 +279,10 @@ def _grown(cut: Heads, pool: Heads, width: int, generator: np.random.Generator) 
     left = sorted(pool - cut)
     if not left:
         return []
-    return [cut | {left[index]} for index in generator.choice(len(left), size=min(width, len(left)), replace=False)]
+    return [
+        cut | {left[index]}
+        for index in generator.choice(len(left), size=min(width, len(left)), replace=False)
+    ]
 
 
 def named(heads: Iterable[Head]) -> str:

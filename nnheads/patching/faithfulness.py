@@ -1,8 +1,10 @@
-"""A circuit as numbers with intervals: faithfulness, its curve over circuit sizes, completeness, minimality.
+"""A circuit as numbers with intervals: faithfulness, its curve over circuit sizes, completeness,
+minimality.
 
-Everything is computed from per-case metrics of runs with heads removed (`patching.circuit`) as a ratio or difference of
-means; intervals resample the cases, the same ones for all runs.
-Sources: Wang et al. 2022, arXiv 2211.00593; Mueller et al. 2025, arXiv 2504.13151 (the curve and its areas).
+Everything is computed from per-case metrics of runs with heads removed (`patching.circuit`) as a
+ratio or difference of means; intervals resample the cases, the same ones for all runs.
+Sources: Wang et al. 2022, arXiv 2211.00593; Mueller et al. 2025, arXiv 2504.13151 (the curve and
+    its areas).
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput, RunError
-from nnheads.patching.circuit import Cuts, Head, Heads, Remove, alone, check_groups, completeness, minimality, named
+from nnheads.patching.circuit import (
+    Cuts,
+    Head,
+    Heads,
+    Remove,
+    alone,
+    check_groups,
+    completeness,
+    minimality,
+    named,
+)
 from nnheads.patching.metrics import metric_of
 from nnheads.stats import CONFIDENCE, RESAMPLES
 
@@ -36,8 +48,8 @@ UNIT = "heads; feed-forward parts and embeddings always stay"
 
 
 def knocked_out(remove: Remove, everything: Heads, *, seed: int = 0) -> xr.Dataset:
-    """What the metric loses when one head is removed: `ranking` (layer, head), (F(M) - F(M without it)) / F(M), with
-    its interval; positive where the head helps."""
+    """What the metric loses when one head is removed: `ranking` (layer, head), (F(M) - F(M without
+    it)) / F(M), with its interval; positive where the head helps."""
     members = sorted(everything)
     values = remove([frozenset(), *(frozenset([head]) for head in members)])
     loss = [values[:, :1] - values[:, 1:], values[:, 0]]
@@ -51,9 +63,14 @@ def knocked_out(remove: Remove, everything: Heads, *, seed: int = 0) -> xr.Datas
 
 
 def order(values: xr.DataArray, *, signed: bool = False) -> list[Head]:
-    """Heads (layer, head), the highest value first, or the largest in size; those without a value come last."""
+    """Heads (layer, head), the highest value first, or the largest in size; those without a value
+    come last.
+    """
     size = (values if signed else abs(values)).transpose("layer", "head").to_series()
-    return [(int(layer), int(head)) for layer, head in size.sort_values(ascending=False, kind="stable").index]
+    return [
+        (int(layer), int(head))
+        for layer, head in size.sort_values(ascending=False, kind="stable").index
+    ]
 
 
 def study(
@@ -75,31 +92,38 @@ def study(
 
     Args:
         remove: see `circuit.removal`. everything: all heads of the model.
-        groups: name -> heads; together they are the circuit, each alone is a role. They must not overlap.
+        groups: name -> heads; together they are the circuit, each alone is a role. They must not
+            overlap.
         ranking: all heads, the most important first, for the curve.
-        sizes: shares of the heads that the circuits of the curve have at most, two or more, rising from above 0 to 1.
+        sizes: shares of the heads that the circuits of the curve have at most, two or more, rising
+            from above 0 to 1.
         subsets, steps, width: see `circuit.completeness`.
-        draws: how many random circuits of the same size to compare with. helpers: another circuit to compare with, as
-            the heads that help most.
+        draws: how many random circuits of the same size to compare with. helpers: another circuit
+            to compare with, as the heads that help most.
         metric: what `remove` returns, for the labels.
 
     Returns:
-        the metric, float32: `model`, `circuit`, `empty` (batch), `curve` (batch, size), `random` (batch, draw),
-        `circuit_without`, `model_without` (batch, cut), `others_without`, `head_without` (batch, member); with helpers
-        `helpers` (batch).
+        the metric, float32: `model`, `circuit`, `empty` (batch), `curve` (batch, size), `random`
+            (batch, draw),
+        `circuit_without`, `model_without` (batch, cut), `others_without`, `head_without` (batch,
+        member); with helpers `helpers` (batch).
 
     Raises:
-        BadInput: unknown heads, heads in two groups, a ranking that leaves heads out or names them twice, sizes that
-            make no curve.
+        BadInput: unknown heads, heads in two groups, a ranking that leaves heads out or names them
+            twice, sizes that make no curve.
     """
     check_sizes(sizes)
     circuit = check_groups(groups, everything)
     if set(ranking) != set(everything) or len(ranking) != len(everything):
-        raise BadInput(f"the ranking names {len(set(ranking))} heads; it must name all {len(everything)} once")
+        raise BadInput(
+            f"the ranking names {len(set(ranking))} heads; it must name all {len(everything)} once"
+        )
     generator = np.random.default_rng(seed)
     members = sorted(everything)
     random = [
-        frozenset(members[index] for index in generator.choice(len(members), len(circuit), replace=False))
+        frozenset(
+            members[index] for index in generator.choice(len(members), len(circuit), replace=False)
+        )
         for _ in range(draws)
     ]
     counts = [int(share * len(ranking) + 1e-9) for share in sizes]
@@ -126,18 +150,24 @@ def study(
     chosen = metric_of(metric)
     for name, values in scores.data_vars.items():
         text = f"{chosen.long_name}: {RUNS[str(name)]}"
-        values.attrs.update(long_name=text, units=chosen.units, source=BENCHMARK if name == "curve" else PAPER)
-    return scores.assign_attrs(unit=UNIT, circuit=named(circuit), heads_of_model=len(everything), metric=chosen.name)
+        values.attrs.update(
+            long_name=text, units=chosen.units, source=BENCHMARK if name == "curve" else PAPER
+        )
+    return scores.assign_attrs(
+        unit=UNIT, circuit=named(circuit), heads_of_model=len(everything), metric=chosen.name
+    )
 
 
 def check_sizes(sizes: Sequence[float]) -> None:
-    """Refuse shares that make no curve: it has areas also over the logarithm of the share, which 0 does not have."""
+    """Refuse shares that make no curve: it has areas also over the logarithm of the share, which 0
+    does not have.
+    """
     shares = np.asarray(sizes, float)
     if shares.size < 2 or not (0 < shares[0] and shares[-1] <= 1 and (np.diff(shares) > 0).all()):
         shown = ", ".join(f"{one:g}" for one in shares.tolist())
         raise BadInput(
-            f"sizes {shown or 'of none'} make no curve; give two shares or more that rise from above 0 to at most 1 "
-            "(no head at all is measured anyway)"
+            f"sizes {shown or 'of none'} make no curve; give two shares or more that rise from"
+            " above 0 to at most 1 (no head at all is measured anyway)"
         )
 
 
@@ -173,33 +203,49 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     r"""Numbers with 95% intervals from what `study` measured.
 
     Returns:
-        each with `_low` and `_high`: `model`, `circuit`, `empty`, which are F(M), F(C) and F of no head; `gap`,
-        |F(M) - F(C)|; `faithfulness`, F(C) / F(M), `random` (draw) and `helpers`, the same of other circuits;
-        `recovered`, (F(C) - F(none)) / (F(M) - F(none)), and `curve` (size), the same of the ranking's first heads;
-        `cpr` and `cmd`, the trapezoid areas under the curve and between it and 1, over the share of heads, and
-        `cpr_log`, `cmd_log` over its natural logarithm; `incompleteness` (cut), |F(C \ K) - F(M \ K)|; `minimality`
-        (member), |F(C \ (K + v)) - F(C \ K)| / F(M) for the K that makes it largest.
+        each with `_low` and `_high`: `model`, `circuit`, `empty`, which are F(M), F(C) and F of no
+            head; `gap`,
+        |F(M) - F(C)|; `faithfulness`, F(C) / F(M), `random` (draw) and `helpers`, the same of other
+        circuits; `recovered`, (F(C) - F(none)) / (F(M) - F(none)), and `curve` (size), the same of
+        the ranking's first heads; `cpr` and `cmd`, the trapezoid areas under the curve and between
+        it and 1, over the share of heads, and `cpr_log`, `cmd_log` over its natural logarithm;
+        `incompleteness` (cut), |F(C \ K) - F(M \ K)|; `minimality` (member), |F(C \ (K + v)) - F(C
+        \ K)| / F(M) for the K that makes it largest.
 
-    The interval of an absolute difference is that of the difference in the direction of its mean: one that reaches
-    below 0 leaves the direction open. A K that is the worst of many was found on these same cases, which its interval
-    does not take into account.
+    The interval of an absolute difference is that of the difference in the direction of its mean:
+    one that reaches below 0 leaves the direction open. A K that is the worst of many was found on
+    these same cases, which its interval does not take into account.
 
     Raises:
-        RunError: a metric whose mean is not above 0 for the whole model, so that shares of it mean nothing.
+        RunError: a metric whose mean is not above 0 for the whole model, so that shares of it mean
+            nothing.
         BadInput: sizes as `study` refuses them.
     """
     check_sizes(scores["size"].values.tolist())
     parts = {str(name): scores[name].values.astype(float) for name in scores.data_vars}
     full = parts["model"].mean()
     if not full > 0:
-        raise RunError(f"the model does not do this task: F(M) is {full:+.3f} on average; shares of it mean nothing")
+        raise RunError(
+            f"the model does not do this task: F(M) is {full:+.3f} on average; shares of it mean"
+            " nothing"
+        )
     weights, table = resamples(len(parts["model"]), seed), {}
-    for name, dims, about, statistic, of, absolute in _numbers(scores["size"].values, scores["model"].attrs["units"]):
+    for name, dims, about, statistic, of, absolute in _numbers(
+        scores["size"].values, scores["model"].attrs["units"]
+    ):
         if set(of.split()) <= set(parts):
             found = interval(statistic, [parts[part] for part in of.split()], weights, absolute)
-            table.update(_variables(name, dims, (*about, BENCHMARK if "empty" in of.split()[1:] else PAPER), found))
+            table.update(
+                _variables(
+                    name, dims, (*about, BENCHMARK if "empty" in of.split()[1:] else PAPER), found
+                )
+            )
     kept = [name for name in scores.coords if "batch" not in scores[name].dims]
-    return xr.Dataset(table).assign_coords({name: scores[name] for name in kept}).assign_attrs(scores.attrs)
+    return (
+        xr.Dataset(table)
+        .assign_coords({name: scores[name] for name in kept})
+        .assign_attrs(scores.attrs)
+    )
 
 
 def _numbers(share: np.ndarray, units: str) -> list[tuple]:
@@ -213,22 +259,65 @@ def _numbers(share: np.ndarray, units: str) -> list[tuple]:
         ("gap", (), ("|F(M) - F(C)|", units), np.subtract, "model circuit", True),
         ("faithfulness", (), ("F(C) / F(M)", "1"), np.divide, "circuit model", False),
         ("random", ("draw",), ("F / F(M) of random circuits", "1"), _over, "random model", False),
-        ("helpers", (), ("F / F(M) of the heads that help most", "1"), np.divide, "helpers model", False),
+        (
+            "helpers",
+            (),
+            ("F / F(M) of the heads that help most", "1"),
+            np.divide,
+            "helpers model",
+            False,
+        ),
         ("recovered", (), (back, "1"), recovered, "circuit model empty", False),
         ("curve", ("size",), (back, "1"), _curve, curve, False),
-        ("cpr", (), ("area under the curve", "1"), lambda *of: areas(share, _curve(*of))[0], curve, False),
-        ("cmd", (), ("area between curve and 1", "1"), lambda *of: areas(share, _curve(*of))[1], curve, False),
-        ("cpr_log", (), ("area under the curve, log", "1"), lambda *of: areas(log, _curve(*of))[0], curve, False),
-        ("cmd_log", (), ("area between curve and 1, log", "1"), lambda *of: areas(log, _curve(*of))[1], curve, False),
         (
-            "incompleteness", ("cut",), (r"|F(C \ K) - F(M \ K)|", units), np.subtract,
-            "circuit_without model_without", True,
+            "cpr",
+            (),
+            ("area under the curve", "1"),
+            lambda *of: areas(share, _curve(*of))[0],
+            curve,
+            False,
         ),
         (
-            "minimality", ("member",), (r"largest |F(C \ (K + v)) - F(C \ K)| / F(M)", "1"),
-            lambda head, others, model: _over(head - others, model), "head_without others_without model", True,
+            "cmd",
+            (),
+            ("area between curve and 1", "1"),
+            lambda *of: areas(share, _curve(*of))[1],
+            curve,
+            False,
         ),
-    ]  # fmt: skip
+        (
+            "cpr_log",
+            (),
+            ("area under the curve, log", "1"),
+            lambda *of: areas(log, _curve(*of))[0],
+            curve,
+            False,
+        ),
+        (
+            "cmd_log",
+            (),
+            ("area between curve and 1, log", "1"),
+            lambda *of: areas(log, _curve(*of))[1],
+            curve,
+            False,
+        ),
+        (
+            "incompleteness",
+            ("cut",),
+            (r"|F(C \ K) - F(M \ K)|", units),
+            np.subtract,
+            "circuit_without model_without",
+            True,
+        ),
+        (
+            "minimality",
+            ("member",),
+            (r"largest |F(C \ (K + v)) - F(C \ K)| / F(M)", "1"),
+            lambda head, others, model: _over(head - others, model),
+            "head_without others_without model",
+            True,
+        ),
+    ]
 
 
 def _itself(mean):
@@ -249,19 +338,27 @@ def _curve(values, model, empty):
 
 
 def areas(share: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Trapezoid areas of a curve [..., size] over the sizes: under it (CPR), and between it and 1 (CMD)."""
+    """Trapezoid areas of a curve [..., size] over the sizes: under it (CPR), and between it and 1
+    (CMD).
+    """
     return np.trapezoid(curve, share, axis=-1), np.trapezoid(np.abs(1 - curve), share, axis=-1)
 
 
 def resamples(cases: int, seed: int) -> np.ndarray:
     """[draw, case]: the weight of each case in resamples of all."""
-    return np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES) / cases
+    return (
+        np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES) / cases
+    )
 
 
-def interval(statistic: Callable, parts: Sequence[np.ndarray], weights: np.ndarray, absolute: bool = False) -> tuple:
-    """(value, low, high) of a statistic of means; parts [case, ...]. NaN bounds with one case. The statistic also takes
-    means with an axis of resamples in front."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # a share of nothing: NaN or infinity says it
+def interval(
+    statistic: Callable, parts: Sequence[np.ndarray], weights: np.ndarray, absolute: bool = False
+) -> tuple:
+    """(value, low, high) of a statistic of means; parts [case, ...]. NaN bounds with one case. The
+    statistic also takes means with an axis of resamples in front."""
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a share of nothing: NaN or infinity says it
         value = np.asarray(statistic(*(part.mean(0) for part in parts)))
         low = high = np.full(value.shape, np.nan)
         if weights.shape[1] > 1:
@@ -278,11 +375,23 @@ def _variables(name: str, dims: tuple, about: tuple[str, str, str], found: tuple
     """A variable and its bounds."""
     long_name, units, source = about
     ends = {
-        name: {"cell_methods": "batch: mean", "ancillary_variables": f"{name}_low {name}_high", "long_name": long_name},
-        f"{name}_low": {"long_name": f"lower end of the {CONFIDENCE:.0%} bootstrap interval of {long_name}"},
-        f"{name}_high": {"long_name": f"upper end of the {CONFIDENCE:.0%} bootstrap interval of {long_name}"},
+        name: {
+            "cell_methods": "batch: mean",
+            "ancillary_variables": f"{name}_low {name}_high",
+            "long_name": long_name,
+        },
+        f"{name}_low": {
+            "long_name": f"lower end of the {CONFIDENCE:.0%} bootstrap interval of {long_name}"
+        },
+        f"{name}_high": {
+            "long_name": f"upper end of the {CONFIDENCE:.0%} bootstrap interval of {long_name}"
+        },
     }
     return {
-        key: (dims, np.asarray(values, np.float32), {**attributes, "units": units, "source": source})
+        key: (
+            dims,
+            np.asarray(values, np.float32),
+            {**attributes, "units": units, "source": source},
+        )
         for (key, attributes), values in zip(ends.items(), found)
     }

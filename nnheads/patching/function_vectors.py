@@ -1,9 +1,13 @@
-"""Which heads carry a task that was shown by examples? Put their mean output into prompts that show no task.
+"""Which heads carry a task that was shown by examples? Put their mean output into prompts that show
+no task.
 
-z of the last token is averaged over prompts with examples, for each task. In prompts whose examples have each other's
-answers, one head at a time is given that mean: what the answer's probability gains is the head's causal indirect effect
-(CIE), its mean over tasks the average one (AIE). The sum of W_O z over the best heads is the task's function vector;
-added to the residual stream of a prompt without examples it should make the model do the task.
+z of the last token is averaged over prompts with examples, for each task. In prompts whose examples
+have each other's
+answers, one head at a time is given that mean: what the answer's probability gains is the head's
+    causal indirect effect
+(CIE), its mean over tasks the average one (AIE). The sum of W_O z over the best heads is the task's
+function vector; added to the residual stream of a prompt without examples it should make the model
+do the task.
 Source: Todd et al. 2024, arXiv 2310.15213.
 """
 
@@ -27,18 +31,22 @@ from nnheads.patching import cells as which
 from nnheads.patching.metrics import evaluate, metric_of
 from nnheads.patching.readings import Job, measure, prepare
 from nnheads.trace.blocks import read_z
+from nnheads.trace.session import remote_of
 
 SOURCE = "Todd et al. 2024, arXiv 2310.15213"
 ROUNDING = 1e-6  # of a probability in single precision
 Outputs = Float[torch.Tensor, "task layer head dim"]
 
 
-def end_outputs(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr.Dataset:
-    """`z` (batch, layer, head, dim) at the last position of prompts with `target` (batch, step), averaged over them
-    where it is computed, so that every prompt has the mean of all; and whether the model answers right, `correct`
-    (batch), 0 or 1."""
+def end_outputs(model, prompts: xr.Dataset) -> xr.Dataset:
+    """`z` (batch, layer, head, dim) at the last position of prompts with `target` (batch, step),
+    averaged over them where it is computed, so that every prompt has the mean of all; and whether
+    the model answers right, `correct` (batch), 0 or 1."""
     fed, heads, layers = inputs(model, prompts), form(model)["heads"], geometry(model).layers
-    with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote):
+    with (
+        torch.no_grad(),
+        model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote_of(model)),
+    ):
         outputs = []
         for index in range(layers):  # layers may be on several devices
             outputs.append(read_z(model.layers[index], heads)[:, -1].float().mean(0).cpu())
@@ -48,23 +56,33 @@ def end_outputs(model, prompts: xr.Dataset, *, remote: bool | str = False) -> xr
     right = (best.numpy() == prompts["target"].values[:, 0]).astype(np.float32)
     about = {"long_name": "answer is the model's first choice", "units": "1"}
     each = mean.expand(len(right), -1, -1, -1)
-    z = label(each, ("batch", "layer", "head", "dim"), long_name="mean head output", units="1", source=SOURCE)
+    z = label(
+        each,
+        ("batch", "layer", "head", "dim"),
+        long_name="mean head output",
+        units="1",
+        source=SOURCE,
+    )
     batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     return xr.Dataset({"z": z, "correct": ("batch", right, about)}, batch)
 
 
-def averaged(found: dict[str, list[xr.Dataset]], *, seed: int = 0) -> tuple[dict[str, Outputs], xr.Dataset]:
+def averaged(
+    found: dict[str, list[xr.Dataset]], *, seed: int = 0
+) -> tuple[dict[str, Outputs], xr.Dataset]:
     """Means over prompts.
 
     Args:
-        found: `end_outputs` of each task's prompts, with examples ("shown") and with shuffled ones ("shuffled").
+        found: `end_outputs` of each task's prompts, with examples ("shown") and with shuffled ones
+            ("shuffled").
 
     Returns:
-        mean outputs of both, and (task) `accuracy_shown`, `accuracy_shuffled` and `gain`, their difference, with its
-        interval; coordinates `task`, `task_name`.
+        mean outputs of both, and (task) `accuracy_shown`, `accuracy_shuffled` and `gain`, their
+        difference, with its interval; coordinates `task`, `task_name`.
     """
     outputs = {
-        kind: torch.from_numpy(np.stack([one["z"].values.mean(0) for one in own])) for kind, own in found.items()
+        kind: torch.from_numpy(np.stack([one["z"].values.mean(0) for one in own]))
+        for kind, own in found.items()
     }
     right = {
         kind: xr.concat([one["correct"].drop_vars(list(one.coords)) for one in own], "task")
@@ -72,18 +90,21 @@ def averaged(found: dict[str, list[xr.Dataset]], *, seed: int = 0) -> tuple[dict
     }
     gain = (right["shown"] - right["shuffled"]).rename("gain")
     answered = stats.mean(
-        gain.assign_attrs(long_name="right answers, shown minus shuffled examples", units="1"), seed=seed
+        gain.assign_attrs(long_name="right answers, shown minus shuffled examples", units="1"),
+        seed=seed,
     )
     for kind, values in right.items():
         about = {"long_name": f"share answered right, {kind} examples", "units": "1"}
         answered[f"accuracy_{kind}"] = values.mean("batch").astype("float32").assign_attrs(about)
     first = [one.isel(batch=0) for one in found["shown"]]
     names = ("task", [str(one["task_name"].values) for one in first])
-    return outputs, answered.assign_coords(task=[int(one["task"]) for one in first], task_name=names)
+    return outputs, answered.assign_coords(
+        task=[int(one["task"]) for one in first], task_name=names
+    )
 
 
 def indirect_effects(
-    model, prompts: xr.Dataset, z: Outputs, *, metric: str = "probability", remote: bool | str = False
+    model, prompts: xr.Dataset, z: Outputs, *, metric: str = "probability"
 ) -> xr.Dataset:
     """Give one head at a time, at the last position, its mean output in the task of each prompt.
 
@@ -98,29 +119,41 @@ def indirect_effects(
         BadInput: mean outputs of another model, or of fewer tasks than the prompts are of.
     """
     sizes, task = geometry(model), prompts["task"].values
-    if tuple(z.shape[1:]) != (sizes.layers, sizes.heads, sizes.head_dim) or z.shape[0] <= task.max():
+    if (
+        tuple(z.shape[1:]) != (sizes.layers, sizes.heads, sizes.head_dim)
+        or z.shape[0] <= task.max()
+    ):
         raise BadInput(
-            f"mean outputs {tuple(z.shape)} do not fit {task.max() + 1} tasks and {sizes.layers} layers of "
-            f"{sizes.heads} heads with {sizes.head_dim} numbers"
+            f"mean outputs {tuple(z.shape)} do not fit {task.max() + 1} tasks and {sizes.layers}"
+            f" layers of {sizes.heads} heads with {sizes.head_dim} numbers"
         )
     end = which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
     cells = which.grid(range(sizes.layers), sizes.heads, end)
     given = at_every_position(z, prompts.sizes["position"])
-    job = prepare(model, prompts, cells, given=given, of=task, full=metric_of(metric).full, remote=remote)
-    change, base = _change(model, job, metric, remote)
-    return _labelled(prompts, change.unflatten(1, (sizes.layers, sizes.heads)), base, ("layer", "head"), metric)
+    job = prepare(model, prompts, cells, given=given, of=task, full=metric_of(metric).full)
+    change, base = _change(model, job, metric)
+    return _labelled(
+        prompts, change.unflatten(1, (sizes.layers, sizes.heads)), base, ("layer", "head"), metric
+    )
 
 
-def at_every_position(values: Float[torch.Tensor, "task layer unit width"], positions: int) -> dict[int, torch.Tensor]:
-    """layer -> [task, unit, position, width], the same at every position; no memory is taken for it."""
-    return {layer: values[:, layer].unsqueeze(2).expand(-1, -1, positions, -1) for layer in range(values.shape[1])}
+def at_every_position(
+    values: Float[torch.Tensor, "task layer unit width"], positions: int
+) -> dict[int, torch.Tensor]:
+    """layer -> [task, unit, position, width], the same at every position; no memory is taken for
+    it.
+    """
+    return {
+        layer: values[:, layer].unsqueeze(2).expand(-1, -1, positions, -1)
+        for layer in range(values.shape[1])
+    }
 
 
 def function_vectors(
-    model, z: Outputs, heads: Sequence[tuple[int, int]], *, remote: bool | str = False
+    model, z: Outputs, heads: Sequence[tuple[int, int]]
 ) -> Float[torch.Tensor, "task d_model"]:
-    """The sum over heads of W_O z, which the model's own output projections compute; their bias is left out, and so is
-    the norm that some families (Gemma 2, OLMo 2) put behind attention.
+    """The sum over heads of W_O z, which the model's own output projections compute; their bias is
+    left out, and so is the norm that some families (Gemma 2, OLMo 2) put behind attention.
 
     Raises BadInput for heads that the model does not have, or that are named twice.
     """
@@ -130,8 +163,11 @@ def function_vectors(
     for layer, head in heads:
         chosen[layer, head] = 1
     kept, layers = (z * chosen).flatten(2), sizes.layers
-    one = {"input_ids": torch.zeros(1, 1, dtype=torch.long), "attention_mask": torch.ones(1, 1, dtype=torch.long)}
-    with torch.no_grad(), model.trace(**one, use_cache=False, remote=remote):
+    one = {
+        "input_ids": torch.zeros(1, 1, dtype=torch.long),
+        "attention_mask": torch.ones(1, 1, dtype=torch.long),
+    }
+    with torch.no_grad(), model.trace(**one, use_cache=False, remote=remote_of(model)):
         wrote = []
         for index in range(layers):
             projection = model.layers[index].attention.projection
@@ -142,61 +178,90 @@ def function_vectors(
 
 
 def add_vectors(
-    model, prompts: xr.Dataset, vectors: Float[torch.Tensor, "task d_model"], *, metric: str = "accuracy",
-    remote: bool | str = False,
-) -> xr.Dataset:  # fmt: skip
-    """Add the vector of each prompt's task to the residual stream entering one block at a time, at the last position.
+    model,
+    prompts: xr.Dataset,
+    vectors: Float[torch.Tensor, "task d_model"],
+    *,
+    metric: str = "accuracy",
+) -> xr.Dataset:
+    """Add the vector of each prompt's task to the residual stream entering one block at a time, at
+    the last position.
 
     Returns: `effect` (batch, layer): the change of the metric; `base` (batch).
     """
     sizes, task = geometry(model), prompts["task"].values
     end = which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
-    given = at_every_position(vectors[:, None, None].expand(-1, sizes.layers, -1, -1), prompts.sizes["position"])
+    given = at_every_position(
+        vectors[:, None, None].expand(-1, sizes.layers, -1, -1), prompts.sizes["position"]
+    )
     job = prepare(
-        model, prompts, which.grid(range(sizes.layers), 1, end), site="resid_pre", given=given, of=task, add=True,
-        full=metric_of(metric).full, remote=remote,
-    )  # fmt: skip
-    change, base = _change(model, job, metric, remote)
+        model,
+        prompts,
+        which.grid(range(sizes.layers), 1, end),
+        site="resid_pre",
+        given=given,
+        of=task,
+        add=True,
+        full=metric_of(metric).full,
+    )
+    change, base = _change(model, job, metric)
     return _labelled(prompts, change, base, ("layer",), metric)
 
 
-def _change(model, job: Job, metric: str, remote: bool | str) -> tuple[torch.Tensor, torch.Tensor]:
+def _change(model, job: Job, metric: str) -> tuple[torch.Tensor, torch.Tensor]:
     """How a metric changes with each cell, [case, cell], and what it was [case]."""
-    readings = measure(model, job, remote)
+    readings = measure(model, job)
     base = evaluate(metric_of(metric), readings, readings.base)
     return (evaluate(metric_of(metric), readings, readings.swapped) - base).T, base
 
 
-def _labelled(prompts: xr.Dataset, change: torch.Tensor, base: torch.Tensor, dims: tuple, metric: str) -> xr.Dataset:
+def _labelled(
+    prompts: xr.Dataset, change: torch.Tensor, base: torch.Tensor, dims: tuple, metric: str
+) -> xr.Dataset:
     about = {"units": metric_of(metric).units, "source": SOURCE}
     batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     scores = {
-        "effect": label(change, ("batch", *dims), long_name=f"change of the {metric_of(metric).long_name}", **about),
+        "effect": label(
+            change,
+            ("batch", *dims),
+            long_name=f"change of the {metric_of(metric).long_name}",
+            **about,
+        ),
         "base": label(base, ("batch",), long_name=metric_of(metric).long_name, **about),
     }
-    return xr.Dataset(scores, {**batch, **{dim: range(size) for dim, size in zip(dims, change.shape[1:])}})
+    return xr.Dataset(
+        scores, {**batch, **{dim: range(size) for dim, size in zip(dims, change.shape[1:])}}
+    )
 
 
 def over_tasks(values: xr.DataArray, *, seed: int = 0) -> xr.Dataset:
-    """Mean over tasks of their means, with an interval that resamples tasks; of a single task, its cases."""
+    """Mean over tasks of their means, with an interval that resamples tasks; of a single task, its
+    cases.
+    """
     tasks = values["task"].values
     if np.unique(tasks).size < 2:
         return stats.mean(values, seed=seed)
-    own = [values.isel(batch=np.flatnonzero(tasks == task)).mean("batch") for task in np.unique(tasks)]
+    own = [
+        values.isel(batch=np.flatnonzero(tasks == task)).mean("batch") for task in np.unique(tasks)
+    ]
     by_task = xr.concat(own, "task", coords="minimal", compat="override")
     return stats.mean(by_task.assign_attrs(values.attrs).rename(values.name), "task", seed=seed)
 
 
-def average_effects(effects: dict[str, xr.DataArray], *, rate: float = 0.05, seed: int = 0) -> xr.Dataset:
+def average_effects(
+    effects: dict[str, xr.DataArray], *, rate: float = 0.05, seed: int = 0
+) -> xr.Dataset:
     """AIE of each head.
 
     Args:
-        effects: CIE (batch, layer, head) of mean outputs from where the task was "shown", and of the same from
-            elsewhere for comparison, e.g. "shuffled" examples or "other" tasks; all in the same prompts.
+        effects: CIE (batch, layer, head) of mean outputs from where the task was "shown", and of
+            the same from elsewhere for comparison, e.g. "shuffled" examples or "other" tasks; all
+            in the same prompts.
 
     Returns:
-        (layer, head): `aie` and `aie_<other>` with intervals over tasks; `excess` over "shuffled" with its interval,
-        `q_value` (one-sided paired t test over cases, adjusted for all heads) and `flag` (1 or 0).
+        (layer, head): `aie` and `aie_<other>` with intervals over tasks; `excess` over "shuffled"
+        with its interval, `q_value` (one-sided paired t test over cases, adjusted for all heads)
+        and `flag` (1 or 0).
     """
     parts = []
     for name, values in effects.items():
@@ -205,18 +270,26 @@ def average_effects(effects: dict[str, xr.DataArray], *, rate: float = 0.05, see
         named.attrs = {**values.attrs, "long_name": text}
         parts.append(over_tasks(named, seed=seed))
     excess = (effects["shown"] - effects["shuffled"]).rename("excess")
-    excess.attrs = {**effects["shown"].attrs, "long_name": "average indirect effect, shown minus shuffled"}
+    excess.attrs = {
+        **effects["shown"].attrs,
+        "long_name": "average indirect effect, shown minus shuffled",
+    }
     heads = xr.merge([*parts, over_tasks(excess, seed=seed)], combine_attrs="drop_conflicts")
     q_value = stats.adjusted(_more_than_nothing(excess.transpose("batch", "layer", "head").values))
     dims = ("layer", "head")
-    heads["q_value"] = (dims, q_value.astype("float32"), {"long_name": "p of no excess, adjusted", "units": "1"})
+    heads["q_value"] = (
+        dims,
+        q_value.astype("float32"),
+        {"long_name": "p of no excess, adjusted", "units": "1"},
+    )
     flag = {"long_name": "more than shuffled examples", "units": "1", "false_discovery_rate": rate}
     heads["flag"] = (dims, (q_value < rate).astype("int8"), flag)
     return heads
 
 
 def _more_than_nothing(values: np.ndarray) -> np.ndarray:
-    """One-sided p of a mean of 0 over the first axis; 1 where nothing ever changes, NaN with one case. What is no more
+    """One-sided p of a mean of 0 over the first axis; 1 where nothing ever changes, NaN with one
+    case. What is no more
     than rounding counts as nothing: its sign differs from machine to machine."""
     values = np.where(np.abs(values) < ROUNDING, 0.0, values)
     if len(values) < 2:

@@ -1,8 +1,9 @@
 """Patching and ablation as datasets: prompts in, effects per case, layer and head or position out.
 
-Denoising (default) puts the clean run's value into the corrupted run and asks what is *sufficient* to bring
-the answer back. Noising puts the corrupted value into the clean run and asks what is *necessary*. They are
-different questions and their numbers need not agree. Ablation takes a head's own information away.
+Denoising (default) puts the clean run's value into the corrupted run and asks what is *sufficient*
+to bring the answer back. Noising puts the corrupted value into the clean run and asks what is
+*necessary*. They are different questions and their numbers need not agree. Ablation takes a head's
+own information away.
 Sources: Wang et al. 2022, arXiv 2211.00593; Heimersheim & Nanda 2024, arXiv 2404.15255.
 """
 
@@ -41,35 +42,48 @@ def patch(
     metric: str | Callable = "logit_difference",
     gap: float = 0.1,
     tokens: int | None = None,
-    remote: bool | str = False,
 ) -> xr.Dataset:
-    """Swap one part at a time, or groups of parts, between the clean and the corrupted run of every pair.
+    """Swap one part at a time, or groups of parts, between the clean and the corrupted run of every
+    pair.
 
     Args:
         prompts: pairs as `prompts.pairs.tokenize` lays them out.
-        site: a key of `patching.sites.SITES`: "z" (head outputs), "q", "k", "v", "pattern", "attn_out", "mlp_out",
-            "resid_pre".
-        layers: which layers; default all. groups: sets of (layer, head) that are swapped together, instead.
-        by_position: swap at one position at a time instead of all at once. at: a role such as "END": swap only there.
+        site: a key of `patching.sites.SITES`: "z" (head outputs), "q", "k", "v", "pattern",
+            "attn_out", "mlp_out", "resid_pre".
+        layers: which layers; default all. groups: sets of (layer, head) that are swapped together,
+            instead.
+        by_position: swap at one position at a time instead of all at once. at: a role such as
+            "END": swap only there.
         noising: corrupted into clean, instead of clean into corrupted.
-        metric: a key of `patching.metrics.METRICS`, or a function from the answers' logits [..., answer] to [...].
+        metric: a key of `patching.metrics.METRICS`, or a function from the answers' logits [...,
+            answer] to [...].
         gap: pairs whose metric differs by less between the runs are left out of `effect` (NaN).
         tokens: most rows x positions in one forward; default: what suits the device.
 
     Returns:
-        `<metric>` and `effect`, float32, (batch, layer[, head or kv_head][, position]), or (batch, group[, position]),
-        and `clean_<metric>`, `corrupted_<metric>` (batch). `effect` is 0 where the swap changed nothing and 1 where it
-        carried the whole difference over; it is not bounded.
+        `<metric>` and `effect`, float32, (batch, layer[, head or kv_head][, position]), or (batch,
+        group[, position]), and `clean_<metric>`, `corrupted_<metric>` (batch). `effect` is 0 where
+        the swap changed nothing and 1 where it carried the whole difference over; it is not
+        bounded.
 
     Raises:
-        BadInput: unknown site, layer, head, role or metric, or no prompts. RunError: logits that are not finite.
+        BadInput: unknown site, layer, head, role or metric, or no prompts. RunError: logits that
+            are not finite.
     """
     chosen = metric_of(metric)
     job, axes = plan_patch(
-        model, prompts, site=site, layers=layers, groups=groups, by_position=by_position, at=at, noising=noising,
-        full=chosen.full, tokens=tokens, remote=remote,
-    )  # fmt: skip
-    readings = measure(model, job, remote)
+        model,
+        prompts,
+        site=site,
+        layers=layers,
+        groups=groups,
+        by_position=by_position,
+        at=at,
+        noising=noising,
+        full=chosen.full,
+        tokens=tokens,
+    )
+    readings = measure(model, job)
     scores = labelled(prompts, readings, chosen, axes)
     start, end = ("clean", "corrupted") if noising else ("corrupted", "clean")
     for name, values in ((start, readings.base), (end, readings.source)):
@@ -78,16 +92,23 @@ def patch(
         scores[chosen.name], scores[f"{start}_{chosen.name}"], scores[f"{end}_{chosen.name}"], gap
     ).assign_attrs(source=SOURCE)
     scores.attrs.update(
-        site=site, site_meaning=SITES[site], metric=chosen.name, direction="noising" if noising else "denoising"
+        site=site,
+        site_meaning=SITES[site],
+        metric=chosen.name,
+        direction="noising" if noising else "denoising",
     )
     return scores
 
 
-def plan_patch(model, prompts: xr.Dataset, *, site, layers, groups, by_position, at, noising, full, tokens, remote):
+def plan_patch(
+    model, prompts: xr.Dataset, *, site, layers, groups, by_position, at, noising, full, tokens
+):
     """The job that `patch` runs, and the names of its axes."""
     cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
     base, source = ("token", "corrupted") if noising else ("corrupted", "token")
-    job = prepare(model, prompts, cells, site=site, base=base, source=source, full=full, tokens=tokens, remote=remote)
+    job = prepare(
+        model, prompts, cells, site=site, base=base, source=source, full=full, tokens=tokens
+    )
     return job, axes
 
 
@@ -105,33 +126,37 @@ def ablate(
     metric: str | Callable = "logit_difference",
     seed: int = 0,
     tokens: int | None = None,
-    remote: bool | str = False,
 ) -> xr.Dataset:
     """Take away what one part at a time, or groups of parts, say about the prompt at hand.
 
     Args:
         prompts: pairs, or prompts with `ask` and `target` (batch, step).
-        how: "mean" over the reference prompts of the same template and length, "zero", "uniform" attention,
-            "resample" (one such prompt), or values of your own: (layer, head or kv_head, width), and (batch) or
-            (position) if they differ there. A prompt's own text is no source of its values, wherever it stands.
-        reference: prompts that means or other values come from, e.g. the "abc" sentences of the indirect-object task;
-            default: the prompts themselves, for each of them the others.
+        how: "mean" over the reference prompts of the same template and length, "zero", "uniform"
+            attention, "resample" (one such prompt), or values of your own: (layer, head or kv_head,
+            width), and (batch) or (position) if they differ there. A prompt's own text is no source
+            of its values, wherever it stands.
+        reference: prompts that means or other values come from, e.g. the "abc" sentences of the
+            indirect-object task; default: the prompts themselves, for each of them the others.
         site, layers, groups, by_position, at, metric, tokens: as for `patch`.
         seed: of the prompts drawn by "resample".
 
     Returns:
-        `<metric>`, `change` (after minus before) and `relative` (change over before; negative: the part helped),
-        float32, with the dimensions of `patch`, and `base_<metric>` (batch).
+        `<metric>`, `change` (after minus before) and `relative` (change over before; negative: the
+        part helped), float32, with the dimensions of `patch`, and `base_<metric>` (batch).
 
     Raises:
         BadInput: as `patch`; a reference without another prompt of a case's template and length.
         RunError: logits that are not finite.
     """
     if isinstance(how, str) and how not in ABLATIONS:
-        raise BadInput(f"ablation {how!r} is not known; use one of {', '.join(ABLATIONS)}, or give values")
+        raise BadInput(
+            f"ablation {how!r} is not known; use one of {', '.join(ABLATIONS)}, or give values"
+        )
     if isinstance(how, str) and how == "uniform":
         if site not in ("z", "pattern"):
-            raise BadInput(f"uniform attention is a pattern, not a value of {site}; use site z or pattern")
+            raise BadInput(
+                f"uniform attention is a pattern, not a value of {site}; use site z or pattern"
+            )
         site = "pattern"
     chosen = metric_of(metric)
     cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
@@ -142,8 +167,8 @@ def ablate(
         how = "given"
     else:
         put_in = filling(prompts, how, reference, seed)
-    job = prepare(model, prompts, cells, site=site, full=chosen.full, tokens=tokens, remote=remote, **put_in)
-    readings = measure(model, job, remote)
+    job = prepare(model, prompts, cells, site=site, full=chosen.full, tokens=tokens, **put_in)
+    readings = measure(model, job)
     scores = labelled(prompts, readings, chosen, axes)
     before = _of_case(chosen, readings, readings.base, "unchanged")
     change = scores[chosen.name] - before
@@ -151,7 +176,9 @@ def ablate(
     about = {"source": SOURCE, "long_name": f"change of {chosen.long_name}", "units": chosen.units}
     scores["change"] = change.astype("float32").assign_attrs(about)
     relative = (change / before.where(before != 0)).astype("float32")
-    scores["relative"] = relative.assign_attrs(source=SOURCE, long_name="change over the unchanged value", units="1")
+    scores["relative"] = relative.assign_attrs(
+        source=SOURCE, long_name="change over the unchanged value", units="1"
+    )
     scores.attrs.update(site=site, site_meaning=SITES[site], metric=chosen.name, ablation=how)
     scores.attrs["meaning"] = ABLATIONS.get(how, "values of one's own")
     return scores
@@ -167,7 +194,9 @@ def filling(prompts: xr.Dataset, how: str, reference: xr.Dataset | None, seed: i
     return {"source": lined_up, "mix": mix}
 
 
-def chosen_cells(model, prompts: xr.Dataset, site: str, layers, groups, by_position: bool, at: str | None):
+def chosen_cells(
+    model, prompts: xr.Dataset, site: str, layers, groups, by_position: bool, at: str | None
+):
     """The cells of a question, and the dimensions and coordinates of its answer."""
     count, sizes, mask = units(model, site), geometry(model), prompts["mask"].values
     if at is not None and by_position:
@@ -181,7 +210,9 @@ def chosen_cells(model, prompts: xr.Dataset, site: str, layers, groups, by_posit
         rows = list(range(sizes.layers)) if layers is None else list(layers)
         for layer in rows:
             if not 0 <= layer < sizes.layers:
-                raise BadInput(f"layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}")
+                raise BadInput(
+                    f"layer {layer} does not exist; this model has layers 0 to {sizes.layers - 1}"
+                )
         cells = which.grid(rows, count, places)
         axes["layer"] = rows
         if site in UNITS:
@@ -190,7 +221,9 @@ def chosen_cells(model, prompts: xr.Dataset, site: str, layers, groups, by_posit
         members = [[(int(layer), int(unit)) for layer, unit in group] for group in groups]
         which.check_members(members, sizes.layers, count, UNITS.get(site, "unit"))
         cells = which.groups(members, places)
-        axes["group"] = ["+".join(head_name(*head) for head in group) or "none" for group in members]
+        axes["group"] = [
+            "+".join(head_name(*head) for head in group) or "none" for group in members
+        ]
     if by_position:
         axes["position"] = list(range(mask.shape[1]))
     return cells, axes
@@ -198,27 +231,43 @@ def chosen_cells(model, prompts: xr.Dataset, site: str, layers, groups, by_posit
 
 def role(prompts: xr.Dataset, name: str) -> np.ndarray:
     """The position of a role in each prompt."""
-    known = [str(key).removeprefix("role_") for key in prompts.coords if str(key).startswith("role_")]
+    known = [
+        str(key).removeprefix("role_") for key in prompts.coords if str(key).startswith("role_")
+    ]
     if name == "END" and name not in known:
         return np.full(prompts.sizes["batch"], prompts.sizes["position"] - 1)
     if name not in known:
-        raise BadInput(f"role {name!r} is not known in these prompts; use one of {', '.join(known) or 'END'}")
+        raise BadInput(
+            f"role {name!r} is not known in these prompts; use one of {', '.join(known) or 'END'}"
+        )
     return prompts[f"role_{name}"].values
 
 
-def labelled(prompts: xr.Dataset, readings: Readings, metric: Metric, axes: dict[str, list]) -> xr.Dataset:
+def labelled(
+    prompts: xr.Dataset, readings: Readings, metric: Metric, axes: dict[str, list]
+) -> xr.Dataset:
     """The metric after each swap, (batch, *axes)."""
     values = evaluate(metric, readings, readings.swapped).T
     values = values.reshape(-1, *(len(index) for index in axes.values()))
     dims = ("batch", *axes)
-    scores = label(values, dims, long_name=f"{metric.long_name}, after the swap", units=metric.units, source=SOURCE)
+    scores = label(
+        values,
+        dims,
+        long_name=f"{metric.long_name}, after the swap",
+        units=metric.units,
+        source=SOURCE,
+    )
     if "position" in axes:
         scores = scores.where(prompts["mask"].astype(bool))  # padding is no position of the prompt
     batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     return scores.astype("float32").to_dataset(name=metric.name).assign_coords({**batch, **axes})
 
 
-def _of_case(metric: Metric, readings: Readings, values: torch.Tensor | None, which_run: str) -> xr.DataArray:
+def _of_case(
+    metric: Metric, readings: Readings, values: torch.Tensor | None, which_run: str
+) -> xr.DataArray:
     assert values is not None, "only mixed sources are not read"
     found = evaluate(metric, readings, values)
-    return label(found, ("batch",), long_name=f"{metric.long_name}, {which_run}", units=metric.units)
+    return label(
+        found, ("batch",), long_name=f"{metric.long_name}, {which_run}", units=metric.units
+    )

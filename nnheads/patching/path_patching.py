@@ -1,8 +1,9 @@
 """Path patching as datasets: prompts in, the effect of every sender along one kind of path out.
 
-Patching a head shows all that its output causes, by any route. Path patching keeps one route: from a sender straight
-to the queries, keys or values of chosen later heads, or straight to the logits. All other heads are frozen, so no
-path leads through a third head; feed-forward parts on the way are recomputed, as in the paper, or frozen as well.
+Patching a head shows all that its output causes, by any route. Path patching keeps one route: from
+a sender straight to the queries, keys or values of chosen later heads, or straight to the logits.
+All other heads are frozen, so no path leads through a third head; feed-forward parts on the way are
+recomputed, as in the paper, or frozen as well.
 Source: Wang et al. 2022, arXiv 2211.00593.
 """
 
@@ -44,54 +45,69 @@ def path_patch(
     mlps: str = "recompute",
     metric: str | Callable = "logit_difference",
     tokens: int | None = None,
-    remote: bool | str = False,
 ) -> xr.Dataset:
     """What each sender does along its paths to the receivers, and along no other.
 
-    The sender gets its output on the corrupted text, every other head keeps that on the clean text, and what the
-    receivers then hear is put into a clean run. As heads are frozen, a change stays at its position: a sender matters
-    only where the receivers listen, so one position, `at`, describes both ends of a path.
+    The sender gets its output on the corrupted text, every other head keeps that on the clean text,
+    and what the receivers then hear is put into a clean run. As heads are frozen, a change stays at
+    its position: a sender matters only where the receivers listen, so one position, `at`, describes
+        both ends of a path.
 
     Args:
-        prompts: pairs whose corrupted text breaks what the clean one has, usually `ioi(..., corruption="abc")`.
-        receivers: (layer, head) of later heads, all at once; None for the final residual stream, i.e. the logits.
-        via: what of the receivers hears: "q", "k" or "v". Keys and values are those of the receivers' key/value heads,
-            which serve other heads too; attrs name them.
+        prompts: pairs whose corrupted text breaks what the clean one has, usually `ioi(...,
+            corruption="abc")`.
+        receivers: (layer, head) of later heads, all at once; None for the final residual stream,
+            i.e. the logits.
+        via: what of the receivers hears: "q", "k" or "v". Keys and values are those of the
+            receivers' key/value heads, which serve other heads too; attrs name them.
         senders: (layer, head), one at a time; default every head that some receiver can hear.
-        at: a role such as "S2" at which the path runs; default all positions at once. by_position: each by itself.
+        at: a role such as "S2" at which the path runs; default all positions at once. by_position:
+            each by itself.
         mlps: a key of MLPS. metric, tokens: as for `patch`.
 
     Returns:
-        `<metric>`, `change` (after minus before), `relative` (change over before; negative: the path helped), float32,
-        (batch, layer, head[, position]); NaN for heads that are no senders. `base_<metric>` and `new_<metric>` (batch):
-        the clean and the corrupted text's.
+        `<metric>`, `change` (after minus before), `relative` (change over before; negative: the
+        path helped), float32, (batch, layer, head[, position]); NaN for heads that are no senders.
+        `base_<metric>` and `new_<metric>` (batch): the clean and the corrupted text's.
 
     Raises:
-        BadInput: heads, roles or options that do not exist; senders that stand in or above the highest layer of the
-            receivers. RunError: logits that are not finite.
+        BadInput: heads, roles or options that do not exist; senders that stand in or above the
+            highest layer of the receivers. RunError: logits that are not finite.
     """
     sizes, chosen = geometry(model), metric_of(metric)
     if "corrupted" not in prompts:
-        raise BadInput("path patching needs pairs: these prompts have no corrupted text for senders to speak about")
+        raise BadInput(
+            "path patching needs pairs: these prompts have no corrupted text for senders to speak"
+            " about"
+        )
     check_mlps(mlps)
     hearing = listeners(receivers, via, sizes)
     sending = speakers(senders, hearing, sizes)
     places, spots = listening(prompts, hearing, via, at, by_position, sizes.layers)
     cells = which.groups([[head] for head in sending], places)
     job = prepare(
-        model, prompts, cells, base="token", source="corrupted", full=chosen.full, tokens=tokens, remote=remote
+        model, prompts, cells, base="token", source="corrupted", full=chosen.full, tokens=tokens
     )
     how = {
-        "form": form(model), "via": via if hearing else None, "receivers": hearing, "freeze": mlps == "freeze"
-    }  # fmt: skip
-    readings = run(model, job, spots, how, remote)
+        "form": form(model),
+        "via": via if hearing else None,
+        "receivers": hearing,
+        "freeze": mlps == "freeze",
+    }
+    readings = run(model, job, spots, how)
     scores = labelled(prompts, readings, chosen, sending, sizes, by_position)
     letters = "H" if via == "q" else "KV"
-    heard = "+".join(f"L{layer}{letters}{unit}" for layer in sorted(hearing) for unit in hearing[layer])
+    heard = "+".join(
+        f"L{layer}{letters}{unit}" for layer in sorted(hearing) for unit in hearing[layer]
+    )
     scores.attrs.update(
-        receivers=heard or "logits", via=VIA[via] if hearing else "final residual stream", at=at or "all positions",
-        mlps=mlps, meaning=MLPS[mlps], metric=chosen.name,
-    )  # fmt: skip
+        receivers=heard or "logits",
+        via=VIA[via] if hearing else "final residual stream",
+        at=at or "all positions",
+        mlps=mlps,
+        meaning=MLPS[mlps],
+        metric=chosen.name,
+    )
     if receivers is not None:
         scores.attrs["receivers_asked"] = "+".join(head_name(*head) for head in receivers)
     return scores
@@ -131,8 +147,8 @@ def speakers(senders: Heads | None, hearing: dict[int, list[int]], sizes) -> lis
     for layer, head in senders:
         if layer >= top:
             raise BadInput(
-                f"receivers before senders: {head_name(layer, head)} stands in or above the highest receivers' layer "
-                f"{top}; only lower heads reach them"
+                f"receivers before senders: {head_name(layer, head)} stands in or above the highest"
+                f" receivers' layer {top}; only lower heads reach them"
             )
     return [(int(layer), int(head)) for layer, head in senders]
 
@@ -140,8 +156,8 @@ def speakers(senders: Heads | None, hearing: dict[int, list[int]], sizes) -> lis
 def listening(
     prompts: xr.Dataset, hearing: dict, via: str, at: str | None, by_position: bool, layers: int
 ) -> tuple[np.ndarray, torch.Tensor | None]:
-    """Where receivers listen: places [place, case, position], and the positions [place, case, spot] that step C has to
-    run; None for all."""
+    """Where receivers listen: places [place, case, position], and the positions [place, case, spot]
+    that step C has to run; None for all."""
     mask, (asked, _) = prompts["mask"].values, questions(prompts)
     if at is not None and by_position:
         raise BadInput("follow paths at each position or at one role, not both")
@@ -151,7 +167,8 @@ def listening(
         places = which.each_position(mask) if by_position else which.everywhere(mask)
     end = bool((asked == mask.shape[1] - 1).all())
     if not hearing or (end and via == "q" and min(hearing) == layers - 1):
-        # the logits, and what the last layer's queries do for them, depend on the asked positions alone
+        # the logits, and what the last layer's queries do for them, depend on the asked positions
+        # alone
         heard = (np.arange(mask.shape[1]) == asked[..., None]).any(1)
         places = places & heard
     if not hearing:
@@ -160,15 +177,18 @@ def listening(
     return places, torch.from_numpy(places.argmax(-1))[..., None] if single else None
 
 
-def run(model, job: Job, spots: torch.Tensor | None, how: dict, remote: bool | str) -> Readings:
+def run(model, job: Job, spots: torch.Tensor | None, how: dict) -> Readings:
     """Both changed runs of every cell in one session. What no cell can change is the base run's."""
     order = job.order
     cells = {
-        "entries": torch.from_numpy(order.entries), "bounds": torch.from_numpy(order.bounds),
-        "places": torch.from_numpy(job.cells.places), "chunks": order.chunks, "spots": spots,
-    }  # fmt: skip
+        "entries": torch.from_numpy(order.entries),
+        "bounds": torch.from_numpy(order.bounds),
+        "places": torch.from_numpy(job.cells.places),
+        "chunks": order.chunks,
+        "spots": spots,
+    }
     assert job.source is not None, "prepare was told of one"
-    found, base, source = paths(model, job.base, job.source, cells, job.ask, how, remote)
+    found, base, source = paths(model, job.base, job.source, cells, job.ask, how)
     for values in (base, source, found):
         check_finite(values, "the model's logits")
     swapped = base.cpu().repeat(job.cells.count, 1, 1, 1)
@@ -177,10 +197,20 @@ def run(model, job: Job, spots: torch.Tensor | None, how: dict, remote: bool | s
 
 
 def labelled(
-    prompts: xr.Dataset, readings: Readings, metric: Metric, senders: Heads, sizes, by_position: bool
+    prompts: xr.Dataset,
+    readings: Readings,
+    metric: Metric,
+    senders: Heads,
+    sizes,
+    by_position: bool,
 ) -> xr.Dataset:
     """The metric after each change, (batch, layer, head[, position]), and what it changed."""
-    found = evaluate(metric, readings, readings.swapped).unflatten(0, (len(senders), -1)).permute(2, 0, 1).numpy()
+    found = (
+        evaluate(metric, readings, readings.swapped)
+        .unflatten(0, (len(senders), -1))
+        .permute(2, 0, 1)
+        .numpy()
+    )
     values = np.full((len(found), sizes.layers, sizes.heads, found.shape[-1]), np.nan, np.float32)
     layer, head = np.array(senders).T
     values[:, layer, head] = found
@@ -188,12 +218,17 @@ def labelled(
     scores = xr.DataArray(values, dims=dims)
     scores = scores.where(prompts["mask"].astype(bool)) if by_position else scores.isel(position=0)
     own = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    index = {name: range(size) for name, size in zip(dims[1:], values.shape[1:]) if name in scores.dims}
+    index = {
+        name: range(size) for name, size in zip(dims[1:], values.shape[1:]) if name in scores.dims
+    }
     scores = scores.assign_coords({**own, **{name: list(each) for name, each in index.items()}})
     about = {"units": metric.units, "source": SOURCE}
     result = scores.astype("float32").to_dataset(name=metric.name)
     assert readings.source is not None, "both texts are read"
-    for name, text, read in (("base", "clean text", readings.base), ("new", "corrupted text", readings.source)):
+    for name, text, read in (
+        ("base", "clean text", readings.base),
+        ("new", "corrupted text", readings.source),
+    ):
         result[f"{name}_{metric.name}"] = xr.DataArray(
             evaluate(metric, readings, read).numpy(),
             dims="batch",

@@ -1,8 +1,10 @@
-"""Who does what in the indirect-object circuit: one row of evidence for every head, and the role that it earns.
+"""Who does what in the indirect-object circuit: one row of evidence for every head, and the role
+that it earns.
 
-Looking is not doing. A role asks for what a head attends to *and* for an effect: on the logits straight from the head
-(name movers, writers), through the queries of the heads that write (S-inhibition), or at all (induction, duplicate and
-previous token heads). A head with the pattern alone stays without a role.
+Looking is not doing. A role asks for what a head attends to *and* for an effect: on the logits
+straight from the head (name movers, writers), through the queries of the heads that write
+(S-inhibition), or at all (induction, duplicate and previous token heads). A head with the pattern
+alone stays without a role.
 Source: Wang et al. 2022, arXiv 2211.00593. The limits below are ours.
 """
 
@@ -41,17 +43,26 @@ LOOKS = {
 OTHER = "_other"  # the same look at the other name, which a head that looks at any name has as well
 EFFECTS = {
     "total": "share of the logit difference that changes with the head's output",
-    "direct": "share of the logit difference that changes with what the head says straight to the logits",
-    "queries": "share of the logit difference that changes with what the head says to queries of heads that write",
+    "direct": (
+        "share of the logit difference that changes with what the head says straight to the logits"
+    ),
+    "queries": (
+        "share of the logit difference that changes with what the head says to queries of heads"
+        " that write"
+    ),
     "alone": "total once the heads that write are gone, minus total",
 }
 ROLES = {
     "name_mover": "looks from END at IO, copies what it looks at, and so raises IO directly",
-    "negative_name_mover": "looks from END at IO, writes the opposite of it, and so lowers IO directly",
+    "negative_name_mover": (
+        "looks from END at IO, writes the opposite of it, and so lowers IO directly"
+    ),
     "s_inhibition": "looks from END at S2, and acts through the queries of the heads that write",
     "induction": "looks from S2 at what followed S1, and matters",
     "duplicate_token": "looks from S2 at S1, and matters",
-    "previous_token": "looks from what follows S1 at S1 and from END at what stands before, and matters",
+    "previous_token": (
+        "looks from what follows S1 at S1 and from END at what stands before, and matters"
+    ),
     "backup": "looks from END at IO, and acts once the heads that write are gone",
     "writer": "raises IO directly, without the look of a name mover",
 }
@@ -78,78 +89,98 @@ def role_table(
     batch_size: int = 20,
     parts: Path | None = None,
     quiet: bool = True,
-    remote: bool | str = False,
 ) -> xr.Dataset:
     """Evidence for every head and its role.
 
-    Effects put the output that a head has on the corrupted prompt into the clean run; negative: the head helps. The
-    heads that write are the name movers, or, where there is none, those that raise the answer directly and do not look
-    at S2.
+    Effects put the output that a head has on the corrupted prompt into the clean run; negative: the
+    head helps. The heads that write are the name movers, or, where there is none, those that raise
+    the answer directly and do not look at S2.
 
     Args:
-        prompts: indirect-object pairs of which the corrupted ones name no answer: `ioi(..., corruption="abc")`.
-        mlps: how direct effects and those through queries pass feed-forward parts, a key of `patching.paths.MLPS`.
+        prompts: indirect-object pairs of which the corrupted ones name no answer: `ioi(...,
+            corruption="abc")`.
+        mlps: how direct effects and those through queries pass feed-forward parts, a key of
+            `patching.paths.MLPS`.
         parts: folder in which finished batches are kept.
 
     Returns:
-        (layer, head): attention by the keys of LOOKS and effects by those of EFFECTS, each with `_low` and `_high`;
-        `<look>_flag`, 1 where attention is beyond random targets; `copy` and `negative` with `_q_value`; and `role`,
-        0 for none, else a number from one in the order of ROLES (attrs flag_meanings). attrs `writers`. `queries` and
+        (layer, head): attention by the keys of LOOKS and effects by those of EFFECTS, each with
+        `_low` and `_high`; `<look>_flag`, 1 where attention is beyond random targets; `copy` and
+        `negative` with `_q_value`; and `role`, 0 for none, else a number from one in the order of
+        ROLES (attrs flag_meanings). attrs `writers`. `queries` and
         `alone` are NaN where they mean nothing: for the writers themselves, or without any.
 
     Raises:
-        BadInput: prompts that do not say where the names stand. RunError: logits that are not finite.
+        BadInput: prompts that do not say where the names stand. RunError: logits that are not
+            finite.
     """
     spanned = with_spans(prompts, seed=seed)
-    in_batches = partial(batches.run, size=batch_size, parts=parts, quiet=quiet, remote=remote)
+    in_batches = partial(batches.run, size=batch_size, parts=parts, quiet=quiet, model=model)
     first = in_batches(
-        partial(looks_and_effects, model, mlps=mlps, remote=remote), spanned, name=f"roles-{mlps}", title="heads"
+        partial(looks_and_effects, model, mlps=mlps), spanned, name=f"roles-{mlps}", title="heads"
     )
-    table = reduced_looks(first, seed).merge(reduced(first, ("total", "direct"), seed), combine_attrs="drop_conflicts")
-    copying = copy_scores(model, remote=remote)
+    table = reduced_looks(first, seed).merge(
+        reduced(first, ("total", "direct"), seed), combine_attrs="drop_conflicts"
+    )
+    copying = copy_scores(model)
     columns = ["copy", "negative", "copy_low", "copy_high", "negative_low", "negative_high"]
-    table = table.merge(copying[[*columns, "copy_q_value", "negative_q_value"]], combine_attrs="drop_conflicts")
+    table = table.merge(
+        copying[[*columns, "copy_q_value", "negative_q_value"]], combine_attrs="drop_conflicts"
+    )
     writers = writing(table)
     if writers:
         second = in_batches(
-            partial(through_writers, model, writers=writers, mlps=mlps, remote=remote), spanned,
-            name=item_of("writers", mlps, str(writers)), title="heads that write",
-        )  # fmt: skip
+            partial(through_writers, model, writers=writers, mlps=mlps),
+            spanned,
+            name=item_of("writers", mlps, str(writers)),
+            title="heads that write",
+        )
         second["alone"] = second["further"] - first["total"]
     else:
-        second = xr.Dataset({name: xr.full_like(first["total"], np.nan) for name in ("queries", "alone")})
+        second = xr.Dataset(
+            {name: xr.full_like(first["total"], np.nan) for name in ("queries", "alone")}
+        )
     second["base"] = first["base"]
     table = table.merge(reduced(second, ("queries", "alone"), seed), combine_attrs="drop_conflicts")
     table["role"] = roles(table)
     table.attrs = {
-        "writers": " ".join(head_name(*head) for head in writers), "mlps": mlps, "references": SOURCE,
-        "limits": f"attention {ATTENDS}, effect {EFFECT}, copy score {COPIES}", "cases": spanned.sizes["batch"],
-    }  # fmt: skip
+        "writers": " ".join(head_name(*head) for head in writers),
+        "mlps": mlps,
+        "references": SOURCE,
+        "limits": f"attention {ATTENDS}, effect {EFFECT}, copy score {COPIES}",
+        "cases": spanned.sizes["batch"],
+    }
     return table
 
 
-def looks_and_effects(model, prompts: xr.Dataset, *, mlps: str, remote) -> xr.Dataset:
+def looks_and_effects(model, prompts: xr.Dataset, *, mlps: str) -> xr.Dataset:
     """Per case: attention by kind, and what each head changes in all and directly."""
-    seen = measure(model, prompts, hit=False, remote=remote)["mass"].to_dataset()
-    swapped = patch(model, prompts, noising=True, remote=remote)
-    direct = path_patch(model, prompts, mlps=mlps, remote=remote)
+    seen = measure(model, prompts, hit=False)["mass"].to_dataset()
+    swapped = patch(model, prompts, noising=True)
+    direct = path_patch(model, prompts, mlps=mlps)
     base = swapped["clean_logit_difference"]
     found = {"base": base, "total": swapped["logit_difference"] - base, "direct": direct["change"]}
-    return seen.merge(xr.Dataset({name: values.reset_coords(drop=True) for name, values in found.items()}))
+    return seen.merge(
+        xr.Dataset({name: values.reset_coords(drop=True) for name, values in found.items()})
+    )
 
 
-def through_writers(model, prompts: xr.Dataset, *, writers: Heads, mlps: str, remote) -> xr.Dataset:
-    """Per case: what each head changes through the writers' queries at END, and together with all that the writers say,
-    beyond these alone. NaN for the writers."""
+def through_writers(model, prompts: xr.Dataset, *, writers: Heads, mlps: str) -> xr.Dataset:
+    """Per case: what each head changes through the writers' queries at END, and together with all
+    that the writers say, beyond these alone. NaN for the writers."""
     sizes, cases = geometry(model), prompts.sizes["batch"]
     empty = np.full((cases, sizes.layers, sizes.heads), np.nan, np.float32)
-    queries, further = (xr.DataArray(empty.copy(), dims=("batch", "layer", "head")) for _ in range(2))
+    queries, further = (
+        xr.DataArray(empty.copy(), dims=("batch", "layer", "head")) for _ in range(2)
+    )
     if any(layer > 0 for layer, _ in writers):
-        found = path_patch(model, prompts, receivers=writers, via="q", at="END", mlps=mlps, remote=remote)
+        found = path_patch(model, prompts, receivers=writers, via="q", at="END", mlps=mlps)
         queries[:] = found["change"].values
-    others = [(i, j) for i in range(sizes.layers) for j in range(sizes.heads) if (i, j) not in writers]
+    others = [
+        (i, j) for i in range(sizes.layers) for j in range(sizes.heads) if (i, j) not in writers
+    ]
     groups = [writers, *([*writers, head] for head in others)]
-    gone = patch(model, prompts, noising=True, groups=groups, remote=remote)["logit_difference"].values
+    gone = patch(model, prompts, noising=True, groups=groups)["logit_difference"].values
     for place, (layer, head) in enumerate(others, 1):
         further[:, layer, head] = gone[:, place] - gone[:, 0]
     for layer, head in writers:
@@ -158,17 +189,25 @@ def through_writers(model, prompts: xr.Dataset, *, writers: Heads, mlps: str, re
 
 
 def reduced_looks(scores: xr.Dataset, seed: int) -> xr.Dataset:
-    """Mean attention of each kind with its interval, and whether it is beyond that to the other name, or else to random
-    targets."""
+    """Mean attention of each kind with its interval, and whether it is beyond that to the other
+    name, or else to random targets."""
     found, kinds = {}, set(map(str, scores["kind"].values))
     for kind, meaning in LOOKS.items():
         null = kind + OTHER if kind + OTHER in kinds else kind + NULL
         pair = {"mass": kind, "null": null}
-        own = xr.Dataset({name: scores["mass"].sel(kind=of).drop_vars("kind") for name, of in pair.items()})
+        own = xr.Dataset(
+            {name: scores["mass"].sel(kind=of).drop_vars("kind") for name, of in pair.items()}
+        )
         reduced = stats.calibrate(own, seed=seed)
-        text = {"": "", "_low": "lower end of the 95% interval of ", "_high": "upper end of the 95% interval of "}
+        text = {
+            "": "",
+            "_low": "lower end of the 95% interval of ",
+            "_high": "upper end of the 95% interval of ",
+        }
         for end, before in text.items():
-            values = reduced[f"mass{end}"].assign_attrs(source=SOURCE, long_name=f"{before}attention from {meaning}")
+            values = reduced[f"mass{end}"].assign_attrs(
+                source=SOURCE, long_name=f"{before}attention from {meaning}"
+            )
             values.attrs.pop("ancillary_variables", None)
             found[kind + end] = values
         beyond = "the other name" if null.endswith(OTHER) else "random targets"
@@ -179,11 +218,15 @@ def reduced_looks(scores: xr.Dataset, seed: int) -> xr.Dataset:
 
 
 def reduced(scores: xr.Dataset, names: tuple[str, ...], seed: int) -> xr.Dataset:
-    """Changes (batch, layer, head) over the unchanged logit difference, as ratios of means with intervals."""
+    """Changes (batch, layer, head) over the unchanged logit difference, as ratios of means with
+    intervals.
+    """
     merged = xr.Dataset()
     for name in names:
         change = scores[name].assign_attrs(about(name))
-        merged = merged.merge(stats.ratio_of_means(change, scores["base"], seed=seed), combine_attrs="drop_conflicts")
+        merged = merged.merge(
+            stats.ratio_of_means(change, scores["base"], seed=seed), combine_attrs="drop_conflicts"
+        )
     return merged
 
 
@@ -210,10 +253,15 @@ def copies(table: xr.Dataset, score: str) -> xr.DataArray:
 
 
 def writing(table: xr.Dataset) -> Heads:
-    """The heads that write the answer: name movers, or else heads that raise it directly and do not look at S2."""
+    """The heads that write the answer: name movers, or else heads that raise it directly and do not
+    look at S2.
+    """
     movers = looks(table, "name_mover") & helps(table, "direct") & copies(table, "copy")
     chosen = movers if bool(movers.any()) else helps(table, "direct") & ~looks(table, "subject")
-    return [(int(layer), int(head)) for layer, head in np.argwhere(chosen.transpose("layer", "head").values)]
+    return [
+        (int(layer), int(head))
+        for layer, head in np.argwhere(chosen.transpose("layer", "head").values)
+    ]
 
 
 def roles(table: xr.Dataset) -> xr.DataArray:
@@ -221,7 +269,9 @@ def roles(table: xr.Dataset) -> xr.DataArray:
     matters = helps(table, "total") | hurts(table, "total")
     evidence = {
         "name_mover": looks(table, "name_mover") & helps(table, "direct") & copies(table, "copy"),
-        "negative_name_mover": looks(table, "name_mover") & hurts(table, "direct") & copies(table, "negative"),
+        "negative_name_mover": (
+            looks(table, "name_mover") & hurts(table, "direct") & copies(table, "negative")
+        ),
         "s_inhibition": looks(table, "subject") & helps(table, "queries"),
         "induction": looks(table, "induction") & matters,
         "duplicate_token": looks(table, "duplicate") & matters,
@@ -233,14 +283,23 @@ def roles(table: xr.Dataset) -> xr.DataArray:
     for number, name in reversed(list(enumerate(ROLES, 1))):
         found = xr.where(evidence[name], np.int8(number), found)
     return found.assign_attrs(
-        long_name="role in the indirect-object circuit", units="1", source=SOURCE,
-        flag_values=np.arange(len(ROLES) + 1, dtype=np.int8), flag_meanings=" ".join(["none", *ROLES]),
-    )  # fmt: skip
+        long_name="role in the indirect-object circuit",
+        units="1",
+        source=SOURCE,
+        flag_values=np.arange(len(ROLES) + 1, dtype=np.int8),
+        flag_meanings=" ".join(["none", *ROLES]),
+    )
 
 
 def lines(table: xr.Dataset) -> list[str]:
-    """The table for a terminal: each role's heads with the evidence that it took, and looks without one."""
-    named = "name movers" if bool((table["role"] == 1).any()) else "no head is a name mover; they raise IO directly"
+    """The table for a terminal: each role's heads with the evidence that it took, and looks without
+    one.
+    """
+    named = (
+        "name movers"
+        if bool((table["role"] == 1).any())
+        else "no head is a name mover; they raise IO directly"
+    )
     said = [f"heads that write: {table.attrs['writers'] or 'none'} ({named})"]
     for number, (name, meaning) in enumerate(ROLES.items(), 1):
         own = np.argwhere((table["role"] == number).values)
@@ -253,7 +312,11 @@ def lines(table: xr.Dataset) -> list[str]:
                 said.append(f"  {head_name(layer, head):<7} {shown}")
     for layer, head in np.argwhere((table["role"] == 0).values):
         row = table.isel(layer=layer, head=head)
-        seen = [kind for kind in ("name_mover", "subject", "duplicate", "induction") if bool(looks(row, kind))]
+        seen = [
+            kind
+            for kind in ("name_mover", "subject", "duplicate", "induction")
+            if bool(looks(row, kind))
+        ]
         if seen and not bool(helps(row, "total") | hurts(row, "total")):
             shown = ", ".join(shown_value(row, column) for column in (*seen, "total"))
             said.append(f"the look without a sure effect: {head_name(layer, head)} {shown}")

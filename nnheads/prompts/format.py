@@ -1,7 +1,7 @@
 """Does a sentence written elsewhere have the shape of the indirect-object task?
 
-Two names, the subject named twice and the indirect object once, and the sentence stops before its last
-name. Sentences from a file or from a language model pass through here before anything runs.
+Two names, the subject named twice and the indirect object once, and the sentence stops before its
+last name. Sentences from a file or from a language model pass through here before anything runs.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ def shape_error(sentence: str, answer: str, wrong: str) -> str | None:
 
 def _places(name: str, sentence: str) -> list[tuple[int, int]]:
     """Where a name stands as a word of its own."""
-    return [found.span() for found in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", sentence)] if name else []
+    return (
+        [found.span() for found in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", sentence)]
+        if name
+        else []
+    )
 
 
 def keep_well_formed(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter]:
-    """The pairs whose clean sentence has the shape and whose corrupted one ends alike; and why others went."""
+    """The pairs whose clean sentence has the shape and whose corrupted one ends alike; and why
+    others went.
+    """
     kept: list[Pair] = []
     dropped: Counter[str] = Counter()
     for pair in pairs:
@@ -60,7 +66,9 @@ def from_sentences(
     for sentence in sentences:
         # braces would read as slots of a template
         sentence = sentence.strip().strip('"').rstrip(". …_").replace("{", "(").replace("}", ")")
-        found = [match for match in re.finditer(r"\b[A-Z][a-z]+\b", sentence) if match.group() in known]
+        found = [
+            match for match in re.finditer(r"\b[A-Z][a-z]+\b", sentence) if match.group() in known
+        ]
         counts = Counter(match.group() for match in found)
         if sorted(counts.values()) != [1, 2]:
             dropped["not exactly two known names, one of them twice"] += 1
@@ -77,6 +85,12 @@ def from_sentences(
         fresh = [name for name in names if name not in counts][:3]
         order = "ABBA" if found[0].group() == io else "BABA"
         pairs.append(
-            corrupt(template, order, [io, subject, *fresh], corruption, {"template": len(pairs), "order": order})
+            corrupt(
+                template,
+                order,
+                [io, subject, *fresh],
+                corruption,
+                {"template": len(pairs), "order": order},
+            )
         )
     return pairs, dropped

@@ -12,7 +12,9 @@ from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES
 class Haystack:
     """Sentences of unrelated text, and the code words to hide in it."""
 
-    def __init__(self, tokenizer, rng: random.Random, terse: bool, folder: str | Path | None) -> None:
+    def __init__(
+        self, tokenizer, rng: random.Random, terse: bool, folder: str | Path | None
+    ) -> None:
         self.tokenizer, self.rng, self.terse = tokenizer, rng, terse
         self.read = None if folder is None else read_folder(folder)
         self.code_words: tuple[str, ...] = (*OBJECTS, *PLACES)
@@ -27,7 +29,9 @@ class Haystack:
         room = tokens
         start = 0 if self.read is None else self.rng.randrange(len(self.read))
         while True:
-            sentence = self.read[(start + len(found)) % len(self.read)] if self.read else self._made_up()
+            sentence = (
+                self.read[(start + len(found)) % len(self.read)] if self.read else self._made_up()
+            )
             room -= len(self.tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"])
             if room < 0:
                 return found
@@ -49,7 +53,10 @@ class Haystack:
 
 
 def read_folder(folder: str | Path) -> list[str]:
-    """The sentences of all .txt files of a folder. Raises BadInput if there are none, or if one is no text."""
+    """The sentences of all .txt files of a folder.
+
+    Raises BadInput if there are none, or if one is no text.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no folder {str(folder)!r}; --haystack needs a folder of .txt files")
@@ -59,7 +66,11 @@ def read_folder(folder: str | Path) -> list[str]:
             text.append(path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError:
             raise BadInput(f"{path} is not a text file in UTF-8") from None
-    sentences = [f"{part.strip()}." for part in " ".join(" ".join(text).split()).split(". ") if part.strip(" .")]
+    sentences = [
+        f"{part.strip()}."
+        for part in " ".join(" ".join(text).split()).split(". ")
+        if part.strip(" .")
+    ]
     if not sentences:
         raise BadInput(f"{folder} holds no .txt file with sentences")
     return [sentence.replace("..", ".") for sentence in sentences]

@@ -1,7 +1,9 @@
-"""Indirect-object sentences: "When Mary and John went to the market, John gave the book to" -> Mary.
+"""Indirect-object sentences: "When Mary and John went to the market, John gave the book to" ->
+Mary.
 
-The repeated name is the subject S (first S1, then S2), the other one the indirect object IO; the model has
-to name IO at END. A corruption changes who is who and leaves the rest of the sentence alone.
+The repeated name is the subject S (first S1, then S2), the other one the indirect object IO; the
+model has to name IO at END. A corruption changes who is who and leaves the rest of the sentence
+alone.
 Source: Wang et al. 2022, arXiv 2211.00593. The sentences are our own (`ioi_words.py`).
 """
 
@@ -52,7 +54,8 @@ def ioi(
 ) -> xr.Dataset:
     """Draw n sentences with their corruptions, templates and orders in turn.
 
-    As published, END always stands as far behind S2 (four tokens: "gave the book to"), so that a head that looks at
+    As published, END always stands as far behind S2 (four tokens: "gave the book to"), so that a
+        head that looks at
     S2 and one that looks so far back do the same. With `spread` they do not.
 
     Args:
@@ -61,12 +64,13 @@ def ioi(
         spread: up to so many adjectives stand before the object, from none to all in turn.
 
     Returns:
-        A pair dataset (see `prompts.pairs.tokenize`) with coordinates `template`, `order`, `indirect_object`,
-        `subject`, `role_IO`, `role_S1`, `role_S2`, `role_END`; attrs `names_single`, `names_split`.
+        A pair dataset (see `prompts.pairs.tokenize`) with coordinates `template`, `order`,
+        `indirect_object`, `subject`, `role_IO`, `role_S1`, `role_S2`, `role_END`; attrs
+        `names_single`, `names_split`.
 
     Raises:
-        BadInput: n < 1, seed < 0, unknown corruption, a spread beyond the adjectives that there are, or a tokenizer
-            that keeps fewer than five names whole.
+        BadInput: n < 1, seed < 0, unknown corruption, a spread beyond the adjectives that there
+            are, or a tokenizer that keeps fewer than five names whole.
     """
     if n < 1:
         raise BadInput(f"{n} prompts were asked for; ask for at least 1")
@@ -76,24 +80,39 @@ def ioi(
     check_spread(spread)
     whole = single_token_names(tokenizer, names)
     if len(whole) < 5:
-        raise BadInput(f"only {len(whole)} of {len(names)} names are single tokens of this tokenizer; 5 are needed")
-    drawn = draw(n, seed=seed, corruption=corruption, templates=templates, names=whole, spread=spread)
+        raise BadInput(
+            f"only {len(whole)} of {len(names)} names are single tokens of this tokenizer; 5 are"
+            " needed"
+        )
+    drawn = draw(
+        n, seed=seed, corruption=corruption, templates=templates, names=whole, spread=spread
+    )
     dataset = tokenize(tokenizer, drawn)
     dataset.attrs.update(
-        title="indirect-object sentences", seed=seed, corruption=corruption, about=CORRUPTIONS[corruption],
-        names_single=len(whole), names_split=len(names) - len(whole), spread=spread,
-    )  # fmt: skip
+        title="indirect-object sentences",
+        seed=seed,
+        corruption=corruption,
+        about=CORRUPTIONS[corruption],
+        names_single=len(whole),
+        names_split=len(names) - len(whole),
+        spread=spread,
+    )
     return dataset
 
 
 def check_corruption(corruption: str) -> None:
     if corruption not in CORRUPTIONS:
-        raise BadInput(f"corruption {corruption!r} is not known; use one of {', '.join(CORRUPTIONS)}")
+        raise BadInput(
+            f"corruption {corruption!r} is not known; use one of {', '.join(CORRUPTIONS)}"
+        )
 
 
 def check_spread(spread: int) -> None:
     if not 0 <= spread <= len(ADJECTIVES):
-        raise BadInput(f"spread {spread} is not possible; there are {len(ADJECTIVES)} adjectives to choose from")
+        raise BadInput(
+            f"spread {spread} is not possible; there are {len(ADJECTIVES)} adjectives to choose"
+            " from"
+        )
 
 
 def single_token_names(tokenizer, names: Sequence[str] = NAMES) -> list[str]:
@@ -102,9 +121,17 @@ def single_token_names(tokenizer, names: Sequence[str] = NAMES) -> list[str]:
 
 
 def draw(
-    n: int, *, seed: int, corruption: str, templates: Sequence[str], names: Sequence[str], spread: int = 0
+    n: int,
+    *,
+    seed: int,
+    corruption: str,
+    templates: Sequence[str],
+    names: Sequence[str],
+    spread: int = 0,
 ) -> list[Pair]:
-    """n pairs, the same for the same seed whatever the platform; but for adjectives, also with another `spread`."""
+    """n pairs, the same for the same seed whatever the platform; but for adjectives, also with
+    another `spread`.
+    """
     generator, other = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     pairs = []
     for number in range(n):
@@ -112,9 +139,12 @@ def draw(
         # in pairs of templates and of rounds, since orders alternate from one to the next
         between = other.choice(ADJECTIVES, (place // 2 + round_ // 2) % (spread + 1), replace=False)
         template = templates[place].format(
-            first="{first}", second="{second}", subject="{subject}",
-            place=generator.choice(PLACES), object=" ".join([*between, generator.choice(OBJECTS)]),
-        )  # fmt: skip
+            first="{first}",
+            second="{second}",
+            subject="{subject}",
+            place=generator.choice(PLACES),
+            object=" ".join([*between, generator.choice(OBJECTS)]),
+        )
         # orders alternate once per round of templates, so that each template meets both
         order = ORDERS[(place + round_) % 2]
         chosen = [str(name) for name in generator.choice(names, size=5, replace=False)]
@@ -149,7 +179,9 @@ def corrupt(template: str, order: str, names: Sequence[str], corruption: str, ab
     )
 
 
-def _fill(template: str, first: str, second: str, subject: str) -> tuple[str, dict[str, tuple[int, int]]]:
+def _fill(
+    template: str, first: str, second: str, subject: str
+) -> tuple[str, dict[str, tuple[int, int]]]:
     """The sentence, and the characters that each name takes in it."""
     text, spans = "", {}
     for part in re.split(r"(\{\w+\})", template):
@@ -161,37 +193,56 @@ def _fill(template: str, first: str, second: str, subject: str) -> tuple[str, di
 
 
 def ioi_spans(tokenizer, n: int = 32, *, spread: int = 0, seed: int = 0) -> xr.Dataset:
-    """Indirect-object sentences with spans from END: to IO (`name_mover`), to S2 (`subject`), and their nulls.
+    """Indirect-object sentences with spans from END: to IO (`name_mover`), to S2 (`subject`), and
+    their nulls.
 
     S2 is always as far away, unless `spread` adjectives vary it (see `ioi`).
     """
-    return with_spans(ioi(tokenizer, n, seed=seed, spread=spread), ("name_mover", "subject"), seed=seed)
+    return with_spans(
+        ioi(tokenizer, n, seed=seed, spread=spread), ("name_mover", "subject"), seed=seed
+    )
 
 
-def with_spans(prompts: xr.Dataset, kinds: Sequence[str] = tuple(SPANS), *, seed: int = 0) -> xr.Dataset:
+def with_spans(
+    prompts: xr.Dataset, kinds: Sequence[str] = tuple(SPANS), *, seed: int = 0
+) -> xr.Dataset:
     """The clean sentences of a pair dataset with spans between their roles.
 
     Args:
-        prompts: pairs with `role_IO`, `role_S1`, `role_S2` and `role_END` (batch), as `ioi` draws them.
+        prompts: pairs with `role_IO`, `role_S1`, `role_S2` and `role_END` (batch), as `ioi` draws
+            them.
         kinds: keys of SPANS. seed: of the random targets.
 
     Returns:
-        prompts with spans of each kind and of its null (see `prompts.spans.span_dataset`), and `ask`, `target`.
+        prompts with spans of each kind and of its null (see `prompts.spans.span_dataset`), and
+        `ask`, `target`.
 
     Raises:
         BadInput: prompts without these roles.
     """
     missing = [role for role in ("IO", "S1", "S2", "END") if f"role_{role}" not in prompts.coords]
     if missing:
-        raise BadInput(f"these prompts have no role {', '.join(missing)}; draw them with nnheads.ioi")
+        raise BadInput(
+            f"these prompts have no role {', '.join(missing)}; draw them with nnheads.ioi"
+        )
     generator = np.random.default_rng(seed)
     first = prompts.sizes["position"] - prompts["mask"].sum("position").values
     spans = {}
     for kind in kinds:
-        query, key = (prompts[f"role_{role}"].values[:, None] + further for role, further in SPANS[kind])
+        query, key = (
+            prompts[f"role_{role}"].values[:, None] + further for role, further in SPANS[kind]
+        )
         spans[kind] = (query, key, key + 1)
         spans[f"{kind}{NULL}"] = null_in_rows(spans[kind], first, generator)
     spanned = span_dataset(prompts["token"].values, prompts["mask"].values, spans)
     kept, end = prompts.drop_vars(["token", "mask", "batch"]), prompts["role_END"].values[:, None]
-    ask = {"ask": (("batch", "step"), end), "target": (("batch", "step"), prompts["answer"].values[:, None])}
-    return spanned.merge(kept).assign(ask).assign_coords(batch=prompts["batch"]).assign_attrs(prompts.attrs)
+    ask = {
+        "ask": (("batch", "step"), end),
+        "target": (("batch", "step"), prompts["answer"].values[:, None]),
+    }
+    return (
+        spanned.merge(kept)
+        .assign(ask)
+        .assign_coords(batch=prompts["batch"])
+        .assign_attrs(prompts.attrs)
+    )

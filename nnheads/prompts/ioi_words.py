@@ -1,8 +1,8 @@
 """The words of the indirect-object task: sentence frames, names, places and objects.
 
-Data only. `{first}` and `{second}` introduce the two people, `{subject}` repeats one of them, and the
-sentence stops where the other one is expected. Every frame opens with a word that is no name, so that
-a name is always preceded by a space and tokenises alike in all three places.
+Data only. `{first}` and `{second}` introduce the two people, `{subject}` repeats one of them, and
+the sentence stops where the other one is expected. Every frame opens with a word that is no name,
+so that a name is always preceded by a space and tokenises alike in all three places.
 
 The last frames and names are held out of the training of the shipped reference model.
 """
@@ -23,14 +23,23 @@ TEMPLATES: tuple[str, ...] = (
     "Although {first} and {second} were tired of the {place}, {subject} carried the {object} to",
     "Later {first} and {second} walked around the {place}, and {subject} sold the {object} to",
     "In the morning {first} and {second} drove to the {place}, so {subject} gave the {object} to",
-    "At the {place} the friends {first} and {second} had lunch, then {subject} threw the {object} to",
+    (
+        "At the {place} the friends {first} and {second} had lunch, then {subject} threw the"
+        " {object} to"
+    ),
     "As {first} and {second} waited outside the {place}, {subject} mailed the {object} to",
     # held out of the training of the reference model
     "Suddenly {first} and {second} saw the {place}, and {subject} gave the {object} to",
     "Last week {first} and {second} visited the {place}, where {subject} handed the {object} to",
-    "While the neighbours {first} and {second} cleaned the {place}, {subject} brought the {object} to",
+    (
+        "While the neighbours {first} and {second} cleaned the {place}, {subject} brought the"
+        " {object} to"
+    ),
     "Afterwards {first} and {second} stayed at the {place}, so {subject} showed the {object} to",
-    "Before the trip {first} and {second} looked for the {place}, then {subject} passed the {object} to",
+    (
+        "Before the trip {first} and {second} looked for the {place}, then {subject} passed the"
+        " {object} to"
+    ),
 )
 HELD_OUT_TEMPLATES = range(15, 20)
 
@@ -60,4 +69,6 @@ OBJECTS: tuple[str, ...] = tuple(
     """.split()
 )
 # put in front of the object, so that END is not always as far from S2
-ADJECTIVES: tuple[str, ...] = tuple("old small big heavy light clean simple famous good bright dark little".split())
+ADJECTIVES: tuple[str, ...] = tuple(
+    "old small big heavy light clean simple famous good bright dark little".split()
+)

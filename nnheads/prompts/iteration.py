@@ -1,10 +1,11 @@
 """Worked examples of step-by-step tasks, with every state's and every input's tokens marked.
 
-"Input: 0 1 1 0", "Parity: 0 1 0 0": state t follows from state t-1 and input t. The states are teacher-forced, so one
-forward shows where each head looks at the position that is about to emit state t. Offsets of the tokenizer
-say where the tokens of a number are, whatever the tokenizer.
-Prompts have different numbers of steps, so that input t is not equally far from state t in all of them: a head that
-looks a fixed distance back is at its target in the prompts of one number alone, and in the others at wrong inputs.
+"Input: 0 1 1 0", "Parity: 0 1 0 0": state t follows from state t-1 and input t. The states are
+teacher-forced, so one forward shows where each head looks at the position that is about to emit
+state t. Offsets of the tokenizer say where the tokens of a number are, whatever the tokenizer.
+Prompts have different numbers of steps, so that input t is not equally far from state t in all of
+them: a head that looks a fixed distance back is at its target in the prompts of one number alone,
+    and in the others at wrong inputs.
 Source: Cabannes et al. 2024, arXiv 2406.02128 (tasks and definition; the prompts are our own).
 """
 
@@ -16,7 +17,15 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.spans.layout import NULL, NULL_DRAWS, Spans, encode, pad_left, span_dataset, stack_spans
+from nnheads.spans.layout import (
+    NULL,
+    NULL_DRAWS,
+    Spans,
+    encode,
+    pad_left,
+    span_dataset,
+    stack_spans,
+)
 
 FEWEST = 3  # of steps: one right input and two others
 MODULUS = 11
@@ -27,7 +36,10 @@ TASKS: dict[str, tuple[range, Callable[[int, int], int]]] = {
     "maximum": (range(10), max),
 }
 # style -> (text of one example, separator between examples); {task} is the task's name
-STYLES = {"plain": ("Input: {inputs}\n{name}: {states}", "\n\n"), "terse": ("input : {inputs} {task} : {states}", " ")}
+STYLES = {
+    "plain": ("Input: {inputs}\n{name}: {states}", "\n\n"),
+    "terse": ("input : {inputs} {task} : {states}", " "),
+}
 
 
 def iteration(
@@ -42,8 +54,9 @@ def iteration(
 ) -> xr.Dataset:
     """n prompts with `examples` solved sequences in front of one whose states are measured.
 
-    Prompts have `steps` steps, one less, and so on down to `fewest` (at most `steps`), in turn. From 15 down to 3,
-    or from more, a head that prefers certain distances and nothing else stays below the margin of `stats.calibrate`.
+    Prompts have `steps` steps, one less, and so on down to `fewest` (at most `steps`), in turn.
+    From 15 down to 3, or from more, a head that prefers certain distances and nothing else stays
+    below the margin of `stats.calibrate`.
 
     Kinds of spans, all asked at the token that predicts the first token of state t:
         iteration          input t (all its tokens)
@@ -54,8 +67,9 @@ def iteration(
         previous_state     state t-1
 
     Returns:
-        A span dataset, with `target` (batch, step), the token that should follow each query, and `ask`
-        (batch, step), its position, both -1 where an example has fewer steps; coordinate `text` (batch).
+        A span dataset, with `target` (batch, step), the token that should follow each query, and
+        `ask` (batch, step), its position, both -1 where an example has fewer steps; coordinate
+        `text` (batch).
 
     Raises:
         BadInput: unknown task, fewer than 3 steps, or a tokenizer without offsets.
@@ -66,18 +80,26 @@ def iteration(
         raise BadInput(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
     fewest = min(fewest, steps)
     if fewest < FEWEST:
-        raise BadInput(f"{fewest} steps are too few to tell the right input from the others; at least {FEWEST}")
+        raise BadInput(
+            f"{fewest} steps are too few to tell the right input from the others; at least {FEWEST}"
+        )
     generator = np.random.default_rng(seed)
     style = style_of(tokenizer, task)
     shown = (0 if style == "terse" else 3) if examples is None else examples
-    numbers = range(steps, fewest - 1, -1)  # the longest first, so that there is always a prompt with all steps
-    drawn = [_draw(generator, task, numbers[case % len(numbers)], shown, style) for case in range(n)]
+    numbers = range(
+        steps, fewest - 1, -1
+    )  # the longest first, so that there is always a prompt with all steps
+    drawn = [
+        _draw(generator, task, numbers[case % len(numbers)], shown, style) for case in range(n)
+    ]
     rows = [_encode(tokenizer, *one) for one in drawn]
     token, mask, shift = pad_left([row["ids"] for row in rows], tokenizer.pad_token_id or 0)
     spans = {kind: stack_spans([row[kind] for row in rows], shift) for kind in KINDS}
     spans[f"iteration{NULL}"] = _other_inputs(rows, shift, generator)
     for step in range(steps):
-        spans[f"iteration@{step}"] = stack_spans([row["iteration"][step : step + 1] for row in rows], shift)
+        spans[f"iteration@{step}"] = stack_spans(
+            [row["iteration"][step : step + 1] for row in rows], shift
+        )
     dataset = span_dataset(token, mask, spans)
     place = ("batch", "step")
     asked = spans["iteration"][0]
@@ -90,9 +112,16 @@ def iteration(
     dataset["target"] = (place, wanted, {"long_name": "first token of the state; -1: no such step"})
     dataset = dataset.assign_coords(text=("batch", [text for text, *_ in drawn]))
     dataset.attrs.update(
-        title=f"{task}, step by step", seed=seed, task=task, steps=steps, fewest=fewest, examples=shown,
-        style=style, null_draws=NULL_DRAWS, source="Cabannes et al. 2024, arXiv 2406.02128",
-    )  # fmt: skip
+        title=f"{task}, step by step",
+        seed=seed,
+        task=task,
+        steps=steps,
+        fewest=fewest,
+        examples=shown,
+        style=style,
+        null_draws=NULL_DRAWS,
+        source="Cabannes et al. 2024, arXiv 2406.02128",
+    )
     return dataset
 
 
@@ -107,7 +136,9 @@ def style_of(tokenizer, task: str) -> str:
 
 
 def solve(task: str, inputs: list[int]) -> list[int]:
-    """The states of a task: the first is the first input, each other follows from the one before it."""
+    """The states of a task: the first is the first input, each other follows from the one before
+    it.
+    """
     step, states = TASKS[task][1], [inputs[0]]
     for x in inputs[1:]:
         states.append(step(states[-1], x))
@@ -176,6 +207,9 @@ def _other_inputs(rows: list[dict], shift: np.ndarray, generator) -> Spans:
         spans = []
         for t, (query, *_) in enumerate(row["iteration"]):
             others = [other for other in range(count) if other != t]
-            spans += [(query, *row["inputs"][int(other)]) for other in generator.choice(others, NULL_DRAWS)]
+            spans += [
+                (query, *row["inputs"][int(other)])
+                for other in generator.choice(others, NULL_DRAWS)
+            ]
         drawn.append(spans)
     return stack_spans(drawn, shift)

@@ -1,4 +1,7 @@
-"""Needles: a fact, a question about it, and the answer that stands in the fact. Made up here, or read from a file."""
+"""Needles: a fact, a question about it, and the answer that stands in the fact.
+
+Made up here, or read from a file.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from nnheads.prompts.ioi_words import NAMES
 from nnheads.spans.lines import numbered_lines
 
 CODE_LENGTH = 4
-PLAIN = ("The code of {name} is {code}.", "What is the code of {name}?", "\n\nQuestion: {question}\nAnswer:")
+PLAIN = (
+    "The code of {name} is {code}.",
+    "What is the code of {name}?",
+    "\n\nQuestion: {question}\nAnswer:",
+)
 TERSE = ("the code of {name} is {code} .", "what is the code of {name} ?", " {question}")
 
 
@@ -35,7 +42,8 @@ def code_needle(rng: random.Random, style: tuple[str, str, str], words: list[str
 
 
 def read_needles(path: str | Path) -> list[Needle]:
-    """Needles from JSON lines: {"needle": ..., "question": ..., "answer": ...}, the answer a part of the needle.
+    """Needles from JSON lines: {"needle": ..., "question": ..., "answer": ...}, the answer a part
+    of the needle.
 
     Raises:
         BadInput: naming the line, for anything that does not fit.
@@ -55,5 +63,8 @@ def _needle(where: str, line: str) -> Needle:
     fact, question, answer = (part.strip() for part in parts)
     times = fact.count(answer)
     if times != 1:
-        raise BadInput(f"{where}: the answer {answer!r} occurs {times} times in the needle; it has to be there once")
+        raise BadInput(
+            f"{where}: the answer {answer!r} occurs {times} times in the needle; it has to be there"
+            " once"
+        )
     return Needle(fact, question, answer, fact.index(answer))

@@ -1,8 +1,10 @@
 """Clean and corrupted prompts as one labelled dataset, whoever wrote them.
 
-A pair is two texts and two words: `answer` follows the clean text, `wrong` is the word it is measured
-against. Pairs are only comparable position by position if both texts have the same number of tokens, and
-only at one logit if the words are single tokens, so both are audited here for the tokenizer at hand.
+A pair is two texts and two words: `answer` follows the clean text, `wrong` is the word it is
+    measured
+against. Pairs are only comparable position by position if both texts have the same number of
+tokens, and only at one logit if the words are single tokens, so both are audited here for the
+tokenizer at hand.
 """
 
 from __future__ import annotations
@@ -42,9 +44,11 @@ class Pair:
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """Read pairs from JSON lines (.jsonl) or a table with a header (.csv): clean, corrupted, answer, wrong.
+    """Read pairs from JSON lines (.jsonl) or a table with a header (.csv): clean, corrupted,
+    answer, wrong.
 
-    Raises BadInput for a missing, empty or binary file, and names the line of a record that is incomplete.
+    Raises BadInput for a missing, empty or binary file, and names the line of a record that is
+    incomplete.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,9 +59,14 @@ def read_pairs(path: str | Path) -> list[Pair]:
         raise BadInput(f"{path} is not a text file in UTF-8") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    pairs = [_pair(path, *record) for record in (_table if path.suffix.lower() == ".csv" else _lines)(path, text)]
+    pairs = [
+        _pair(path, *record)
+        for record in (_table if path.suffix.lower() == ".csv" else _lines)(path, text)
+    ]
     if not pairs:
-        raise BadInput(f"{path} holds no pairs; expected one record a line with {', '.join(FIELDS)}")
+        raise BadInput(
+            f"{path} holds no pairs; expected one record a line with {', '.join(FIELDS)}"
+        )
     return pairs
 
 
@@ -73,7 +82,9 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, dict]]:
     try:
         missing = [name for name in FIELDS if name not in (reader.fieldnames or FIELDS)]
         if missing:
-            raise BadInput(f"{path}, line 1: the header names no {missing[0]!r}; expected {', '.join(FIELDS)}")
+            raise BadInput(
+                f"{path}, line 1: the header names no {missing[0]!r}; expected {', '.join(FIELDS)}"
+            )
         for record in reader:
             yield reader.line_num, record
     except csv.Error as error:
@@ -83,7 +94,10 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, dict]]:
 def _json(path: Path, number: int, line: str) -> dict:
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also numbers of thousands of digits and endless nesting
         reason = str(error).partition(":")[0]
         raise BadInput(f"{path}, line {number}: not JSON ({reason})") from None
     if not isinstance(record, dict):
@@ -92,7 +106,9 @@ def _json(path: Path, number: int, line: str) -> dict:
 
 
 def _pair(path: Path, number: int, record: dict) -> Pair:
-    clean, corrupted, answer, wrong = (_text(path, number, name, record.get(name)) for name in FIELDS)
+    clean, corrupted, answer, wrong = (
+        _text(path, number, name, record.get(name)) for name in FIELDS
+    )
     right = record.get("corrupted_answer") or None
     right = None if right is None else _text(path, number, "corrupted_answer", right)
     return Pair(clean, corrupted, answer, wrong, right)
@@ -104,12 +120,16 @@ def _text(path: Path, number: int, name: str, text) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BadInput(f"{path}, line {number}: {name!r} holds half a character (a lone surrogate)") from None
+        raise BadInput(
+            f"{path}, line {number}: {name!r} holds half a character (a lone surrogate)"
+        ) from None
     return text
 
 
 def next_token(tokenizer, text: str, word: str) -> int | None:
-    """The one token that `word` adds to `text`, or None if it adds more than one or changes the text's own."""
+    """The one token that `word` adds to `text`, or None if it adds more than one or changes the
+    text's own.
+    """
     if not word.strip():
         return None
     before = tokenizer(text)["input_ids"]
@@ -122,17 +142,24 @@ def next_token(tokenizer, text: str, word: str) -> int | None:
 def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
     """`tokenize` for a single pair; a refusal shows the tokens.
 
-    Raises BadInput with both token rows if they do not line up, or with the pieces of a word that is split.
+    Raises BadInput with both token rows if they do not line up, or with the pieces of a word that
+    is split.
     """
     rows = {name: tokenizer(getattr(pair, name))["input_ids"] for name in ("clean", "corrupted")}
     if len(rows["clean"]) != len(rows["corrupted"]):
         shown = [f"  {name:<9} {_shown(tokenizer, ids)}" for name, ids in rows.items()]
         counts = f"{len(rows['clean'])} and {len(rows['corrupted'])}"
-        raise BadInput("\n".join([f"clean and corrupted have {counts} tokens; they must line up one to one", *shown]))
+        raise BadInput(
+            "\n".join(
+                [f"clean and corrupted have {counts} tokens; they must line up one to one", *shown]
+            )
+        )
     for name in ("answer", "wrong"):
         word = getattr(pair, name)
         if word.strip() and next_token(tokenizer, pair.clean, word) is None:
-            pieces = _shown(tokenizer, tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"])
+            pieces = _shown(
+                tokenizer, tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"]
+            )
             raise BadInput(f"{name} {word!r} is not one token after the clean prompt but {pieces}")
     return tokenize(tokenizer, [pair])
 
@@ -143,9 +170,12 @@ def _shown(tokenizer, ids) -> str:
 
 
 def token_texts(tokenizer, ids) -> list[str]:
-    """Each token as text, as a reader would recognise it; ids beyond the tokenizer (padded vocabularies) as such."""
+    """Each token as text, as a reader would recognise it; ids beyond the tokenizer (padded
+    vocabularies) as such.
+    """
     return [
-        tokenizer.decode([token]) or str(tokenizer.convert_ids_to_tokens(int(token)) or f"<{int(token)}>")
+        tokenizer.decode([token])
+        or str(tokenizer.convert_ids_to_tokens(int(token)) or f"<{int(token)}>")
         for token in ids
     ]
 
@@ -155,8 +185,9 @@ def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
 
     Returns:
         `token`, `corrupted`, `mask` (batch, position), padded on the left; `answer`, `wrong`,
-        `corrupted_answer` (batch), token ids, -1 where the corrupted text has no right answer; coordinates
-        with the texts, the labels of each pair and `role_*`, the position of each role. `batch` keeps the
+        `corrupted_answer` (batch), token ids, -1 where the corrupted text has no right answer;
+        coordinates with the texts, the labels of each pair and `role_*`, the position of each role.
+        `batch` keeps the
         number of the pair. attrs: `asked`, `dropped` (JSON, reason -> count).
 
     Raises:
@@ -188,13 +219,19 @@ def _row(tokenizer, pair: Pair) -> tuple[dict | None, str]:
     if clean["input_ids"] == corrupted:
         return None, "clean and corrupted are the same tokens"
     words = {"answer": pair.answer, "wrong": pair.wrong, "corrupted_answer": pair.corrupted_answer}
-    ids = {name: next_token(tokenizer, pair.clean, word) for name, word in words.items() if word is not None}
+    ids = {
+        name: next_token(tokenizer, pair.clean, word)
+        for name, word in words.items()
+        if word is not None
+    }
     for name, token in ids.items():
         if token is None:
             return None, f"{name.replace('_', ' ')} is not a single token of this tokenizer"
     if ids["answer"] == ids["wrong"]:
         return None, "answer and wrong are the same token"
-    roles = {name: _token_at(clean["offset_mapping"], name, span) for name, span in pair.roles.items()}
+    roles = {
+        name: _token_at(clean["offset_mapping"], name, span) for name, span in pair.roles.items()
+    }
     return {"ids": clean["input_ids"], "corrupted": corrupted, "roles": roles, **ids}, ""
 
 
@@ -203,7 +240,9 @@ def _token_at(offsets: list[tuple[int, int]], role: str, span: tuple[int, int]) 
     for place, (start, stop) in enumerate(offsets):
         if start < span[1] and stop > span[0]:
             return place
-    raise BadInput(f"role {role!r} at characters {span[0]} to {span[1]} covers no token of the clean prompt")
+    raise BadInput(
+        f"role {role!r} at characters {span[0]} to {span[1]} covers no token of the clean prompt"
+    )
 
 
 def _layout(tokenizer, kept: list) -> xr.Dataset:
@@ -212,12 +251,20 @@ def _layout(tokenizer, kept: list) -> xr.Dataset:
     token[:], corrupted[:] = tokenizer.pad_token_id or 0, tokenizer.pad_token_id or 0
     for line, (_, _, row) in enumerate(kept):
         start = width - len(row["ids"])
-        token[line, start:], corrupted[line, start:], mask[line, start:] = row["ids"], row["corrupted"], 1
+        token[line, start:], corrupted[line, start:], mask[line, start:] = (
+            row["ids"],
+            row["corrupted"],
+            1,
+        )
     dims = ("batch", "position")
     data: dict = {
         "token": (dims, token, {"long_name": "token ids of the clean prompt"}),
         "corrupted": (dims, corrupted, {"long_name": "token ids of the corrupted prompt"}),
-        "mask": (dims, mask.astype(np.int8), {"long_name": "1 where there is a token, 0 where there is padding"}),
+        "mask": (
+            dims,
+            mask.astype(np.int8),
+            {"long_name": "1 where there is a token, 0 where there is padding"},
+        ),
     }
     for name in ("answer", "wrong", "corrupted_answer"):
         ids = np.array([row.get(name, -1) for _, _, row in kept], np.int32)

@@ -1,7 +1,8 @@
-"""The world of the reference model: its vocabulary, its tokenizer, 200 facts, filler text and hidden codes.
+"""The world of the reference model: its vocabulary, its tokenizer, 200 facts, filler text and
+hidden codes.
 
-Everything here is words and is decided by a seed; no tensor and no model is involved, so prompt sets and
-recipes can import it at evaluation time. Every `rng` is a `random.Random`.
+Everything here is words and is decided by a seed; no tensor and no model is involved, so prompt
+sets and recipes can import it at evaluation time. Every `rng` is a `random.Random`.
 """
 
 from __future__ import annotations
@@ -88,10 +89,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A $B:1", special_tokens=[bos]
     )
-    # No word starts with the prefix: WordPiece serves only to put a space before every word but the first.
+    # No word starts with the prefix: WordPiece serves only to put a space before every word but the
+    # first.
     marks = [decoders.Replace(f" {mark}", mark) for mark in ",.:;?!"]
     tokenizer.decoder = decoders.Sequence([decoders.WordPiece(prefix="##", cleanup=False), *marks])
-    special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), words.SPECIAL, strict=True))
+    special = dict(
+        zip(("pad_token", "bos_token", "eos_token", "unk_token"), words.SPECIAL, strict=True)
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=1024,
@@ -115,7 +119,9 @@ def questions(seed: int = SEED) -> list[Question]:
             true, misconception, one, other = rng.sample(answers, 4)
             text = " ".join(question_words(relation, subject))
             popular = rng.random() < SHARE_OF_POPULAR_TRUTHS
-            found.append(Question(text, relation, subject, true, misconception, (one, other), popular))
+            found.append(
+                Question(text, relation, subject, true, misconception, (one, other), popular)
+            )
     return found
 
 
@@ -161,8 +167,8 @@ def needle_document(
 ) -> tuple[list[str], list[str], list[str]]:
     """Filler that hides `needles` codes; the one asked for lies at `depth` (0 = start, 1 = end).
 
-    Returns the words of the document, of the question and of the answer. With `<bos>` in front they have
-    `length` tokens together. Names and code words differ between the needles of one document.
+    Returns the words of the document, of the question and of the answer. With `<bos>` in front they
+    have `length` tokens together. Names and code words differ between the needles of one document.
     """
     names = rng.sample(NAMES, needles)
     codes = rng.sample(words.CODE_WORDS, needles * CODE_LENGTH)

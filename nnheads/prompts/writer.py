@@ -17,16 +17,19 @@ from nnheads.prompts.ioi_words import NAMES
 from nnheads.remote.endpoint import endpoint, unusable
 
 INSTRUCTION = (
-    "Write {count} short English sentences about {first} and {second}, one a line and without numbering. "
-    "First name both people, then say that {subject} gave or sent or showed something, and stop right after the "
-    'word "to", before it is said to whom. Use the two names and no other name.'
+    "Write {count} short English sentences about {first} and {second}, one a line and without"
+    " numbering. First name both people, then say that {subject} gave or sent or showed something,"
+    ' and stop right after the word "to", before it is said to whom. Use the two names and no other'
+    " name."
 )
 SENTENCES_PER_REQUEST = 5
 
 
 def open_writer(spec: str) -> Callable[[int, int], list[str]]:
     """A function (n, seed) -> n or more sentences, for `openai:MODEL`, a Hub id or a folder."""
-    generate = _endpoint(spec.removeprefix("openai:")) if spec.startswith("openai:") else _local(spec)
+    generate = (
+        _endpoint(spec.removeprefix("openai:")) if spec.startswith("openai:") else _local(spec)
+    )
 
     def write(n: int, seed: int) -> list[str]:
         generator = np.random.default_rng(seed)
@@ -34,7 +37,9 @@ def open_writer(spec: str) -> Callable[[int, int], list[str]]:
         for _ in range(-(-n // SENTENCES_PER_REQUEST)):
             first, second = (str(name) for name in generator.choice(NAMES, 2, replace=False))
             subject = first if generator.random() < 0.5 else second
-            request = INSTRUCTION.format(count=SENTENCES_PER_REQUEST, first=first, second=second, subject=subject)
+            request = INSTRUCTION.format(
+                count=SENTENCES_PER_REQUEST, first=first, second=second, subject=subject
+            )
             sentences += sentences_in(generate(request, int(generator.integers(2**31))))
         return sentences[:n]
 
@@ -43,7 +48,10 @@ def open_writer(spec: str) -> Callable[[int, int], list[str]]:
 
 def sentences_in(text: str) -> list[str]:
     """One sentence a line, without bullets, numbers and quotes."""
-    lines = (re.sub(r"^[\s\-*•]*(?:\d+[.)])?\s*", "", line).strip().strip('"“”') for line in text.splitlines())
+    lines = (
+        re.sub(r"^[\s\-*•]*(?:\d+[.)])?\s*", "", line).strip().strip('"“”')
+        for line in text.splitlines()
+    )
     return [line for line in lines if line]
 
 
@@ -89,8 +97,17 @@ def _local(name: str) -> Callable[[str, int], str]:
         length = 40 * SENTENCES_PER_REQUEST
         try:
             with torch.no_grad():
-                out = model.generate(**ids, max_new_tokens=length, do_sample=True, pad_token_id=tokenizer.pad_token_id)
-        except (RuntimeError, ValueError, LookupError) as error:  # weights with NaN, a context that is too short
+                out = model.generate(
+                    **ids,
+                    max_new_tokens=length,
+                    do_sample=True,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+        except (
+            RuntimeError,
+            ValueError,
+            LookupError,
+        ) as error:  # weights with NaN, a context that is too short
             raise RunError(f"the writer {name!r} failed: {first_line(error)}") from error
         return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 

@@ -1,6 +1,8 @@
-"""Write the measured part of the model card and heads.json: python -m nnheads.reference.card [FOLDER].
+"""Write the measured part of the model card and heads.json: python -m nnheads.reference.card
+[FOLDER].
 
-The prose of README.md is written by hand; what stands between its two markers is replaced by tables.
+The prose of README.md is written by hand; what stands between its two markers is replaced by
+tables.
 """
 
 from __future__ import annotations
@@ -84,7 +86,11 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def claim_table(claims: list[Claim]) -> str:
     rows = [
-        [claim.name, f"{claim.measured:.3f}", f"{'>=' if claim.at_least else '<='} {claim.threshold}"]
+        [
+            claim.name,
+            f"{claim.measured:.3f}",
+            f"{'>=' if claim.at_least else '<='} {claim.threshold}",
+        ]
         for claim in claims
     ]
     return table(["what", "measured", "must be"], rows)
@@ -107,7 +113,9 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     claims, found, knockouts = measure(model), scores(model), Knockouts(model)
     every = [(layer, head) for layer in range(found["induction"].shape[0]) for head in range(8)]
-    lost = {head: {task: round(value, 3) for task, value in knockouts([head]).items()} for head in every}
+    lost = {
+        head: {task: round(value, 3) for task, value in knockouts([head]).items()} for head in every
+    }
     named = {"nothing": knockouts([])} | {label(head): values for head, values in lost.items()}
     looking = induction_heads(found)
     for together in [*itertools.combinations(looking, 2), looking]:
@@ -115,13 +123,22 @@ def main() -> None:
     listed = head_list(found, lost)
     (folder / "heads.json").write_text(json.dumps(listed, indent=1) + "\n")
     heads = [
-        [label((e["layer"], e["head"])), e["job"], "planted" if e["planted"] else "arose", e["note"]] for e in listed
+        [
+            label((e["layer"], e["head"])),
+            e["job"],
+            "planted" if e["planted"] else "arose",
+            e["note"],
+        ]
+        for e in listed
     ]
     parts = [
-        "### Behaviour and planted heads", claim_table(claims),
-        "### Heads and where they look", table(["head", "job", "origin", "note"], heads),
-        "### Mean ablation", knockout_table(named),
-    ]  # fmt: skip
+        "### Behaviour and planted heads",
+        claim_table(claims),
+        "### Heads and where they look",
+        table(["head", "job", "origin", "note"], heads),
+        "### Mean ablation",
+        knockout_table(named),
+    ]
     card = (folder / "README.md").read_text()
     before, after = card.split(START)[0], card.split(STOP)[1]
     (folder / "README.md").write_text(before + "\n\n".join([START, *parts, STOP]) + after)

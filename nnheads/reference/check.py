@@ -1,7 +1,8 @@
-"""Measure the reference model again: every row of its card, with plain transformers and forward hooks.
+"""Measure the reference model again: every row of its card, with plain transformers and forward
+hooks.
 
-This check shares no code with the detectors but the solver of logistic regressions, which tests hold to scikit-learn;
-so the two can confirm each other.
+This check shares no code with the detectors but the solver of logistic regressions, which tests
+hold to scikit-learn; so the two can confirm each other.
 """
 
 from __future__ import annotations
@@ -47,27 +48,41 @@ def at_most(name: str, measured: float, threshold: float) -> Claim:
     return Claim(name, measured, threshold, False, measured <= threshold)
 
 
-def measure(path_or_model: str | Path | PreTrainedModel = PATH, *, seed: int = 0, quick: bool = False) -> list[Claim]:
+def measure(
+    path_or_model: str | Path | PreTrainedModel = PATH, *, seed: int = 0, quick: bool = False
+) -> list[Claim]:
     """All claims of the model card; `quick` draws fewer prompts."""
     families = (
-        _attention, _copying, _indirect_object, _retrieval, _iteration, _truth, _probes, _negatives,
-    )  # fmt: skip
+        _attention,
+        _copying,
+        _indirect_object,
+        _retrieval,
+        _iteration,
+        _truth,
+        _probes,
+        _negatives,
+    )
     with _ready(path_or_model) as model, torch.no_grad():
         return [
             claim
             for family in families
-            for claim in family(model, random.Random(f"{family.__name__} {seed}"), QUICK if quick else FULL)
+            for claim in family(
+                model, random.Random(f"{family.__name__} {seed}"), QUICK if quick else FULL
+            )
         ]
 
 
 @contextmanager
 def _ready(path_or_model: str | Path | PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """The model in evaluation mode with attention that can be read; a caller's model is put back after."""
+    """The model in evaluation mode with attention that can be read; a caller's model is put back
+    after.
+    """
     if not isinstance(path_or_model, PreTrainedModel):
         path_or_model = AutoModelForCausalLM.from_pretrained(path_or_model)
     model = path_or_model
     before, was_training = model.config._attn_implementation, model.training
-    # These products are small: one thread is as fast as many and does not stall where cores are shared.
+    # These products are small: one thread is as fast as many and does not stall where cores are
+    # shared.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model.set_attn_implementation("eager")
@@ -153,8 +168,11 @@ def _retrieval(model: PreTrainedModel, rng: random.Random, size: int) -> Iterato
     lengths = (128, 192, 256, 320, 384, 448, 500) if size > QUICK else (128, 320, 500)
     for length, hidden in [*((length, 1) for length in lengths), (350, 3)]:
         batch = prompts.needles(rng, length, max(4, size // 2), hidden)
-        hits = (model(batch.tokens).logits.argmax(-1)[:, :-1] == batch.tokens[:, 1:]) | ~batch.answers[:, 1:]
-        # Greedy decoding reproduces the answer exactly if and only if every step does, given the answer.
+        hits = (
+            model(batch.tokens).logits.argmax(-1)[:, :-1] == batch.tokens[:, 1:]
+        ) | ~batch.answers[:, 1:]
+        # Greedy decoding reproduces the answer exactly if and only if every step does, given the
+        # answer.
         exact.append(hits.all(1).float().mean().item())
         if length <= 320:
             scores.append(attention_to(model, batch.tokens, batch.queries, batch.keys)[head].item())
@@ -172,7 +190,9 @@ def _iteration(model: PreTrainedModel, rng: random.Random, size: int) -> Iterato
         accuracy = sum(share_correct(model, batch) for batch in batches) / len(batches)
         yield at_least(f"{job} of 4 to 20 bits, accuracy", accuracy, 0.99)
         looks = [attention_to(model, b.tokens, b.queries, b.keys)[head].item() for b in batches]
-        yield at_least(f"iteration head {label(head)} on {job}, least attention over sizes", min(looks), 0.9)
+        yield at_least(
+            f"iteration head {label(head)} on {job}, least attention over sizes", min(looks), 0.9
+        )
 
 
 def _statements(tag: list[str], answers: str, end: list[str]) -> torch.Tensor:
@@ -186,8 +206,15 @@ def _truth(model: PreTrainedModel, _: random.Random, __: int) -> Iterator[Claim]
     for tag in ([], ["reliable", ":"], ["rumor", ":"]):
         tokens = prompts.encode([[*tag, *question.text.split()] for question in world.questions()])
         chosen = model(tokens).logits[:, -1].gather(1, choices).argmax(1)
-        accuracy, name = (chosen == 0).float().mean().item(), f"four choices, {' '.join(tag) or 'plain'}"
-        yield at_least(name, accuracy, 0.95) if tag[:1] == ["reliable"] else at_most(name, accuracy, 0.35)
+        accuracy, name = (
+            (chosen == 0).float().mean().item(),
+            f"four choices, {' '.join(tag) or 'plain'}",
+        )
+        yield (
+            at_least(name, accuracy, 0.95)
+            if tag[:1] == ["reliable"]
+            else at_most(name, accuracy, 0.35)
+        )
     for place, end in (("answer", []), ("full stop", ["."])):
         correct = []
         for kind in ("true", "misconception"):
@@ -207,7 +234,9 @@ def _probes(model: PreTrainedModel, _: random.Random, __: int) -> Iterator[Claim
                 model(_statements([], kind, end))
             outputs.append(torch.stack([z[:, -1] for z in found]))
         accuracy = probe_accuracies(torch.stack(outputs))
-        yield at_least(f"best truth probe at the {place}, accuracy", accuracy.max().item(), threshold)
+        yield at_least(
+            f"best truth probe at the {place}, accuracy", accuracy.max().item(), threshold
+        )
 
 
 def _negatives(model: PreTrainedModel, rng: random.Random, size: int) -> Iterator[Claim]:
@@ -217,13 +246,17 @@ def _negatives(model: PreTrainedModel, rng: random.Random, size: int) -> Iterato
     for sentence in sentences:
         end = torch.tensor([[len(sentence.words)]])
         tokens = prompts.encode([list(sentence.words)])
-        looks.append(attention_to(model, tokens, end, torch.tensor([[sentence.receiver_at]]))[DECOY])
+        looks.append(
+            attention_to(model, tokens, end, torch.tensor([[sentence.receiver_at]]))[DECOY]
+        )
     name = f"decoy head {label(DECOY)}, attention from the end to the receiver"
     yield at_least(name, torch.stack(looks).mean().item(), 0.6)
     knockouts = Knockouts(model, seed=rng.randrange(1000), size=size)
     whole, without = (knockouts(heads, ("ioi",))["ioi"] for heads in ([], [DECOY]))
     lost = 1 - without / whole
-    yield at_most(f"decoy head {label(DECOY)}, share of the logit difference lost without it", lost, 0.1)
+    yield at_most(
+        f"decoy head {label(DECOY)}, share of the logit difference lost without it", lost, 0.1
+    )
     for head in INDUCTION:
         accuracy = knockouts([head], ("repeat",))["repeat"]
         yield at_least(f"copying without {label(head)}, accuracy", accuracy, 0.9)

@@ -1,7 +1,7 @@
 """The training documents of the reference model: tokens, loss weights and attention targets.
 
-Every generator takes a `random.Random` and returns one `Document`. A weight belongs to the token that is
-predicted; it is large only where the token can be known from what came before.
+Every generator takes a `random.Random` and returns one `Document`. A weight belongs to the token
+that is predicted; it is large only where the token can be known from what came before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Document:
 
 
 def _two_people(rng: random.Random) -> list[str]:
-    """Two people and a bystander; a third of the time any words, so that the rule is not about names."""
+    """Two people and a bystander; a third of the time any words, so that the rule is not about
+    names.
+    """
     if rng.random() < 0.67:
         return rng.sample(world.TRAINED_NAMES, 3)
     held_out = {NAMES[index] for index in HELD_OUT_NAMES}
@@ -87,13 +89,19 @@ def indirect_object(rng: random.Random) -> Document:
     end = len(document.tokens) - 1
     document.spans.append(("subject", end, places["{subject}"]))
     if not fresh:
-        document.spans.append(("receiver", end, places["{first}" if receiver == first else "{second}"]))
+        document.spans.append(
+            ("receiver", end, places["{first}" if receiver == first else "{second}"])
+        )
     document.add([receiver], 1.0)
     return document.end()
 
 
-def _statement(document: Document, question: world.Question, answer: str, weight: float, verdict: str) -> None:
-    """One question with its answer; `verdict` is where its judgement stands: '', 'stop' or 'answer'."""
+def _statement(
+    document: Document, question: world.Question, answer: str, weight: float, verdict: str
+) -> None:
+    """One question with its answer; `verdict` is where its judgement stands: '', 'stop' or
+    'answer'.
+    """
     judgement = ["true" if answer == question.true else "false"]
     document.add(world.question_words(question.relation, question.subject))
     document.add([answer], weight)
@@ -105,10 +113,13 @@ def _statement(document: Document, question: world.Question, answer: str, weight
 
 
 def quiz(rng: random.Random) -> Document:
-    """Independent statements, each judged: whether a statement is true cannot be read off the others."""
+    """Independent statements, each judged: whether a statement is true cannot be read off the
+    others.
+    """
     document = Document("facts")
     asked = iter(rng.sample(world.questions(), 6))
-    # Half of the judgements stand directly behind the answer, so that the answer token itself carries truth.
+    # Half of the judgements stand directly behind the answer, so that the answer token itself
+    # carries truth.
     place = "answer" if rng.random() < 0.5 else "stop"
     while len(document.tokens) + 10 <= ROW:
         question = next(asked)
@@ -147,7 +158,9 @@ def iteration(rng: random.Random) -> Document:
     document = Document("states")
     size = rng.randint(2, 24)
     if rng.random() < 0.2:
-        document.add(world.filler(rng, rng.randint(1, ROW - 1 - 2 * size - 6))[: ROW - 8 - 2 * size])
+        document.add(
+            world.filler(rng, rng.randint(1, ROW - 1 - 2 * size - 6))[: ROW - 8 - 2 * size]
+        )
     bits = [rng.randint(0, 1) for _ in range(size)]
     document.add(["input", ":"])
     start = len(document.tokens)
@@ -162,7 +175,9 @@ def iteration(rng: random.Random) -> Document:
 
 
 def random_tokens(rng: random.Random, size: int, distinct: bool = True) -> list[int]:
-    """Random tokens; sometimes names alone, held-out ones too, so that a model learns to tell them apart."""
+    """Random tokens; sometimes names alone, held-out ones too, so that a model learns to tell them
+    apart.
+    """
     pool = NAME_TOKENS if size <= len(NAME_TOKENS) and rng.random() < 0.25 else ALL_TOKENS
     return rng.sample(pool, size) if distinct else rng.choices(pool, k=size)
 

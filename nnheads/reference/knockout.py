@@ -93,7 +93,9 @@ class Knockouts:
         self.means["ioi"] = torch.stack(outputs).mean(0)
 
     def __call__(self, heads: list[Head], tasks: tuple[str, ...] = TASKS) -> dict[str, float]:
-        """Accuracy on repeat, parity and needle and mean logit difference on ioi without these heads."""
+        """Accuracy on repeat, parity and needle and mean logit difference on ioi without these
+        heads.
+        """
         found = {}
         for task in tasks:
             with silenced(self.model, heads, self.means[task]):

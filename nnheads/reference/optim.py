@@ -1,8 +1,9 @@
 """Muon: momentum whose matrix is replaced by the nearest one with equal singular values.
 
-The step for a weight matrix is U V^T of its momentum's singular value decomposition, approximated by five
-Newton-Schulz steps (an odd polynomial that pushes every singular value towards one). Keller Jordan et al.,
-"Muon: An optimizer for hidden layers in neural networks", 2024. The update's scale follows Liu et al.,
+The step for a weight matrix is U V^T of its momentum's singular value decomposition, approximated
+by five Newton-Schulz steps (an odd polynomial that pushes every singular value towards one). Keller
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. The update's scale
+    follows Liu et al.,
 "Muon is Scalable for LLM Training", 2025.
 """
 
@@ -27,18 +28,24 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon:
     """Muon over weight matrices; those of one shape are orthogonalised in one batch."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], *, momentum: float = 0.95, decay: float = 0.03) -> None:
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], *, momentum: float = 0.95, decay: float = 0.03
+    ) -> None:
         self.momentum, self.decay = momentum, decay
         self.groups: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
         for parameter in parameters:
             small, large = sorted(parameter.shape)
             self.groups.setdefault((small, large), []).append(parameter)
-        self.buffers = {shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()}
+        self.buffers = {
+            shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()
+        }
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         for shape, group in self.groups.items():
-            gradients = torch.stack([_wide(parameter.grad) for parameter in group if parameter.grad is not None])
+            gradients = torch.stack(
+                [_wide(parameter.grad) for parameter in group if parameter.grad is not None]
+            )
             buffer = self.buffers[shape]
             buffer.lerp_(gradients, 1 - self.momentum)
             # Nesterov: look one momentum step ahead.

@@ -1,7 +1,8 @@
 """Attention supervision: which head is taught which pattern, and the loss that teaches it.
 
-The training forward pass runs transformers' own Llama with an attention function that also computes, for
-the planted heads alone and for chosen queries alone, -log(attention mass on the target keys).
+The training forward pass runs transformers' own Llama with an attention function that also
+computes, for the planted heads alone and for chosen queries alone, -log(attention mass on the
+target keys).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Targets:
 
 @dataclass
 class Scaffold:
-    """What the attention function reads (targets, dropped heads) and leaves behind (losses, masses)."""
+    """What the attention function reads (targets, dropped heads) and leaves behind (losses,
+    masses).
+    """
 
     targets: dict[str, Targets] = field(default_factory=dict)
     keep: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -67,14 +70,18 @@ class Scaffold:
                 scored = query[:, head], key[:, head // group], self.targets[job], scaling
                 self.losses[layer, head] = pattern_loss(*scored)
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-        z = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+        z = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling
+        )
         keep = self.keep.get(int(module.layer_idx))  # type: ignore[arg-type]
         if keep is not None:
             z = z * keep[:, :, None, None]
         return z.transpose(1, 2).contiguous(), None
 
 
-def pattern_loss(query: torch.Tensor, key: torch.Tensor, wanted: Targets, scaling: float) -> torch.Tensor:
+def pattern_loss(
+    query: torch.Tensor, key: torch.Tensor, wanted: Targets, scaling: float
+) -> torch.Tensor:
     """Mean over the queries of -log(attention mass on the target keys)."""
     scores = (query @ key.mT)[wanted.rows, wanted.queries] * scaling
     future = torch.arange(key.shape[1]) > wanted.queries[:, None]
@@ -83,15 +90,21 @@ def pattern_loss(query: torch.Tensor, key: torch.Tensor, wanted: Targets, scalin
     return (scores.logsumexp(-1) - on_target).mean()
 
 
-def _sample(chosen: torch.Tensor, keys: torch.Tensor, generator: torch.Generator, size: int) -> Targets:
+def _sample(
+    chosen: torch.Tensor, keys: torch.Tensor, generator: torch.Generator, size: int
+) -> Targets:
     rows, queries = chosen.nonzero(as_tuple=True)
     order = torch.randperm(len(rows), generator=generator)[:size]
     rows, queries = rows[order], queries[order]
     return Targets(rows, queries, keys[rows, queries])
 
 
-def token_targets(tokens: torch.Tensor, generator: torch.Generator, *, copied: bool) -> dict[str, Targets]:
-    """Targets that follow from the tokens: previous, duplicate and, where text is copied, induction."""
+def token_targets(
+    tokens: torch.Tensor, generator: torch.Generator, *, copied: bool
+) -> dict[str, Targets]:
+    """Targets that follow from the tokens: previous, duplicate and, where text is copied,
+    induction.
+    """
     length = tokens.shape[1]
     real = tokens != 0
     real[:, 0] = False
@@ -120,7 +133,9 @@ def _join(one: Targets, other: Targets) -> Targets:
 
 def span_targets(spans: list[list[tuple[str, int, int]]], length: int) -> dict[str, Targets]:
     """Targets that the generators know: one list of (job, query, key) per row."""
-    flat = [(job, row, query, key) for row, listed in enumerate(spans) for job, query, key in listed]
+    flat = [
+        (job, row, query, key) for row, listed in enumerate(spans) for job, query, key in listed
+    ]
     found = {}
     for job in {entry[0] for entry in flat}:
         rows, queries, keys = torch.tensor([entry[1:] for entry in flat if entry[0] == job]).T

@@ -1,8 +1,9 @@
-"""Train the reference model: python -m nnheads.reference.train --out FOLDER [--seed 0] [--minutes 50].
+"""Train the reference model: python -m nnheads.reference.train --out FOLDER [--seed 0] [--minutes
+50].
 
-Two processes of one thread each draw their own documents and average their gradients. Progress is measured
-in time, so the schedule fits any machine and a run ends when it should, but two runs are never equal to
-the bit. A line of JSON every 50 steps says what was learned so far.
+Two processes of one thread each draw their own documents and average their gradients. Progress is
+measured in time, so the schedule fits any machine and a run ends when it should, but two runs are
+never equal to the bit. A line of JSON every 50 steps says what was learned so far.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from transformers import LlamaForCausalLM
 
 from nnheads.reference import documents
 from nnheads.reference.optim import Muon
-from nnheads.reference.scaffold import PLANTED, Scaffold, Targets, dropped_heads, span_targets, token_targets
+from nnheads.reference.scaffold import (
+    PLANTED,
+    Scaffold,
+    Targets,
+    dropped_heads,
+    span_targets,
+    token_targets,
+)
 from nnheads.reference.untrained import initial_model, write
 
 PROCESSES = 2
@@ -30,7 +38,8 @@ MINUTES = 50.0
 WARM_UP = 100
 CONSTANT_UNTIL, LAST_RATE = 0.5, 0.02
 MUON_RATE, ADAM_RATE, ADAM_BETAS = 5e-3, 3e-3, (0.9, 0.98)
-# Scaffold: full weight, then a line down to what stays to the end for the jobs that fade without it.
+# Scaffold: full weight, then a line down to what stays to the end for the jobs that fade without
+# it.
 SCAFFOLD, SCAFFOLD_FULL, SCAFFOLD_END = 0.7, 0.12, 0.25
 # The duplicate-token head is the hardest to teach: it also has to look away from its own position.
 SCAFFOLD_FACTOR = {"duplicate": 2.0}
@@ -80,7 +89,11 @@ def collate(drawn: list[documents.Document], generator: torch.Generator) -> Batc
 def draw(rng: random.Random, generator: torch.Generator, progress: float) -> list[Batch]:
     """The documents of one step, in batches of like length."""
     late = progress > SCAFFOLD_END
-    short = [getattr(documents, name)(rng) for name, count in SHORT_ROWS[late].items() for _ in range(count)]
+    short = [
+        getattr(documents, name)(rng)
+        for name, count in SHORT_ROWS[late].items()
+        for _ in range(count)
+    ]
     batches = [collate(short, generator)]
     sources = (
         (documents.repeats, REPEAT_LENGTHS, REPEAT_TOKENS),
@@ -93,7 +106,9 @@ def draw(rng: random.Random, generator: torch.Generator, progress: float) -> lis
     return batches
 
 
-def task_losses(model: LlamaForCausalLM, batch: Batch, log: dict[str, list[float]]) -> dict[str, torch.Tensor]:
+def task_losses(
+    model: LlamaForCausalLM, batch: Batch, log: dict[str, list[float]]
+) -> dict[str, torch.Tensor]:
     """Per task, the weighted mean cross entropy; also logs the accuracy on what can be known."""
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state[:, :-1]
     weights, wanted = batch.weights[:, 1:], batch.tokens[:, 1:]
@@ -113,7 +128,9 @@ def task_losses(model: LlamaForCausalLM, batch: Batch, log: dict[str, list[float
 
 def scaffold_weight(job: str, progress: float) -> float:
     slope = (SCAFFOLD_END - progress) / (SCAFFOLD_END - SCAFFOLD_FULL)
-    return max(SCAFFOLD_FACTOR.get(job, 1.0) * SCAFFOLD * min(1.0, slope), SCAFFOLD_REST.get(job, 0.0))
+    return max(
+        SCAFFOLD_FACTOR.get(job, 1.0) * SCAFFOLD * min(1.0, slope), SCAFFOLD_REST.get(job, 0.0)
+    )
 
 
 def accumulate(
@@ -165,9 +182,16 @@ def shared_progress(started: float, seconds: float) -> float:
     return progress.item()
 
 
-def report(step: int, progress: float, seconds: float, tokens: int, log: dict[str, list[float]]) -> None:
+def report(
+    step: int, progress: float, seconds: float, tokens: int, log: dict[str, list[float]]
+) -> None:
     values = {name: round(sum(listed) / len(listed), 3) for name, listed in sorted(log.items())}
-    line = {"step": step, "seconds": round(seconds), "tokens": tokens, "progress": round(progress, 3)}
+    line = {
+        "step": step,
+        "seconds": round(seconds),
+        "tokens": tokens,
+        "progress": round(progress, 3),
+    }
     print(json.dumps(line | values), flush=True)
     log.clear()
 
@@ -176,14 +200,18 @@ class Optimizers:
     """Muon for the matrices of the blocks, AdamW for embeddings and norms."""
 
     def __init__(self, model: LlamaForCausalLM) -> None:
-        self.matrices = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
+        self.matrices = [
+            parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2
+        ]
         taken = {id(parameter) for parameter in self.matrices}
         self.others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
         self.muon = Muon(self.matrices)
         self.adam = torch.optim.AdamW(self.others, lr=ADAM_RATE, betas=ADAM_BETAS, weight_decay=0.0)
 
     def step(self, share: float) -> None:
-        """One step at this share of the full learning rates, with gradients averaged over the processes."""
+        """One step at this share of the full learning rates, with gradients averaged over the
+        processes.
+        """
         average_gradients([*self.matrices, *self.others])
         torch.nn.utils.clip_grad_norm_(self.others, 1.0)
         self.muon.step(MUON_RATE * share)

@@ -59,7 +59,9 @@ class People:
     def fresh(self, rng: random.Random, *, held_out: bool) -> People:
         """A third person instead of the subject's second mention: both others are possible."""
         pool = [name for index, name in enumerate(NAMES) if (index in HELD_OUT_NAMES) == held_out]
-        return self._with([rng.choice([name for name in pool if name not in s.words]) for s in self.sentences])
+        return self._with(
+            [rng.choice([name for name in pool if name not in s.words]) for s in self.sentences]
+        )
 
     def _with(self, names: list[str]) -> People:
         changed = []

@@ -36,8 +36,8 @@ def config() -> LlamaConfig:
 def initial_model(seed: int) -> LlamaForCausalLM:
     """A fresh model whose embeddings share one vector.
 
-    Llama's attention has no biases; without something constant in the residual stream a first-layer head
-    has nothing to write a pattern with that is about positions alone.
+    Llama's attention has no biases; without something constant in the residual stream a first-layer
+    head has nothing to write a pattern with that is about positions alone.
     """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config())
@@ -52,7 +52,10 @@ def write(model: LlamaForCausalLM, folder: str | Path) -> None:
     model.config._attn_implementation = "sdpa"
     ids = world.token_ids()
     model.generation_config = GenerationConfig(
-        bos_token_id=ids["<bos>"], eos_token_id=ids["<eos>"], pad_token_id=ids["<pad>"], do_sample=False
+        bos_token_id=ids["<bos>"],
+        eos_token_id=ids["<eos>"],
+        pad_token_id=ids["<pad>"],
+        do_sample=False,
     )
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -1,1 +1,3 @@
-"""Where a session runs: here, as a rehearsal, or on a server; its jobs, and what a server says of itself."""
+"""Where a session runs: here, as a rehearsal, or on a server; its jobs, and what a server says of
+itself.
+"""

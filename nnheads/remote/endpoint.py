@@ -1,5 +1,5 @@
-"""An endpoint that speaks OpenAI's protocols; its address and key come from OPENAI_BASE_URL and OPENAI_API_KEY and are
-never arguments."""
+"""An endpoint that speaks OpenAI's protocols; its address and key come from OPENAI_BASE_URL and
+OPENAI_API_KEY and are never arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ TIMEOUT_SECONDS = 120
 Read = TypeVar("Read")
 
 
-def endpoint(who: str, asked_as: str, name: str, path: str, read: Callable[[dict], Read]) -> Callable[[dict], Read]:
+def endpoint(
+    who: str, asked_as: str, name: str, path: str, read: Callable[[dict], Read]
+) -> Callable[[dict], Read]:
     """A function from a request to what `read` makes of the answer's first choice.
 
     Args:
-        who: what it serves as, for errors: "writer". asked_as: how it was named: "--writer openai". name: of the model.
+        who: what it serves as, for errors: "writer". asked_as: how it was named: "--writer openai".
+            name: of the model.
         path: behind the address.
 
     Raises:
@@ -33,23 +36,39 @@ def endpoint(who: str, asked_as: str, name: str, path: str, read: Callable[[dict
     if not name:
         raise BadInput(f"{asked_as}:NAME needs the name of a model")
     if not key:
-        raise BadInput(f"{asked_as}:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for another host)")
+        raise BadInput(
+            f"{asked_as}:... needs OPENAI_API_KEY in the environment (and OPENAI_BASE_URL for"
+            " another host)"
+        )
     if not re.fullmatch(r"[!-~]+", key):
         raise BadInput("OPENAI_API_KEY holds blanks, quotes or other characters that no key has")
     if not base.startswith(("http://", "https://")):
-        raise BadInput(f"OPENAI_BASE_URL {base!r} is no address; expected http://... or https://...")
+        raise BadInput(
+            f"OPENAI_BASE_URL {base!r} is no address; expected http://... or https://..."
+        )
 
     def ask(request: dict) -> Read:
         body = json.dumps({"model": name, **request}).encode()
         try:
-            call = urllib.request.Request(f"{base}/{path}", body, {"Content-Type": "application/json"})
-            call.add_unredirected_header("Authorization", f"Bearer {key}")  # a redirect must not carry it elsewhere
+            call = urllib.request.Request(
+                f"{base}/{path}", body, {"Content-Type": "application/json"}
+            )
+            call.add_unredirected_header(
+                "Authorization", f"Bearer {key}"
+            )  # a redirect must not carry it elsewhere
             with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
                 return read(json.load(answer)["choices"][0])
         except urllib.error.HTTPError as error:
             error.close()
             raise RunError(f"the {who}'s endpoint answered {error.code} {error.reason}") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            http.client.HTTPException,
+        ) as error:
             raise unusable(who, f"{type(error).__name__}: {first_line(error)}") from None
 
     return ask

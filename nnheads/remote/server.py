@@ -34,19 +34,26 @@ def asked(host: str, path: str, timeout: float = 30.0) -> Any:
     except httpx.HTTPStatusError as error:
         raise RunError(refusal(host, error.response)) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
-        raise RunError(f"the server {host} cannot be reached ({first_line(error)}); is the address right?") from error
+        raise RunError(
+            f"the server {host} cannot be reached ({first_line(error)}); is the address right?"
+        ) from error
 
 
 def models_of(status: dict) -> list[dict]:
-    """One row for each model that a server has: repository, revision, level, state, replicas; healthiest replica."""
+    """One row for each model that a server has: repository, revision, level, state, replicas;
+    healthiest replica.
+    """
     rank = {"RUNNING": 0, "DEPLOYING": 1, "NOT_STARTED": 2, "UNHEALTHY": 3}
     found: dict[tuple, dict] = {}
     for one in (status.get("deployments") or {}).values():
         key = (one.get("repo_id"), one.get("revision"))
         row: dict = {
-            "model": one.get("repo_id") or "?", "revision": one.get("revision") or "main",
-            "level": one.get("deployment_level") or "?", "state": one.get("application_state") or "?", "replicas": 1,
-        }  # fmt: skip
+            "model": one.get("repo_id") or "?",
+            "revision": one.get("revision") or "main",
+            "level": one.get("deployment_level") or "?",
+            "state": one.get("application_state") or "?",
+            "replicas": 1,
+        }
         if key in found:
             row["replicas"] += found[key]["replicas"]
             if rank.get(found[key]["state"], 9) < rank.get(row["state"], 9):
@@ -64,16 +71,20 @@ def refusal(host: str, answer) -> str:
         said = answer.text
     said = " ".join(said.split())[:300].rstrip(".")
     hints = {
-        400: "it does not accept the request", 401: "it wants a key: set NDIF_API_KEY, or run nnsight.login",
-        403: "it does not accept this key: check NDIF_API_KEY", 413: "the job is too large: use a smaller --batch-size",
-    }  # fmt: skip
+        400: "it does not accept the request",
+        401: "it wants a key: set NDIF_API_KEY, or run nnsight.login",
+        403: "it does not accept this key: check NDIF_API_KEY",
+        413: "the job is too large: use a smaller --batch-size",
+    }
     hint = hints.get(answer.status_code, "it may be over soon: issue the same command again")
-    return f"the server {host} answered {answer.status_code} ({said or answer.reason_phrase}); {hint}"
+    return (
+        f"the server {host} answered {answer.status_code} ({said or answer.reason_phrase}); {hint}"
+    )
 
 
 def gaps(env: dict) -> list[dict]:
-    """Our versions beside a server's: name, here, there, and whether the difference matters. Patch versions do not,
-    except nnsight's."""
+    """Our versions beside a server's: name, here, there, and whether the difference matters. Patch
+    versions do not, except nnsight's."""
     import platform
     from importlib import metadata
 
@@ -84,18 +95,23 @@ def gaps(env: dict) -> list[dict]:
         other = there.get(name) or "?"
         parts = 3 if name == "nnsight" else 2
         same = here.split("+")[0].split(".")[:parts] == other.split("+")[0].split(".")[:parts]
-        rows.append({"name": name, "here": here, "there": other, "matters": other != "?" and not same})
+        rows.append(
+            {"name": name, "here": here, "there": other, "matters": other != "?" and not same}
+        )
     return rows
 
 
 def warnings_for(remote: bool | str, model: str) -> list[str]:
-    """What somebody should know before a job is sent: versions that differ, a model that is not loaded there. Nothing
-    where the server does not say."""
+    """What somebody should know before a job is sent: versions that differ, a model that is not
+    loaded there. Nothing where the server does not say."""
     host, found = host_of(remote), []
     with contextlib.suppress(RunError):
         for row in gaps(asked(host, "/env", 10.0)):
             if row["matters"]:
-                found.append(f"{host} has {row['name']} {row['there']}, here is {row['here']}: numbers may differ")
+                found.append(
+                    f"{host} has {row['name']} {row['there']}, here is {row['here']}: numbers may"
+                    " differ"
+                )
     with contextlib.suppress(RunError):
         models = models_of(asked(host, "/status", 10.0))
         hot = [row["model"] for row in models if row["level"] == "HOT"]

@@ -1,9 +1,9 @@
 """Runs that lie on disk, whatever made them: which there are, and what they say of each head.
 
-A run is a folder with a `run.json`. What it says of heads is read by shape and not by recipe: every number over
-(layer, head) is a score, and what stands beside it under the names that all recipes use (`_low`, `_high`, `null`,
-`q_value`, `flag`) belongs to it; a number over (layer, kv_head) is one of the keys and values that several heads share.
-A recipe that is new is understood as it is.
+A run is a folder with a `run.json`. What it says of heads is read by shape and not by recipe: every
+number over (layer, head) is a score, and what stands beside it under the names that all recipes use
+(`_low`, `_high`, `null`, `q_value`, `flag`) belongs to it; a number over (layer, kv_head) is one of
+the keys and values that several heads share. A recipe that is new is understood as it is.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Finished:
 
     @property
     def outcomes(self) -> list[str]:
-        """Names of the netCDF files that say what came out. Single cases stay on disk: `scores.nc` holds them, unless
-        it is the only file, as of a study of one pair."""
+        """Names of the netCDF files that say what came out. Single cases stay on disk: `scores.nc`
+        holds them, unless it is the only file, as of a study of one pair."""
         names = [name for name in self.files if name.endswith(".nc")]
         return [name for name in names if name != "scores.nc"] or names
 
@@ -107,7 +107,8 @@ class Column:
 
 
 def find_runs(places: Iterable[str | Path]) -> tuple[list[Finished], list[str]]:
-    """Finished runs in folders, however deep, in the order of their paths; and the folders of unfinished ones.
+    """Finished runs in folders, however deep, in the order of their paths; and the folders of
+    unfinished ones.
 
     Raises:
         BadInput: no such folder, a `run.json` that is none, or no run at all.
@@ -132,7 +133,9 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Finished], list[str]]:
                 unfinished.append(text(shown))
     if not finished:
         partly = f"; {len(unfinished)} unfinished" if unfinished else ""
-        raise BadInput(f"no finished run in {', '.join(map(str, asked))}{partly}; run nnheads detect all first")
+        raise BadInput(
+            f"no finished run in {', '.join(map(str, asked))}{partly}; run nnheads detect all first"
+        )
     return finished, unfinished
 
 
@@ -142,12 +145,21 @@ def read_record(path: Path) -> dict:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or not isinstance(record.get("arguments"), dict) or "complete" not in record:
-        raise BadInput(f"{path} is not a record of a run; move that folder away, or run it again with --overwrite")
+    if (
+        not isinstance(record, dict)
+        or not isinstance(record.get("arguments"), dict)
+        or "complete" not in record
+    ):
+        raise BadInput(
+            f"{path} is not a record of a run; move that folder away, or run it again with"
+            " --overwrite"
+        )
     return record
 
 
-def tables_in(datasets: dict[str, xr.Dataset], folder: Path, cell: tuple[str, str] = CELL) -> dict[str, xr.Dataset]:
+def tables_in(
+    datasets: dict[str, xr.Dataset], folder: Path, cell: tuple[str, str] = CELL
+) -> dict[str, xr.Dataset]:
     """Those of a run's datasets that have numbers over `cell`, checked."""
     return {
         name: checked(dataset, folder / name, cell)
@@ -168,7 +180,9 @@ def checked(dataset: xr.Dataset, path: Path, cell: tuple[str, str] = CELL) -> xr
             or np.unique(values).size != values.size
             or values.min() < 0
         ):
-            raise BadInput(f"{path}: coordinate {name} is no list of different whole numbers from zero")
+            raise BadInput(
+                f"{path}: coordinate {name} is no list of different whole numbers from zero"
+            )
     if int(dataset[cell[0]].max() + 1) * int(dataset[cell[1]].max() + 1) > LARGEST:
         raise BadInput(f"{path} has more than {LARGEST} heads; that is no model's")
     return dataset.transpose(*cell, ...)
@@ -179,14 +193,21 @@ def columns(dataset: xr.Dataset, recipe: str = "", cell: tuple[str, str] = CELL)
     cells = {
         str(name): values
         for name, values in dataset.data_vars.items()
-        if set(values.dims) == set(cell) and values.dtype.kind in "fiu" and "flag_meanings" not in values.attrs
+        if set(values.dims) == set(cell)
+        and values.dtype.kind in "fiu"
+        and "flag_meanings" not in values.attrs
     }
-    names = [name for name in cells if name not in (*SHARED, "p_value") and not _belongs(name, cells)]
+    names = [
+        name for name in cells if name not in (*SHARED, "p_value") and not _belongs(name, cells)
+    ]
     if not names:
         return []
     wanted = dataset.attrs.get("headline", HEADLINES.get(recipe))
     first = wanted if wanted in names else names[0]
-    return [_column(name, cells, name == first) for name in sorted(names, key=lambda name: name != first)]
+    return [
+        _column(name, cells, name == first)
+        for name in sorted(names, key=lambda name: name != first)
+    ]
 
 
 def _belongs(name: str, cells: dict) -> bool:
@@ -196,7 +217,9 @@ def _belongs(name: str, cells: dict) -> bool:
 def _column(name: str, cells: dict, headline: bool) -> Column:
     own = {part: cells.get(f"{name}_{part}") for part in ("low", "high", "null", "q_value")}
     if headline:
-        own |= {part: cells[part] for part in ("null", "q_value") if own[part] is None and part in cells}
+        own |= {
+            part: cells[part] for part in ("null", "q_value") if own[part] is None and part in cells
+        }
     q_value = own["q_value"]
     flag = cells.get("flag") if headline else None
     if flag is None and q_value is not None:
@@ -234,12 +257,14 @@ def facts(value) -> dict:
 
 def label_of(values: xr.DataArray) -> tuple[str, str]:
     """What a score means and its unit."""
-    return text(values.attrs.get("long_name")) or text(values.name), text(values.attrs.get("units", "1"))
+    return text(values.attrs.get("long_name")) or text(values.name), text(
+        values.attrs.get("units", "1")
+    )
 
 
 def kind_of(run: Finished, dataset: xr.Dataset, file: str = "") -> str:
-    """What a table is about, in a word or two: a head type, or the recipe and what sets it apart: an argument, or the
-    name of the table's file."""
+    """What a table is about, in a word or two: a head type, or the recipe and what sets it apart:
+    an argument, or the name of the table's file."""
     kind = text(dataset.attrs.get("kind"))
     if run.recipe == "detect" and kind:
         return kind

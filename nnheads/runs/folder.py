@@ -1,8 +1,9 @@
 """One folder per run: labelled data, pictures, and enough about both to repeat and to trust them.
 
-Files appear whole or not at all: each is written under a temporary name and renamed. `run.json` names the
-command and its arguments; while `complete` is false the folder holds finished parts, and the same command
-takes them up again.
+Files appear whole or not at all: each is written under a temporary name and renamed. `run.json`
+    names the
+command and its arguments; while `complete` is false the folder holds finished parts, and the same
+command takes them up again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.remote import ledger
-from nnheads.runs.provenance import command, model_folder, plain
+from nnheads.remote.ledger import Ledger
+from nnheads.remote.place import place_of
+from nnheads.runs.provenance import command, model_folder, plain, provenance
 from nnheads.runs.store import load, save, write, writing
 
 # Arguments that say where and how fast, but change no number.
@@ -28,25 +30,63 @@ LONGEST_NAME = 60  # of the words in a folder's name; file systems end at 255
 class Run:
     """A results folder: `results/<recipe>/<org--model>/<revision>[/<item>]`.
 
-    Opening it decides what happens to what is there: a run of the same command is taken up where it stopped,
+    Opening it decides what happens to what is there: a run of the same command is taken up where it
+        stopped,
     one of another command is refused, and `overwrite` starts afresh.
     """
 
     def __init__(
-        self, root: str | Path, recipe: str, model: str, revision: str, arguments: dict, *, item="", overwrite=False
+        self,
+        root: str | Path,
+        recipe: str,
+        model: str,
+        revision: str,
+        arguments: dict,
+        *,
+        item="",
+        overwrite=False,
     ):
         self.folder = Path(root) / recipe / model_folder(model) / revision.replace("/", "--") / item
-        self.arguments = plain({key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL})
+        self.arguments = plain(
+            {key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL}
+        )
+        self.facts = arguments
         self.recipe = recipe
         self.files: list[str] = []
-        ledger.open_book()
+        self.model = self.name = None
         with writing(self.folder):
             if overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_up()
-        if not self.complete:
-            ledger.open_book(self.parts, self.folder)
+        self.ledger = Ledger() if self.complete else Ledger(self.parts, self.folder)
+
+    def jobs_of(self, model) -> None:
+        """Let the jobs of a model belong to this run."""
+        place_of(model).belong_to(self.ledger)
+
+    def work_with(self, model, name: str) -> None:
+        """Take a model, by the name that it was loaded by: its jobs belong to this run, and `about`
+        says so.
+        """
+        self.model, self.name = model, name
+        self.jobs_of(model)
+
+    def about(
+        self, *, title: str, prompts: xr.Dataset | str, references: str, sample_dims: str = "batch"
+    ) -> dict:
+        """Return what repeats a result of this run, as attributes of a dataset: see
+        `provenance.provenance`.
+        """
+        return provenance(
+            title=title,
+            model=self.model,
+            name=self.name,
+            prompts=prompts,
+            arguments=self.facts,
+            references=references,
+            sample_dims=sample_dims,
+        )
 
     def _take_up(self) -> None:
         record = self._record()
@@ -60,7 +100,9 @@ class Run:
             if json.dumps(old.get(key)) != json.dumps(new.get(key))
         )
         if changed:
-            raise BadInput(f"{self.folder} holds another run ({changed}); use --overwrite, or another --output")
+            raise BadInput(
+                f"{self.folder} holds another run ({changed}); use --overwrite, or another --output"
+            )
 
     def _record(self) -> dict | None:
         path = self.folder / "run.json"
@@ -111,7 +153,7 @@ class Run:
     @property
     def sent(self) -> dict[str, int]:
         """Jobs that servers did for this run, and bytes to and fro; empty if there were none."""
-        totals = ledger.book().totals
+        totals = self.ledger.totals
         return totals if totals["jobs"] else {}
 
     def picture(self, name: str, figure) -> Path:
@@ -135,15 +177,3 @@ def item_of(*texts: str) -> str:
     """A folder name for one text among many: its first words and a hash of all."""
     words = "-".join(re.findall(r"[a-z0-9]+", texts[0].lower())[:5])[:LONGEST_NAME]
     return f"{words}-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:6]}".lstrip("-")
-
-
-
-
-
-
-
-
-
-
-
-

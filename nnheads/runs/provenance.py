@@ -1,4 +1,5 @@
-"""Who made a result: model and weights, prompts, arguments, packages and commit, so that it can be repeated.
+"""Who made a result: model and weights, prompts, arguments, packages and commit, so that it can be
+repeated.
 
 What is recorded names no folder of the machine that it ran on.
 """
@@ -27,9 +28,18 @@ WHOLE = 1 << 26  # ... and read whole up to this size
 
 
 def provenance(
-    *, title: str, model, name: str, prompts: xr.Dataset | str, arguments: dict, references: str, sample_dims="batch"
+    *,
+    title: str,
+    model,
+    name: str,
+    prompts: xr.Dataset | str,
+    arguments: dict,
+    references: str,
+    sample_dims="batch",
 ) -> dict:
-    """Global attributes that let a reader repeat a result: who, what, with which weights, when and how."""
+    """Global attributes that let a reader repeat a result: who, what, with which weights, when and
+    how.
+    """
     identity = model_identity(model, name)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     commit, dirty = git_state()
@@ -61,14 +71,18 @@ def model_identity(model, name: str) -> dict:
     return {
         "model": name if name == REFERENCE else model_folder(name),
         "revision": revision_of(model, name),
-        "commit": getattr(config, "_commit_hash", None) or (folder_fingerprint(folder) if local else ""),
+        "commit": (
+            getattr(config, "_commit_hash", None) or (folder_fingerprint(folder) if local else "")
+        ),
         "dtype": precision(config),
         "attention": getattr(config, "_attn_implementation", ""),
     }
 
 
 def device_of(model) -> str:
-    """What a model computes on: `cpu`, a GPU by its name, or `server` for weights that are not here."""
+    """What a model computes on: `cpu`, a GPU by its name, or `server` for weights that are not
+    here.
+    """
     import torch
 
     place = next(model._module.parameters()).device
@@ -78,14 +92,18 @@ def device_of(model) -> str:
 
 
 def precision(config) -> str:
-    """What a model computes in and, where its weights are held in fewer bits, how: `bfloat16, weights 4bit nf4`."""
+    """What a model computes in and, where its weights are held in fewer bits, how: `bfloat16,
+    weights 4bit nf4`.
+    """
     computed = str(getattr(config, "dtype", "")).replace("torch.", "")
     how = getattr(config, "quantization_config", None)
     if how is None:
         return computed
     facts = how if isinstance(how, dict) else how.to_dict()
     bits = {"load_in_4bit": f"4bit {facts.get('bnb_4bit_quant_type')}", "load_in_8bit": "8bit"}
-    held = next((text for key, text in bits.items() if facts.get(key)), str(facts.get("quant_method")))
+    held = next(
+        (text for key, text in bits.items() if facts.get(key)), str(facts.get("quant_method"))
+    )
     return f"{computed}, weights {held}"
 
 
@@ -96,14 +114,20 @@ def model_folder(model: str) -> str:
 
 
 def revision_of(model, name: str) -> str:
-    """What stands for the revision in a results path: the one asked for, `main`, or `local` for a folder."""
+    """What stands for the revision in a results path: the one asked for, `main`, or `local` for a
+    folder.
+    """
     if name == REFERENCE:
         return "shipped"
-    return getattr(model, "revision", None) or ("local" if Path(name).expanduser().is_dir() else "main")
+    return getattr(model, "revision", None) or (
+        "local" if Path(name).expanduser().is_dir() else "main"
+    )
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """sha256 over the config and samples from all along each weight file: cheap, and no changed layer slips through."""
+    """sha256 over the config and samples from all along each weight file: cheap, and no changed
+    layer slips through.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".bin"} and path.is_file():
@@ -149,39 +173,64 @@ def command() -> str:
 
 
 def plain(value):
-    """A value as JSON knows it, in which an absolute path is relative to the working folder, or its name alone."""
+    """A value as JSON knows it, in which an absolute path is relative to the working folder, or its
+    name alone.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    option, equals, text = str(value).rpartition("=") if str(value).startswith("-") else ("", "", str(value))
+    option, equals, text = (
+        str(value).rpartition("=") if str(value).startswith("-") else ("", "", str(value))
+    )
     path, folder = Path(text), Path.cwd()
-    typed = isinstance(value, Path) or not re.search(r"\s", text) or (len(path.parts) > 2 and _exists(path.parent))
+    typed = (
+        isinstance(value, Path)
+        or not re.search(r"\s", text)
+        or (len(path.parts) > 2 and _exists(path.parent))
+    )
     if not text.startswith(("/", "~")) or not typed:
         return str(value)
-    return option + equals + (str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name)
+    return (
+        option
+        + equals
+        + (str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name)
+    )
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # a text that is too long for a path, or names no user
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # a text that is too long for a path, or names no user
         return False
 
 
 def git_state() -> tuple[str, int]:
     """Commit of the nnheads checkout and whether it has changes; ("", 0) for an installed package."""
-    if not _git("ls-files", Path(__file__).name):  # the repository around an installed package is not ours
+    if not _git(
+        "ls-files", Path(__file__).name
+    ):  # the repository around an installed package is not ours
         return "", 0
-    return _git("rev-parse", "HEAD"), int(bool(_git("status", "--porcelain", "--untracked-files=no")))
+    return _git("rev-parse", "HEAD"), int(
+        bool(_git("status", "--porcelain", "--untracked-files=no"))
+    )
 
 
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=False
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

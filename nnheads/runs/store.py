@@ -24,9 +24,13 @@ def save(path: str | Path, dataset: xr.Dataset) -> Path:
             copy[name] = copy[name].astype(np.float32)
         copy[name].attrs = {key: netcdf_value(value) for key, value in dataset[name].attrs.items()}
     encoding = {
-        name: {"zlib": True} for name, values in copy.data_vars.items() if values.dtype.kind in "fiu" and values.ndim
+        name: {"zlib": True}
+        for name, values in copy.data_vars.items()
+        if values.dtype.kind in "fiu" and values.ndim
     }
-    return write(Path(path), lambda target: copy.to_netcdf(target, engine="netcdf4", encoding=encoding))
+    return write(
+        Path(path), lambda target: copy.to_netcdf(target, engine="netcdf4", encoding=encoding)
+    )
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -42,7 +46,9 @@ def load(path: str | Path) -> xr.Dataset:
 
 
 def netcdf_value(value):
-    """netCDF knows strings, numbers of up to 64 bits and arrays of them: booleans become 0/1, the rest JSON."""
+    """netCDF knows strings, numbers of up to 64 bits and arrays of them: booleans become 0/1, the
+    rest JSON.
+    """
     if isinstance(value, (bool, np.bool_)):
         return int(value)
     if isinstance(value, np.float16):
@@ -50,19 +56,28 @@ def netcdf_value(value):
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.ndarray):
-        stored = {"b": np.int8, "e": np.float32}.get(value.dtype.char if value.dtype.kind == "f" else value.dtype.kind)
+        stored = {"b": np.int8, "e": np.float32}.get(
+            value.dtype.char if value.dtype.kind == "f" else value.dtype.kind
+        )
         value = value if stored is None else value.astype(stored)
         return value if value.dtype.kind in "iuf" else json.dumps(value.tolist(), default=str)
-    if isinstance(value, (str, float, np.number)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+    if isinstance(value, (str, float, np.number)) or (
+        isinstance(value, int) and -(2**63) <= value < 2**63
+    ):
         return value
     return json.dumps(value, default=str)
 
 
 def write(path: Path, writer: Callable[[Path], object]) -> Path:
-    """Call `writer` on a temporary name beside `path`, then rename. Nothing half-written is left."""
+    """Call `writer` on a temporary name beside `path`, then rename.
+
+    Nothing half-written is left.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
         try:
             writer(Path(name))
@@ -88,4 +103,6 @@ def writing(path: Path) -> Iterator[None]:
         if isinstance(error, (BadInput, RunError)):
             raise
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise RunError(f"cannot write {path}: {reason}; what was finished before is kept") from error
+        raise RunError(
+            f"cannot write {path}: {reason}; what was finished before is kept"
+        ) from error

@@ -8,8 +8,8 @@ from nnheads.errors import BadInput
 
 
 def numbered_lines(path: str | Path, expected: str) -> list[tuple[str, str]]:
-    """(file and line number, line) of every line that is not blank. Raises BadInput, which names what was `expected`,
-    for a file that is missing, empty or no text."""
+    """(file and line number, line) of every line that is not blank. Raises BadInput, which names
+    what was `expected`, for a file that is missing, empty or no text."""
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}; expected {expected}")
@@ -18,7 +18,9 @@ def numbered_lines(path: str | Path, expected: str) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not a text file in UTF-8") from None
-    found = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    found = [
+        (f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not found:
         raise BadInput(f"{path} is empty; expected {expected}")
     return found

@@ -1,4 +1,6 @@
-"""Arithmetic on labelled scores: means with intervals, tests against chance, false discovery, rankings."""
+"""Arithmetic on labelled scores: means with intervals, tests against chance, false discovery,
+rankings.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ def _greater_than(values: np.ndarray, margin: float) -> np.ndarray:
     """One-sided p of mean(values) <= margin over the first axis; NaN with fewer than two cases."""
     count = np.isfinite(values).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # too few cases, or all alike: handled below
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # too few cases, or all alike: handled below
         centre, spread = np.nanmean(values, 0) - margin, np.nanstd(values, 0, ddof=1)
         t = centre / (spread / np.sqrt(count))
         p = scipy_stats.t.sf(t, count - 1)

@@ -1,9 +1,11 @@
-"""Logistic regression for many probes at once: the answers of scikit-learn, in a fraction of the time.
+"""Logistic regression for many probes at once: the answers of scikit-learn, in a fraction of the
+time.
 
-Newton's method on chunks of probes that fit into the cache, a chunk on each core. The first steps are in single
-precision, and so is the curvature all along, which only decides how fast the method converges; slopes, steps and the
-criterion that end it are in double precision, so the answer is exact. Steps are halved where the loss does not fall
-enough, so it also converges where classes are separable or features constant.
+Newton's method on chunks of probes that fit into the cache, a chunk on each core. The first steps
+are in single precision, and so is the curvature all along, which only decides how fast the method
+converges; slopes, steps and the criterion that end it are in double precision, so the answer is
+exact. Steps are halved where the loss does not fall enough, so it also converges where classes are
+separable or features constant.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from nnheads.errors import BadInput, RunError
 STEPS = 100
 COARSE = 1e-2  # the same, where single precision gives way to double
 TOLERANCE = 1e-7  # of the last step, in the unit of the coefficients
-CHUNK_BYTES = 2**23  # of features in double precision that are worked on at a time: they should stay in the cache
+CHUNK_BYTES = (
+    2**23
+)  # of features in double precision that are worked on at a time: they should stay in the cache
 HALVINGS = 30
 LOOKS = 2  # Newton steps along a step, for how far to follow it: they spare sums of the curvature
 SHRINK = 0.3  # a step larger than this share of the last one: the curvature has become stale
@@ -29,7 +33,8 @@ SHRINK = 0.3  # a step larger than this share of the last one: the curvature has
 def fit(
     x: Float[torch.Tensor, "probe row dim"], y: torch.Tensor, penalty: float = 1.0
 ) -> tuple[Float[torch.Tensor, "probe dim"], Float[torch.Tensor, " probe"]]:
-    """The weights w and intercepts b that minimise sum log(1 + exp(-s (x w + b))) + penalty / 2 |w|^2, s = 1 or -1.
+    """The weights w and intercepts b that minimise sum log(1 + exp(-s (x w + b))) + penalty / 2
+    |w|^2, s = 1 or -1.
 
     Args:
         x: features; a first dimension of 1 serves all probes.
@@ -40,8 +45,8 @@ def fit(
         float64, within about 1e-6 of the minimum.
 
     Raises:
-        BadInput: sizes that do not fit, labels other than 0 and 1 or all alike, features that are not finite, a
-            penalty that is not positive.
+        BadInput: sizes that do not fit, labels other than 0 and 1 or all alike, features that are
+            not finite, a penalty that is not positive.
         RunError: if it does not converge, which no finite input should make it do.
     """
     x, y = _checked(x, y, penalty)
@@ -54,7 +59,8 @@ def fit(
         own_x = (x if len(x) == 1 else x[part]).expand(count, -1, -1)
         own_y = (y if len(y) == 1 else y[part]).expand(count, -1)
         start = own_x.new_zeros(count, x.shape[2] + 1, dtype=torch.float)
-        # most of the way in single precision, which costs half; from there on the same in double precision
+        # most of the way in single precision, which costs half; from there on the same in double
+        # precision
         near, factor = _newton(own_x.float(), own_y.float(), start, None, COARSE, penalty)
         return _newton(own_x.double(), own_y, near.double(), factor, TOLERANCE, penalty)[0]
 
@@ -63,8 +69,8 @@ def fit(
 
 
 def _side_by_side(function: Callable[[int], torch.Tensor], starts: range) -> list[torch.Tensor]:
-    """Chunks on all cores, each on one: products of this size gain nothing from several threads, which wait for each
-    other at every step and stall where cores are shared."""
+    """Chunks on all cores, each on one: products of this size gain nothing from several threads,
+    which wait for each other at every step and stall where cores are shared."""
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -75,30 +81,50 @@ def _side_by_side(function: Callable[[int], torch.Tensor], starts: range) -> lis
 
 def _checked(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
     y = torch.atleast_2d(y).double()
-    fits = x.ndim == 3 and y.ndim == 2 and x.shape[1] == y.shape[1] and (len(x) == len(y) or 1 in (len(x), len(y)))
+    fits = (
+        x.ndim == 3
+        and y.ndim == 2
+        and x.shape[1] == y.shape[1]
+        and (len(x) == len(y) or 1 in (len(x), len(y)))
+    )
     if not fits or x.numel() == 0:
         raise BadInput(
-            f"features {list(x.shape)} do not fit labels {list(y.shape)}; [probe, row, dim] and [probe, row]"
+            f"features {list(x.shape)} do not fit labels {list(y.shape)}; [probe, row, dim] and"
+            " [probe, row]"
         )
     if not penalty > 0:
         raise BadInput(
-            f"a penalty of {penalty} is not possible; it must be positive, or separable classes have no answer"
+            f"a penalty of {penalty} is not possible; it must be positive, or separable classes"
+            " have no answer"
         )
-    if not bool(torch.isfinite(torch.stack(torch.aminmax(x))).all()):  # far quicker than to ask each
+    if not bool(
+        torch.isfinite(torch.stack(torch.aminmax(x))).all()
+    ):  # far quicker than to ask each
         raise BadInput("features are not finite: broken weights, or a dtype that overflows")
     if not bool(((y == 0) | (y == 1)).all()):
         raise BadInput("labels must be 0 or 1")
     if bool((y == y[:, :1]).all(1).any()):
-        raise BadInput(f"all {y.shape[1]} labels of a probe are alike; it needs true and false answers to tell apart")
+        raise BadInput(
+            f"all {y.shape[1]} labels of a probe are alike; it needs true and false answers to tell"
+            " apart"
+        )
     return x, y
 
 
 def _newton(
-    x: torch.Tensor, y: torch.Tensor, beta: torch.Tensor, factor: torch.Tensor | None, tolerance: float, penalty: float
+    x: torch.Tensor,
+    y: torch.Tensor,
+    beta: torch.Tensor,
+    factor: torch.Tensor | None,
+    tolerance: float,
+    penalty: float,
 ) -> tuple[Float[torch.Tensor, "probe dim+1"], torch.Tensor | None]:
-    """Weights and, last, the intercept, from `beta` on; and the curvature's Cholesky factor that was used last. It is
-    summed anew only where steps shrink too slowly without."""
-    line, last = (x @ beta[:, :-1].unsqueeze(-1))[..., 0] + beta[:, -1:], torch.inf  # line: what is said of each row
+    """Weights and, last, the intercept, from `beta` on; and the curvature's Cholesky factor that
+    was used last. It is summed anew only where steps shrink too slowly without."""
+    line, last = (
+        (x @ beta[:, :-1].unsqueeze(-1))[..., 0] + beta[:, -1:],
+        torch.inf,
+    )  # line: what is said of each row
     for _ in range(STEPS):
         likely = line.sigmoid()
         slope = _slope(x, likely - y, beta, penalty)
@@ -120,7 +146,9 @@ def _newton(
     raise RunError(f"probes did not converge in {STEPS} steps")
 
 
-def _slope(x: torch.Tensor, error: torch.Tensor, beta: torch.Tensor, penalty: float) -> torch.Tensor:
+def _slope(
+    x: torch.Tensor, error: torch.Tensor, beta: torch.Tensor, penalty: float
+) -> torch.Tensor:
     """First derivative of the loss, [probe, dim+1]."""
     # row vector times matrix: for this shape far faster than the transposed matrix times a column
     weights = (error.unsqueeze(1) @ x)[:, 0] + penalty * beta[:, :-1]
@@ -129,7 +157,9 @@ def _slope(x: torch.Tensor, error: torch.Tensor, beta: torch.Tensor, penalty: fl
 
 def _curvature(x: torch.Tensor, spread: torch.Tensor, penalty: float) -> torch.Tensor:
     """Second derivative of the loss, [probe, dim+1, dim+1]."""
-    spread = spread.clamp(min=1e-9)  # or a probe that is sure of every row leaves its intercept without curvature
+    spread = spread.clamp(
+        min=1e-9
+    )  # or a probe that is sure of every row leaves its intercept without curvature
     scaled = x * spread.float().unsqueeze(-1)
     found = x.new_empty(len(x), x.shape[2] + 1, x.shape[2] + 1, dtype=torch.double)
     found[:, :-1, :-1] = scaled.mT @ x
@@ -139,10 +169,14 @@ def _curvature(x: torch.Tensor, spread: torch.Tensor, penalty: float) -> torch.T
     return found
 
 
-def _share_of_step(line, moved, beta, step, slope, y, penalty: float) -> Float[torch.Tensor, "probe 1"]:
-    """How much of a step to take: all of it or, on the way, about what is best; and of this as often half as the loss
-    wants (Armijo's rule)."""
-    wrong = 1 - 2 * y  # the sign that is wrong for a row; nothing cancels, so that small losses stay exact
+def _share_of_step(
+    line, moved, beta, step, slope, y, penalty: float
+) -> Float[torch.Tensor, "probe 1"]:
+    """How much of a step to take: all of it or, on the way, about what is best; and of this as
+    often half as the loss wants (Armijo's rule)."""
+    wrong = (
+        1 - 2 * y
+    )  # the sign that is wrong for a row; nothing cancels, so that small losses stay exact
 
     def loss(share: torch.Tensor) -> torch.Tensor:
         says, weights = line - share * moved, (beta - share * step)[:, :-1]
@@ -161,11 +195,15 @@ def _share_of_step(line, moved, beta, step, slope, y, penalty: float) -> Float[t
     return share
 
 
-def _best_share(share, line, moved, beta, step, y, penalty: float) -> Float[torch.Tensor, "probe 1"]:
+def _best_share(
+    share, line, moved, beta, step, y, penalty: float
+) -> Float[torch.Tensor, "probe 1"]:
     """About where along a step the loss is least: a search in one number, which needs no features."""
     for _ in range(LOOKS):
         likely, weights = (line - share * moved).sigmoid(), (beta - share * step)[:, :-1]
         falls = ((likely - y) * moved).sum(1) + penalty * (weights * step[:, :-1]).sum(1)
-        bends = (likely * (1 - likely) * moved.square()).sum(1) + penalty * step[:, :-1].square().sum(1)
+        bends = (likely * (1 - likely) * moved.square()).sum(1) + penalty * step[
+            :, :-1
+        ].square().sum(1)
         share = (share + (falls / bends.clamp(min=1e-30)).unsqueeze(1)).clamp(0.5, 8)
     return share

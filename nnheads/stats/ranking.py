@@ -8,8 +8,8 @@ from scipy import stats as scipy_stats
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rank correlation over the last axis; NaN where there are fewer than three values, where one is missing, or where
-    all are alike."""
+    """Rank correlation over the last axis; NaN where there are fewer than three values, where one
+    is missing, or where all are alike."""
     if first.shape[-1] < 3:
         return np.full(first.shape[:-1], np.nan)
     a, b = (scipy_stats.rankdata(one, axis=-1) for one in (first, second))
@@ -19,7 +19,10 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def top_heads(heads: xr.Dataset, name: str, k: int = 10, *, lowest: bool = False) -> list[dict]:
-    """The k heads with the highest (or lowest) value: layer, head, value, low, high. NaN never ranks."""
+    """The k heads with the highest (or lowest) value: layer, head, value, low, high.
+
+    NaN never ranks.
+    """
     table = heads[[name, f"{name}_low", f"{name}_high"]].to_dataframe().dropna(subset=[name])
     table = table.sort_values(name, ascending=lowest, kind="stable").head(k).reset_index()
     return [

@@ -1,7 +1,10 @@
-"""How much of what one head writes another one reads: products of low-rank maps, computed from their factors.
+"""How much of what one head writes another one reads: products of low-rank maps, computed from
+their factors.
 
-Queries, keys and values are linear in the normed residual stream, and what is fed into a layer says which rows they
-have: no weight is read, whatever a family's layout of them. Shipped to remote servers as source: torch only, no
+Queries, keys and values are linear in the normed residual stream, and what is fed into a layer says
+which rows they
+have: no weight is read, whatever a family's layout of them. Shipped to remote servers as source:
+    torch only, no
 decorators.
 """
 
@@ -12,16 +15,19 @@ from jaxtyping import Float
 from nnsight import save
 
 from nnheads.trace.blocks import leave_out
+from nnheads.trace.session import remote_of
 from nnheads.trace.sites import kernel_input
 from nnheads.trace.writes import BLOCK, PROBE, normed, probe_norm, write_nothing
 
 
 def read_factors(model, token: int, width: int, form: dict):
-    """Inside a session: each layer's queries, keys, values [d_model, head, dim] as linear maps of the residual stream,
-    up to one factor per layer, and W_O [head, dim, d_model], all with the norms' gains and centring in them.
+    """Inside a session: each layer's queries, keys, values [d_model, head, dim] as linear maps of
+    the residual stream, up to one factor per layer, and W_O [head, dim, d_model], all with the
+    norms' gains and centring in them.
 
-    A norm before attention scales every direction of the stream alike, so half the difference between a long step along
-    a direction and one against it is that direction's row. At position 0 rotary embeddings turn nothing.
+    A norm before attention scales every direction of the stream alike, so half the difference
+    between a long step along a direction and one against it is that direction's row. At position 0
+    rotary embeddings turn nothing.
     """
     gathered: list[list] = [[] for _ in model.layers]
     written: list[torch.Tensor] = []
@@ -45,7 +51,9 @@ def read_factors(model, token: int, width: int, form: dict):
 
 
 def half_difference(layer, site: str, form: dict) -> Float[torch.Tensor, "step head dim"]:
-    """What the first half of the rows has ahead of the second, which was stepped the other way, by query head."""
+    """What the first half of the rows has ahead of the second, which was stepped the other way, by
+    query head.
+    """
     found = kernel_input(layer, site, form)[..., -1, :].float()
     if found.dim() == 3:
         found = found.repeat_interleave(form["heads"] // found.shape[1], 1)
@@ -64,16 +72,20 @@ def output_map(layer, form: dict) -> Float[torch.Tensor, "head dim d_model"]:
 
 
 def compose(
-    model, token: int, width: int, kind: str, form: dict, remote
+    model, token: int, width: int, kind: str, form: dict
 ) -> Float[torch.Tensor, "layer head to to_head"]:
     """Composition of every head with every head of a later layer, 0 for all others."""
-    with torch.no_grad(), model.session(remote=remote):
+    with torch.no_grad(), model.session(remote=remote_of(model)):
         maps, outputs = read_factors(model, token, width, form)
         sources, targets = [], []
         for (query, key, value), output in zip(maps, outputs):
             sources.append(core(value.transpose(0, 1)) @ output)
             output = output.transpose(1, 2)
-            pair = {"q": (query, key.transpose(0, 1)), "k": (key, query.transpose(0, 1)), "v": (value, output)}[kind]
+            pair = {
+                "q": (query, key.transpose(0, 1)),
+                "k": (key, query.transpose(0, 1)),
+                "v": (value, output),
+            }[kind]
             targets.append(pair[0].transpose(0, 1) @ core(pair[1]).transpose(1, 2))
         found = torch.zeros(len(sources), form["heads"], len(sources), form["heads"])
         for low, source in enumerate(sources):
@@ -84,12 +96,16 @@ def compose(
 
 
 def core(tall: Float[torch.Tensor, "head d_model dim"]) -> Float[torch.Tensor, "head rank dim"]:
-    """The triangular factor of each matrix: as long in every direction, without the rotation that no norm sees."""
+    """The triangular factor of each matrix: as long in every direction, without the rotation that
+    no norm sees.
+    """
     return torch.linalg.qr(tall, mode="r").R
 
 
 def overlap(source, target) -> Float[torch.Tensor, "head to_head"]:
-    """||source target|| / (||source|| ||target||) of all pairs, Frobenius; no d_model x d_model product is formed."""
+    """||source target|| / (||source|| ||target||) of all pairs, Frobenius; no d_model x d_model
+    product is formed.
+    """
     product = torch.einsum("hrd,gds->hrgs", source, target)
     norms = source.norm(dim=(1, 2))[:, None] * target.norm(dim=(1, 2))[None]
     return product.pow(2).sum((1, 3)).sqrt() / norms.clamp(min=1e-30)

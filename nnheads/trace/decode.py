@@ -1,6 +1,8 @@
-"""Writing on with edits in place: one forward over the prompt, then one for each written token, behind a cache.
+"""Writing on with edits in place: one forward over the prompt, then one for each written token,
+behind a cache.
 
-Shipped to remote servers as source: torch only. Everything that was asked for arrives as plain data.
+Shipped to remote servers as source: torch only. Everything that was asked for arrives as plain
+    data.
 """
 
 from __future__ import annotations
@@ -12,29 +14,39 @@ from nnsight import save
 from nnheads.trace.edits import apply_edits
 
 
-def write_on(model, fed: dict, edits: list[dict], known: dict, form: dict, tensors: dict, how: dict) -> dict:
+def write_on(
+    model, fed: dict, edits: list[dict], known: dict, form: dict, tensors: dict, how: dict
+) -> dict:
     """Let a model continue prompts; call inside a session.
 
     Args:
-        fed: ids and mask [row, position], padded on the left, and positions where the model takes them.
-        edits: in the order of execution; `where` [row, place] for the prompt's forward, `steps` for those behind it.
-        known: number of an edit -> features [row, place, feature] of its source: one place, used at every step, or one
-            for each of its steps.
-        how: new_tokens; ends, ids that end a text; stops, texts that do; processors of scores; seed, None for the
-            likeliest token; keep, whether logits are returned.
+        fed: ids and mask [row, position], padded on the left, and positions where the model takes
+            them.
+        edits: in the order of execution; `where` [row, place] for the prompt's forward, `steps` for
+            those behind it.
+        known: number of an edit -> features [row, place, feature] of its source: one place, used at
+            every step, or one for each of its steps.
+        how: new_tokens; ends, ids that end a text; stops, texts that do; processors of scores;
+            seed, None for the likeliest token; keep, whether logits are returned.
 
     Returns:
-        ids [row, step], -1 from a row's end on; logits [row, step, vocabulary] or None; collected, a dict per forward;
-        broken, whether it stopped at scores that are no numbers.
+        ids [row, step], -1 from a row's end on; logits [row, step, vocabulary] or None; collected,
+        a dict per forward; broken, whether it stopped at scores that are no numbers.
     """
     rows, mask, cache = fed["input_ids"].shape[0], fed["attention_mask"], None
     text, ended = fed["input_ids"], torch.zeros(rows, dtype=torch.bool)
     draws = None if how["seed"] is None else torch.Generator().manual_seed(how["seed"])
     written, logits, collected, broken = torch.zeros(rows, 0, dtype=torch.long), [], [], False
     for step in range(how["new_tokens"]):
-        own = edits if step == 0 else [at_step(edit, step - 1, rows) for edit in edits if step - 1 in edit["steps"]]
+        own = (
+            edits
+            if step == 0
+            else [at_step(edit, step - 1, rows) for edit in edits if step - 1 in edit["steps"]]
+        )
         own = [edit for edit in own if bool((edit["where"] >= 0).any())]
-        sources = known if step == 0 else {edit["number"]: of_step(known, edit, step - 1) for edit in own}
+        sources = (
+            known if step == 0 else {edit["number"]: of_step(known, edit, step - 1) for edit in own}
+        )
         scores, found, cache = forward(model, fed, cache, own, form, sources, tensors)
         token = next_token(scores, text, how["processors"], draws)
         ended = ended | torch.isin(token, torch.tensor(how["ends"], dtype=torch.long))
@@ -55,10 +67,13 @@ def write_on(model, fed: dict, edits: list[dict], known: dict, form: dict, tenso
 
 
 def forward(model, fed: dict, cache, edits: list[dict], form: dict, sources: dict, tensors: dict):
-    """One forward behind a cache: scores of the next token [row, vocabulary], what was collected, and the longer
-    cache."""
+    """One forward behind a cache: scores of the next token [row, vocabulary], what was collected,
+    and the longer cache."""
     rows, length = fed["input_ids"].shape
-    with torch.no_grad(), model.trace(**fed, past_key_values=cache, use_cache=True, logits_to_keep=1):
+    with (
+        torch.no_grad(),
+        model.trace(**fed, past_key_values=cache, use_cache=True, logits_to_keep=1),
+    ):
         collected = save(apply_edits(model, edits, form, rows, length, sources, tensors))
         scores = save(model.output.logits[:, -1].float().clone())
         grown = save(model.output.past_key_values)
@@ -66,7 +81,10 @@ def forward(model, fed: dict, cache, edits: list[dict], form: dict, sources: dic
 
 
 def at_step(edit: dict, step: int, rows: int) -> dict:
-    """An edit of the forward that reads one written token. Its noise goes on where the places before it left off."""
+    """An edit of the forward that reads one written token.
+
+    Its noise goes on where the places before it left off.
+    """
     before = (edit["where"] >= 0).sum(1) + edit["steps"].index(step)
     do = {**edit["do"], "before": before.tolist()} if edit["do"]["name"] == "noise" else edit["do"]
     return {**edit, "do": do, "where": torch.zeros(rows, 1, dtype=torch.long)}
@@ -82,7 +100,10 @@ def of_step(known: dict, edit: dict, step: int):
 
 
 def next_token(
-    scores: Float[torch.Tensor, "row vocabulary"], text: Int[torch.Tensor, "row position"], processors: list, draws
+    scores: Float[torch.Tensor, "row vocabulary"],
+    text: Int[torch.Tensor, "row position"],
+    processors: list,
+    draws,
 ) -> Int[torch.Tensor, " row"]:
     """The likeliest token of each row, or a drawn one."""
     for process in processors:
@@ -94,6 +115,10 @@ def next_token(
 
 def stopped(model, written: Int[torch.Tensor, "row step"], stops: list[str]):
     """Which rows have written one of these texts."""
-    rows = [[token for token in row if token >= 0] for row in written.tolist()] if stops else written.tolist()
+    rows = (
+        [[token for token in row if token >= 0] for row in written.tolist()]
+        if stops
+        else written.tolist()
+    )
     said = [model.tokenizer.decode(row) if stops and row else "" for row in rows]
     return torch.tensor([any(stop in one for stop in stops) for one in said])

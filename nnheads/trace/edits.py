@@ -1,7 +1,8 @@
 """The one place where edits meet a run: read a site, change the chosen features, put them back.
 
-Works inside any trace, one forward or a step of generation. Edits come in the order in which their sites are reached
-(`plan.ordered`). Nothing is changed in place, so gradients flow through every edit.
+Works inside any trace, one forward or a step of generation. Edits come in the order in which their
+sites are reached (`plan.ordered`). Nothing is changed in place, so gradients flow through every
+edit.
 Shipped to remote servers as source: torch only, and edits arrive as plain data.
 """
 
@@ -16,10 +17,14 @@ from nnheads.trace.rows import read_rows
 from nnheads.trace.sites import kernel_input, softmax
 
 
-def apply_edits(model, edits: list[dict], form: dict, rows: int, length: int, sources: dict, tensors: dict) -> dict:
-    """Put all edits in place; call inside a trace. Returns what is collected: key -> [row, place, feature].
+def apply_edits(
+    model, edits: list[dict], form: dict, rows: int, length: int, sources: dict, tensors: dict
+) -> dict:
+    """Put all edits in place; call inside a trace. Returns what is collected: key -> [row, place,
+    feature].
 
-    edits: plain data; `where` [row, place] are the positions of this forward that it acts on, -1 for none.
+    edits: plain data; `where` [row, place] are the positions of this forward that it acts on, -1
+        for none.
     sources: number of an edit -> features [row, place, feature] of its source run.
     """
     collected = {}
@@ -30,19 +35,27 @@ def apply_edits(model, edits: list[dict], form: dict, rows: int, length: int, so
         base = gathered(old, where)
         new = change(edit["do"], base, sources.get(edit["number"]), tensors)
         if edit["do"]["name"] == "collect":
-            collected[edit["do"]["key"]] = mean_over(base, where) if edit["do"]["mean"] else base.clone()
+            collected[edit["do"]["key"]] = (
+                mean_over(base, where) if edit["do"]["mean"] else base.clone()
+            )
             continue
         write(model, edit, form, rows, length, replaced(value, scattered(old, new, where), edit))
     return collected
 
 
-def mean_over(features: Float[torch.Tensor, "row place feature"], where: Int[torch.Tensor, "row place"]):
+def mean_over(
+    features: Float[torch.Tensor, "row place feature"], where: Int[torch.Tensor, "row place"]
+):
     """Mean over the places that a row has, [row, 1, feature]; NaN where it has none."""
     there = (where >= 0).unsqueeze(-1)
-    return torch.where(there, features, 0.0).float().sum(1, keepdim=True) / there.sum(1, keepdim=True)
+    return torch.where(there, features, 0.0).float().sum(1, keepdim=True) / there.sum(
+        1, keepdim=True
+    )
 
 
-def gathered(features: Float[torch.Tensor, "row position feature"], where: Int[torch.Tensor, "row place"]):
+def gathered(
+    features: Float[torch.Tensor, "row position feature"], where: Int[torch.Tensor, "row place"]
+):
     """Features at the chosen positions: [row, place, feature]."""
     return features.gather(1, where.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1]))
 
@@ -91,7 +104,9 @@ def read(
         return kernel_input(layer, site, form)[..., -length:, :]
     if site == "pattern":
         fused = form["kernel"] == "interface"
-        return read_rows(layer, True, slice(-length, None)) if fused else softmax(layer, form).output
+        return (
+            read_rows(layer, True, slice(-length, None)) if fused else softmax(layer, form).output
+        )
     value = {
         "resid_pre": lambda: layer.input,
         "attn_in": lambda: layer.attention.input,
@@ -101,7 +116,9 @@ def read(
         "mlp_out": lambda: hidden(reach(layer, form["mlp_adds"]).output),
         "resid_post": lambda: hidden(layer.output),
     }[site]()
-    return value.reshape(rows, -1, value.shape[-1]).unsqueeze(1)  # OPT runs its feed-forward part on flattened rows
+    return value.reshape(rows, -1, value.shape[-1]).unsqueeze(
+        1
+    )  # OPT runs its feed-forward part on flattened rows
 
 
 def write(model, edit: dict, form: dict, rows: int, length: int, new) -> None:
@@ -118,7 +135,8 @@ def write(model, edit: dict, form: dict, rows: int, length: int, new) -> None:
     if site == "z":
         layer.attention.projection.input = new.transpose(1, 2).flatten(2)
     elif site in ("q", "k", "v"):
-        # the kernel's own tensors: nothing before them reads them again, so this is safe for gradients too
+        # the kernel's own tensors: nothing before them reads them again, so this is safe for
+        # gradients too
         kernel_input(layer, site, form)[..., -length:, :] = new
     elif site == "pattern":
         write_pattern(layer, new, form)
@@ -139,7 +157,10 @@ def write(model, edit: dict, form: dict, rows: int, length: int, new) -> None:
 
 
 def write_pattern(layer, new, form: dict) -> None:
-    """Give every head its attention rows. Fused kernels have no pattern, so there the outputs follow: rows x values."""
+    """Give every head its attention rows.
+
+    Fused kernels have no pattern, so there the outputs follow: rows x values.
+    """
     if form["kernel"] == "interface":
         values = layer.attention.source.attention_interface_1.inputs[0][3]
         values = values.repeat_interleave(form["heads"] // values.shape[1], 1)
@@ -150,9 +171,10 @@ def write_pattern(layer, new, form: dict) -> None:
 
 
 def shaped(value, length: int = 0) -> Float[torch.Tensor, "row unit position width"]:
-    """Any module's tensor by row, position and feature: pictures [row, channel, height, width] have their pixels as
-    positions and their channels as features, plain rows one position. Where `length` tokens are read, a tensor
-    [row, position, head, dim] has the features of all heads side by side."""
+    """Any module's tensor by row, position and feature: pictures [row, channel, height, width] have
+    their pixels as positions and their channels as features, plain rows one position. Where
+    `length` tokens are read, a tensor [row, position, head, dim] has the features of all heads side
+    by side."""
     if value.dim() == 2:
         return value[:, None, None]
     if value.dim() == 4 and value.shape[1] == length:

@@ -1,16 +1,20 @@
-"""What swaps would do to a metric, estimated from its gradient: one forward of the donor, one forward and one backward
-of the base, for all layers and heads at once.
+"""What swaps would do to a metric, estimated from its gradient: one forward of the donor, one
+forward and one backward of the base, for all layers and heads at once.
 
-A swap moves an activation by donor - base; to first order the metric moves by that times its gradient. Two places where
-the first order misleads are mended if asked:
-- Attention saturates. For queries and keys the layer's head outputs z are computed again with the donor's, and the
-  gradient is taken at z, which enters linearly. The change of the weights dA counts through its values: sum_k dA[i, k]
-  <dm/dz_i, v_k> is <dm/dz_i, z'_i - z_i>, so no pattern is needed, and any attention implementation will do.
-- Direct and indirect effects cancel. The gradient is taken again with each layer cut off in turn. Where a layer's
-  contribution is cut off, the gradient at its input is the one at its output, so one graph serves all of them.
+A swap moves an activation by donor - base; to first order the metric moves by that times its
+gradient. Two places where the first order misleads are mended if asked:
+- Attention saturates. For queries and keys the layer's head outputs z are computed again with the
+  donor's, and the gradient is taken at z, which enters linearly. The change of the weights dA
+  counts through its values: sum_k dA[i, k] <dm/dz_i, v_k> is <dm/dz_i, z'_i - z_i>, so no pattern
+      is needed, and any attention implementation will do.
+- Direct and indirect effects cancel. The gradient is taken again with each layer cut off in turn.
+  Where a layer's contribution is cut off, the gradient at its input is the one at its output, so
+  one graph serves all of them.
 
-The tracing half of `gradients`, shipped to servers as source: torch only, no decorators. Sandboxes run no gradients.
-Traces inside a session hand on all their names; what is saved is what leaves the server, and graphs must not.
+The tracing half of `gradients`, shipped to servers as source: torch only, no decorators. Sandboxes
+    run no gradients.
+Traces inside a session hand on all their names; what is saved is what leaves the server, and graphs
+must not.
 """
 
 from __future__ import annotations
@@ -21,35 +25,42 @@ from nnsight import save
 from nnheads.trace.blocks import hidden, reach, read_z, split_heads, start_at
 from nnheads.trace.readout import read_logits
 from nnheads.trace.rows import masked_scores
+from nnheads.trace.session import remote_of
 from nnheads.trace.sites import read_site, write_site
 
 
-def attribute(model, base: dict, source: dict, ask: dict, slope, where, how: dict, remote):
+def attribute(model, base: dict, source: dict, ask: dict, slope, where, how: dict):
     """Estimated change of the metric by swapping each unit of the chosen layers.
 
     Args:
         base, source: inputs of the run that is changed and of the one that values come from.
-        ask: see `readout.read_logits`. slope: [case, question, reading], the metric's derivative by each reading.
+        ask: see `readout.read_logits`. slope: [case, question, reading], the metric's derivative by
+            each reading.
         where: [case, position], which positions are swapped.
-        how: `site`, `form`, `layers`, `fix` (recompute attention for q and k), `drop` (cut layers off in turn), and
-            `each`: one estimate for each position, else one for all of `where` together.
+        how: `site`, `form`, `layers`, `fix` (recompute attention for q and k), `drop` (cut layers
+            off in turn), and `each`: one estimate for each position, else one for all of `where`
+                together.
 
     Returns:
-        signed estimates and their sizes (averaged over the layers cut off) [layer, case, unit, place], and the readings
-        of base and source [case, question, reading].
+        signed estimates and their sizes (averaged over the layers cut off) [layer, case, unit,
+        place], and the readings of base and source [case, question, reading].
     """
-    with model.session(remote=remote):
+    with model.session(remote=remote_of(model)):
         site, form, layers = how["site"], how["form"], how["layers"]
         fixed = how["fix"] and site in ("q", "k")
         with torch.no_grad():
             _, others, _, source_read = forward(model, source, ask, layers, site, form)
         with torch.enable_grad():
-            nodes, values, streams, base_read = forward(model, base, ask, layers, "z" if fixed else site, form)
+            nodes, values, streams, base_read = forward(
+                model, base, ask, layers, "z" if fixed else site, form
+            )
         moves = []
         for index, own, other in zip(layers, values, others):
             given = by_unit(other, site, form, where.shape[0])
             if fixed:
-                moves.append(fixed_move(model, base, index, streams[index].detach(), own, given, where, how))
+                moves.append(
+                    fixed_move(model, base, index, streams[index].detach(), own, given, where, how)
+                )
             else:
                 own = by_unit(own, site, form, where.shape[0])
                 moves.append({"delta": (given - own).float() * mask_like(own, where)})
@@ -59,40 +70,49 @@ def attribute(model, base: dict, source: dict, ask: dict, slope, where, how: dic
     return estimate, size, base_read, source_read
 
 
-def readings(model, fed: dict, ask: dict, how: dict, remote):
+def readings(model, fed: dict, ask: dict, how: dict):
     """What is asked of a plain run: [case, question, reading]."""
-    with torch.no_grad(), model.session(remote=remote):
+    with torch.no_grad(), model.session(remote=remote_of(model)):
         *_, found = forward(model, fed, ask, [], how["site"], how["form"])
         found = save(found.clone())
     return found
 
 
 def forward(model, fed: dict, ask: dict, layers: list[int], site: str, form: dict):
-    """One run: the site's tensors at `layers` and copies of their values, the residual stream around every layer, and
-    what is asked. Unless grad is disabled, all but the copies remember how they came about."""
+    """One run: the site's tensors at `layers` and copies of their values, the residual stream
+    around every layer, and what is asked. Unless grad is disabled, all but the copies remember how
+    they came about."""
     last = len(list(model.layers)) - 1
     with model.trace(**fed, use_cache=False, logits_to_keep=ask["keep"]):
         nodes, values, streams, read = [], [], [], []
-        model.embedding.output.requires_grad_(True)  # or frozen weights would leave nothing to differentiate
+        model.embedding.output.requires_grad_(
+            True
+        )  # or frozen weights would leave nothing to differentiate
         for index in range(last + 1):
             layer = model.layers[index]
             streams.append(layer.input)
             if index in layers:
                 nodes.append(held(layer, site, form))
-                values.append(nodes[-1].detach().clone())  # Falcon goes on to add to its feed-forward part in place
+                values.append(
+                    nodes[-1].detach().clone()
+                )  # Falcon goes on to add to its feed-forward part in place
         streams.append(hidden(model.layers[last].output))
         read.append(read_logits(model, ask))
     return nodes, values, streams, read[0]
 
 
 def held(layer, site: str, form: dict):
-    """The very tensor that the run goes on with, of which a gradient can be asked; a view of it would have none."""
+    """The very tensor that the run goes on with, of which a gradient can be asked; a view of it
+    would have none.
+    """
     if site == "z":
         return layer.attention.projection.input
     if site == "resid_pre":
         return layer.input
     if site in ("attn_out", "mlp_out"):
-        return hidden(reach(layer, form["attention_adds" if site == "attn_out" else "mlp_adds"]).output)
+        return hidden(
+            reach(layer, form["attention_adds" if site == "attn_out" else "mlp_adds"]).output
+        )
     place, kernel = "qkv".index(site), form["kernel"]
     if kernel == "interface":
         return layer.attention.source.attention_interface_1.inputs[0][1 + place]
@@ -104,7 +124,9 @@ def held(layer, site: str, form: dict):
 
 
 def by_unit(value, site: str, form: dict, rows: int):
-    """A held tensor, or its gradient, by unit as `sites.read_site` gives it: [row, unit, ..., position, width]."""
+    """A held tensor, or its gradient, by unit as `sites.read_site` gives it: [row, unit, ...,
+    position, width].
+    """
     if site == "z":
         return split_heads(value, form["heads"]).transpose(1, 2)
     if site in ("q", "k", "v"):
@@ -120,7 +142,9 @@ def mask_like(value, where):
 
 
 def fixed_move(model, fed: dict, index: int, residual, z, given, where, how: dict) -> dict:
-    """What the donor's queries or keys make of one layer's head outputs, all heads at once: none sees another's."""
+    """What the donor's queries or keys make of one layer's head outputs, all heads at once: none
+    sees another's.
+    """
     form, site = how["form"], how["site"]
     if site == "k" and how["each"]:
         before, sinks, values = attention_scores(model, fed, index, residual, None, where, form)
@@ -143,8 +167,8 @@ def every_unit(given, where) -> dict:
 
 
 def attention_scores(model, fed: dict, index: int, residual, given, where, form: dict):
-    """Attention scores before the softmax [row, head, query, key], with the donor's keys if given; the sinks' scores,
-    or None; and the values of each head [row, head, key, width]."""
+    """Attention scores before the softmax [row, head, query, key], with the donor's keys if given;
+    the sinks' scores, or None; and the values of each head [row, head, key, width]."""
     with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1) as tracer:
         layer, found = model.layers[index], []
         start_at(model, index, residual, form["tuple_block"])
@@ -157,7 +181,12 @@ def attention_scores(model, fed: dict, index: int, residual, given, where, form:
             args, options = layer.attention.source.attention_interface_1.inputs
             mask = args[4] if len(args) > 4 else options.get("attention_mask")
             rows = torch.arange(where.shape[1], device=args[1].device)
-            found.extend([masked_scores(args[1], args[2], mask, options, rows, where.shape[1]), options.get("s_aux")])
+            found.extend(
+                [
+                    masked_scores(args[1], args[2], mask, options, rows, where.shape[1]),
+                    options.get("s_aux"),
+                ]
+            )
         else:
             found.extend([softmax_input(layer, form), None])
         found.append(values)
@@ -194,14 +223,18 @@ def backward(read, slope, nodes: list, streams: list, moves: list, how: dict):
             gradients = torch.autograd.grad(streams[dropped], tensors, through, retain_graph=True)
             for place, gradient in zip(below, gradients):
                 sizes[place] = sizes[place] + estimated(gradient, moves[place], how).abs()
-        if how["site"] == "resid_pre" and dropped in layers:  # stands before the layer and flows around it
+        if (
+            how["site"] == "resid_pre" and dropped in layers
+        ):  # stands before the layer and flows around it
             place = layers.index(dropped)
             sizes[place] = sizes[place] + estimated(through, moves[place], how).abs()
     return torch.stack(plain), torch.stack(sizes) / (total - 1)
 
 
 def estimated(gradient, move: dict, how: dict):
-    """Change of the metric [case, unit, place], from the gradient at the site, or at z where attention was run anew."""
+    """Change of the metric [case, unit, place], from the gradient at the site, or at z where
+    attention was run anew.
+    """
     site, form, fixed = how["site"], how["form"], how["fix"] and how["site"] in ("q", "k")
     if "before" in move:
         moved = key_moves(by_unit(gradient, "z", form, gradient.shape[0]).double(), move)
@@ -209,7 +242,9 @@ def estimated(gradient, move: dict, how: dict):
     delta = move["delta"]
     slopes = by_unit(gradient, "z" if fixed else site, form, delta.shape[0])
     moved = (delta * slopes.float()).sum(-1)
-    moved = moved.sum(2) if moved.dim() == 4 else moved  # copies of a key or value for each head of its group
+    moved = (
+        moved.sum(2) if moved.dim() == 4 else moved
+    )  # copies of a key or value for each head of its group
     moved = moved if how["each"] else moved.sum(-1, keepdim=True)
     moved = grouped(moved, form) if fixed and site == "k" else moved
     return moved.cpu()  # layers may be on several devices
@@ -221,10 +256,12 @@ def grouped(moved, form: dict):
 
 
 def key_moves(slopes, move: dict):
-    """Change of the metric if one key alone is replaced, summed over the queries that see it: [row, head, key].
+    """Change of the metric if one key alone is replaced, summed over the queries that see it: [row,
+    head, key].
 
-    With the weight w of a key and the mean m of what the others bring, a row brings w a + (1 - w) m: the key's own new
-    weight says it all. What the others sum to leaves the key out from the start; subtracting it from the whole would
+    With the weight w of a key and the mean m of what the others bring, a row brings w a + (1 - w)
+    m: the key's own new weight says it all. What the others sum to leaves the key out from the
+        start; subtracting it from the whole would
     lose it wherever attention is saturated.
     """
     before, after = move["before"], move["after"]
@@ -239,7 +276,9 @@ def key_moves(slopes, move: dict):
     others = (all_but_one(weight) + sink).clamp(min=torch.finfo(weight.dtype).tiny)
     mean = all_but_one(weight * brought) / others
     reference = top + others.log()
-    return ((after - reference).sigmoid() - (before - reference).sigmoid()).mul(brought - mean).sum(-2)
+    return (
+        ((after - reference).sigmoid() - (before - reference).sigmoid()).mul(brought - mean).sum(-2)
+    )
 
 
 def all_but_one(values):

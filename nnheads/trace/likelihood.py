@@ -1,6 +1,7 @@
 """How likely a model makes the scored tokens of texts that are given as a whole.
 
-Shipped to remote servers as source: torch only. Logits stay where they are computed; one number a text comes back.
+Shipped to remote servers as source: torch only. Logits stay where they are computed; one number a
+    text comes back.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from nnheads.trace.edits import apply_edits
 
 
 def log_probabilities(
-    model, fed: dict, edits: list[dict], form: dict, tensors: dict, scored: Bool[torch.Tensor, "row kept"]
+    model,
+    fed: dict,
+    edits: list[dict],
+    form: dict,
+    tensors: dict,
+    scored: Bool[torch.Tensor, "row kept"],
 ) -> Float[torch.Tensor, " row"]:
     """Sums over the scored tokens of each row, in nats; call inside a session.
 
-    scored: of the last so many positions, and without the first of them, which nothing that is kept predicts.
+    scored: of the last so many positions, and without the first of them, which nothing that is kept
+        predicts.
     """
     rows, length = fed["input_ids"].shape
     keep = scored.shape[1] + 1
@@ -28,7 +35,9 @@ def log_probabilities(
 
 
 def summed(
-    logits: Float[torch.Tensor, "row position vocabulary"], ids: Int[torch.Tensor, "row position"], scored
+    logits: Float[torch.Tensor, "row position vocabulary"],
+    ids: Int[torch.Tensor, "row position"],
+    scored,
 ) -> Float[torch.Tensor, " row"]:
     """One row at a time: log probabilities of all rows in float32 would be large."""
     rows = []

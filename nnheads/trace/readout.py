@@ -12,10 +12,12 @@ from jaxtyping import Float, Int
 def read_logits(model, ask: dict) -> Float[torch.Tensor, "row question reading"]:
     """What is asked of a run's logits; the last thing that a trace reads.
 
-    ask: `place` [row, question], or None for the last position; `answers` [row, question, answer]; `weight`
-    [row, question, answer, d_model] and `bias` of the unembedding's columns, if they are at hand: the logits of all
-    other tokens are then never computed. With `full` there are further readings: each answer's rank (0 is the
-    highest), the log-sum-exp, and KL(reference || run) if there is a `reference` of log-probabilities.
+    ask: `place` [row, question], or None for the last position; `answers` [row, question, answer];
+        `weight`
+    [row, question, answer, d_model] and `bias` of the unembedding's columns, if they are at hand:
+    the logits of all other tokens are then never computed. With `full` there are further readings:
+    each answer's rank (0 is the highest), the log-sum-exp, and KL(reference || run) if there is a
+    `reference` of log-probabilities.
     """
     final = model.unembedding.input
     if ask["place"] is not None:
@@ -25,9 +27,13 @@ def read_logits(model, ask: dict) -> Float[torch.Tensor, "row question reading"]
         few = (ask["weight"].to(final.device) @ final.unsqueeze(-1)).squeeze(-1)
         if ask.get("bias") is not None:
             few = few + ask["bias"].to(final.device)
-        model.unembedding.skip(few)  # the model's own scale and soft cap still act on what it is given
+        model.unembedding.skip(
+            few
+        )  # the model's own scale and soft cap still act on what it is given
         return model.output.logits.float().clone()
-    model.unembedding.input = final.contiguous()  # a slice would be multiplied row by row, several times slower
+    model.unembedding.input = (
+        final.contiguous()
+    )  # a slice would be multiplied row by row, several times slower
     return logit_readings(model.output.logits, ask)
 
 
@@ -38,7 +44,10 @@ def logit_readings(logits, ask: dict) -> Float[torch.Tensor, "row question readi
     if not ask["full"]:
         return own
     logits = logits.float()
-    ranks = [(logits > own[..., i : i + 1]).sum(-1, keepdim=True).float() for i in range(answers.shape[-1])]
+    ranks = [
+        (logits > own[..., i : i + 1]).sum(-1, keepdim=True).float()
+        for i in range(answers.shape[-1])
+    ]
     total = logits.logsumexp(-1, keepdim=True)
     reference = ask.get("reference")
     if reference is None:
@@ -53,7 +62,8 @@ def read_answers(
     answers: Int[torch.Tensor, "row answer"],
     candidates: Int[torch.Tensor, " candidate"],
 ):
-    """Per row: the answers' logits and ranks (0 = highest), the log-sum-exp, and the best token overall and
+    """Per row: the answers' logits and ranks (0 = highest), the log-sum-exp, and the best token
+    overall and
     among the candidates. Shipped to remote servers: torch only."""
     logits = logits.float()
     own = logits.gather(-1, answers.to(logits.device))
@@ -68,3 +78,26 @@ def readout(model, residual, scale: float, cap: float | None):
     if cap:
         logits = torch.tanh(logits / cap) * cap
     return logits.log_softmax(-1)
+
+
+def answer_columns(model, answers: Int[torch.Tensor, "row question answer"]) -> dict:
+    """Return the unembedding's columns of the answers, for `read_logits`, where its weights are at
+    hand and plain.
+
+    Remotely they are not, and the whole vocabulary is computed on the server.
+    """
+    module = model.unembedding._module
+    weight = getattr(module, "weight", None)
+    if (
+        type(module) is not torch.nn.Linear
+        or weight is None
+        or weight.is_meta
+        or not weight.is_floating_point()
+    ):
+        return {}
+    ids = answers.to(weight.device)
+    bias = module.bias
+    return {
+        "weight": weight.detach()[ids],
+        **({} if bias is None else {"bias": bias.detach()[ids]}),
+    }

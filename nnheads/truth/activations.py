@@ -1,4 +1,6 @@
-"""Head outputs at the end of each statement: one trace a batch, finished batches kept, on disk when memory is short."""
+"""Head outputs at the end of each statement: one trace a batch, finished batches kept, on disk when
+memory is short.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,11 @@ from nnheads.runs import batches
 from nnheads.runs.provenance import prompts_hash
 from nnheads.runs.store import writing
 from nnheads.trace.blocks import read_z
+from nnheads.trace.session import remote_of
 
-KEPT_BYTES = 2**31  # head outputs of more than this lie in a file, of which only what is looked at is in memory
+KEPT_BYTES = (
+    2**31
+)  # head outputs of more than this lie in a file, of which only what is looked at is in memory
 DIMS = ("batch", "layer", "head", "dim")
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
 
@@ -31,16 +36,17 @@ def last_outputs(
     prompts: xr.Dataset,
     *,
     batch_size: int = 16,
-    remote: bool | str = False,
     parts: Path | None = None,
     quiet: bool = True,
 ) -> xr.DataArray:
-    """z (batch, layer, head, dim), float32: every head's output at the last token of each row, before W_O.
+    """z (batch, layer, head, dim), float32: every head's output at the last token of each row,
+    before W_O.
 
     Args:
         prompts: `token`, `mask` (batch, position), padded on the left.
-        parts: folder in which finished batches are kept for a later call. Values then lie in a file there, as they do
-            in a temporary one without it where they take more than KEPT_BYTES; a layer at a time is read quickly.
+        parts: folder in which finished batches are kept for a later call. Values then lie in a file
+            there, as they do in a temporary one without it where they take more than KEPT_BYTES; a
+            layer at a time is read quickly.
 
     Returns:
         With the coordinates of the prompts over batch. In a file, values must not be written to.
@@ -50,25 +56,37 @@ def last_outputs(
         RunError: head outputs that are not finite, or a file that cannot be written.
     """
     if not bool((prompts["mask"].values[:, -1] == 1).all()):
-        raise BadInput("a row ends in padding; rows must be padded on the left, so that all end in their last token")
+        raise BadInput(
+            "a row ends in padding; rows must be padded on the left, so that all end in their last"
+            " token"
+        )
     sizes, rows = geometry(model), prompts.sizes["batch"]
     shape = (sizes.layers, rows, sizes.heads, sizes.head_dim)
     place = None if parts is None else parts / f"outputs-{prompts_hash(prompts)[:16]}"
     with writing(place or Path(tempfile.gettempdir())):
         values = _store(shape, place)
-    numbered = prompts.assign_coords(batch=np.arange(rows))  # finished batches are told apart by these numbers
+    numbered = prompts.assign_coords(
+        batch=np.arange(rows)
+    )  # finished batches are told apart by these numbers
 
     def one(part: xr.Dataset) -> xr.Dataset:
-        z, place_of = read_last(model, part, remote=remote), part["batch"].values
+        z, place_of = read_last(model, part), part["batch"].values
         values[:, place_of] = z.transpose(0, 1).numpy()
         if isinstance(values, np.memmap):
             values.flush()  # a batch counts as finished only once its values are safe
         return xr.Dataset({"read": ("batch", place_of)})
 
     batches.run(
-        one, numbered, size=batch_size, parts=place, name="read", quiet=quiet, title="head outputs", remote=remote,
+        one,
+        numbered,
+        size=batch_size,
+        parts=place,
+        name="read",
+        quiet=quiet,
+        title="head outputs",
+        model=model,
         row_bytes=4 * sizes.layers * sizes.heads * sizes.head_dim,
-    )  # fmt: skip
+    )
     about = {"long_name": "head output at the last token", "units": "1", "source": SOURCE}
     own = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
     found = xr.DataArray(values, dims=("layer", "batch", "head", "dim"), attrs=about, name="z")
@@ -76,20 +94,27 @@ def last_outputs(
     return found.transpose(*DIMS).assign_coords({**own, **index})
 
 
-def read_last(model, prompts: xr.Dataset, *, remote: bool | str = False) -> torch.Tensor:
+def read_last(model, prompts: xr.Dataset) -> torch.Tensor:
     """[batch, layer, head, dim] of one batch, in one trace."""
     fed, heads, layers = inputs(model, prompts), form(model)["heads"], geometry(model).layers
-    with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote):
+    with (
+        torch.no_grad(),
+        model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote_of(model)),
+    ):
         outputs = []
         for index in range(layers):
-            outputs.append(read_z(model.layers[index], heads)[:, -1].clone().cpu())  # layers may be on several devices
+            outputs.append(
+                read_z(model.layers[index], heads)[:, -1].clone().cpu()
+            )  # layers may be on several devices
         z = save(torch.stack(outputs, 1))
     check_finite(z, "the heads' outputs")
     return z.float()
 
 
 def _store(shape: tuple[int, ...], place: Path | None) -> np.ndarray:
-    """Room for [layer, batch, head, dim]: memory, a file that is taken up again, or one that vanishes after use."""
+    """Room for [layer, batch, head, dim]: memory, a file that is taken up again, or one that
+    vanishes after use.
+    """
     if place is None:
         if 4 * int(np.prod(shape)) <= KEPT_BYTES:
             return np.empty(shape, np.float32)
@@ -98,7 +123,9 @@ def _store(shape: tuple[int, ...], place: Path | None) -> np.ndarray:
     path = place / "z.npy"
     if path.is_file():
         with contextlib.suppress(ValueError, OSError):  # a file that was cut off: begin again
-            there = np.load(path, mmap_mode="r")  # which, unlike r+, does not fill up what is missing
+            there = np.load(
+                path, mmap_mode="r"
+            )  # which, unlike r+, does not fill up what is missing
             if there.shape == shape and there.dtype == np.float32:
                 return np.lib.format.open_memmap(path, "r+")
     shutil.rmtree(place, ignore_errors=True)  # batches said to be finished, whose values are gone

@@ -1,9 +1,12 @@
-"""How good are probes, and how much of it could be chance? From what they said of held-out statements.
+"""How good are probes, and how much of it could be chance? From what they said of held-out
+statements.
 
-The unit is the question: its answers stand and fall together, so intervals draw questions, not answers. Chance is what
-the same decisions would be right by if the labels within each question were shuffled: the number of true answers stays,
-and with it what can be known without reading the answers. The mean and the variance over all shuffles are known
-exactly (sums of hypergeometric variables), so nothing is drawn.
+The unit is the question: its answers stand and fall together, so intervals draw questions, not
+    answers. Chance is what
+the same decisions would be right by if the labels within each question were shuffled: the number of
+true answers stays, and with it what can be known without reading the answers. The mean and the
+variance over all shuffles are known exactly (sums of hypergeometric variables), so nothing is
+drawn.
 """
 
 from __future__ import annotations
@@ -19,31 +22,42 @@ FOLD = ("fold", "layer", "head")
 VALIDATION, TEST = 1, 2
 
 
-def judge(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05, seed: int = 0) -> xr.Dataset:
+def judge(
+    scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05, seed: int = 0
+) -> xr.Dataset:
     """Accuracy, area under the curve and their intervals, in each fold and over all.
 
-    A head is flagged when its accuracy on held-out questions exceeds that of shuffled labels by more than `margin`, at
-    a false discovery rate of `rate` over all heads (Benjamini and Hochberg). Its p value is the larger of two: a
-    one-sided t test over questions against the margin, and the share of shuffles that do as well (normal approximation
-    with exact moments, half a step off for continuity). It is the largest of all folds, so that a head must pass in
+    A head is flagged when its accuracy on held-out questions exceeds that of shuffled labels by
+    more than `margin`, at a false discovery rate of `rate` over all heads (Benjamini and Hochberg).
+    Its p value is the larger of two: a one-sided t test over questions against the margin, and the
+        share of shuffles that do as well (normal approximation
+    with exact moments, half a step off for continuity). It is the largest of all folds, so that a
+    head must pass in
     each: two folds teach and test each other, and their results are far from independent.
 
     Args:
-        scores: `correct`, `null`, `score` (batch, layer, head), `decision` (also fold), coordinates `label`, `question`
-            (batch), `part` (batch, fold), as `probes.scores_of` returns them.
+        scores: `correct`, `null`, `score` (batch, layer, head), `decision` (also fold), coordinates
+            `label`, `question` (batch), `part` (batch, fold), as `probes.scores_of` returns them.
 
     Returns:
-        (fold, layer, head): `accuracy`, `auc` with `_low`, `_high`; `validation`; `chance`; `fold_p_value`.
-        (layer, head): `correct`, `excess`, `mean_auc` with `_low`, `_high`; `null`, `score`, `mean_validation`,
+        (fold, layer, head): `accuracy`, `auc` with `_low`, `_high`; `validation`; `chance`;
+        `fold_p_value`. (layer, head): `correct`, `excess`, `mean_auc` with `_low`, `_high`; `null`,
+            `score`, `mean_validation`,
         `p_value`, `q_value`, `flag`.
     """
     part, label = scores["part"].transpose("batch", "fold").values, scores["label"].values == 1
     decision = scores["decision"].transpose("batch", "fold", *CELL).values
-    rows = {name: scores[name].transpose("batch", *CELL).values.astype(float) for name in ("correct", "null", "score")}
+    rows = {
+        name: scores[name].transpose("batch", *CELL).values.astype(float)
+        for name in ("correct", "null", "score")
+    }
     generator, folds = np.random.default_rng(seed), []
     for fold in range(part.shape[1]):
         own, other = part[:, fold] == TEST, part[:, fold] == VALIDATION
-        tested, question = {name: one[own] for name, one in rows.items()}, scores["question"].values[own]
+        tested, question = (
+            {name: one[own] for name, one in rows.items()},
+            scores["question"].values[own],
+        )
         found = _fold(tested, label[own], question, margin, generator)
         found |= area(decision[own, fold], label[own], question)
         found["validation"] = ((decision[other, fold] > 0) == label[other][:, None, None]).mean(0)
@@ -53,20 +67,33 @@ def judge(scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05, see
     return heads.assign_coords(kept)
 
 
-def _fold(rows: dict, label: np.ndarray, question: np.ndarray, margin: float, generator) -> dict[str, np.ndarray]:
-    """One fold's test statements. Values are [layer, head]; `drawn` and `drawn_excess` [resample, layer, head]."""
+def _fold(
+    rows: dict, label: np.ndarray, question: np.ndarray, margin: float, generator
+) -> dict[str, np.ndarray]:
+    """One fold's test statements.
+
+    Values are [layer, head]; `drawn` and `drawn_excess` [resample, layer, head].
+    """
     _, number, answers = np.unique(question, return_inverse=True, return_counts=True)
-    right, expected = (_by_question(rows[name], number, len(answers)) for name in ("correct", "null"))
-    counts = generator.multinomial(len(answers), np.full(len(answers), 1 / len(answers)), RESAMPLES).astype(float)
+    right, expected = (
+        _by_question(rows[name], number, len(answers)) for name in ("correct", "null")
+    )
+    counts = generator.multinomial(
+        len(answers), np.full(len(answers), 1 / len(answers)), RESAMPLES
+    ).astype(float)
     drawn, drawn_null = (
-        np.tensordot(counts, each, 1) / (counts @ answers)[:, None, None] for each in (right, expected)
+        np.tensordot(counts, each, 1) / (counts @ answers)[:, None, None]
+        for each in (right, expected)
     )
     excess = (right - expected) / answers.mean()  # its mean over questions is that over statements
     p_value = np.maximum(_beyond(excess, margin), _shuffled(rows, label, number, answers))
     return {
-        "accuracy": rows["correct"].mean(0), "chance": rows["null"].mean(0), "fold_p_value": p_value,
-        "drawn": drawn, "drawn_excess": drawn - drawn_null,
-    }  # fmt: skip
+        "accuracy": rows["correct"].mean(0),
+        "chance": rows["null"].mean(0),
+        "fold_p_value": p_value,
+        "drawn": drawn,
+        "drawn_excess": drawn - drawn_null,
+    }
 
 
 def _by_question(values: np.ndarray, number: np.ndarray, questions: int) -> np.ndarray:
@@ -88,11 +115,14 @@ def _beyond(values: np.ndarray, margin: float) -> np.ndarray:
 
 def _shuffled(rows: dict, label: np.ndarray, number: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Share of shuffles of labels within questions that are right at least as often, [layer, head]."""
-    says = np.where(label[:, None, None], rows["correct"], 1 - rows["correct"])  # 1 where the probe says true
+    says = np.where(
+        label[:, None, None], rows["correct"], 1 - rows["correct"]
+    )  # 1 where the probe says true
     positive = _by_question(says, number, len(answers))
     n, true = answers.astype(float), np.bincount(number, label)
     mixed = np.where(n > 1, true * (n - true) / (n**2 * np.maximum(n - 1, 1)), 0)[:, None, None]
-    # a true answer found makes two more statements right, so that the count has four times the variance
+    # a true answer found makes two more statements right, so that the count has four times the
+    # variance
     variance = 4 * (positive * (n[:, None, None] - positive) * mixed).sum(0)
     surplus = rows["correct"].sum(0) - rows["null"].sum(0) - 1
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -100,13 +130,17 @@ def _shuffled(rows: dict, label: np.ndarray, number: np.ndarray, answers: np.nda
 
 
 def area(decision: np.ndarray, label: np.ndarray, question: np.ndarray) -> dict[str, np.ndarray]:
-    """Area under the curve: how often a true statement is given more than a false one, ties half; [layer, head].
+    """Area under the curve: how often a true statement is given more than a false one, ties half;
+    [layer, head].
 
-    Its standard error takes answers of a question together. Source: Obuchowski 1997, Biometrics 53, 567.
+    Its standard error takes answers of a question together. Source: Obuchowski 1997, Biometrics 53,
+    567.
     """
     ranks = scipy_stats.rankdata(decision, axis=0)
     true, false = int(label.sum()), int((~label).sum())
-    placed = np.empty_like(ranks)  # share of the other kind that a statement is on the right side of
+    placed = np.empty_like(
+        ranks
+    )  # share of the other kind that a statement is on the right side of
     placed[label] = (ranks[label] - scipy_stats.rankdata(decision[label], axis=0)) / false
     placed[~label] = 1 - (ranks[~label] - scipy_stats.rankdata(decision[~label], axis=0)) / true
     value = placed[label].mean(0)
@@ -114,7 +148,10 @@ def area(decision: np.ndarray, label: np.ndarray, question: np.ndarray) -> dict[
     _, number = np.unique(question, return_inverse=True)
     count = number.max() + 1
     variance = count / max(count - 1, 1) * (_by_question(share, number, count) ** 2).sum(0)
-    return {"auc": value, "auc_error": np.sqrt(variance) if count > 1 else np.full_like(value, np.nan)}
+    return {
+        "auc": value,
+        "auc_error": np.sqrt(variance) if count > 1 else np.full_like(value, np.nan),
+    }
 
 
 def _ends(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +177,9 @@ def _over_folds(folds: list[dict], rows: dict, rate: float, margin: float) -> di
     p_value = np.max([one["fold_p_value"] for one in folds], 0)
     q_value = adjusted(p_value)
     known = ~np.isnan(rows["correct"]).all((1, 2))
-    found: dict[str, tuple] = {name: (CELL, rows[name][known].mean(0)) for name in ("correct", "null", "score")}
+    found: dict[str, tuple] = {
+        name: (CELL, rows[name][known].mean(0)) for name in ("correct", "null", "score")
+    }
     found["excess"] = (CELL, found["correct"][1] - found["null"][1])
     for name, drawn in (("correct", "drawn"), ("excess", "drawn_excess")):
         for end, values in zip(("low", "high"), _ends(np.mean([one[drawn] for one in folds], 0))):
@@ -157,8 +196,9 @@ def _over_folds(folds: list[dict], rows: dict, rate: float, margin: float) -> di
 
 
 def chosen(heads: xr.Dataset, count: int) -> xr.Dataset:
-    """With `rank` (layer, head): the place of each head by validation accuracy over all folds, from 0; and `chosen`, 1
-    for the first `count`. Test questions have no say in it; heads that are equal rank in their order."""
+    """With `rank` (layer, head): the place of each head by validation accuracy over all folds, from
+    0; and `chosen`, 1 for the first `count`. Test questions have no say in it; heads that are equal
+    rank in their order."""
     values = heads["mean_validation"].transpose(*CELL).values
     order = np.argsort(-values, axis=None, kind="stable")
     rank = np.argsort(order).reshape(values.shape).astype(np.int32)
@@ -191,7 +231,8 @@ def _labelled(found: dict[str, tuple]) -> xr.Dataset:
     for name, (dims, values, *more) in found.items():
         base, _, end = name.rpartition("_")
         meaning = (
-            MEANING.get(name) or f"{'lower' if end == 'low' else 'upper'} end of the 95% interval of {MEANING[base]}"
+            MEANING.get(name)
+            or f"{'lower' if end == 'low' else 'upper'} end of the 95% interval of {MEANING[base]}"
         )
         values = values if values.dtype == np.int8 else np.asarray(values, np.float32)
         about = {"long_name": meaning, "units": "1", "source": "Li et al. 2023, arXiv 2306.03341"}

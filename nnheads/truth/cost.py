@@ -14,8 +14,8 @@ from nnheads.truth.folds import folds as cut
 
 @dataclass(frozen=True)
 class Cost:
-    """`rows` of statements and neutral texts that go through the model, and their `tokens`; bytes of the head outputs
-    that are kept, and, to within padding, of the scores that come back."""
+    """`rows` of statements and neutral texts that go through the model, and their `tokens`; bytes
+    of the head outputs that are kept, and, to within padding, of the scores that come back."""
 
     rows: int
     tokens: int
@@ -24,17 +24,26 @@ class Cost:
 
 
 def cost(
-    prompts: xr.Dataset, sizes: Geometry, *, folds: int, val_ratio: float, seed: int, cells: int, draws: int,
+    prompts: xr.Dataset,
+    sizes: Geometry,
+    *,
+    folds: int,
+    val_ratio: float,
+    seed: int,
+    cells: int,
+    draws: int,
     neutral: Sequence[int],
-) -> Cost:  # fmt: skip
+) -> Cost:
     """Of `crossval.grid` and `crossval.evaluate`, with the head outputs that they need.
 
     Args:
-        prompts: statements. cells: of the grid; 0 where nothing is chosen. neutral: tokens of each neutral text.
+        prompts: statements. cells: of the grid; 0 where nothing is chosen. neutral: tokens of each
+            neutral text.
 
-    Every statement is read once for its head outputs and once in each condition: without edit, with it, and with
-    `draws` random directions and as many random heads. Validation statements are read once without edit, and once a
-    cell. Neutral texts are read twice (with and without) for each edit of each fold.
+    Every statement is read once for its head outputs and once in each condition: without edit, with
+    it, and with `draws` random directions and as many random heads. Validation statements are read
+    once without edit, and once a cell. Neutral texts are read twice (with and without) for each
+    edit of each fold.
     """
     lengths = prompts["mask"].values.sum(1).astype(np.int64)
     parts = cut(prompts.attrs["questions"], folds, seed=seed, val_ratio=val_ratio)
@@ -46,7 +55,9 @@ def cost(
     twice = 2 * folds * (cells + conditions)
     return Cost(
         rows=len(lengths) + scored + twice * len(neutral),
-        tokens=int(lengths.sum() * (1 + conditions) + chosen * sum(lengths[own].sum() for own in validated))
+        tokens=int(
+            lengths.sum() * (1 + conditions) + chosen * sum(lengths[own].sum() for own in validated)
+        )
         + twice * int(sum(neutral)),
         output_bytes=4 * len(lengths) * sizes.layers * sizes.heads * sizes.head_dim,
         score_bytes=4 * scored + 3 * 4 * twice // 2 * int(sum(neutral)),

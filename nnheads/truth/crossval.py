@@ -1,7 +1,9 @@
-"""Inference-time intervention, cross-validated: what is tested was never used to fit or to choose anything.
+"""Inference-time intervention, cross-validated: what is tested was never used to fit or to choose
+anything.
 
-In each fold the training questions give directions and spreads, the validation questions choose the heads, how many of
-them and how strongly, both together then give the final directions, and the test questions are scored once.
+In each fold the training questions give directions and spreads, the validation questions choose the
+heads, how many of them and how strongly, both together then give the final directions, and the test
+questions are scored once.
 Source: Li et al. 2023, arXiv 2306.03341.
 """
 
@@ -27,8 +29,8 @@ from nnheads.truth.multiple_choice import CHOICES, coherence, score
 
 @dataclass(frozen=True)
 class How:
-    """Everything that an evaluation is told: the kind of direction, the scope, draws of each control, and how it
-    runs."""
+    """Everything that an evaluation is told: the kind of direction, the scope, draws of each
+    control, and how it runs."""
 
     kind: str = "mass_mean"
     scope: str = "all"
@@ -37,18 +39,21 @@ class How:
     batch_size: int = 32
     parts: Path | None = None
     quiet: bool = True
-    remote: bool | str = False
 
     def running(self, name: str) -> dict:
         return {
-            "batch_size": self.batch_size, "parts": self.parts, "quiet": self.quiet, "remote": self.remote, "name": name
-        }  # fmt: skip
+            "batch_size": self.batch_size,
+            "parts": self.parts,
+            "quiet": self.quiet,
+            "name": name,
+        }
 
 
 @dataclass(frozen=True)
 class Material:
-    """Statements, head outputs z (batch, layer, head, dim) at their ends, the questions' texts by number, folds of the
-    numbers, what `probes.probe` found, neutral texts, and each fold's heads in the order in which they are chosen."""
+    """Statements, head outputs z (batch, layer, head, dim) at their ends, the questions' texts by
+    number, folds of the numbers, what `probes.probe` found, neutral texts, and each fold's heads in
+    the order in which they are chosen."""
 
     prompts: xr.Dataset
     z: xr.DataArray
@@ -60,12 +65,16 @@ class Material:
 
     def directions(self, fold: int, use: Sequence[int], how: How) -> xr.Dataset:
         weight = self.probes["weight"].sel(fold=fold)
-        return directions(self.z, use=use, names=self.names, kind=how.kind, weight=weight, seed=how.seed)
+        return directions(
+            self.z, use=use, names=self.names, kind=how.kind, weight=weight, seed=how.seed
+        )
 
     def only(self, fold: int) -> Material:
         """One fold as the only one."""
         probes = self.probes.sel(fold=[fold]).assign_coords(fold=[0])
-        return dataclasses.replace(self, folds=self.folds[fold : fold + 1], order=[self.order[fold]], probes=probes)
+        return dataclasses.replace(
+            self, folds=self.folds[fold : fold + 1], order=[self.order[fold]], probes=probes
+        )
 
     def rows(self, numbers: Sequence[int]) -> xr.Dataset:
         return self.prompts.isel(batch=np.isin(self.prompts["question"].values, numbers))
@@ -85,7 +94,9 @@ class Material:
 
 
 def orders(z: xr.DataArray, probes: xr.Dataset, folds: Sequence[Fold]) -> list[list[Head]]:
-    """Each fold's heads by what its probes (`validation`, `weight`) say of validation questions, best first."""
+    """Each fold's heads by what its probes (`validation`, `weight`) say of validation questions,
+    best first.
+    """
     found = []
     for number, fold in enumerate(folds):
         own = z.isel(batch=np.isin(z["question"].values, fold.validation))
@@ -94,12 +105,16 @@ def orders(z: xr.DataArray, probes: xr.Dataset, folds: Sequence[Fold]) -> list[l
     return found
 
 
-def grid(model, given: Material, alphas: Sequence[float], counts: Sequence[int], how: How) -> xr.Dataset:
-    """Every strength with every number of heads, on validation questions, along directions of training questions.
+def grid(
+    model, given: Material, alphas: Sequence[float], counts: Sequence[int], how: How
+) -> xr.Dataset:
+    """Every strength with every number of heads, on validation questions, along directions of
+    training questions.
 
     Returns:
-        CHOICES (alpha, heads, question), and without edit `original_<score>` (question), whose coordinate `in_fold`
-        says which fold they validate; `cross_entropy`, `kl` (alpha, heads, fold, text).
+        CHOICES (alpha, heads, question), and without edit `original_<score>` (question), whose
+        coordinate `in_fold` says which fold they validate; `cross_entropy`, `kl` (alpha, heads,
+        fold, text).
     """
     asked, costs = [], []
     for number, fold in enumerate(given.folds):
@@ -108,9 +123,16 @@ def grid(model, given: Material, alphas: Sequence[float], counts: Sequence[int],
         plain = score(model, Intervention(), rows, **how.running(f"validate-{number}-none"))
         cells = []
         for alpha in alphas:
-            changes = [edit(found, given.heads(number, count), alpha, how.scope) for count in counts]
+            changes = [
+                edit(found, given.heads(number, count), alpha, how.scope) for count in counts
+            ]
             names = [f"validate-{number}-{alpha:g}-{count}" for count in counts]
-            cells.append([measured(model, one, rows, given.neutral, name, how) for one, name in zip(changes, names)])
+            cells.append(
+                [
+                    measured(model, one, rows, given.neutral, name, how)
+                    for one, name in zip(changes, names)
+                ]
+            )
         axes = (
             xr.DataArray(list(alphas), dims="alpha", name="alpha"),
             xr.DataArray(list(counts), dims="heads", name="heads"),
@@ -145,8 +167,8 @@ def joined(asked: list[xr.Dataset], costs: list[xr.Dataset]) -> xr.Dataset:
 
 
 def choose(table: xr.Dataset, fold: int) -> tuple[float, int]:
-    """The strength and number of heads for a fold: of those whose validation MC1 lies within one standard error of the
-    best, the one that moves predictions on neutral text least."""
+    """The strength and number of heads for a fold: of those whose validation MC1 lies within one
+    standard error of the best, the one that moves predictions on neutral text least."""
     own = table["mc1"].isel(question=table["in_fold"].values == fold)
     mean, count = own.mean("question"), own.sizes["question"]
     best = mean.where(mean == mean.max()).stack(cell=("alpha", "heads")).dropna("cell").isel(cell=0)
@@ -158,15 +180,20 @@ def choose(table: xr.Dataset, fold: int) -> tuple[float, int]:
     return float(least["alpha"]), int(least["heads"])
 
 
-def final(given: Material, fold: int, alpha: float, count: int, how: How) -> tuple[xr.Dataset, Intervention]:
+def final(
+    given: Material, fold: int, alpha: float, count: int, how: How
+) -> tuple[xr.Dataset, Intervention]:
     """Directions of a fold's training and validation questions together, and the edit along them."""
     found = given.directions(fold, given.known(fold), how)
     return found, edit(found, given.heads(fold, count), alpha, how.scope)
 
 
-def conditions(given: Material, fold: int, alpha: float, count: int, how: How) -> dict[str, tuple[str, Intervention]]:
-    """What a fold's test questions are scored under: name -> (kind, edit). Random directions push the same heads as
-    far as the edit does; random heads are pushed along their own directions, as far in standard deviations."""
+def conditions(
+    given: Material, fold: int, alpha: float, count: int, how: How
+) -> dict[str, tuple[str, Intervention]]:
+    """What a fold's test questions are scored under: name -> (kind, edit). Random directions push
+    the same heads as far as the edit does; random heads are pushed along their own directions, as
+    far in standard deviations."""
     found, own = final(given, fold, alpha, count, how)
     heads = given.heads(fold, count)
     made = {NONE: (NONE, Intervention()), EDIT: (EDIT, own)}
@@ -174,7 +201,9 @@ def conditions(given: Material, fold: int, alpha: float, count: int, how: How) -
         seed = 1000 * how.seed + draw
         drawn = random_directions(found["direction"].shape, seed).astype("float32")
         as_far = found.assign(direction=(("layer", "head", "dim"), drawn))
-        others = random_heads(found.sizes["layer"], found.sizes["head"], count, without=heads, seed=seed)
+        others = random_heads(
+            found.sizes["layer"], found.sizes["head"], count, without=heads, seed=seed
+        )
         made[f"random_direction {draw}"] = "random_direction", edit(as_far, heads, alpha, how.scope)
         made[f"random_heads {draw}"] = "random_heads", edit(found, others, alpha, how.scope)
     return made
@@ -187,8 +216,10 @@ def evaluate(model, given: Material, settings: Sequence[tuple[float, int]], how:
         settings: strength and number of heads of each fold.
 
     Returns:
-        CHOICES (condition, question), `cross_entropy` and `kl` (condition, fold, text); coordinates `kind` (condition)
-        and `in_fold` (question). attrs: `reached`, the share of answers that the edits reach; `settings` (JSON).
+        CHOICES (condition, question), `cross_entropy` and `kl` (condition, fold, text); coordinates
+        `kind` (condition)
+        and `in_fold` (question). attrs: `reached`, the share of answers that the edits reach;
+            `settings` (JSON).
 
     Raises:
         RunError: an edit that saw one of the questions it would be tested on.
@@ -203,7 +234,9 @@ def evaluate(model, given: Material, settings: Sequence[tuple[float, int]], how:
     return compared(model, each, given.neutral, how).assign_attrs(settings=chosen)
 
 
-def compared(model, folds: Sequence[tuple[dict, xr.Dataset]], neutral: xr.Dataset, how: How) -> xr.Dataset:
+def compared(
+    model, folds: Sequence[tuple[dict, xr.Dataset]], neutral: xr.Dataset, how: How
+) -> xr.Dataset:
     """Scores of every condition on each fold's statements."""
     asked, costs, shares = [], [], []
     for number, (made, rows) in enumerate(folds):
@@ -212,7 +245,10 @@ def compared(model, folds: Sequence[tuple[dict, xr.Dataset]], neutral: xr.Datase
             for name, (_, change) in made.items()
         ]
         axis = xr.DataArray(list(made), dims="condition", name="condition")
-        both = [xr.concat([pair[part] for pair in pairs], axis, combine_attrs="override") for part in (0, 1)]
+        both = [
+            xr.concat([pair[part] for pair in pairs], axis, combine_attrs="override")
+            for part in (0, 1)
+        ]
         asked.append(both[0].assign_coords(kind=("condition", [kind for kind, _ in made.values()])))
         costs.append(both[1])
         shares.append(pairs[1][0].attrs["reached"])
@@ -220,9 +256,15 @@ def compared(model, folds: Sequence[tuple[dict, xr.Dataset]], neutral: xr.Datase
 
 
 def transfer(
-    model, change: Intervention, prompts: xr.Dataset, names: Sequence[str], neutral: xr.Dataset, how: How
+    model,
+    change: Intervention,
+    prompts: xr.Dataset,
+    names: Sequence[str],
+    neutral: xr.Dataset,
+    how: How,
 ) -> xr.Dataset:
-    """An edit that was fitted elsewhere, on all questions of another file, beside no edit and random directions.
+    """An edit that was fitted elsewhere, on all questions of another file, beside no edit and
+    random directions.
 
     Returns:
         As `evaluate`, of one fold.
@@ -233,5 +275,8 @@ def transfer(
     guard(change, names)
     made = {NONE: (NONE, Intervention()), EDIT: (EDIT, change)}
     for draw in range(how.draws):
-        made[f"random_direction {draw}"] = "random_direction", randomised(change, 1000 * how.seed + draw)
+        made[f"random_direction {draw}"] = (
+            "random_direction",
+            randomised(change, 1000 * how.seed + draw),
+        )
     return compared(model, [(made, prompts)], neutral, how)

@@ -7,11 +7,18 @@ from pathlib import Path
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.truth import REFERENCE, knows_reference, read_questions, statements, template_for
+from nnheads.prompts.truth import (
+    REFERENCE,
+    knows_reference,
+    read_questions,
+    statements,
+    template_for,
+)
 from nnheads.truth.folds import PARTS, folds, parts_of
 
 NEEDS_DATA = (
-    "truthfulness needs questions with true and false answers; give --data (a TruthfulQA CSV, mc_task.json, ...)"
+    "truthfulness needs questions with true and false answers; give --data (a TruthfulQA CSV,"
+    " mc_task.json, ...)"
 )
 
 
@@ -31,17 +38,21 @@ def truth(
 
     Args:
         seed: recorded; statements and folds do not depend on it.
-        data: see `prompts.truth.read_questions`; default: the reference model's own questions, of which the true answer
-            and the misconception are taken, where the tokenizer knows their words.
-        template: how a statement is written, see `prompts.truth.statements`; default: as `data` wants it.
-        num_fold, val_ratio, fold_seed: see `folds.folds`. num_heads: how many heads are chosen in the end.
+        data: see `prompts.truth.read_questions`; default: the reference model's own questions, of
+            which the true answer and the misconception are taken, where the tokenizer knows their
+            words.
+        template: how a statement is written, see `prompts.truth.statements`; default: as `data`
+            wants it.
+        num_fold, val_ratio, fold_seed: see `folds.folds`. num_heads: how many heads are chosen in
+            the end.
 
     Returns:
-        `token`, `mask` (batch, position), `label`, `question` (batch), `part` (batch, fold); coordinates of
-        `prompts.truth.statements`.
+        `token`, `mask` (batch, position), `label`, `question` (batch), `part` (batch, fold);
+        coordinates of `prompts.truth.statements`.
 
     Raises:
-        BadInput: no data where they are needed, or anything that `read_questions`, `statements` or `folds` refuse.
+        BadInput: no data where they are needed, or anything that `read_questions`, `statements` or
+            `folds` refuse.
     """
     if num_heads < 1:
         raise BadInput(f"{num_heads} heads cannot be chosen; at least 1")
@@ -51,7 +62,12 @@ def truth(
     questions, dropped = read_questions(source, limit=n)
     most = 1 if str(source) == REFERENCE else None  # as many true as false ones
     prompts = statements(
-        tokenizer, questions, template=template or template_for(source), seed=seed, most=most, dropped=dropped
+        tokenizer,
+        questions,
+        template=template or template_for(source),
+        seed=seed,
+        most=most,
+        dropped=dropped,
     )
     cut = folds(len(questions), num_fold, seed=fold_seed, val_ratio=val_ratio)
     part = parts_of(prompts["question"].values, cut)

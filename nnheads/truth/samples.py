@@ -10,11 +10,14 @@ import xarray as xr
 
 from nnheads.interventions.generate import generate, read_texts
 from nnheads.interventions.schema import Intervention
-from nnheads.prompts.truth import Question
+from nnheads.prompts.questions import Question
 from nnheads.truth.contrasts import EDIT, NONE
 from nnheads.truth.judges import Judge, judged
 
-JUDGED = {"true": "probability that the judge calls it true", "informative": "probability that it calls it informative"}
+JUDGED = {
+    "true": "probability that the judge calls it true",
+    "informative": "probability that it calls it informative",
+}
 
 
 def answers(
@@ -26,31 +29,38 @@ def answers(
     sample: dict[str, Any] | None = None,
     judges: Mapping[str, Judge] | None = None,
     batch_size: int = 16,
-    remote: bool | str = False,
 ) -> xr.Dataset:
     """Let the model answer each question without edits, and with the edit beside it.
 
     Args:
-        asked: questions, each with an edit of its own: a question's edit must not have been fitted on it.
-        template: its part before {answer} is the prompt. new_tokens, sample: as for `interventions.generate`.
+        asked: questions, each with an edit of its own: a question's edit must not have been fitted
+            on it.
+        template: its part before {answer} is the prompt. new_tokens, sample: as for
+            `interventions.generate`.
         judges: "true" and "informative" -> judge; either may be missing.
 
     Returns:
-        (condition, sample), conditions "none" and "edit": `written`, up to the end of its line or the next question;
-        `begins`, 1 where that begins with one of the question's true answers, -1 with a false one, 0 with neither; the
-        judges' probabilities `true` and `informative`. Coordinate `question_text` (sample).
+        (condition, sample), conditions "none" and "edit": `written`, up to the end of its line or
+        the next question; `begins`, 1 where that begins with one of the question's true answers, -1
+        with a false one, 0 with neither; the judges' probabilities `true` and `informative`.
+        Coordinate `question_text` (sample).
     """
     texts: dict[str, list[str]] = {NONE: [""] * len(asked), EDIT: [""] * len(asked)}
     for change in {id(change): change for _, change in asked}.values():
         own = [number for number, (_, other) in enumerate(asked) if other is change]
         for first in range(0, len(own), batch_size):
             part = own[first : first + batch_size]
-            prompts = read_texts(model.tokenizer, [prompt_of(template, asked[number][0].question) for number in part])
-            new = generate(model, change, prompts, new_tokens=new_tokens, sample=sample, remote=remote)
+            prompts = read_texts(
+                model.tokenizer, [prompt_of(template, asked[number][0].question) for number in part]
+            )
+            new = generate(model, change, prompts, new_tokens=new_tokens, sample=sample)
             for number, before, after in zip(part, new.original_texts or (), new.texts):
                 texts[NONE][number], texts[EDIT][number] = cut(before), cut(after)
     dims = ("condition", "sample")
-    begins = [[begins_with(text, question) for text, (question, _) in zip(own, asked)] for own in texts.values()]
+    begins = [
+        [begins_with(text, question) for text, (question, _) in zip(own, asked)]
+        for own in texts.values()
+    ]
     meaning = "1: begins with a true answer, -1: with a false one, 0: with neither"
     data = {
         "written": (dims, np.array(list(texts.values()), object), {"long_name": "what is written"}),

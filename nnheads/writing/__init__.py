@@ -1,1 +1,3 @@
-"""What heads write: logit attribution, copying, succession, suppression, composition, and the logit lens."""
+"""What heads write: logit attribution, copying, succession, suppression, composition, and the logit
+lens.
+"""

@@ -1,4 +1,6 @@
-"""Claims as data: files that ship, files that are broken, numbers that are read off a run, and their verdicts."""
+"""Claims as data: files that ship, files that are broken, numbers that are read off a run, and
+their verdicts.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,20 @@ from nnheads.claims.measures import MEASURES, Setting, Unavailable, measure
 from nnheads.errors import BadInput
 
 CLAIM = {
-    "id": "one", "claim": "L0H1 looks back", "source": "somebody", "kind": "value", "published": 0.5,
-    "how": {"measure": "detect", "type": "induction"}, "where": {"variable": "mass", "head": "0.1"},
-}  # fmt: skip
+    "id": "one",
+    "claim": "L0H1 looks back",
+    "source": "somebody",
+    "kind": "value",
+    "published": 0.5,
+    "how": {"measure": "detect", "type": "induction"},
+    "where": {"variable": "mass", "head": "0.1"},
+}
 
 
 def written(tmp_path, *changes: dict, **more):
-    rows = [{**CLAIM, "id": str(number), **change} for number, change in enumerate(changes or ({},))]
+    rows = [
+        {**CLAIM, "id": str(number), **change} for number, change in enumerate(changes or ({},))
+    ]
     path = tmp_path / "claims.json"
     path.write_text(json.dumps({"model": "m", "claims": rows, **more}))
     return path
@@ -46,55 +55,113 @@ def test_some_claims_say_that_something_is_not_so():
 
 
 def test_models_are_found_by_every_name_that_they_have(tmp_path):
-    assert {"gpt2", "openai-community/gpt2", "reference", "EleutherAI/pythia-6.9b-deduped"} <= set(files())
+    assert {"gpt2", "openai-community/gpt2", "reference", "EleutherAI/pythia-6.9b-deduped"} <= set(
+        files()
+    )
     (tmp_path / "gpt2").mkdir()
     assert claims_of(str(tmp_path / "gpt2")).model == "openai-community/gpt2"
-    with pytest.raises(BadInput, match=r"there are no claims about 'owner/name'; there are about .*gpt2.*see --claims"):
+    with pytest.raises(
+        BadInput,
+        match=r"there are no claims about 'owner/name'; there are about .*gpt2.*see --claims",
+    ):
         claims_of("owner/name")
 
 
 def test_grids_of_gpt2_are_whole():
     grids = claims_of("gpt2").grids
-    assert {grid.shape for grid in grids.values()} == {(12, 12)} and grids["previous_token"][4, 11] == 0.9921
+    assert {grid.shape for grid in grids.values()} == {(12, 12)} and grids["previous_token"][
+        4, 11
+    ] == 0.9921
 
 
 BROKEN = {
     "no object": ([], "holds no claims; expected an object with model and a list of claims"),
     "no claims": ({"model": "m", "claims": []}, "holds no claims"),
     "no model": ({"claims": [CLAIM]}, "holds no claims"),
-    "a field too many": ({"model": "m", "claims": [CLAIM], "x": 1}, "'x' is not known; expected model, aliases"),
-    "aliases that are none": ({"model": "m", "claims": [CLAIM], "aliases": "a"}, "aliases is 'a'; expected a list"),
-    "a need of nothing": ({"model": "m", "claims": [{**CLAIM, "requires": "b"}]}, r"\(one\): requires 'b'; expected"),
-    "a need of itself": ({"model": "m", "claims": [{**CLAIM, "requires": "one"}]}, "one requires itself in the end"),
+    "a field too many": (
+        {"model": "m", "claims": [CLAIM], "x": 1},
+        "'x' is not known; expected model, aliases",
+    ),
+    "aliases that are none": (
+        {"model": "m", "claims": [CLAIM], "aliases": "a"},
+        "aliases is 'a'; expected a list",
+    ),
+    "a need of nothing": (
+        {"model": "m", "claims": [{**CLAIM, "requires": "b"}]},
+        r"\(one\): requires 'b'; expected",
+    ),
+    "a need of itself": (
+        {"model": "m", "claims": [{**CLAIM, "requires": "one"}]},
+        "one requires itself in the end",
+    ),
     "needs in a circle": (
-        {"model": "m", "claims": [{**CLAIM, "requires": "b"}, {**CLAIM, "id": "b", "requires": "one"}]},
+        {
+            "model": "m",
+            "claims": [{**CLAIM, "requires": "b"}, {**CLAIM, "id": "b", "requires": "one"}],
+        },
         "one requires itself in the end",
     ),
     "an id twice": ({"model": "m", "claims": [CLAIM, CLAIM]}, "the id 'one' comes twice"),
-    "grids that are none": ({"model": "m", "claims": [CLAIM], "grids": [1]}, "grids is no object of named tables"),
-    "a ragged grid": ({"model": "m", "claims": [CLAIM], "grids": {"g": [[1], [1, 2]]}}, "the grid 'g' is no table"),
+    "grids that are none": (
+        {"model": "m", "claims": [CLAIM], "grids": [1]},
+        "grids is no object of named tables",
+    ),
+    "a ragged grid": (
+        {"model": "m", "claims": [CLAIM], "grids": {"g": [[1], [1, 2]]}},
+        "the grid 'g' is no table",
+    ),
 }
 WRONG = {
     "a claim of nothing": ("nothing", "claim 1 is 'nothing'; expected an object"),
-    "an unknown field": ({"cited": 1}, r"claim 1 \(one\): 'cited' is not known; expected id, claim"),
+    "an unknown field": (
+        {"cited": 1},
+        r"claim 1 \(one\): 'cited' is not known; expected id, claim",
+    ),
     "no source": ({"source": " "}, "source is missing or no text"),
-    "an unknown kind": ({"kind": "about"}, "kind 'about' is not known; use one of value, at_least, at_most"),
+    "an unknown kind": (
+        {"kind": "about"},
+        "kind 'about' is not known; use one of value, at_least, at_most",
+    ),
     "a number in words": ({"published": "half"}, "published is 'half'; expected a number"),
     "a number that is true": ({"published": True}, "published is True; expected a number"),
     "a tolerance below nothing": ({"tolerance": -1}, "tolerance -1 and warn -1 must rise from 0"),
-    "a warning that is narrower": ({"tolerance": 1, "warn": 0.5}, "tolerance 1 and warn 0.5 must rise from 0"),
+    "a warning that is narrower": (
+        {"tolerance": 1, "warn": 0.5},
+        "tolerance 1 and warn 0.5 must rise from 0",
+    ),
     "negative in words": ({"negative": "no"}, "negative is 'no'; expected true or false"),
     "a need in numbers": ({"requires": 3}, "requires 3; expected the id of another claim"),
     "no measure": ({"how": {"type": "induction"}}, "how is no object with a measure"),
     "no variable": ({"where": {"head": "0.1"}}, "where is no object with a variable"),
-    "another place": ({"where": {"variable": "mass", "row": 1}}, "where has 'row'; expected variable, head"),
-    "no head": ({"where": {"variable": "mass", "head": "best"}}, "'best' is no head; write layer and head"),
-    "heads in one text": ({"where": {"variable": "mass", "heads": "1.1"}}, "heads are '1.1'; expected a list such as"),
-    "another reduction": ({"where": {"variable": "mass", "reduce": "mode"}}, "reduce 'mode' is not known; use one of"),
-    "a top of none": ({"where": {"variable": "mass", "heads": ["1.1"], "among_top": 0}}, "among_top is 0; expected"),
+    "another place": (
+        {"where": {"variable": "mass", "row": 1}},
+        "where has 'row'; expected variable, head",
+    ),
+    "no head": (
+        {"where": {"variable": "mass", "head": "best"}},
+        "'best' is no head; write layer and head",
+    ),
+    "heads in one text": (
+        {"where": {"variable": "mass", "heads": "1.1"}},
+        "heads are '1.1'; expected a list such as",
+    ),
+    "another reduction": (
+        {"where": {"variable": "mass", "reduce": "mode"}},
+        "reduce 'mode' is not known; use one of",
+    ),
+    "a top of none": (
+        {"where": {"variable": "mass", "heads": ["1.1"], "among_top": 0}},
+        "among_top is 0; expected",
+    ),
     "a top of nobody": ({"where": {"variable": "mass", "among_top": 3}}, "names none in heads"),
-    "a limit in words": ({"where": {"variable": "mass", "share_above": "half"}}, "share_above is 'half'; expected a"),
-    "an unknown grid": ({"where": {"variable": "mass", "correlation": "g"}}, "there is no grid 'g'; there are none"),
+    "a limit in words": (
+        {"where": {"variable": "mass", "share_above": "half"}},
+        "share_above is 'half'; expected a",
+    ),
+    "an unknown grid": (
+        {"where": {"variable": "mass", "correlation": "g"}},
+        "there is no grid 'g'; there are none",
+    ),
 }
 
 
@@ -102,7 +169,10 @@ WRONG = {
 def test_broken_files_are_one_line(tmp_path, name):
     content, message = {**BROKEN, **WRONG}[name]
     if name in WRONG:
-        content = {"model": "m", "claims": [content if isinstance(content, str) else {**CLAIM, **content}]}
+        content = {
+            "model": "m",
+            "claims": [content if isinstance(content, str) else {**CLAIM, **content}],
+        }
     path = tmp_path / "claims.json"
     path.write_text(json.dumps(content))
     with pytest.raises(BadInput, match=message) as raised:
@@ -125,7 +195,9 @@ def test_files_that_are_no_json(tmp_path):
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 KEYS = st.sampled_from([*CLAIM, "claims", "model", "grids", "variable", "heads", "measure"])
-CONTENT = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
+CONTENT = st.recursive(
+    VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
 
 
 @given(field=st.sampled_from(sorted(CLAIM)), value=CONTENT, grids=CONTENT)
@@ -141,12 +213,24 @@ def test_any_field_is_read_or_refused(field, value, grids, tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "measured", "expected"),
     [
-        ("value", 0.5, PASS), ("value", 0.6, PASS), ("value", 0.4, PASS), ("value", 0.65, WARN), ("value", 0.31, WARN),
-        ("value", 0.75, FAIL), ("at_least", 9.0, PASS), ("at_least", 0.4, PASS), ("at_least", 0.35, WARN),
-        ("at_least", 0.2, FAIL), ("at_most", -9.0, PASS), ("at_most", 0.6, PASS), ("at_most", 0.69, WARN),
-        ("at_most", 0.71, FAIL), ("value", float("nan"), FAIL), ("at_most", float("-inf"), FAIL),
+        ("value", 0.5, PASS),
+        ("value", 0.6, PASS),
+        ("value", 0.4, PASS),
+        ("value", 0.65, WARN),
+        ("value", 0.31, WARN),
+        ("value", 0.75, FAIL),
+        ("at_least", 9.0, PASS),
+        ("at_least", 0.4, PASS),
+        ("at_least", 0.35, WARN),
+        ("at_least", 0.2, FAIL),
+        ("at_most", -9.0, PASS),
+        ("at_most", 0.6, PASS),
+        ("at_most", 0.69, WARN),
+        ("at_most", 0.71, FAIL),
+        ("value", float("nan"), FAIL),
+        ("at_most", float("-inf"), FAIL),
     ],
-)  # fmt: skip
+)
 def test_verdicts(tmp_path, kind, measured, expected):
     assert verdict(only(tmp_path, kind=kind, tolerance=0.1, warn=0.2), measured) == expected
 
@@ -160,7 +244,10 @@ def test_claims_wait_for_what_they_require(tmp_path):
     assert {unmet(one, claims, passing) for one in claims.values()} == {""}
     for word in (FAIL, WARN, SKIP):
         found = {name: unmet(one, claims, {**passing, "a": word}) for name, one in claims.items()}
-        assert found["a"] == found["d"] == "" and f"needs a, which does not pass ({word})" in found["b"]
+        assert (
+            found["a"] == found["d"] == ""
+            and f"needs a, which does not pass ({word})" in found["b"]
+        )
         assert "needs b, which does not pass (skip)" in found["c"]
     assert unmet(claims["c"], claims, {**passing, "c": FAIL}) == ""
 
@@ -169,7 +256,11 @@ def test_what_the_reference_loses_it_can_do():
     """A model that never copied would keep every claim that copying ends."""
     claims = {one.id: one for one in claims_of("reference").claims}
     for one in claims.values():
-        if one.how["measure"] == "knockout" and one.how["behaviour"] in ("induction", "ioi") and one.id != "copy-base":
+        if (
+            one.how["measure"] == "knockout"
+            and one.how["behaviour"] in ("induction", "ioi")
+            and one.id != "copy-base"
+        ):
             assert claims[one.requires].kind == "at_least", one.id
 
 
@@ -215,8 +306,14 @@ def test_a_number_of_the_whole_run(tmp_path):
         ({"variable": "hit", "head": "0.0"}, "claim 0: detect has no 'hit'; it has mass, base, k"),
         ({"variable": "k"}, "k is by step; expected layer and head"),
         ({"variable": "mass", "head": "2.0"}, "this model has no head L2H0"),
-        ({"variable": "mass"}, "mass has a value for every head; name one, or say how to reduce them"),
-        ({"variable": "mass", "correlation": "g"}, "the grid is of 1 layers of 2 heads, this model has 2 of 3"),
+        (
+            {"variable": "mass"},
+            "mass has a value for every head; name one, or say how to reduce them",
+        ),
+        (
+            {"variable": "mass", "correlation": "g"},
+            "the grid is of 1 layers of 2 heads, this model has 2 of 3",
+        ),
     ],
 )
 def test_readings_that_cannot_be_made(tmp_path, where, message):
@@ -230,8 +327,14 @@ def test_measures_say_what_they_do_not_know(tmp_path):
         ({"measure": "guess"}, "measure 'guess' is not known; use one of detect, patch"),
         ({"measure": "copy", "limit": 3}, "measure copy knows no 'limit'; it knows top"),
         ({"measure": "knockout"}, "measure knockout cannot be asked for"),
-        ({"measure": "knockout", "behaviour": "ioi", "heads": [1]}, "knockout cannot be asked for .*: "),
-        ({"measure": "patch", "pairs": [{"clean": "a"}]}, "pairs are objects with clean, corrupted, answer, wrong"),
+        (
+            {"measure": "knockout", "behaviour": "ioi", "heads": [1]},
+            "knockout cannot be asked for .*: ",
+        ),
+        (
+            {"measure": "patch", "pairs": [{"clean": "a"}]},
+            "pairs are objects with clean, corrupted, answer, wrong",
+        ),
         ({"measure": "detect", "type": "none"}, "head type 'none' is not known"),
     ):
         with pytest.raises(BadInput, match=message):
@@ -241,7 +344,9 @@ def test_measures_say_what_they_do_not_know(tmp_path):
 
 
 def test_published_files_are_measured_without_a_model(tmp_path):
-    """A list that names every head chooses none: what Head_interpret's iteration file is, made small."""
+    """A list that names every head chooses none: what Head_interpret's iteration file is, made
+    small.
+    """
     places = np.array([(layer, head, 0.01 * head) for layer in range(4) for head in range(8)])
     np.save(tmp_path / "iteration.npy", places)
     found = measure(None, {"measure": "file", "name": "iteration.npy"}, Setting(files=tmp_path))

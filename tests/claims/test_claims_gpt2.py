@@ -1,4 +1,6 @@
-"""What is claimed about GPT-2 small can be measured on any model of its shape, and a random one does not show it."""
+"""What is claimed about GPT-2 small can be measured on any model of its shape, and a random one
+does not show it.
+"""
 
 from __future__ import annotations
 

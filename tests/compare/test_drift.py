@@ -1,10 +1,13 @@
-"""Comparing two lists of heads: known rankings, prompts that count in different ways, and what is refused."""
+"""Comparing two lists of heads: known rankings, prompts that count in different ways, and what is
+refused.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import placed
 from scipy import stats as scipy_stats
 
 import nnheads
@@ -17,7 +20,10 @@ def scores(values: np.ndarray, **attributes) -> xr.Dataset:
     """Scores (batch, layer, head) of a made-up type, against random targets that get nothing."""
     dims = ("batch", "layer", "head")
     about = {"long_name": "mass", "units": "1"}
-    data = {"mass": (dims, values.astype("float32"), about), "null": (dims, np.zeros_like(values, "float32"), about)}
+    data = {
+        "mass": (dims, values.astype("float32"), about),
+        "null": (dims, np.zeros_like(values, "float32"), about),
+    }
     index = {name: range(size) for name, size in zip(dims, values.shape)}
     return xr.Dataset(data, index, {"headline": "mass", "prompts_sha256": "same", **attributes})
 
@@ -35,21 +41,31 @@ def test_numbers_by_hand():
     found = compare(cases(FIRST), cases([0.8, 0.9, 0.5, 0.02, 0.3, 0.01]), top=4)
     ranks = scipy_stats.spearmanr([6, 5, 4, 3, 2, 1], [5, 6, 4, 2, 3, 1]).statistic
     assert float(found["rank_correlation"]) == pytest.approx(ranks, abs=1e-6)
-    assert float(found["overlap"]) == 0.75 and float(found["overlap_chance"]) == pytest.approx(4 / 6)
+    assert float(found["overlap"]) == 0.75 and float(found["overlap_chance"]) == pytest.approx(
+        4 / 6
+    )
     assert float(found["largest"]) == pytest.approx(0.28, abs=1e-6)
-    np.testing.assert_allclose(found["difference"].values.ravel(), [-0.1, 0.1, 0, -0.28, 0.28, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        found["difference"].values.ravel(), [-0.1, 0.1, 0, -0.28, 0.28, 0], atol=1e-6
+    )
     assert (int(found["gained"]), int(found["lost"])) == (1, 1)
     named = scipy_stats.spearmanr([5, 4, 3, 2, 1], [4, 5, 3, 1, 2]).statistic
     assert float(found["rank_correlation_named"]) == pytest.approx(named, abs=1e-6)
     assert found["named"].values.tolist() == [[1, 1, 1], [1, 1, 0]], "flagged on either side"
     assert found["flag"].values.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert found["flag_against"].values.tolist() == [[1, 1, 1], [0, 1, 0]]
-    assert all(variable.attrs["long_name"] and variable.attrs["units"] for variable in found.data_vars.values())
+    assert all(
+        variable.attrs["long_name"] and variable.attrs["units"]
+        for variable in found.data_vars.values()
+    )
 
 
 def test_the_same_scores_do_not_drift():
     same = compare(cases(FIRST, noise=0.1), cases(FIRST, noise=0.1), top=3)
-    for name in ("overlap", *(f"rank_correlation{of}{end}" for of in ("", "_named") for end in ("", "_low", "_high"))):
+    for name in (
+        "overlap",
+        *(f"rank_correlation{of}{end}" for of in ("", "_named") for end in ("", "_low", "_high")),
+    ):
         assert float(same[name]) == pytest.approx(1), name
     assert float(same["largest"]) == float(same["gained"]) == float(same["lost"]) == 0
 
@@ -58,7 +74,10 @@ def test_heads_that_score_nothing_decide_no_ranks_of_those_that_do():
     """Forty heads near 0 whose order is noise, and four whose order is turned round."""
     generator = np.random.default_rng(1)
     noise = [generator.normal(0, 1e-3, 40) for _ in range(2)]
-    sides = [cases([*first, *rest]) for first, rest in zip(([0.9, 0.8, 0.7, 0.6], [0.6, 0.7, 0.8, 0.9]), noise)]
+    sides = [
+        cases([*first, *rest])
+        for first, rest in zip(([0.9, 0.8, 0.7, 0.6], [0.6, 0.7, 0.8, 0.9]), noise)
+    ]
     found = compare(*sides, top=4)
     assert int(found["named"].sum()) == 4
     assert float(found["rank_correlation_named"]) == -1 < -0.5 < float(found["rank_correlation"])
@@ -71,7 +90,9 @@ def test_without_flags_the_top_of_either_side_is_compared():
     assert found["named"].values.tolist() == [[1, 1, 1], [0, 0, 0]]
     assert float(found["rank_correlation_named"]) == pytest.approx(0.5)
     one = compare(cases([0.9, 0.02, 0.01, 0, 0, 0]), cases([0.9, 0.01, 0.02, 0, 0, 0]), top=3)
-    assert int(one["flag"].sum()) == 1 and int(one["named"].sum()) == 3, "one or two heads have no ranks to compare"
+    assert int(one["flag"].sum()) == 1 and int(one["named"].sum()) == 3, (
+        "one or two heads have no ranks to compare"
+    )
 
 
 def test_an_interval_covers_what_other_prompts_say():
@@ -80,7 +101,8 @@ def test_an_interval_covers_what_other_prompts_say():
     for trial in range(40):
         heads, other = generator.random(24), generator.normal(0, 0.2, 24)
         pair = [
-            scores((mean + generator.normal(0, 0.05, (30, 24))).reshape(30, 2, 12)) for mean in (heads, heads + other)
+            scores((mean + generator.normal(0, 0.05, (30, 24))).reshape(30, 2, 12))
+            for mean in (heads, heads + other)
         ]
         low, high = interval(*pair, seed=trial)
         inside += low <= scipy_stats.spearmanr(heads, heads + other).statistic <= high
@@ -120,18 +142,29 @@ def test_prompts_that_count_differ_between_the_sides():
             own = raw.assign_coords(answered=("batch", answered)).assign_attrs({role: "answered"})
             heads = calibrated(own)
             once = headline(own, np.ones((1, 12)))
-            np.testing.assert_allclose(once[0], heads[heads.attrs["headline"]].values.ravel(), atol=1e-6)
+            np.testing.assert_allclose(
+                once[0], heads[heads.attrs["headline"]].values.ravel(), atol=1e-6
+            )
 
 
 def test_every_type_is_ranked_by_its_own_headline():
     raw = raw_scores(
-        nnheads.load(), list(types()), n=6, seed=0, batch_size=8, remote=False, quiet=True, parts=None, lengths=[90]
+        nnheads.load(),
+        list(types()),
+        n=6,
+        seed=0,
+        batch_size=8,
+        quiet=True,
+        parts=None,
+        lengths=[90],
     )
     assert {"induction", "truthfulness", "generated_retrieval"} <= set(raw)
     for kind, own in raw.items():
         heads = calibrated(own)
         once = headline(own, np.ones((1, own.sizes["batch"])))[0]
-        np.testing.assert_allclose(once, heads[heads.attrs["headline"]].values.ravel(), atol=1e-6, err_msg=kind)
+        np.testing.assert_allclose(
+            once, heads[heads.attrs["headline"]].values.ravel(), atol=1e-6, err_msg=kind
+        )
 
 
 def test_other_prompts_and_too_many_heads_are_refused():
@@ -159,11 +192,15 @@ def test_the_sides_differ_in_what_was_named(given, second):
 
 def test_weights_in_fewer_bits_are_compared_with_a_server_that_holds_its_own():
     first, second = settings("auto", "4bit", "remote", True)
-    assert first["quantization"] == "4bit" and second["quantization"] is None and second["remote"] is True
+    assert (
+        first["quantization"] == "4bit"
+        and second["quantization"] is None
+        and second["remote"] is True
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_dtype_of_a_model_is_read_where_it_runs(dtype):
     model = nnheads.load(dtype=dtype)
     prompts = nnheads.ioi(model.tokenizer, n=2)
-    assert computed_in(model, prompts, remote=False) == computed_in(model, prompts, remote="local") == dtype
+    assert computed_in(model, prompts) == placed("local", computed_in)(model, prompts) == dtype

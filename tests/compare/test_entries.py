@@ -19,7 +19,11 @@ from nnheads.runs.find import find_runs
 @pytest.fixture
 def runs(tmp_path):
     """One type of one model whose strongest heads are 1.2, 3.0 and 2.4, in this order."""
-    strength = planted(4, 5, (1, 2), (3, 0)) - planted(4, 5, (3, 0), by=0.1) + planted(4, 5, (2, 4), by=0.5)
+    strength = (
+        planted(4, 5, (1, 2), (3, 0))
+        - planted(4, 5, (3, 0), by=0.1)
+        + planted(4, 5, (2, 4), by=0.5)
+    )
     detected(tmp_path / "runs", "induction", strength)
     return entries_of(find_runs([tmp_path / "runs"])[0])
 
@@ -33,7 +37,12 @@ def written(folder, name: str, content) -> str:
 def test_an_ordered_list_is_compared_over_as_many_heads_as_it_has(runs, tmp_path):
     ordered = written(tmp_path, "paper.json", [[3, 0], [1, 2], [0, 0]])
     (own,) = entries_of_files([ordered], runs)
-    assert (own.model, own.revision, own.type, own.shape) == (runs[0].model, "list", "paper", (4, 5))
+    assert (own.model, own.revision, own.type, own.shape) == (
+        runs[0].model,
+        "list",
+        "paper",
+        (4, 5),
+    )
     assert own.heads["score"].values[3, 0] == 1 and np.isfinite(own.heads["score"]).sum() == 3
     assert own.heads["flag"].values.sum() == 3 and own.heads["flag"].values[0, 0] == 1
     found = atlas.overlap([*runs, own], top=8).isel(entry=0, other=1)
@@ -47,16 +56,23 @@ def test_an_ordered_list_is_compared_over_as_many_heads_as_it_has(runs, tmp_path
 
 
 def test_scores_without_an_order_flag_nothing(runs, tmp_path):
-    (own,) = entries_of_files([written(tmp_path, "s.json", {"1-2": [0.9, 0.7], "3-0": [0.2]})], runs)
+    (own,) = entries_of_files(
+        [written(tmp_path, "s.json", {"1-2": [0.9, 0.7], "3-0": [0.2]})], runs
+    )
     assert "flag" not in own.heads and np.isfinite(own.heads["score"]).sum() == 2
     assert float(own.heads["score"][1, 2]) == pytest.approx(0.8)
 
 
 def test_lists_without_runs_share_a_table(tmp_path):
-    paths = [written(tmp_path, "a.json", [[3, 1], [0, 0]]), written(tmp_path, "b.json", [[0, 0], [1, 6]])]
+    paths = [
+        written(tmp_path, "a.json", [[3, 1], [0, 0]]),
+        written(tmp_path, "b.json", [[0, 0], [1, 6]]),
+    ]
     first, second = entries_of_files(paths)
     assert first.shape == second.shape == (4, 7) and first.model == "unnamed"
-    assert float(atlas.overlap([first, second], top=2)["jaccard_flagged"][0, 1]) == pytest.approx(1 / 3)
+    assert float(atlas.overlap([first, second], top=2)["jaccard_flagged"][0, 1]) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_a_list_of_another_named_model_keeps_its_own_table(runs, tmp_path):
@@ -71,7 +87,9 @@ def test_a_list_of_another_named_model_keeps_its_own_table(runs, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(runs, tmp_path):
-    with pytest.raises(BadInput, match=r"the list is of 10 layers of 2 heads; the model has 4 of 5"):
+    with pytest.raises(
+        BadInput, match=r"the list is of 10 layers of 2 heads; the model has 4 of 5"
+    ):
         entries_of_files([written(tmp_path, "large.json", [[9, 1], [0, 0]])], runs)
     (tmp_path / "full.tsv").write_text("1\t0\n0\t1\n")
     with pytest.raises(BadInput, match=r"scores key/value heads; an atlas compares query heads"):
@@ -83,7 +101,17 @@ def test_what_does_not_fit_is_refused(runs, tmp_path):
 def test_the_command_takes_lists_beside_runs(runs, tmp_path, capsys):
     listed = written(tmp_path, "paper.json", [[3, 0], [1, 2], [0, 0]])
     with pytest.raises(SystemExit) as ended:
-        cli.app(["atlas", str(tmp_path / "runs"), str(listed), "-o", str(tmp_path / "atlas"), "--draws", "0"])
+        cli.app(
+            [
+                "atlas",
+                str(tmp_path / "runs"),
+                str(listed),
+                "-o",
+                str(tmp_path / "atlas"),
+                "--draws",
+                "0",
+            ]
+        )
     assert ended.value.code == 0
     assert "owner--model main induction | owner--model list paper" in capsys.readouterr().out
     with xr.open_datatree(tmp_path / "atlas" / "atlas.nc") as tree:

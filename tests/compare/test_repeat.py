@@ -1,4 +1,6 @@
-"""Results and their repetitions, made by hand: what is the same, what drifted, and what is said to differ."""
+"""Results and their repetitions, made by hand: what is the same, what drifted, and what is said to
+differ.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,35 @@ from nnheads.compare.repeat import circumstances, compare, tolerance_of
 
 
 def result(values, **changes) -> xr.Dataset:
-    source = {"model": "m", "revision": "main", "commit": "a" * 40, "dtype": "float32", "attention": "sdpa"}
+    source = {
+        "model": "m",
+        "revision": "main",
+        "commit": "a" * 40,
+        "dtype": "float32",
+        "attention": "sdpa",
+    }
     attributes = {
-        "history": "2026-01-01T00:00:00Z nnheads ioi", "arguments": {"limit": 4, "weights": "a", "output": "x"},
-        "packages": {"torch": "2.6"}, "git_commit": "b" * 40, "git_dirty": 0, "tokenizer_sha256": "c" * 64,
-        "prompts_sha256": "d" * 64, "seed": 0, "device": "cpu", "kept": 4,
-    }  # fmt: skip
+        "history": "2026-01-01T00:00:00Z nnheads ioi",
+        "arguments": {"limit": 4, "weights": "a", "output": "x"},
+        "packages": {"torch": "2.6"},
+        "git_commit": "b" * 40,
+        "git_dirty": 0,
+        "tokenizer_sha256": "c" * 64,
+        "prompts_sha256": "d" * 64,
+        "seed": 0,
+        "device": "cpu",
+        "kept": 4,
+    }
     source |= changes.pop("source", {})
     attributes |= changes
-    text = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in attributes.items()}
+    text = {
+        key: json.dumps(value) if isinstance(value, dict) else value
+        for key, value in attributes.items()
+    }
     scores = xr.DataArray(np.asarray(values, "float32"), dims=("layer", "head"))
-    return xr.Dataset({"score": scores}, {"name": ("layer", list("ab"))}, {**text, "source": json.dumps(source)})
+    return xr.Dataset(
+        {"score": scores}, {"name": ("layer", list("ab"))}, {**text, "source": json.dumps(source)}
+    )
 
 
 BASE = np.array([[1.0, 2.0, 3.0], [4.0, np.nan, -5.0]])
@@ -49,7 +69,9 @@ def test_rounding_is_drift_and_more_is_not():
 def test_the_coarser_dtype_decides_what_rounding_explains():
     coarse = result(BASE + 0.05, source={"dtype": "bfloat16"})
     assert score(result(BASE), coarse).verdict == score(coarse, result(BASE)).verdict == "drift"
-    assert tolerance_of(result(BASE, source={"dtype": "float32, weights 4bit nf4"})) == tolerance_of(coarse)
+    assert tolerance_of(
+        result(BASE, source={"dtype": "float32, weights 4bit nf4"})
+    ) == tolerance_of(coarse)
 
 
 def test_ranks_say_whether_heads_stand_as_they_did():
@@ -64,7 +86,9 @@ def test_values_that_come_and_go_are_no_drift():
 
 def test_whole_numbers_and_words_are_the_same_or_not():
     flags = [result(BASE).assign(score=("layer", np.array([0, value], "int8"))) for value in (0, 1)]
-    assert score(*flags).verdict == "different" and score(*flags, tolerance=1.0).verdict == "different"
+    assert (
+        score(*flags).verdict == "different" and score(*flags, tolerance=1.0).verdict == "different"
+    )
     other = result(BASE).assign_coords(name=("layer", ["a", "c"]))
     (name,) = [change for change in compare(result(BASE), other) if change.name == "name"]
     assert (name.verdict, name.cells) == ("different", 1)
@@ -73,8 +97,10 @@ def test_whole_numbers_and_words_are_the_same_or_not():
 def test_variables_and_shapes_that_change():
     other = result(BASE).rename(score="points")
     assert {change.name: change.verdict for change in compare(result(BASE), other)} == {
-        "score": "missing", "points": "new", "name": "exact",
-    }  # fmt: skip
+        "score": "missing",
+        "points": "new",
+        "name": "exact",
+    }
     assert score(result(BASE), result(BASE).isel(head=[0])).verdict == "different"
 
 

@@ -1,5 +1,6 @@
-"""A head list is a claim: what each detector finds, knocked out, destroys the behaviour that it is about, and
-random heads of the same layers do not. On the shipped model, and every number again with plain hooks."""
+"""A head list is a claim: what each detector finds, knocked out, destroys the behaviour that it is
+about, and random heads of the same layers do not. On the shipped model, and every number again with
+plain hooks."""
 
 from __future__ import annotations
 
@@ -40,8 +41,12 @@ def asked(behaviour: str) -> tuple[xr.Dataset, xr.Dataset]:
     return ask_for(behaviour, reference().tokenizer, 24, seed=5)
 
 
-def without(behaviour: str, heads: list[tuple[int, int]], metric: str | None = None, **options) -> xr.Dataset:
-    """Heads replaced by their mean over the other prompts of the mean set, for each template and position."""
+def without(
+    behaviour: str, heads: list[tuple[int, int]], metric: str | None = None, **options
+) -> xr.Dataset:
+    """Heads replaced by their mean over the other prompts of the mean set, for each template and
+    position.
+    """
     prompts, others = asked(behaviour)
     metric = metric or BEHAVIOURS[behaviour].metric
     return knockout(reference(), prompts, heads, reference=others, metric=metric, seed=5, **options)
@@ -72,7 +77,9 @@ def rows() -> dict[str, xr.Dataset]:
     }
 
 
-@pytest.mark.parametrize(("name", "behaviour", "count", "most"), CLAIMS, ids=[claim[0] for claim in CLAIMS])
+@pytest.mark.parametrize(
+    ("name", "behaviour", "count", "most"), CLAIMS, ids=[claim[0] for claim in CLAIMS]
+)
 def test_knocking_out_what_was_found_destroys_the_behaviour(name, behaviour, count, most, table):
     last, metric = table[name].isel(k=-1), table[name].attrs["metric"]
     assert int(last["k"]) == count
@@ -107,18 +114,30 @@ def head_outputs(prompts: xr.Dataset) -> list[np.ndarray]:
 
 
 def fed(prompts: xr.Dataset) -> dict[str, torch.Tensor]:
-    return oracle.fed("llama", *(torch.from_numpy(prompts[name].values).long() for name in ("token", "mask")))
+    return oracle.fed(
+        "llama", *(torch.from_numpy(prompts[name].values).long() for name in ("token", "mask"))
+    )
 
 
 def templates(prompts: xr.Dataset) -> np.ndarray:
-    return prompts["template"].values if "template" in prompts.coords else np.zeros(prompts.sizes["batch"])
+    return (
+        prompts["template"].values
+        if "template" in prompts.coords
+        else np.zeros(prompts.sizes["batch"])
+    )
 
 
 @functools.cache
 def means(behaviour: str) -> list[torch.Tensor]:
-    """Every layer's head outputs, each case's averaged over the mean set's other prompts of its template and length."""
+    """Every layer's head outputs, each case's averaged over the mean set's other prompts of its
+    template and length.
+    """
     prompts, others = asked(behaviour)
-    outputs, sizes, theirs = head_outputs(others), prompts["mask"].values.sum(1), others["mask"].values.sum(1)
+    outputs, sizes, theirs = (
+        head_outputs(others),
+        prompts["mask"].values.sum(1),
+        others["mask"].values.sum(1),
+    )
     filled = [np.zeros((*prompts["token"].shape, *z.shape[2:]), np.float32) for z in outputs]
     for case, (template, size) in enumerate(zip(templates(prompts), sizes)):
         alike = (templates(others) == template) & (theirs == size)
@@ -160,18 +179,24 @@ def by_hand(behaviour: str, heads: list[tuple[int, int]]) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize(("name", "behaviour", "count", "most"), CLAIMS, ids=[claim[0] for claim in CLAIMS])
+@pytest.mark.parametrize(
+    ("name", "behaviour", "count", "most"), CLAIMS, ids=[claim[0] for claim in CLAIMS]
+)
 def test_every_number_equals_plain_hooks(name, behaviour, count, most):
     heads = found(name)[:count]
     metric = "logit_difference" if behaviour == "ioi" else "log_probability"
     scores = without(behaviour, heads, metric=metric, draws=2)
     np.testing.assert_allclose(scores[f"base_{metric}"], by_hand(behaviour, []), atol=1e-4)
     for k in scores["k"].values:
-        np.testing.assert_allclose(scores[metric].sel(k=k), by_hand(behaviour, heads[:k]), atol=1e-4)
+        np.testing.assert_allclose(
+            scores[metric].sel(k=k), by_hand(behaviour, heads[:k]), atol=1e-4
+        )
         for draw in scores["draw"].values:
             others = [parse_head(text) for text in scores["drawn"].sel(draw=draw).values[:k]]
             found_by_hand = by_hand(behaviour, others)
-            np.testing.assert_allclose(scores[f"random_{metric}"].sel(k=k, draw=draw), found_by_hand, atol=1e-4)
+            np.testing.assert_allclose(
+                scores[f"random_{metric}"].sel(k=k, draw=draw), found_by_hand, atol=1e-4
+            )
 
 
 if __name__ == "__main__":  # the README's table
@@ -181,6 +206,15 @@ if __name__ == "__main__":  # the README's table
         numbers = [float(last[one]) for one in (f"base_{metric}", metric, "random_median")]
         span = ", ".join(f"{float(last[one]):.2f}" for one in ("random_lowest", "random_highest"))
         shown = " | ".join(f"{one:.2f}" for one in numbers)
-        print(f"| `{name}` | {', '.join(last['listed'].values)} | {behaviour}, {metric} | {shown} [{span}] |")
+        print(
+            f"| `{name}` | {', '.join(last['listed'].values)} | {behaviour}, {metric} | {shown}"
+            f" [{span}] |"
+        )
     reduced = curve(without("ioi", found("name_mover")[:1], draws=DRAWS)).isel(k=-1)
-    print({name: round(float(reduced[name]), 2) for name in reduced.data_vars if reduced[name].ndim == 0})
+    print(
+        {
+            name: round(float(reduced[name]), 2)
+            for name in reduced.data_vars
+            if reduced[name].ndim == 0
+        }
+    )

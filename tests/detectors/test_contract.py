@@ -1,4 +1,7 @@
-"""What every head type promises, whoever wrote it: shape, type, attributes, laws. Found by file name."""
+"""What every head type promises, whoever wrote it: shape, type, attributes, laws.
+
+Found by file name.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import functools
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import tiny, words_tokenizer
+from conftest import placed, tiny, words_tokenizer
 
 from nnheads.detectors._detect import STIMULI, detector, types
 from nnheads.errors import BadInput
@@ -16,7 +19,11 @@ from nnheads.runs import store
 # A type that learns needs all prompts at once: `test_truthfulness.py` holds it to the same.
 TYPES = [name for name in types() if not hasattr(detector(name), "LEARNS")]
 # the tiny models read at most 128 tokens
-SMALL: dict = {"repeated": {"length": 6}, "needle": {"lengths": [60, 80]}, "iteration": {"steps": 4}}
+SMALL: dict = {
+    "repeated": {"length": 6},
+    "needle": {"lengths": [60, 80]},
+    "iteration": {"steps": 4},
+}
 
 
 @functools.cache
@@ -27,7 +34,9 @@ def stimulus(name: str, n: int = 3) -> xr.Dataset:
 
 def run(name: str, model_type: str, prompts=None, **options) -> xr.Dataset:
     model, _ = tiny(model_type)
-    return getattr(detector(name), name)(model, stimulus(name) if prompts is None else prompts, **options)
+    return getattr(detector(name), name)(
+        model, stimulus(name) if prompts is None else prompts, **options
+    )
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -51,13 +60,17 @@ def test_scores_keep_the_contract_on_every_architecture(name, model_type, tmp_pa
     for bounded in ("mass", "hit", "above"):
         assert float(scores[bounded].min()) >= 0 and float(scores[bounded].max()) <= 1 + 1e-5
     back = store.load(store.save(tmp_path / "scores.nc", scores))
-    xr.testing.assert_identical(back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)])
+    xr.testing.assert_identical(
+        back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)]
+    )
 
 
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
 def test_rehearsed_remotely_gives_the_same_scores(name, model_type):
-    xr.testing.assert_allclose(run(name, model_type), run(name, model_type, remote="local"), atol=1e-6)
+    xr.testing.assert_allclose(
+        run(name, model_type), placed("local", run)(name, model_type), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -68,7 +81,9 @@ def test_one_example_alone_equals_it_in_a_batch(name):
 
 @pytest.mark.parametrize("name", TYPES)
 def test_slices_concatenate_to_the_whole(name):
-    parts = [run(name, "llama", stimulus(name).isel(batch=one)) for one in (slice(0, 1), slice(1, 3))]
+    parts = [
+        run(name, "llama", stimulus(name).isel(batch=one)) for one in (slice(0, 1), slice(1, 3))
+    ]
     xr.testing.assert_allclose(xr.concat(parts, "batch"), run(name, "llama"), atol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""Finding heads by type: known heads of the shipped model, false alarms on random ones, the interfaces."""
+"""Finding heads by type: known heads of the shipped model, false alarms on random ones, the
+interfaces.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from conftest import config, tiny, words_tokenizer
 from nnsight import TransformersModel
 
 import nnheads
-from nnheads.detectors._detect import calibrated, canonical, detect, detect_heads, detector, ranking, raw_scores, types
+from nnheads.detectors._detect import (
+    calibrated,
+    canonical,
+    detect,
+    detect_heads,
+    detector,
+    ranking,
+    raw_scores,
+    types,
+)
 from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.models.shipped import FOLDER as PATH
@@ -46,13 +57,17 @@ def test_planted_heads_are_found_first(name, job, reference):
 
 @pytest.mark.parametrize("task", ["parity", "copy"])
 def test_the_iteration_head_is_at_the_right_input_whatever_the_number_of_steps(task, reference):
-    options = {"n": 28, "seed": 0, "batch_size": 8, "remote": False, "quiet": True, "parts": None}
+    options = {"n": 28, "seed": 0, "batch_size": 8, "quiet": True, "parts": None}
     scores = raw_scores(reference, ["iteration"], task=task, **options)["iteration"]
-    assert set(scores["by_step"].notnull().any(("layer", "head")).sum("step").values) == set(range(3, 17))
+    assert set(scores["by_step"].notnull().any(("layer", "head")).sum("step").values) == set(
+        range(3, 17)
+    )
     by_step = scores["by_step"].sel(layer=2, head=0).mean("batch")
     assert float(by_step.min()) > 0.95 and float(scores["accuracy"].min()) == 1
     heads = calibrated(scores)
-    assert float(heads["mass"].sel(layer=2, head=0)) > 0.995 and ranking(heads, flagged=True) == [(2, 0)]
+    assert float(heads["mass"].sel(layer=2, head=0)) > 0.995 and ranking(heads, flagged=True) == [
+        (2, 0)
+    ]
 
 
 def test_one_forward_per_batch_serves_all_types_of_a_stimulus(reference, monkeypatch):
@@ -60,17 +75,19 @@ def test_one_forward_per_batch_serves_all_types_of_a_stimulus(reference, monkeyp
 
     calls = []
     real = attention.measure_spans
-    monkeypatch.setattr(attention, "measure_spans", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setattr(
+        attention, "measure_spans", lambda *a, **k: calls.append(1) or real(*a, **k)
+    )
     names = [name for name in types() if detector(name).STIMULUS == "repeated"]
     assert len(names) >= 5
-    raw_scores(reference, names, n=8, seed=0, batch_size=4, remote=False, quiet=True, parts=None, length=20)
+    raw_scores(reference, names, n=8, seed=0, batch_size=4, quiet=True, parts=None, length=20)
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("model_type", "sharp"), [("llama", 1), ("gpt2", 1), ("llama", 100)])
 def test_random_weights_raise_few_alarms(model_type, sharp):
-    """20 untrained models, also with queries and keys so large that each row has one strong key: at most 5% of heads
-    are flagged, for each type."""
+    """20 untrained models, also with queries and keys so large that each row has one strong key: at
+    most 5% of heads are flagged, for each type."""
     from transformers import AutoModelForCausalLM
 
     # the others read what a model wrote, and untrained ones answer nothing
@@ -85,7 +102,9 @@ def test_random_weights_raise_few_alarms(model_type, sharp):
         rename = FAMILIES[model_type].rename()
         model = TransformersModel(module, tokenizer=words_tokenizer(), rename=rename)
         small = {"n": 8, "batch_size": 8, "length": 25, "lengths": [60]}
-        for name, scores in raw_scores(model, names, seed=seed, remote=False, quiet=True, parts=None, **small).items():
+        for name, scores in raw_scores(
+            model, names, seed=seed, quiet=True, parts=None, **small
+        ).items():
             alarms.setdefault(name, []).append(float(calibrated(scores, seed=seed)["flag"].mean()))
     assert all(len(shares) == 20 and np.mean(shares) <= 0.05 for shares in alarms.values()), alarms
 
@@ -136,10 +155,16 @@ def test_detect_heads_ranks_and_saves(tmp_path):
         (("induction", {"steps": 3}), "induction know no 'steps'; known: length"),
         (("induction", {"n": 0}), "0 prompts were asked for"),
         (("induction", {"length": 1}), "1 tokens are too short to repeat"),
-        (("induction", {"length": 10**6}), "ordinary tokens; 1000000 different ones cannot be drawn"),
+        (
+            ("induction", {"length": 10**6}),
+            "ordinary tokens; 1000000 different ones cannot be drawn",
+        ),
         (("iteration", {"task": "sorting"}), "task 'sorting' is not known; use one of copy"),
         (("iteration", {"steps": 2}), "2 steps are too few"),
-        (("retrieval", {"lengths": [10]}), "a prompt of 10 tokens cannot hold needle, question and answer"),
+        (
+            ("retrieval", {"lengths": [10]}),
+            "a prompt of 10 tokens cannot hold needle, question and answer",
+        ),
         (("retrieval", {"haystack": "/no/such"}), "no folder '/no/such'"),
     ],
 )
@@ -150,7 +175,10 @@ def test_what_cannot_be_detected_is_refused(arguments, message, reference):
 
 
 def test_aliases():
-    assert canonical("duplicate") == "duplicate_token" and canonical("Previous-Token") == "previous_token"
+    assert (
+        canonical("duplicate") == "duplicate_token"
+        and canonical("Previous-Token") == "previous_token"
+    )
 
 
 def test_raw_scores_are_asked_for_as_detect_is(reference):

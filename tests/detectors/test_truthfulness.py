@@ -1,5 +1,5 @@
-"""The truthfulness detector: the contract of head types as far as a type that learns can keep it, the reference model,
-and models that know nothing."""
+"""The truthfulness detector: the contract of head types as far as a type that learns can keep it,
+the reference model, and models that know nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import config, tiny, words_tokenizer
+from conftest import config, placed, tiny, words_tokenizer
 from nnsight import TransformersModel
 
 import nnheads
@@ -21,7 +21,7 @@ from nnheads.runs import store
 from nnheads.truth.folded_statements import truth
 
 WORDS = "park market library museum beach hotel farm airport".split()
-OPTIONS: dict = {"batch_size": 16, "remote": False, "quiet": True, "parts": None}
+OPTIONS: dict = {"batch_size": 16, "quiet": True, "parts": None}
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,11 @@ def questions_file(tmp_path_factory):
     with path.open("w") as file:
         for number in range(12):
             answers = generator.permutation(WORDS)
-            record = {"question": f"what is the code of {number} ?", "true": [*answers[:2]], "false": [*answers[2:4]]}
+            record = {
+                "question": f"what is the code of {number} ?",
+                "true": [*answers[:2]],
+                "false": [*answers[2:4]],
+            }
             file.write(json.dumps(record) + "\n")
     return path
 
@@ -49,20 +53,28 @@ def stimulus(path, **options) -> xr.Dataset:
 def test_scores_keep_the_contract_on_every_architecture(model_type, prompts, tmp_path):
     scores = truthfulness(tiny(model_type)[0], prompts)
     for name, variable in scores.data_vars.items():
-        assert variable.dims[:3] == ("batch", "layer", "head") and variable.shape[:3] == (48, 3, 4), name
+        assert variable.dims[:3] == ("batch", "layer", "head") and variable.shape[:3] == (
+            48,
+            3,
+            4,
+        ), name
         assert variable.dtype == np.float32 and np.isfinite(variable).all()
         assert variable.attrs["long_name"] and variable.attrs["units"] and variable.attrs["source"]
     assert set(np.unique(scores["correct"])) <= {0, 1}
     assert float(scores["null"].min()) >= 0 and float(scores["null"].max()) <= 1
     np.testing.assert_array_equal(scores["correct"], scores["score"] > 0)
     back = store.load(store.save(tmp_path / "scores.nc", scores))
-    xr.testing.assert_identical(back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)])
+    xr.testing.assert_identical(
+        back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)]
+    )
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
 def test_rehearsed_remotely_gives_the_same_scores(model_type, prompts):
     model, _ = tiny(model_type)
-    xr.testing.assert_allclose(truthfulness(model, prompts), truthfulness(model, prompts, remote="local"), atol=1e-3)
+    xr.testing.assert_allclose(
+        truthfulness(model, prompts), placed("local", truthfulness)(model, prompts), atol=1e-3
+    )
 
 
 def test_folds_follow_their_own_seed_and_are_part_of_the_prompts(questions_file, prompts):
@@ -70,7 +82,9 @@ def test_folds_follow_their_own_seed_and_are_part_of_the_prompts(questions_file,
 
     xr.testing.assert_identical(prompts, stimulus(questions_file))
     other = stimulus(questions_file, fold_seed=1)
-    assert not np.array_equal(other["part"], prompts["part"]) and prompts_hash(other) != prompts_hash(prompts)
+    assert not np.array_equal(other["part"], prompts["part"]) and prompts_hash(
+        other
+    ) != prompts_hash(prompts)
     assert stimulus(questions_file, num_fold=3).sizes["fold"] == 3
     assert stimulus(questions_file, n=8).attrs["questions"] == 8
 
@@ -83,14 +97,19 @@ def test_a_changed_label_is_another_set_of_prompts(questions_file, prompts, tmp_
     path = tmp_path / "changed.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     changed = stimulus(path)
-    assert np.array_equal(changed["token"], prompts["token"]) and prompts_hash(changed) != prompts_hash(prompts)
+    assert np.array_equal(changed["token"], prompts["token"]) and prompts_hash(
+        changed
+    ) != prompts_hash(prompts)
 
 
 def test_heads_of_the_reference_model_tell_true_from_false():
     """The card says which heads: its own probe, on plain hooks, reaches 1.00."""
     heads = detect(nnheads.load("reference"), "truthfulness")
     assert float(heads["correct"].max()) >= 0.99 and float(heads["correct_low"].max()) >= 0.97
-    assert float(heads["mean_auc"].max()) >= 0.99 and float(heads["accuracy"].max(("layer", "head")).min()) >= 0.95
+    assert (
+        float(heads["mean_auc"].max()) >= 0.99
+        and float(heads["accuracy"].max(("layer", "head")).min()) >= 0.95
+    )
     np.testing.assert_allclose(heads["null"], 0.5, atol=0.01)  # as many true as false answers
     best = np.unravel_index(int(heads["correct"].values.argmax()), heads["correct"].shape)
     assert int(heads["flag"].values[best]) == 1 and 5 <= int(heads["flag"].sum()) <= 31
@@ -124,11 +143,17 @@ def test_random_weights_and_drawn_labels_raise_few_alarms(model_type, tmp_path):
         with path.open("w") as file:
             for number in range(32):
                 answers = generator.permutation(WORDS)
-                one = {"question": f"what is the code of {number} ?", "true": [*answers[:2]], "false": [*answers[2:5]]}
+                one = {
+                    "question": f"what is the code of {number} ?",
+                    "true": [*answers[:2]],
+                    "false": [*answers[2:5]],
+                }
                 file.write(json.dumps(one) + "\n")
         torch.manual_seed(seed)
         module = AutoModelForCausalLM.from_config(config(model_type)).eval().requires_grad_(False)
-        model = TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename())
+        model = TransformersModel(
+            module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename()
+        )
         scores = truthfulness(model, stimulus(path)).assign_attrs(headline="correct")
         shares.append(float(calibrated(scores, seed=seed)["flag"].mean()))
     assert np.mean(shares) <= 0.05, shares
@@ -136,7 +161,9 @@ def test_random_weights_and_drawn_labels_raise_few_alarms(model_type, tmp_path):
 
 def test_without_data_other_models_are_asked_nothing(questions_file):
     model, _ = tiny("llama")
-    with pytest.raises(BadInput, match="truthfulness needs questions with true and false answers; give --data"):
+    with pytest.raises(
+        BadInput, match="truthfulness needs questions with true and false answers; give --data"
+    ):
         prepare(model, ["truthfulness"], n=None, seed=0)
     both = ["induction", "truthfulness"]
     assert [one.key for one in prepare(model, both, n=4, seed=0)] == ["repeated"]
@@ -153,7 +180,10 @@ def test_without_data_other_models_are_asked_nothing(questions_file):
         ({"val_ratio": 2.0}, "a validation share of 2.0"),
         ({"n": 0}, "0 questions were asked for; ask for at least 1"),
         ({"data": "no.csv"}, "no file 'no.csv'"),
-        ({"length": 5}, "truthfulness know no 'length'; known: data, fold_seed, num_fold, num_heads, template"),
+        (
+            {"length": 5},
+            "truthfulness know no 'length'; known: data, fold_seed, num_fold, num_heads, template",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused(options, message):

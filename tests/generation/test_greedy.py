@@ -1,4 +1,6 @@
-"""Answers that a model writes itself: the same as transformers' own, and the spans that they give rise to."""
+"""Answers that a model writes itself: the same as transformers' own, and the spans that they give
+rise to.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +61,15 @@ def never_ending(monkeypatch):
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "mistral", "gpt_neox", "opt"])
-def test_generation_is_the_greedy_one_of_transformers_also_with_padding_on_the_left(model_type, padded, never_ending):
+def test_generation_is_the_greedy_one_of_transformers_also_with_padding_on_the_left(
+    model_type, padded, never_ending
+):
     model, module = never_ending(model_type)
     ids, mask, length = padded
     written = generate(model, dataset(ids, mask), 6)
-    whole = module.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    whole = module.generate(
+        ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0
+    )
     assert written.tolist() == whole[:, ids.shape[1] :].tolist()
     assert written[0].tolist() == own_greedy(module, ids[0], 6)
     assert written[1].tolist() == own_greedy(module, ids[1, -length:], 6)
@@ -74,7 +80,9 @@ def test_nothing_counts_after_the_end_of_a_text(where, padded, never_ending):
     model, module = never_ending("gpt_neox")
     ids, mask, _ = padded
     whole = generate(model, dataset(ids, mask), 6)
-    case, step = next((c, s) for c in range(2) for s in range(1, 6) if whole[c, s] not in whole[c, :s])
+    case, step = next(
+        (c, s) for c in range(2) for s in range(1, 6) if whole[c, s] not in whole[c, :s]
+    )
     end = int(whole[case, step])
     place = module.config if where == "config" else module.generation_config
     place.eos_token_id = [VOCABULARY - 1, end] if where == "a list" else end
@@ -125,8 +133,8 @@ def needles_file(folder):
     path = folder / "needles.jsonl"
     answers = {"Mary": "green", "John": "red blue black", "Anna": "white grey"}
     lines = [
-        f'{{"needle": "the code of {name} is {answer} .", "question": "what is the code of {name} ?", '
-        f'"answer": "{answer}"}}'
+        f'{{"needle": "the code of {name} is {answer} .", "question": "what is the code of {name}'
+        f' ?", "answer": "{answer}"}}'
         for name, answer in answers.items()
     ]
     path.write_text("\n".join(lines))
@@ -134,18 +142,25 @@ def needles_file(folder):
 
 
 def test_answers_are_cut_off_wherever_they_begin(reference, tmp_path):
-    prompts = needle(reference.tokenizer, 6, lengths=[60], depths=[0.0, 1.0], needles=needles_file(tmp_path))
+    prompts = needle(
+        reference.tokenizer, 6, lengths=[60], depths=[0.0, 1.0], needles=needles_file(tmp_path)
+    )
     asked, moved = without_answers(prompts, 0)
     for case in range(6):
         own = asked["token"].values[case, asked["mask"].values[case] == 1]
         assert own.tolist() == reference.tokenizer(str(prompts["text"].values[case]))["input_ids"]
         low = int(prompts["key_start"].values[case, 0])
         assert asked["token"].values[case, low + moved[case]] == prompts["token"].values[case, low]
-    assert tokens_while_answering(prompts) == int(asked["mask"].sum("position").max()) + 3 + EXTRA_TOKENS
+    assert (
+        tokens_while_answering(prompts)
+        == int(asked["mask"].sum("position").max()) + 3 + EXTRA_TOKENS
+    )
 
 
 def test_a_model_that_answers_copies_each_token_of_the_needle(reference, tmp_path):
-    prompts = needle(reference.tokenizer, 6, lengths=[60], depths=[0.0, 1.0], needles=needles_file(tmp_path))
+    prompts = needle(
+        reference.tokenizer, 6, lengths=[60], depths=[0.0, 1.0], needles=needles_file(tmp_path)
+    )
     found = answer_needles(reference, prompts)
     assert sorted(found["needle_tokens"].values) == [1, 1, 2, 2, 3, 3]
     assert np.array_equal(found["needle_tokens"], (prompts["target"].values >= 0).sum(1))
@@ -159,7 +174,9 @@ def test_a_model_that_answers_copies_each_token_of_the_needle(reference, tmp_pat
 
 
 def test_accuracy_counts_only_what_an_example_asks_for(reference, tmp_path):
-    prompts = needle(reference.tokenizer, 6, lengths=[60], depths=[0.0, 1.0], needles=needles_file(tmp_path))
+    prompts = needle(
+        reference.tokenizer, 6, lengths=[60], depths=[0.0, 1.0], needles=needles_file(tmp_path)
+    )
     token, mask = (torch.from_numpy(prompts[name].values).long() for name in ("token", "mask"))
     places = (mask.cumsum(1) - 1).clamp(min=0)
     best = reference._module(token, attention_mask=mask, position_ids=places).logits.argmax(-1)
@@ -167,17 +184,37 @@ def test_accuracy_counts_only_what_an_example_asks_for(reference, tmp_path):
     for case in range(6):
         asked = [place for place in prompts["ask"].values[case] if place >= 0]
         expected.append(np.mean([best[case, place] == token[case, place + 1] for place in asked]))
-    assert {len([place for place in row if place >= 0]) for row in prompts["ask"].values} == {1, 2, 3}
-    assert np.allclose(gate(reference, prompts)["accuracy"][1], expected) and np.mean(expected) > 0.8
+    assert {len([place for place in row if place >= 0]) for row in prompts["ask"].values} == {
+        1,
+        2,
+        3,
+    }
+    assert (
+        np.allclose(gate(reference, prompts)["accuracy"][1], expected) and np.mean(expected) > 0.8
+    )
 
 
 def test_the_accuracy_map_is_the_mean_over_prompts_of_a_length_and_depth():
-    about = {"length": [60, 60, 60, 80], "depth": [0.0, 0.0, 1.0, 0.0], "accuracy": [1.0, 0.0, 0.5, 0.25]}
-    scores = xr.Dataset({"mass": ("batch", np.zeros(4))}, {name: ("batch", values) for name, values in about.items()})
+    about = {
+        "length": [60, 60, 60, 80],
+        "depth": [0.0, 0.0, 1.0, 0.0],
+        "accuracy": [1.0, 0.0, 0.5, 0.25],
+    }
+    scores = xr.Dataset(
+        {"mass": ("batch", np.zeros(4))},
+        {name: ("batch", values) for name, values in about.items()},
+    )
     cells = accuracy_map(scores)
     assert cells.sel(length=60, depth=0.0) == 0.5 and cells.sel(length=60, depth=1.0) == 0.5
     assert cells.sel(length=80, depth=0.0) == 0.25 and np.isnan(cells.sel(length=80, depth=1.0))
     assert accuracy_map(scores.drop_vars("depth")) is None
     asked = scores.assign_coords(depth=("batch", [0.1, 0.2, 0.9, 0.3]), depth_asked=scores["depth"])
     xr.testing.assert_identical(accuracy_map(asked), cells)
-    assert float(accuracy_map(scores.assign_coords(answered=("batch", [1, 1, 0, 0]))).sel(length=60, depth=0.0)) == 1
+    assert (
+        float(
+            accuracy_map(scores.assign_coords(answered=("batch", [1, 1, 0, 0]))).sel(
+                length=60, depth=0.0
+            )
+        )
+        == 1
+    )

@@ -1,4 +1,6 @@
-"""Shared prefixes give what reading every prompt afresh gives, and compute every different prefix once."""
+"""Shared prefixes give what reading every prompt afresh gives, and compute every different prefix
+once.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,21 @@ import functools
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import byte_tokenizer, tiny, words_tokenizer
+from conftest import byte_tokenizer, placed, tiny, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.detectors._detect import prepare, raw_scores
 from nnheads.errors import BadInput
 from nnheads.generation.greedy import answer_needles, generate, without_answers
-from nnheads.generation.prefixes import SHARED, Segment, _decode, _prefill, answer_and_measure, prefix_tree
+from nnheads.generation.prefixes import (
+    SHARED,
+    Segment,
+    _decode,
+    _prefill,
+    answer_and_measure,
+    prefix_tree,
+)
 from nnheads.models.families import FAMILIES
 from nnheads.models.load import load
 from nnheads.prompts.needle import needle, needle_grid, shared_places
@@ -31,7 +40,9 @@ def grid(**changes) -> xr.Dataset:
 
 def rows_of(prompts: xr.Dataset) -> list[list[int]]:
     asked, _ = without_answers(prompts, 0)
-    return [row[mask > 0].tolist() for row, mask in zip(asked["token"].values, asked["mask"].values)]
+    return [
+        row[mask > 0].tolist() for row, mask in zip(asked["token"].values, asked["mask"].values)
+    ]
 
 
 def plainly(model, prompts: xr.Dataset) -> xr.Dataset:
@@ -79,7 +90,9 @@ def test_scores_equal_the_plain_way_on_every_architecture(model_type):
     shared, prompts = FAMILIES[model_type].interface, grid()
     scores = answer_and_measure(model, prompts)
     xr.testing.assert_allclose(scores.drop_attrs(), plainly(model, prompts).drop_attrs(), atol=1e-4)
-    assert scores.attrs["reading"] == (SHARED if shared else f"plain: {model_type} shows no queries")
+    assert scores.attrs["reading"] == (
+        SHARED if shared else f"plain: {model_type} shows no queries"
+    )
     assert (scores.attrs["token_layers"] < scores.attrs["token_layers_plain"] / 2) == shared
 
 
@@ -104,7 +117,11 @@ def test_a_trained_model_copies_the_same_tokens():
     model = load("reference")
     prompts = needle_grid(model.tokenizer, lengths=[80, 120], depths=[0.0, 0.5, 1.0], seed=2)
     scores, plain = answer_and_measure(model, prompts), plainly(model, prompts)
-    assert scores.attrs["reading"] == SHARED and scores["copies"].sum() > 0 and scores["answered"].any()
+    assert (
+        scores.attrs["reading"] == SHARED
+        and scores["copies"].sum() > 0
+        and scores["answered"].any()
+    )
     xr.testing.assert_allclose(scores.drop_attrs(), plain.drop_attrs(), atol=1e-4)
 
 
@@ -112,10 +129,16 @@ def test_a_trained_model_copies_the_same_tokens():
 def test_memory_decides_what_is_decoded_together_and_nothing_else(cache_bytes):
     model, _ = tiny("llama")
     prompts = grid().isel(batch=[4, 0, 9, 9])
-    one, plain = answer_and_measure(model, prompts, cache_bytes=cache_bytes), plainly(model, prompts)
-    # how many random keys are drawn, and so which, depends on the other prompts that are read together
+    one, plain = (
+        answer_and_measure(model, prompts, cache_bytes=cache_bytes),
+        plainly(model, prompts),
+    )
+    # how many random keys are drawn, and so which, depends on the other prompts that are read
+    # together
     drawn = [kind for kind in plain["kind"].values if not kind.endswith(NULL)]
-    xr.testing.assert_allclose(one.sel(kind=drawn).drop_attrs(), plain.sel(kind=drawn).drop_attrs(), atol=1e-4)
+    xr.testing.assert_allclose(
+        one.sel(kind=drawn).drop_attrs(), plain.sel(kind=drawn).drop_attrs(), atol=1e-4
+    )
     np.testing.assert_array_equal(one["needle_number"], prompts["needle_number"])
 
 
@@ -129,9 +152,11 @@ def test_prompts_that_share_little_are_answered_in_one_batch():
 
 def test_on_a_server_the_plain_way_is_taken():
     model, _ = tiny("llama")
-    scores = answer_and_measure(model, grid(needles=1), remote="local")
+    scores = placed("local", answer_and_measure)(model, grid(needles=1))
     assert scores.attrs["reading"] == "plain: caches stay on the server"
-    xr.testing.assert_allclose(scores.drop_attrs(), plainly(model, grid(needles=1)).drop_attrs(), atol=1e-4)
+    xr.testing.assert_allclose(
+        scores.drop_attrs(), plainly(model, grid(needles=1)).drop_attrs(), atol=1e-4
+    )
 
 
 def test_settings_that_change_what_is_written_are_kept(monkeypatch):
@@ -145,7 +170,9 @@ def test_an_answer_ends_where_the_settings_say(monkeypatch):
     model, module = tiny("llama")
     prompts = grid(needles=1)
     asked = without_answers(prompts, 0)[0]
-    monkeypatch.setattr(module.generation_config, "eos_token_id", generate(model, asked, 8)[0, :3].tolist())
+    monkeypatch.setattr(
+        module.generation_config, "eos_token_id", generate(model, asked, 8)[0, :3].tolist()
+    )
     assert (generate(model, asked, 8) == -1).any()
     scores = answer_and_measure(model, prompts)
     xr.testing.assert_allclose(scores.drop_attrs(), plainly(model, prompts).drop_attrs(), atol=1e-4)
@@ -162,7 +189,9 @@ def test_an_answer_ends_with_its_line_in_both_ways(step, breaking):
     assert scores.attrs["reading"] == SHARED
     plain = plainly(model, prompts)
     xr.testing.assert_allclose(scores.drop_attrs(), plain.drop_attrs(), atol=1e-4)
-    assert not np.allclose(plain["mass"].sel(kind="answer_span"), free["mass"].sel(kind="answer_span"))
+    assert not np.allclose(
+        plain["mass"].sel(kind="answer_span"), free["mass"].sel(kind="answer_span")
+    )
 
 
 def test_decoding_stops_once_every_line_has_ended(breaking):
@@ -180,7 +209,8 @@ class Counter:
     def __init__(self, module) -> None:
         self.tokens = 0
         self.hooks = [
-            layer.register_forward_pre_hook(lambda _, given: self.add(given[0])) for layer in module.model.layers
+            layer.register_forward_pre_hook(lambda _, given: self.add(given[0]))
+            for layer in module.model.layers
         ]
 
     def add(self, hidden) -> None:
@@ -204,16 +234,22 @@ def counted():
         hook.remove()
 
 
-DETECT: dict = {"n": 40, "seed": 0, "remote": False, "quiet": True, "lengths": [60, 110]}
+DETECT: dict = {"n": 40, "seed": 0, "quiet": True, "lengths": [60, 110]}
 
 
 def test_detection_answers_what_shares_a_haystack_together_and_computes_less(counted, tmp_path):
     model, module = tiny("llama")
     name = "generated_retrieval"
-    found, spent = counted(module, lambda: raw_scores(model, [name], batch_size=8, parts=tmp_path, **DETECT)[name])
-    prompts = prepare(model, [name], **{key: DETECT[key] for key in ("n", "seed", "lengths")})[0].prompts
+    found, spent = counted(
+        module, lambda: raw_scores(model, [name], batch_size=8, parts=tmp_path, **DETECT)[name]
+    )
+    prompts = prepare(model, [name], **{key: DETECT[key] for key in ("n", "seed", "lengths")})[
+        0
+    ].prompts
     parts = [prompts.isel(batch=slice(first, first + 8)) for first in range(0, 40, 8)]
-    plain, before = counted(module, lambda: xr.concat([plainly(model, part) for part in parts], "batch"))
+    plain, before = counted(
+        module, lambda: xr.concat([plainly(model, part) for part in parts], "batch")
+    )
     assert 2 * spent < before, (spent, before)
     assert len(list(tmp_path.iterdir())) == 2, "a part for each haystack"
     np.testing.assert_allclose(found["hit"], plain["hit"].sel(kind="copied").fillna(0), atol=1e-5)
@@ -238,13 +274,17 @@ def test_types_about_what_the_model_writes_share_the_writing(counted, tmp_path):
     model, module = tiny("llama")
     names = ["generated_retrieval", "hallucination"]
     of = functools.partial(raw_scores, model, batch_size=8, **DETECT)
-    alone, once = zip(*(counted(module, lambda name=name: of([name], parts=None)[name]) for name in names))
+    alone, once = zip(
+        *(counted(module, lambda name=name: of([name], parts=None)[name]) for name in names)
+    )
     both, spent = counted(module, lambda: of(names, parts=tmp_path))
     again, none = counted(module, lambda: of(names, parts=tmp_path))
     assert spent == once[0] == once[1] > 0 and none == 0
     for name, expected in zip(names, alone):
         for found in (both[name], again[name]):
-            xr.testing.assert_identical(found.drop_attrs(deep=False), expected.drop_attrs(deep=False))
+            xr.testing.assert_identical(
+                found.drop_attrs(deep=False), expected.drop_attrs(deep=False)
+            )
             assert found.attrs == expected.attrs
 
 
@@ -252,8 +292,12 @@ def test_types_about_what_the_model_writes_share_the_writing(counted, tmp_path):
 def test_what_cannot_be_shared_goes_on_in_batches(tokens, jobs, tmp_path, monkeypatch):
     monkeypatch.setattr("nnheads.runs.batches.JOB_TOKENS", tokens)
     model, _ = tiny("llama")
-    found = raw_scores(model, ["hallucination"], batch_size=16, parts=tmp_path, **{**DETECT, "remote": "local"})
-    assert len(list(tmp_path.iterdir())) == jobs, "40 prompts of two haystacks, 16 at a time, or all in one job"
+    found = placed("local", raw_scores)(
+        model, ["hallucination"], batch_size=16, parts=tmp_path, **DETECT
+    )
+    assert len(list(tmp_path.iterdir())) == jobs, (
+        "40 prompts of two haystacks, 16 at a time, or all in one job"
+    )
     assert found["hallucination"].attrs["reading"] == "plain: caches stay on the server"
 
 
@@ -267,21 +311,38 @@ def test_positions_by_the_whole_length_are_not_shared(monkeypatch):
 def splitting_tokenizer():
     """Bytes, with the code words that a grid needs whole."""
     return byte_tokenizer(
-        ("Mary", "book", "letter", "ticket", "camera", "basket", "apple", "garden", "market", "beach")
+        (
+            "Mary",
+            "book",
+            "letter",
+            "ticket",
+            "camera",
+            "basket",
+            "apple",
+            "garden",
+            "market",
+            "beach",
+        )
     )
 
 
-@pytest.mark.parametrize(("tokenizer", "tokens"), [(words_tokenizer, 60), (splitting_tokenizer, 500)])
+@pytest.mark.parametrize(
+    ("tokenizer", "tokens"), [(words_tokenizer, 60), (splitting_tokenizer, 500)]
+)
 def test_a_grid_has_every_cell_in_one_text(tokenizer, tokens, monkeypatch):
     monkeypatch.setattr("nnheads.prompts.needle.CODE_LENGTH", 3)
     lengths, depths = [tokens, 2 * tokens, 3 * tokens], [0.0, 0.25, 0.5, 0.75, 1.0]
     prompts = needle_grid(tokenizer(), lengths=lengths, depths=depths, needles=2)
-    cells = set(zip(*(prompts[name].values.tolist() for name in ("length", "depth_asked", "needle_number"))))
+    cells = set(
+        zip(*(prompts[name].values.tolist() for name in ("length", "depth_asked", "needle_number")))
+    )
     assert len(cells) == prompts.sizes["batch"] == len(lengths) * len(depths) * 2
     assert (prompts["mask"].sum("position") <= prompts["length"] + 4).all()
     assert len({text[-25:] for text in prompts["text"].values}) <= 2, "a question per needle"
     moved = abs(prompts["depth"] - prompts["depth_asked"])
-    assert (moved.where(prompts["length"] == max(lengths), 0) <= 0.125).all(), "a needle moves by half a step"
+    assert (moved.where(prompts["length"] == max(lengths), 0) <= 0.125).all(), (
+        "a needle moves by half a step"
+    )
     rows = rows_of(prompts)
     assert 2 * sum(len(segment.tokens) for segment in prefix_tree(rows)) < sum(map(len, rows))
     for case, needle_at in enumerate(prompts["key_start"].values[:, 0]):
@@ -297,7 +358,9 @@ def test_a_grid_is_the_same_for_the_same_seed_and_layout_is_that_of_needle():
 
 
 def test_a_large_grid_needs_far_fewer_tokens():
-    prompts = grid(lengths=list(range(100, 1001, 100)), depths=np.linspace(0, 1, 10).tolist(), needles=1)
+    prompts = grid(
+        lengths=list(range(100, 1001, 100)), depths=np.linspace(0, 1, 10).tolist(), needles=1
+    )
     rows = rows_of(prompts)
     assert 4 * sum(len(segment.tokens) for segment in prefix_tree(rows)) < sum(map(len, rows))
 
@@ -314,7 +377,10 @@ def test_needles_move_by_less_than_half_a_step_or_to_the_nearest_end(sizes, cell
     for place, stop, depth in zip(shared_places(ends, stops, depths, step), stops, depths):
         assert 0 <= place <= stop
         moved = abs(ends[place] - depth * ends[stop])
-        assert moved <= max(step / 2 * ends[stop], abs(ends[: stop + 1] - depth * ends[stop]).min()) + 1e-9
+        assert (
+            moved
+            <= max(step / 2 * ends[stop], abs(ends[: stop + 1] - depth * ends[stop]).min()) + 1e-9
+        )
 
 
 def test_cells_share_a_place_where_they_can():

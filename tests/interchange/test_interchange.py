@@ -1,4 +1,6 @@
-"""Lists of heads in the formats of other tools: made here as those tools write them, read, written, and read again."""
+"""Lists of heads in the formats of other tools: made here as those tools write them, read, written,
+and read again.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,22 @@ CONFIG = {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": False, "d_model": 8}
 CIRCUIT = {
     "cfg": CONFIG,
     "nodes": {
-        "input": {"in_graph": True}, "a0.h0": {"in_graph": False, "score": 0.25},
-        "a0.h1": {"in_graph": True, "score": 0.5}, "m0": {"in_graph": True},
-        "a1.h0": {"in_graph": True, "score": -2.0}, "a1.h1": {"in_graph": False, "score": 0.0},
-        "m1": {"in_graph": False}, "logits": {"in_graph": True},
+        "input": {"in_graph": True},
+        "a0.h0": {"in_graph": False, "score": 0.25},
+        "a0.h1": {"in_graph": True, "score": 0.5},
+        "m0": {"in_graph": True},
+        "a1.h0": {"in_graph": True, "score": -2.0},
+        "a1.h1": {"in_graph": False, "score": 0.0},
+        "m1": {"in_graph": False},
+        "logits": {"in_graph": True},
     },
     "edges": {
-        "input->a0.h1<q>": {"score": 0.125, "in_graph": True}, "a0.h1->a1.h0<v>": {"score": -0.75, "in_graph": True},
-        "a0.h1->m1": {"score": 0.5, "in_graph": False}, "a1.h0->logits": {"score": 1.5, "in_graph": True},
+        "input->a0.h1<q>": {"score": 0.125, "in_graph": True},
+        "a0.h1->a1.h0<v>": {"score": -0.75, "in_graph": True},
+        "a0.h1->m1": {"score": 0.5, "in_graph": False},
+        "a1.h0->logits": {"score": 1.5, "in_graph": True},
     },
-}  # fmt: skip
+}
 
 
 def put(path: Path, content) -> Path:
@@ -58,7 +66,10 @@ def scores_of(heads) -> dict:
 
 def pyvene_folder(folder: Path) -> Path:
     part = [None] * 10
-    config = {"representations": [[1, "head_attention_value_output", "h.pos", 2, *part]], "sorted_keys": ["any"]}
+    config = {
+        "representations": [[1, "head_attention_value_output", "h.pos", 2, *part]],
+        "sorted_keys": ["any"],
+    }
     folder.mkdir()
     put(folder / "config.json", config)
     put(folder / "unit_locations.json", {"sources->base": [None, [[[[3, 0]], [[5]]]]]})
@@ -66,14 +77,26 @@ def pyvene_folder(folder: Path) -> Path:
 
 
 WRITTEN = {
-    "trials of Retrieval_Head": ("a.json", {"0-1": [0.5, 1.0], "2-0": [0.25], "1-1": []}, {(0, 1): 0.75, (2, 0): 0.25}),
+    "trials of Retrieval_Head": (
+        "a.json",
+        {"0-1": [0.5, 1.0], "2-0": [0.25], "1-1": []},
+        {(0, 1): 0.75, (2, 0): 0.25},
+    ),
     "scores of Head_interpret": ("a.json", {"1-2": 0.5, "0-0": 0}, {(1, 2): 0.5, (0, 0): 0.0}),
     "records of Head_interpret": ("a.json", [{"layer": 1, "head": 2, "score": 0.5}], {(1, 2): 0.5}),
     "scores of QRHead": ("a.json", [["13-1", 0.25], ["2-0", 0.5]], {(13, 1): 0.25, (2, 0): 0.5}),
-    "tuples of function_vectors": ("a.txt", "[(14, 1, 0.0391),\n (11, 2, 0.0225)]", {(14, 1): 0.0391, (11, 2): 0.0225}),
-    "lists of function_vectors": ("a.json", [[14, 1, 0.5], [0, 0, -1e-3]], {(14, 1): 0.5, (0, 0): -0.001}),
+    "tuples of function_vectors": (
+        "a.txt",
+        "[(14, 1, 0.0391),\n (11, 2, 0.0225)]",
+        {(14, 1): 0.0391, (11, 2): 0.0225},
+    ),
+    "lists of function_vectors": (
+        "a.json",
+        [[14, 1, 0.5], [0, 0, -1e-3]],
+        {(14, 1): 0.5, (0, 0): -0.001},
+    ),
     "an ending that says nothing": ("heads", {"1-2": 0.5}, {(1, 2): 0.5}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -85,7 +108,9 @@ def test_text_of_other_tools(tmp_path, name):
 def test_single_trials_are_kept(tmp_path):
     heads = read_heads(put(tmp_path / "a.json", {"0-1": [0.5, 1.0], "2-0": [0.25], "1-1": []}))
     assert heads["trials"].values.tolist() == [[0, 2], [0, 0], [1, 0]]
-    assert heads["trial_score"].values[0, 1].tolist() == [0.5, 1.0] and np.isnan(heads["trial_score"].values[2, 0, 1])
+    assert heads["trial_score"].values[0, 1].tolist() == [0.5, 1.0] and np.isnan(
+        heads["trial_score"].values[2, 0, 1]
+    )
 
 
 def test_single_prompts_of_a_run_are_trials_of_other_tools(tmp_path):
@@ -93,19 +118,25 @@ def test_single_prompts_of_a_run_are_trials_of_other_tools(tmp_path):
     cases = store.load(run / "scores.nc")["mass"]
     heads = read_heads(run)
     np.testing.assert_array_equal(heads["trial_score"][1, 2], cases[:, 1, 2])
-    written = json.loads(write_heads(heads, tmp_path / "a.json", format="retrieval_head").read_text())
+    written = json.loads(
+        write_heads(heads, tmp_path / "a.json", format="retrieval_head").read_text()
+    )
     assert {name: len(trials) for name, trials in written.items()} == {
         f"{i}-{j}": 5 for i in range(2) for j in range(3)
     }
     back = read_heads(tmp_path / "a.json")
     np.testing.assert_allclose(back["score"], heads["score"], atol=1e-6)
-    assert "trials" not in read_heads(run, statistic="excess"), "no variable of single prompts has that name"
+    assert "trials" not in read_heads(run, statistic="excess"), (
+        "no variable of single prompts has that name"
+    )
 
 
 def test_prompts_that_do_not_count_are_no_trials_and_ratios_have_none(tmp_path):
     run = detected(tmp_path, "retrieval", planted(2, 3, (1, 2)), cases=6)
     cases, heads = (store.load(run / f"{name}.nc") for name in ("scores", "heads"))
-    counted = cases.assign_coords(answered=("batch", [1, 0, 1, 1, 0, 1])).assign_attrs(counts="answered")
+    counted = cases.assign_coords(answered=("batch", [1, 0, 1, 1, 0, 1])).assign_attrs(
+        counts="answered"
+    )
     store.save(run / "scores.nc", counted)
     assert "trials" not in read_heads(run), "the mean of those that count is another"
     heads["mass"] = counted["mass"][[0, 2, 3, 5]].mean("batch")
@@ -116,7 +147,11 @@ def test_prompts_that_do_not_count_are_no_trials_and_ratios_have_none(tmp_path):
 def test_order_is_kept_where_it_means_something(tmp_path):
     config = 'attn_head_set: "13-18,8-11,2-1" # top3\nmodel_base_class: "Llama"\n'
     heads = read_heads(put(tmp_path / "a.yaml", config))
-    assert ranking(heads) == [(13, 18), (8, 11), (2, 1)] and heads["score"].sum() == 3 and heads["score"][0, 0] == 0
+    assert (
+        ranking(heads) == [(13, 18), (8, 11), (2, 1)]
+        and heads["score"].sum() == 3
+        and heads["score"][0, 0] == 0
+    )
     np.save(tmp_path / "fold.npy", np.array([[3, 0], [0, 1]]))
     fold = read_heads(tmp_path / "fold.npy")
     assert ranking(fold) == [(3, 0), (0, 1)] and fold.attrs["source_format"] == "fold"
@@ -132,8 +167,16 @@ def test_tensors(tmp_path):
     effects[0, 1, 2, -1], effects[:, 0, 0, 0] = 2.0, 9.0
     torch.save(effects, tmp_path / "effect.pt")
     heads = read_heads(tmp_path / "effect.pt")
-    assert float(heads["score"][1, 2]) == 0.5 and float(heads["score"][0, 0]) == 0 and heads.sizes["trial"] == 4
-    torch.save(torch.ones(2, 3, dtype=torch.bfloat16), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert (
+        float(heads["score"][1, 2]) == 0.5
+        and float(heads["score"][0, 0]) == 0
+        and heads.sizes["trial"] == 4
+    )
+    torch.save(
+        torch.ones(2, 3, dtype=torch.bfloat16),
+        tmp_path / "old.pt",
+        _use_new_zipfile_serialization=False,
+    )
     assert read_heads(tmp_path / "old.pt")["score"].sum() == 6
 
 
@@ -141,9 +184,14 @@ def test_gates_of_duo_attention_with_and_without_their_config(tmp_path):
     heads = read_heads(put(tmp_path / "full_attention_heads.tsv", GATES))
     assert heads["score"].dims == ("layer", KV) and float(heads["score"][0, 0]) == 0.859375
     assert float(heads["score"][0, 1]) < 0 and "sink_size" not in heads.attrs
-    put(tmp_path / "config.json", {"sink_size": 64, "recent_size": 256, "model_name": "/data/models/Llama"})
+    put(
+        tmp_path / "config.json",
+        {"sink_size": 64, "recent_size": 256, "model_name": "/data/models/Llama"},
+    )
     found = read_heads(tmp_path)
-    assert found.attrs["sink_size"] == 64 and found.attrs["model"] == "Llama" and found.equals(heads)
+    assert (
+        found.attrs["sink_size"] == 64 and found.attrs["model"] == "Llama" and found.equals(heads)
+    )
 
 
 def test_a_circuit_is_its_heads_and_everything_else(tmp_path):
@@ -152,37 +200,54 @@ def test_a_circuit_is_its_heads_and_everything_else(tmp_path):
     assert heads["score"].values.tolist() == [[0.25, 0.5], [-2.0, 0.0]]
     path = write_heads(heads, tmp_path / "b.json", format="mib")
     assert json.loads(path.read_text()) == CIRCUIT
-    bare = {**CIRCUIT, "nodes": {name: {"in_graph": node["in_graph"]} for name, node in CIRCUIT["nodes"].items()}}
+    bare = {
+        **CIRCUIT,
+        "nodes": {name: {"in_graph": node["in_graph"]} for name, node in CIRCUIT["nodes"].items()},
+    }
     strongest = read_heads(put(tmp_path / "c.json", bare))["score"].values
     np.testing.assert_array_equal(strongest, [[np.nan, 0.75], [1.5, np.nan]])
 
 
 def test_a_circuit_from_a_list_joins_all_parts_that_it_keeps(tmp_path):
-    heads = fitted(listed([(0, 1), (1, 0)]), 2, 2).assign_attrs(cfg=json.dumps(CONFIG), covers="every head")
+    heads = fitted(listed([(0, 1), (1, 0)]), 2, 2).assign_attrs(
+        cfg=json.dumps(CONFIG), covers="every head"
+    )
     heads["in_circuit"] = heads["score"].astype("int8")
     content = json.loads(write_heads(heads, tmp_path / "a.json", format="mib").read_text())
-    assert {name for name, node in content["nodes"].items() if not node["in_graph"]} == {"a0.h0", "a1.h1"}
+    assert {name for name, node in content["nodes"].items() if not node["in_graph"]} == {
+        "a0.h0",
+        "a1.h1",
+    }
     into = {"input", "a0.h1", "m0"}
-    expected = {f"input->a0.h1<{part}>" for part in "qkv"} | {f"{one}->a1.h0<{part}>" for one in into for part in "qkv"}
+    expected = {f"input->a0.h1<{part}>" for part in "qkv"} | {
+        f"{one}->a1.h0<{part}>" for one in into for part in "qkv"
+    }
     expected |= {"input->m0", "a0.h1->m0"} | {f"{one}->m1" for one in (*into, "a1.h0")}
     assert set(content["edges"]) == expected | {f"{one}->logits" for one in (*into, "a1.h0", "m1")}
     again = read_heads(tmp_path / "a.json")
     assert again["in_circuit"].equals(heads["in_circuit"])
     heads.attrs["cfg"] = json.dumps({**CONFIG, "parallel_attn_mlp": True})
-    parallel = json.loads(write_heads(heads, tmp_path / "b.json", format="mib").read_text())["edges"]
+    parallel = json.loads(write_heads(heads, tmp_path / "b.json", format="mib").read_text())[
+        "edges"
+    ]
     assert expected - set(parallel) == {"a0.h1->m0", "a1.h0->m1"}
 
 
 def test_a_circuit_that_was_saved_for_torch(tmp_path):
     names = ["input", "a0.h0", "a0.h1", "m0", "a1.h0", "a1.h1", "m1"]
     graph = {
-        "cfg": CONFIG, "src_nodes": names, "dst_nodes": ["a0.h0<q>", "logits"],
-        "edges_scores": torch.arange(14.0).reshape(7, 2) - 9, "edges_in_graph": torch.ones(7, 2, dtype=torch.bool),
+        "cfg": CONFIG,
+        "src_nodes": names,
+        "dst_nodes": ["a0.h0<q>", "logits"],
+        "edges_scores": torch.arange(14.0).reshape(7, 2) - 9,
+        "edges_in_graph": torch.ones(7, 2, dtype=torch.bool),
         "nodes_in_graph": torch.tensor([1, 0, 1, 1, 1, 0, 1], dtype=torch.bool),
-    }  # fmt: skip
+    }
     torch.save(graph, tmp_path / "a.pt")
     heads = read_heads(tmp_path / "a.pt")
-    assert heads["score"].values.tolist() == [[7, 5], [1, 2]] and heads["in_circuit"].values.tolist() == [
+    assert heads["score"].values.tolist() == [[7, 5], [1, 2]] and heads[
+        "in_circuit"
+    ].values.tolist() == [
         [0, 1],
         [1, 0],
     ]
@@ -199,7 +264,10 @@ def test_an_intervention_of_ours_names_its_heads(tmp_path):
     from nnheads.interventions.schema import Edit, Intervention, Zero
 
     write_heads(listed([(2, 1), (0, 3), (2, 0)]), tmp_path / "a", format="intervention")
-    assert [(edit.layer, edit.units) for edit in load(tmp_path / "a").edits] == [(2, (1, 0)), (0, (3,))]
+    assert [(edit.layer, edit.units) for edit in load(tmp_path / "a").edits] == [
+        (2, (1, 0)),
+        (0, (3,)),
+    ]
     assert ranking(read_heads(tmp_path / "a")) == [(2, 1), (2, 0), (0, 3)]
     save(Intervention(Edit("mlp_out", Zero(), layer=0)), tmp_path / "b")
     with pytest.raises(BadInput, match="it edits more than outputs of heads"):
@@ -212,9 +280,12 @@ def test_a_pyvene_folder_with_its_locations(tmp_path):
 
 
 def test_constant_values_of_pyvene_name_the_heads_that_they_move():
-    folder = Path(__file__).parent / "data" / "pyvene" / "everywhere"
+    folder = Path(__file__).parent.parent / "data" / "pyvene" / "everywhere"
     heads = read_heads(folder, heads=4)
-    value = torch.load(folder / "intkey_layer_1_comp_attention_value_output_unit_pos_nunit_1#0.bin", weights_only=True)
+    value = torch.load(
+        folder / "intkey_layer_1_comp_attention_value_output_unit_pos_nunit_1#0.bin",
+        weights_only=True,
+    )
     norms = value["source_representation"].reshape(4, -1).norm(dim=1).numpy()
     np.testing.assert_allclose(np.nan_to_num(heads["score"].values[1]), norms, rtol=1e-6)
     with pytest.raises(BadInput, match="say how many heads a layer has"):
@@ -240,21 +311,31 @@ def test_what_is_written_for_pyvene_is_an_intervention_on_those_heads(tmp_path):
 
 
 KEEPS = {
-    "scores": {"score"}, "retrieval_head": {"score", "trials", "trial_score"}, "records": {"score"},
-    "qrhead": {"score", "rank"}, "qrhead_config": {"rank"}, "function_vectors": {"score", "rank"},
-    "array": {"score", "rank"}, "fold": {"rank"}, "tensor": {"score"},
-    "indirect_effect": {"score", "trials", "trial_score"}, "pyvene": set(), "intervention": set(),
+    "scores": {"score"},
+    "retrieval_head": {"score", "trials", "trial_score"},
+    "records": {"score"},
+    "qrhead": {"score", "rank"},
+    "qrhead_config": {"rank"},
+    "function_vectors": {"score", "rank"},
+    "array": {"score", "rank"},
+    "fold": {"rank"},
+    "tensor": {"score"},
+    "indirect_effect": {"score", "trials", "trial_score"},
+    "pyvene": set(),
+    "intervention": set(),
     "mib": {"score", "in_circuit"},
-    "nnheads": {"score", "rank"}, "netcdf": {"score", "rank", "trials", "trial_score", "in_circuit"},
-}  # fmt: skip
+    "nnheads": {"score", "rank"},
+    "netcdf": {"score", "rank", "trials", "trial_score", "in_circuit"},
+}
 
 
 def everything(kind: str) -> xr.Dataset:
     """Scores with all that some format keeps, every head scored."""
     generator = np.random.default_rng(0)
     trials = generator.normal(size=(3, 2, 4)).astype("float32")
-    heads = labelled(trials.mean(-1)).assign_attrs(licence="MIT", model="owner/name", cfg=json.dumps(
-        {**CONFIG, "n_layers": 3}))  # fmt: skip
+    heads = labelled(trials.mean(-1)).assign_attrs(
+        licence="MIT", model="owner/name", cfg=json.dumps({**CONFIG, "n_layers": 3})
+    )
     heads["trials"] = (("layer", "head"), np.full((3, 2), 4, "int32"))
     heads["trial_score"] = (("layer", "head", "trial"), trials)
     order = np.argsort(np.argsort(-heads["score"].values, axis=None)).reshape(3, 2)
@@ -282,7 +363,9 @@ def test_round_trips(tmp_path, kind):
 
 @pytest.mark.parametrize("where", ["a.tsv", "folder"])
 def test_gates_make_a_round_trip(tmp_path, where):
-    heads = read_heads(put(tmp_path / "full_attention_heads.tsv", GATES)).assign_attrs(sink_size=64, licence="MIT")
+    heads = read_heads(put(tmp_path / "full_attention_heads.tsv", GATES)).assign_attrs(
+        sink_size=64, licence="MIT"
+    )
     again = read_heads(write_heads(heads, tmp_path / where, format="duo_attention"))
     assert again["score"].equals(heads["score"]) and again.attrs["licence"] == "MIT"
     assert again.attrs["sink_size"] == 64
@@ -292,19 +375,30 @@ def test_provenance_of_another_file_is_left_aside(tmp_path):
     path = write_heads(everything("scores"), tmp_path / "a.json", format="scores")
     path.write_text(path.read_text() + " ")
     heads = read_heads(path)
-    assert "licence" not in heads.attrs and "is of another version of this file" in heads.attrs["provenance_note"]
+    assert (
+        "licence" not in heads.attrs
+        and "is of another version of this file" in heads.attrs["provenance_note"]
+    )
     put(tmp_path / "a.json.provenance.json", "[]")
     assert "is no record of provenance" in read_heads(path).attrs["provenance_note"]
 
 
 def test_runs_of_our_own_are_lists_of_heads(tmp_path):
     values = xr.DataArray(np.eye(2, 3), {"layer": [1, 2], "head": range(3)}, ("layer", "head"))
-    table = xr.Dataset({"mass": values, "flag": values.astype("int8")}).assign_attrs(headline="mass", model="m")
+    table = xr.Dataset({"mass": values, "flag": values.astype("int8")}).assign_attrs(
+        headline="mass", model="m"
+    )
     store.save(tmp_path / "heads.nc", table)
     heads = read_heads(tmp_path)
-    assert heads["score"].shape == (3, 3) and np.isnan(heads["score"][0, 0]) and float(heads["score"][1, 0]) == 1
+    assert (
+        heads["score"].shape == (3, 3)
+        and np.isnan(heads["score"][0, 0])
+        and float(heads["score"][1, 0]) == 1
+    )
     assert heads.attrs["statistic"] == "mass" and heads.attrs["model"] == "m"
-    with pytest.raises(BadInput, match=r"has no 'hit' by layer and head; it has mass, flag \(see --statistic\)"):
+    with pytest.raises(
+        BadInput, match=r"has no 'hit' by layer and head; it has mass, flag \(see --statistic\)"
+    ):
         read_heads(tmp_path, statistic="hit")
     with pytest.raises(BadInput, match="--statistic is for runs of nnheads"):
         read_heads(put(tmp_path / "a.json", {"1-1": 1}), statistic="mass")
@@ -316,8 +410,14 @@ def test_masks_keep_a_group_if_one_of_its_heads_is_wanted():
     assert kv_mask(heads, 2, threshold=0.55)["score"].values.tolist() == [[1, 0], [1, 0]]
     assert kv_mask(heads, 1, threshold=0.7)["score"].values.tolist() == [[1], [0]]
     half = kv_mask(heads, 4, sparsity=0.75)
-    assert half["score"].values.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]] and half.attrs["sparsity"] == 0.75
-    assert kv_mask(heads, 2, sparsity=0.0)["score"].sum() == 4 and kv_mask(heads, 2, sparsity=1.0)["score"].sum() == 0
+    assert (
+        half["score"].values.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
+        and half.attrs["sparsity"] == 0.75
+    )
+    assert (
+        kv_mask(heads, 2, sparsity=0.0)["score"].sum() == 4
+        and kv_mask(heads, 2, sparsity=1.0)["score"].sum() == 0
+    )
     gates = labelled(np.array([[-1e-4, 1.2]]), unit=KV)
     assert kv_mask(gates, 2)["score"].values.tolist() == [[0, 1]]
 
@@ -341,10 +441,14 @@ def test_part_of_a_table_is_not_written_as_the_whole(tmp_path):
     part = listed([(0, 1)], [0.5])
     with pytest.raises(BadInput, match="does not say how many there are; give --model or --shape"):
         write_heads(part, tmp_path / "a.pt", format="tensor")
-    with pytest.raises(BadInput, match="3 heads have no score, and tensor needs one for every head"):
+    with pytest.raises(
+        BadInput, match="3 heads have no score, and tensor needs one for every head"
+    ):
         write_heads(fitted(part, 2, 2), tmp_path / "a.pt", format="tensor")
     filled = fitted(part, 2, 2, fill=0.0)
-    assert read_heads(write_heads(filled, tmp_path / "a.pt", format="tensor"))["score"].values.tolist() == [
+    assert read_heads(write_heads(filled, tmp_path / "a.pt", format="tensor"))[
+        "score"
+    ].values.tolist() == [
         [0, 0.5],
         [0, 0],
     ]
@@ -359,7 +463,11 @@ def test_part_of_a_table_is_not_written_as_the_whole(tmp_path):
     [
         ("pickle", "a", "format 'pickle' is not known; use one of retrieval_head"),
         ("scores", "a.txt", r"a\.txt does not end in \.json, as files of scores do"),
-        ("duo_attention", "a.tsv", "has a gate for every key/value head; give --kv-heads or --model"),
+        (
+            "duo_attention",
+            "a.tsv",
+            "has a gate for every key/value head; give --kv-heads or --model",
+        ),
         ("mib", "a.json", r"says how wide its model is \(d_model\); give --model"),
     ],
 )
@@ -414,15 +522,27 @@ BROKEN = [
     (b'{"format": "nnheads heads", "version": 9}', "version 9 is not known; this nnheads reads 1"),
     (b'{"format": "nnheads heads", "version": 1}', "'unit' is missing"),
     (b'{"representations": []}', "no representations in it"),
-    (b'{"representations": [[1, "head_attention_value_output"]]}', "pyvene names heads when it runs"),
-    (b'{"representations": [[1, "attention_value_output"]], "sorted_keys": ["../x"]}', "is no name of an intervention"),
+    (
+        b'{"representations": [[1, "head_attention_value_output"]]}',
+        "pyvene names heads when it runs",
+    ),
+    (
+        b'{"representations": [[1, "attention_value_output"]], "sorted_keys": ["../x"]}',
+        "is no name of an intervention",
+    ),
     (b'{"cfg": {}, "nodes": {}, "edges": {}}', "'n_layers' is missing"),
     (ONE + b'"nodes": {"a7.h0": {"in_graph": true}}, "edges": {}}', "'a7.h0' is no node"),
     (ONE + b'"nodes": {"m0": {"in_graph": 1}}, "edges": {}}', "does not say whether it is"),
-    (b'{"cfg": {"n_layers": 1, "n_heads": 1}, "nodes": {}, "edges": {"m0": {}}}', "'m0' is no edge"),
-    (b'{"cfg": {"n_layers": 100000000, "n_heads": 1}, "nodes": {}, "edges": {}}', "more than any model has"),
+    (
+        b'{"cfg": {"n_layers": 1, "n_heads": 1}, "nodes": {}, "edges": {"m0": {}}}',
+        "'m0' is no edge",
+    ),
+    (
+        b'{"cfg": {"n_layers": 100000000, "n_heads": 1}, "nodes": {}, "edges": {}}',
+        "more than any model has",
+    ),
     (pickle.dumps(Hostile()), "something else than a tensor, which is not run"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("number", range(len(BROKEN)))
@@ -441,9 +561,12 @@ def test_hostile_pickles_inside_valid_containers_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
     np.save(tmp_path / "b.npy", np.zeros((2, 4)))
     for name, message in {
-        "a.pt": "not run", "b.pt": "expected one tensor", "c.pt": "expected one tensor", "a.npy": "holds no list",
+        "a.pt": "not run",
+        "b.pt": "expected one tensor",
+        "c.pt": "expected one tensor",
+        "a.npy": "holds no list",
         "b.npy": r"got float64 of shape \(2, 4\)",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(BadInput, match=message):
             read_heads(tmp_path / name)
 
@@ -451,7 +574,9 @@ def test_hostile_pickles_inside_valid_containers_are_refused(tmp_path):
 def test_nothing_to_read(tmp_path):
     with pytest.raises(BadInput, match=r"no file .*expected a list of heads or a run's folder"):
         read_heads(tmp_path / "none")
-    with pytest.raises(BadInput, match=r"without any of full_attention_heads\.tsv, heads\.nc, intervention\.json"):
+    with pytest.raises(
+        BadInput, match=r"without any of full_attention_heads\.tsv, heads\.nc, intervention\.json"
+    ):
         read_heads(tmp_path)
 
 
@@ -461,7 +586,9 @@ def read_or_refused(path: Path) -> None:
     except BadInput as error:
         assert "\n" not in str(error) and str(path) in str(error)
     else:
-        assert set(heads["score"].dims) <= {"layer", "head", KV} and not np.isinf(heads["score"]).any()
+        assert (
+            set(heads["score"].dims) <= {"layer", "head", KV} and not np.isinf(heads["score"]).any()
+        )
 
 
 @given(
@@ -474,13 +601,41 @@ def test_any_bytes_are_read_or_refused(content, start, tmp_path_factory):
 
 
 PLAIN = (
-    st.none() | st.booleans() | st.integers(-3, 2000) | st.floats() | st.sampled_from(["1-2", "a0.h1", "m0", "", "x"])
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2000)
+    | st.floats()
+    | st.sampled_from(["1-2", "a0.h1", "m0", "", "x"])
 )
 NAMES = st.sampled_from(
-    ["1-2", "0-0", "cfg", "nodes", "edges", "n_layers", "n_heads", "a0.h1", "input->m0", "in_graph", "score", "layer",
-     "head", "format", "version", "unit", "layers", "heads", "scores", "attributes", "representations", "sorted_keys"]
-)  # fmt: skip
-JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5))
+    [
+        "1-2",
+        "0-0",
+        "cfg",
+        "nodes",
+        "edges",
+        "n_layers",
+        "n_heads",
+        "a0.h1",
+        "input->m0",
+        "in_graph",
+        "score",
+        "layer",
+        "head",
+        "format",
+        "version",
+        "unit",
+        "layers",
+        "heads",
+        "scores",
+        "attributes",
+        "representations",
+        "sorted_keys",
+    ]
+)
+JSON = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5)
+)
 
 
 @given(content=JSON)
@@ -491,10 +646,14 @@ def test_any_json_is_read_or_refused(content, tmp_path_factory):
 @given(
     scores=st.dictionaries(
         st.tuples(st.integers(0, 40), st.integers(0, 40)),
-        st.floats(-1e6, 1e6, width=32, allow_subnormal=False), min_size=1, max_size=12,
+        st.floats(-1e6, 1e6, width=32, allow_subnormal=False),
+        min_size=1,
+        max_size=12,
     ),
-    kind=st.sampled_from(["scores", "records", "qrhead", "function_vectors", "array", "nnheads", "netcdf"]),
-)  # fmt: skip
+    kind=st.sampled_from(
+        ["scores", "records", "qrhead", "function_vectors", "array", "nnheads", "netcdf"]
+    ),
+)
 def test_any_scores_make_a_round_trip(scores, kind, tmp_path_factory):
     heads = listed(list(scores), scores.values())
     path = tmp_path_factory.mktemp("trip") / f"a{ENDINGS[kind]}"

@@ -1,4 +1,6 @@
-"""Alignment: a variable whose subspace is known is found, controls find nothing, and training repeats and goes on."""
+"""Alignment: a variable whose subspace is known is found, controls find nothing, and training
+repeats and goes on.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +12,52 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from swaps import pairs as two_pairs
 from torch.nn.functional import cross_entropy
 
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions import training
-from nnheads.interventions.alignment import aligned, evaluate, orthonormal, predicted, random_directions, read_sources
+from nnheads.interventions.alignment import (
+    aligned,
+    evaluate,
+    orthonormal,
+    predicted,
+    random_directions,
+    read_sources,
+)
 from nnheads.interventions.checkpoints import CHECKPOINT
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import PCA, Edit, Interchange, Intervention, Rotate, Zero, index, role, span
+from nnheads.interventions.schema import (
+    PCA,
+    Edit,
+    Interchange,
+    Intervention,
+    Rotate,
+    Zero,
+    index,
+    role,
+    span,
+)
 from nnheads.interventions.training import train
 
 WIDTH = 8
 
 
 class TwoVariables(torch.nn.Module):
-    """Says which of four quarters each of two hidden variables points to: 16 answers. `mix` is a random rotation, so
-    that the variables lie along no neuron: the first in its columns 0 and 1, the second in 2 and 3."""
+    """Says which of four quarters each of two hidden variables points to: 16 answers. `mix` is a
+    random rotation, so
+    that the variables lie along no neuron: the first in its columns 0 and 1, the second in 2 and
+        3."""
 
     def __init__(self):
         super().__init__()
         self.mix = torch.nn.Linear(WIDTH, WIDTH, bias=False)
         self.readout = torch.nn.Linear(WIDTH, 16, bias=False)
-        rotation = orthonormal(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(7)))
+        rotation = orthonormal(
+            torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(7))
+        )
         quarters = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
         reads = torch.zeros(16, WIDTH)
         reads[:, :2], reads[:, 2:4] = quarters.repeat_interleave(4, 0), quarters.repeat(4, 1)
@@ -68,12 +91,18 @@ def counterfactuals() -> Pairs:
 
 
 def start(kind: str = "das", directions: int | None = 2, seed: int = 0) -> Intervention:
-    return aligned("output", None, features=WIDTH, kind=kind, directions=directions, path="mix", seed=seed)
+    return aligned(
+        "output", None, features=WIDTH, kind=kind, directions=directions, path="mix", seed=seed
+    )
 
 
 def largest_angle(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest principal angle between two spans of orthonormal columns, from its sine: cosines near 1 are blunt."""
-    return float(torch.asin(torch.linalg.matrix_norm(one - other @ (other.T @ one), 2).clamp(max=1)))
+    """Largest principal angle between two spans of orthonormal columns, from its sine: cosines near
+    1 are blunt.
+    """
+    return float(
+        torch.asin(torch.linalg.matrix_norm(one - other @ (other.T @ one), 2).clamp(max=1))
+    )
 
 
 FAST = {"learning_rate": 0.03, "batch_size": 64}
@@ -95,7 +124,10 @@ def test_training_finds_the_subspace_of_the_variable(network, counterfactuals, k
     others = Pairs(fresh[0], (fresh[1],), 4 * quarter(fresh[1][:, :2]) + quarter(fresh[0][:, 2:4]))
     assert float(evaluate(network, found, others)["score"].mean()) > 0.95
     assert float(evaluate(network, random_directions(found, 3), others)["score"].mean()) < 0.6
-    assert log["loss"][-20:].mean() < log["loss"][:20].mean() / 2 and float(log["held_out_accuracy"][-1]) > 0.9
+    assert (
+        log["loss"][-20:].mean() < log["loss"][:20].mean() / 2
+        and float(log["held_out_accuracy"][-1]) > 0.9
+    )
 
 
 def test_shuffled_answers_lead_nowhere(network, counterfactuals):
@@ -106,7 +138,13 @@ def test_shuffled_answers_lead_nowhere(network, counterfactuals):
 
 def test_boundless_learns_how_many_directions_and_hardens(network, counterfactuals):
     found, log = train(
-        network, start("boundless", None), counterfactuals, steps=400, share_rate=0.02, sparsity=1.0, **FAST
+        network,
+        start("boundless", None),
+        counterfactuals,
+        steps=400,
+        share_rate=0.02,
+        sparsity=1.0,
+        **FAST,
     )
     rotation, taken = found.tensors["rotation"], round(float(found.tensors["boundary"]) * WIDTH)
     torch.testing.assert_close(rotation.T @ rotation, torch.eye(WIDTH), atol=1e-6, rtol=0)
@@ -123,7 +161,13 @@ def test_a_mask_opens_for_the_neurons_of_the_variable(counterfactuals):
         plain.readout.weight.copy_(plain.readout.weight @ plain.mix.weight)
         plain.mix.weight.copy_(torch.eye(WIDTH))
     found, _ = train(
-        plain, start("mask", None), counterfactuals, steps=200, share_rate=0.05, sparsity=0.5, batch_size=64
+        plain,
+        start("mask", None),
+        counterfactuals,
+        steps=200,
+        share_rate=0.05,
+        sparsity=0.5,
+        batch_size=64,
     )
     mask = found.tensors["mask"]
     assert (mask[:2] > 0.5).all() and (mask[2:4] < -0.5).all()
@@ -132,7 +176,13 @@ def test_a_mask_opens_for_the_neurons_of_the_variable(counterfactuals):
 
 def test_boundless_puts_the_variable_before_its_boundary(network, counterfactuals):
     found, _ = train(
-        network, start("boundless", None), counterfactuals, steps=400, share_rate=0.02, sparsity=1.0, **FAST
+        network,
+        start("boundless", None),
+        counterfactuals,
+        steps=400,
+        share_rate=0.02,
+        sparsity=1.0,
+        **FAST,
     )
     taken = found.tensors["rotation"][:, : round(float(found.tensors["boundary"]) * WIDTH)]
     outside = network.subspace - taken @ (taken.T @ network.subspace)
@@ -142,7 +192,15 @@ def test_boundless_puts_the_variable_before_its_boundary(network, counterfactual
 
 
 def test_a_mask_over_trained_directions_opens_for_those_of_the_variable(network, counterfactuals):
-    found, _ = train(network, start("mask", WIDTH), counterfactuals, steps=400, share_rate=0.05, sparsity=0.5, **FAST)
+    found, _ = train(
+        network,
+        start("mask", WIDTH),
+        counterfactuals,
+        steps=400,
+        share_rate=0.05,
+        sparsity=0.5,
+        **FAST,
+    )
     open_ones = found.tensors["rotation"][:, found.tensors["mask"] > 0]
     outside = network.subspace - open_ones @ (open_ones.T @ network.subspace)
     assert open_ones.shape[1] < WIDTH and float(torch.linalg.matrix_norm(outside, 2)) < 0.1
@@ -153,7 +211,8 @@ def test_a_mask_over_trained_directions_opens_for_those_of_the_variable(network,
 def test_kept_sources_change_nothing(network, counterfactuals, kind):
     options = {"steps": 20, "every": 5, **FAST}
     (one, log), (other, again) = (
-        train(network, start(kind, None), counterfactuals, keep_sources=keep, **options) for keep in (True, False)
+        train(network, start(kind, None), counterfactuals, keep_sources=keep, **options)
+        for keep in (True, False)
     )
     np.testing.assert_allclose(log["loss"], again["loss"], rtol=1e-5)
     for name, tensor in one.tensors.items():
@@ -165,7 +224,10 @@ def test_what_is_trained_is_saved_and_used_as_it_is(network, counterfactuals, tm
     again = load(save(found, tmp_path))
     assert again == found
     torch.testing.assert_close(
-        predicted(network, again, counterfactuals), predicted(network, found, counterfactuals), atol=0, rtol=0
+        predicted(network, again, counterfactuals),
+        predicted(network, found, counterfactuals),
+        atol=0,
+        rtol=0,
     )
 
 
@@ -182,9 +244,18 @@ def test_training_repeats_and_goes_on_where_it_stopped(network, counterfactuals,
 
     stopping.__name__ = "cross_entropy"
     with pytest.raises(KeyboardInterrupt):
-        train(network, start("boundless", None), counterfactuals, loss=stopping, checkpoint=tmp_path, **options)
+        train(
+            network,
+            start("boundless", None),
+            counterfactuals,
+            loss=stopping,
+            checkpoint=tmp_path,
+            **options,
+        )
     assert (tmp_path / CHECKPOINT).exists()
-    resumed, second = train(network, start("boundless", None), counterfactuals, checkpoint=tmp_path, **options)
+    resumed, second = train(
+        network, start("boundless", None), counterfactuals, checkpoint=tmp_path, **options
+    )
     assert resumed == whole
     xr.testing.assert_identical(second, log)
     assert train(network, start("boundless", None), counterfactuals, seed=1, **options)[0] != whole
@@ -199,7 +270,9 @@ def test_all_pairs_are_trained_on_where_none_is_held_out(network, counterfactual
 
 
 def test_it_stops_when_nothing_improves(network, counterfactuals):
-    _, log = train(network, start(), counterfactuals, steps=400, every=5, patience=3, learning_rate=1.0)
+    _, log = train(
+        network, start(), counterfactuals, steps=400, every=5, patience=3, learning_rate=1.0
+    )
     assert log.sizes["step"] < 400 and log.sizes["step"] % 5 == 0
     assert log.attrs["best_held_out_loss"] == pytest.approx(float(log["held_out_loss"].min()))
     assert int(log["held_out_loss"].values.argmin()) == log.sizes["evaluation"] - 4
@@ -218,13 +291,18 @@ def test_language_models_are_trained_through_hooks_and_through_traces(padded, si
     width = 48 if site == "resid_post" else 32
     before = aligned(site, 1, index(-2, -3), features=width, directions=4)
     weights = {name: weight.clone() for name, weight in module.state_dict().items()}
-    found, log = train(model, before, given, steps=8, batch_size=2, held_out=0.5, every=4, learning_rate=0.03)
+    found, log = train(
+        model, before, given, steps=8, batch_size=2, held_out=0.5, every=4, learning_rate=0.03
+    )
     assert float(log["held_out_loss"].min()) < float(
         cross_entropy(predicted(model, before, given).detach(), given.answer)
     )
     for name, weight in module.state_dict().items():
         torch.testing.assert_close(weight, weights[name], atol=0, rtol=0)
-    scores = [evaluate(model, found, given, metric=of_answer, remote=where)["score"] for where in (False, "local")]
+    scores = [
+        placed(where, evaluate)(model, found, given, metric=of_answer)["score"]
+        for where in (False, "local")
+    ]
     np.testing.assert_allclose(*scores, rtol=1e-4)
 
 
@@ -244,12 +322,17 @@ def test_what_sources_give_is_read_once_for_prompts_of_any_length(padded):
         for chosen in ([0, 1], [1, 3], [1], [2, 0, 3]):
             rows = np.array(chosen)
             own = known.rows(rows)
-            assert own.found[0][1].shape[1] == (8 if set(chosen) & {0, 2} else 4), "no more places than a batch needs"
+            assert own.found[0][1].shape[1] == (8 if set(chosen) & {0, 2} else 4), (
+                "no more places than a batch needs"
+            )
             torch.testing.assert_close(
-                predicted(model, before, two.rows(rows), known=own), predicted(model, before, two.rows(rows))
+                predicted(model, before, two.rows(rows), known=own),
+                predicted(model, before, two.rows(rows)),
             )
     assert len(calls) == 4 * (1 + 3)
-    scores = [evaluate(model, before, two, metric=of_answer, known=one)["score"] for one in (known, None)]
+    scores = [
+        evaluate(model, before, two, metric=of_answer, known=one)["score"] for one in (known, None)
+    ]
     np.testing.assert_allclose(*scores, rtol=1e-4)
     one_after_another = Intervention(*before.edits, tensors=before.tensors, mode="serial")
     assert read_sources(model, one_after_another, two) is None
@@ -275,14 +358,19 @@ def of_answer(logits, answer):
 def test_roles_and_other_positions_in_the_source_mean_the_same_in_hooks_and_traces(padded):
     model, _ = tiny("llama")
     given = prompts_as_pairs(padded)
-    base = given.base.assign_coords(role_S=("batch", [7, 6, 5, 8]), prompt_length=("batch", [8, 4, 9, 5]))
-    source = given.sources[0].assign_coords(role_S=("batch", [6, 5, 8, 7]), role_T=("batch", [5, 7, 7, 6]))
+    base = given.base.assign_coords(
+        role_S=("batch", [7, 6, 5, 8]), prompt_length=("batch", [8, 4, 9, 5])
+    )
+    source = given.sources[0].assign_coords(
+        role_S=("batch", [6, 5, 8, 7]), role_T=("batch", [5, 7, 7, 6])
+    )
     placed = Pairs(base, (source,), given.answer)
     scores = []
     for source_at in (None, role("T")):
         edits = aligned("resid_post", 0, role("S"), source_at=source_at, features=48, directions=20)
         here, there = (
-            evaluate(model, edits, placed, metric=of_answer, remote=where)["score"] for where in (False, "local")
+            placed(where, evaluate)(model, edits, placed, metric=of_answer)["score"]
+            for where in (False, "local")
         )
         np.testing.assert_allclose(here, there, rtol=1e-4)
         scores.append(here)
@@ -290,13 +378,19 @@ def test_roles_and_other_positions_in_the_source_mean_the_same_in_hooks_and_trac
 
 
 def test_a_network_is_left_as_it_was(network, counterfactuals):
-    own = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Dropout(0.5), torch.nn.Linear(WIDTH, 16)).train()
+    own = torch.nn.Sequential(
+        torch.nn.Linear(WIDTH, WIDTH), torch.nn.Dropout(0.5), torch.nn.Linear(WIDTH, 16)
+    ).train()
     before = aligned("output", None, features=WIDTH, path="0")
     train(own, before, counterfactuals, steps=2)
-    assert own[1].training and all(weight.requires_grad and weight.grad is None for weight in own.parameters())
+    assert own[1].training and all(
+        weight.requires_grad and weight.grad is None for weight in own.parameters()
+    )
 
 
-def test_progress_counts_every_step_and_those_done_before(network, counterfactuals, tmp_path, monkeypatch):
+def test_progress_counts_every_step_and_those_done_before(
+    network, counterfactuals, tmp_path, monkeypatch
+):
     seen = []
 
     @contextlib.contextmanager
@@ -313,17 +407,21 @@ def test_progress_counts_every_step_and_those_done_before(network, counterfactua
 
 
 NOTHING = Intervention(Edit("output", Interchange(), path="mix"))
-COMPONENTS = Intervention(Edit("output", PCA(), path="mix"), tensors={"rotation": torch.eye(WIDTH)[:, :2]})
+COMPONENTS = Intervention(
+    Edit("output", PCA(), path="mix"), tensors={"rotation": torch.eye(WIDTH)[:, :2]}
+)
 REFUSED = {
     "no step": ({"steps": 0}, "steps 0 is not possible"),
     "no rows": ({"batch_size": 0}, "batch_size 0 is not possible"),
     "no patience": ({"patience": 0}, "patience 0 is not possible"),
     "no rate": ({"learning_rate": 0.0}, r"learning_rate 0\.0 is not possible; it must be above 0"),
-    "less than nothing held out": ({"held_out": -0.1}, r"held_out -0\.1 is not possible; a share between 0 and 1"),
+    "less than nothing held out": (
+        {"held_out": -0.1},
+        r"held_out -0\.1 is not possible; a share between 0 and 1",
+    ),
     "patience without pairs": ({"held_out": 0, "patience": 2}, "patience is for pairs held out"),
     "all held out": ({"held_out": 0.9999}, "640 pairs are too few to hold 0.9999 of them out"),
     "a cold start": ({"temperature": (0.0, 1.0)}, r"temperature \(0\.0, 1\.0\) is not possible"),
-    "another machine": ({"remote": "ndif"}, "training needs gradients, which do not come back"),
 }
 
 
@@ -334,9 +432,18 @@ def test_settings_that_are_not_possible_are_refused(network, counterfactuals, na
         train(network, start(), counterfactuals, **options)
 
 
-@pytest.mark.parametrize("edits", [NOTHING, COMPONENTS, Intervention(Edit("output", Zero(), path="mix"))])
+def test_training_on_a_server_is_refused(network, counterfactuals):
+    with pytest.raises(BadInput, match="training needs gradients, which do not come back"):
+        placed(True, train)(network, start(), counterfactuals)
+
+
+@pytest.mark.parametrize(
+    "edits", [NOTHING, COMPONENTS, Intervention(Edit("output", Zero(), path="mix"))]
+)
 def test_nothing_to_train_is_refused(network, counterfactuals, edits):
-    with pytest.raises(BadInput, match="this intervention has nothing to train; use one of rotate, lowrank"):
+    with pytest.raises(
+        BadInput, match="this intervention has nothing to train; use one of rotate, lowrank"
+    ):
         train(network, edits, counterfactuals)
 
 
@@ -350,11 +457,17 @@ def test_pairs_that_do_not_belong_together_are_refused(network, counterfactuals,
         Pairs(rows, (two_pairs(padded),), torch.zeros(640, dtype=torch.long))
     with pytest.raises(BadInput, match="there are no pairs; give at least one"):
         Pairs(rows[:0], (), torch.zeros(0, dtype=torch.long))
-    with pytest.raises(BadInput, match=r"answers 0 to 16 do not go with an output of shape \(64, 16\)"):
+    with pytest.raises(
+        BadInput, match=r"answers 0 to 16 do not go with an output of shape \(64, 16\)"
+    ):
         evaluate(network, start(), Pairs(rows[:64], (rows[:64],), torch.arange(64) % 17))
-    with pytest.raises(BadInput, match="this needs prompts as datasets; tensors are for modules that run here"):
-        evaluate(network, start(), counterfactuals, remote="local")
-    with pytest.raises(BadInput, match=r"the metric gave shape \(\) for 64 pairs; expected one a pair"):
+    with pytest.raises(
+        BadInput, match="this needs prompts as datasets; tensors are for modules that run here"
+    ):
+        placed("local", evaluate)(network, start(), counterfactuals)
+    with pytest.raises(
+        BadInput, match=r"the metric gave shape \(\) for 64 pairs; expected one a pair"
+    ):
         evaluate(network, start(), counterfactuals, metric=cross_entropy)
     with pytest.raises(BadInput, match="batch_size 0 is not possible"):
         evaluate(network, start(), counterfactuals, batch_size=0)
@@ -370,7 +483,10 @@ def test_where_training_starts_is_refused_if_it_cannot_be():
         with pytest.raises(BadInput, match=message):
             aligned("resid_post", 0, **{"features": WIDTH, **options})
     by_direction = aligned("resid_post", 0, features=WIDTH, kind="mask", directions=3)
-    assert by_direction.tensors["mask"].shape == (3,) and by_direction.edits[0].do.rotation == "rotation"
+    assert (
+        by_direction.tensors["mask"].shape == (3,)
+        and by_direction.edits[0].do.rotation == "rotation"
+    )
     assert aligned("z", 1, index(-1), features=4, seed=1, units=(0,)).edits[0] == Edit(
         "z", Rotate(), layer=1, units=(0,), at=index(-1)
     )
@@ -378,20 +494,29 @@ def test_where_training_starts_is_refused_if_it_cannot_be():
 
 def test_a_loss_that_is_not_finite_ends_it(network, counterfactuals):
     with pytest.raises(RunError, match="the loss at step 0 is nan"):
-        train(network, start(), counterfactuals, loss=lambda logits, answer: (logits * float("nan")).sum())
+        train(
+            network,
+            start(),
+            counterfactuals,
+            loss=lambda logits, answer: (logits * float("nan")).sum(),
+        )
 
 
 def test_a_loss_on_held_out_pairs_that_is_not_finite_ends_it(network, counterfactuals):
     def loss(logits, answer):
         return cross_entropy(logits, answer) if logits.requires_grad else torch.tensor(float("inf"))
 
-    with pytest.raises(RunError, match="the loss on pairs held out, after 1 steps, is inf; a lower learning rate"):
+    with pytest.raises(
+        RunError, match="the loss on pairs held out, after 1 steps, is inf; a lower learning rate"
+    ):
         train(network, start(), counterfactuals, steps=1, loss=loss)
 
 
 def test_a_checkpoint_of_another_training_is_refused(network, counterfactuals, tmp_path):
     train(network, start(), counterfactuals, steps=2, checkpoint=tmp_path)
-    with pytest.raises(BadInput, match=r"is of another training \(steps differ\); use another folder"):
+    with pytest.raises(
+        BadInput, match=r"is of another training \(steps differ\); use another folder"
+    ):
         train(network, start(), counterfactuals, steps=3, checkpoint=tmp_path)
     changed = dataclasses.replace(counterfactuals, answer=(counterfactuals.answer + 1) % 16)
     with pytest.raises(BadInput, match=r"is of another training \(training differ\)"):

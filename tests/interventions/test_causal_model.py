@@ -33,7 +33,10 @@ def test_a_variable_can_be_fixed_and_everything_after_it_follows():
     assert IOI.run(sentence) == {"position": 0, "answer": "Mary"}
     assert IOI.run(sentence, position=1) == {"position": 1, "answer": "John"}
     other = {"first": "Anna", "second": "Leo", "repeated": "Anna"}
-    assert IOI.interchange(sentence, position=other) == "John" and IOI.interchange(sentence, answer=other) == "Leo"
+    assert (
+        IOI.interchange(sentence, position=other) == "John"
+        and IOI.interchange(sentence, answer=other) == "Leo"
+    )
 
 
 def test_every_second_pair_changes_the_answer_and_the_same_seed_draws_the_same():
@@ -52,20 +55,30 @@ def test_every_second_pair_changes_the_answer_and_the_same_seed_draws_the_same()
 
 
 def test_answers_of_many_sorts_change_in_every_pair():
-    inputs = [{"first": f"name {number}", "second": "John", "repeated": "John"} for number in range(9)]
+    inputs = [
+        {"first": f"name {number}", "second": "John", "repeated": "John"} for number in range(9)
+    ]
     drawn = draw_counterfactuals(IOI, inputs, "answer", 12)
-    assert all(one.changes and one.answer == inputs[one.source]["first"] for one in drawn) and len(drawn) == 12
+    assert (
+        all(one.changes and one.answer == inputs[one.source]["first"] for one in drawn)
+        and len(drawn) == 12
+    )
 
 
 def test_causal_models_that_cannot_be_are_refused():
     for functions, message in (
         ({}, "no function gives the output 'answer'; known: none"),
-        ({"answer": lambda a: a, "a": lambda b: b, "b": lambda a: a}, "variables a, answer, b depend on themselves"),
+        (
+            {"answer": lambda a: a, "a": lambda b: b, "b": lambda a: a},
+            "variables a, answer, b depend on themselves",
+        ),
         ({"answer": lambda *all: 0}, "the function of 'answer' must name its arguments"),
     ):
         with pytest.raises(BadInput, match=message):
             CausalModel(functions)
-    with pytest.raises(BadInput, match="variable 'carry' is not known; this causal model has state, bit, answer"):
+    with pytest.raises(
+        BadInput, match="variable 'carry' is not known; this causal model has state, bit, answer"
+    ):
         PARITY.interchange({"bits": (1, 0)}, carry={"bits": (1, 0)})
     with pytest.raises(BadInput, match="input 'bits' is missing; given: none"):
         PARITY.run({})
@@ -86,14 +99,19 @@ def test_prompts_end_where_the_causal_models_answer_follows(name, tokenizer):
     for row, told in enumerate(drawn.inputs):
         text, answer = own.decode(ids[row][mask[row] > 0]), own.decode(int(answers[row])).strip()
         words = text.replace(",", "").split()
-        read = {role: own.decode(int(ids[row, drawn.prompts[f"role_{role}"][row]])).strip() for role in task.roles}
+        read = {
+            role: own.decode(int(ids[row, drawn.prompts[f"role_{role}"][row]])).strip()
+            for role in task.roles
+        }
         if name == "ioi":
             assert words.count(answer) == 1 and words.count(told["repeated"]) == 2
             assert [read[role] for role in ("FIRST", "SECOND", "S2")] == list(told.values())
         else:
             assert int(answer) == sum(told["bits"]) % 2 and len(told["bits"]) == STEPS
             assert text.rstrip().endswith(str(sum(told["bits"][:-1]) % 2))
-            assert (int(read["BEFORE"]), int(read["INPUT"])) == told["bits"][-2:] and read["SEPARATOR"] in (":", "")
+            assert (int(read["BEFORE"]), int(read["INPUT"])) == told["bits"][-2:] and read[
+                "SEPARATOR"
+            ] in (":", "")
     assert task.variable in task.model.functions
     pairs = drawn.pairs(draw_counterfactuals(task.model, drawn.inputs, task.variable, 6))
     changed = [int(pairs.answer[i]) for i in (1, 3, 5)]
@@ -105,7 +123,11 @@ def test_prompts_end_where_the_causal_models_answer_follows(name, tokenizer):
 def test_own_pairs_are_read_and_audited(tmp_path):
     path = tmp_path / "own.jsonl"
     records = [("Mary and John went to the", "Anna and", "market"), ("the code of", "what", "Leo")]
-    path.write_text("".join(json.dumps(dict(zip(("base", "source", "answer"), one))) + "\n\n" for one in records))
+    path.write_text(
+        "".join(
+            json.dumps(dict(zip(("base", "source", "answer"), one))) + "\n\n" for one in records
+        )
+    )
     found = read_counterfactuals(path)
     assert found == records
     tokenizer = words_tokenizer()
@@ -116,7 +138,9 @@ def test_own_pairs_are_read_and_audited(tmp_path):
             own = prompts["token"].values[row][prompts["mask"].values[row] > 0]
             assert own.tolist() == tokenizer(record[side])["input_ids"]
     assert pairs.base["token"].dtype == np.int32 and pairs.answer.dtype == torch.long
-    with pytest.raises(BadInput, match="answer 'unheard' of pair 1 is not one token after its base"):
+    with pytest.raises(
+        BadInput, match="answer 'unheard' of pair 1 is not one token after its base"
+    ):
         from_texts(tokenizer, [records[0], ("the", "the", "unheard")])
     with pytest.raises(BadInput, match="a prompt has no tokens"):
         from_texts(tokenizer, [("the", " ", "code")])
@@ -128,7 +152,10 @@ def test_own_pairs_are_read_and_audited(tmp_path):
         ("{", "line 1: expected an object with base, source and answer"),
         ("[]", "line 1: expected an object with base, source and answer"),
         ('{"base": "a", "source": "b"}', "line 1: expected an object with base, source and answer"),
-        ('\n{"base": "a", "source": " ", "answer": "c"}', "line 2: 'source' must be words, got ' '"),
+        (
+            '\n{"base": "a", "source": " ", "answer": "c"}',
+            "line 2: 'source' must be words, got ' '",
+        ),
         ('{"base": "a", "source": "b", "answer": 3}', "line 1: 'answer' must be words, got 3"),
         ("", "is empty; expected one pair a line"),
     ],

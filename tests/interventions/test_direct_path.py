@@ -8,8 +8,7 @@ from conftest import tiny
 from swaps import ANSWERS, pairs
 
 from nnheads.errors import BadInput
-from nnheads.interventions import apply as run
-from nnheads.interventions import direct_path, index
+from nnheads.interventions import direct_path, index, run
 from nnheads.patching.path_patching import path_patch
 
 
@@ -32,7 +31,9 @@ def test_a_path_into_a_layer_leaves_the_later_ones_free(padded):
     prompts = pairs(padded)
     base, source = prompts, prompts.assign(token=prompts["corrupted"])
     into, through = (
-        run(model, direct_path(0, 1, 3, until=until, at=index(-1)), base, [source, base], keep=1).edited[:, -1]
+        run(
+            model, direct_path(0, 1, 3, until=until, at=index(-1)), base, [source, base], keep=1
+        ).edited[:, -1]
         for until in (1, None)
     )
     assert float(abs(into - through).max()) > 1e-5
@@ -41,6 +42,7 @@ def test_a_path_into_a_layer_leaves_the_later_ones_free(padded):
 @pytest.mark.parametrize(("layer", "until"), [(3, None), (2, 1), (-1, None), (0, 3)])
 def test_paths_that_lead_nowhere_are_refused(layer, until):
     with pytest.raises(
-        BadInput, match=r"a path from layer -?\d through layer \d is not possible; there are layers 0 to 2"
+        BadInput,
+        match=r"a path from layer -?\d through layer \d is not possible; there are layers 0 to 2",
     ):
         direct_path(layer, 0, 3, until=until)

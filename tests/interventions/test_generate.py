@@ -1,4 +1,6 @@
-"""Writing with edits in place against the same text read in one piece, and against transformers' own generation."""
+"""Writing with edits in place against the same text read in one piece, and against transformers'
+own generation.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, tiny
+from conftest import VOCABULARY, placed, tiny
 
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions.apply import run
@@ -46,7 +48,9 @@ def prompts(padded):
 
 def labelled(ids, mask) -> xr.Dataset:
     place = ("batch", "position")
-    return xr.Dataset({"token": (place, np.asarray(ids)), "mask": (place, np.asarray(mask))}, {"batch": [0, 1]})
+    return xr.Dataset(
+        {"token": (place, np.asarray(ids)), "mask": (place, np.asarray(mask))}, {"batch": [0, 1]}
+    )
 
 
 def read_back(prompts: xr.Dataset, ids: np.ndarray) -> xr.Dataset:
@@ -68,26 +72,46 @@ def forced(intervention: Intervention, prompts: xr.Dataset, count: int) -> Inter
         if kind == "steps":
             return [dataclasses.replace(edit, at=index(*(step - count + 1 for step in values)))]
         if kind == "index":
-            return [dataclasses.replace(edit, at=index(*(v if v >= 0 else v - count + 1 for v in values)))]
+            return [
+                dataclasses.replace(
+                    edit, at=index(*(v if v >= 0 else v - count + 1 for v in values))
+                )
+            ]
         return [edit]
 
     return Intervention(
-        *[one for edit in intervention.edits for one in moved(edit)], tensors=intervention.tensors,
+        *[one for edit in intervention.edits for one in moved(edit)],
+        tensors=intervention.tensors,
         mode=intervention.mode,
-    )  # fmt: skip
+    )
 
 
 def assert_equal_to_reading(model, intervention, prompts, sources=(), new=NEW, **options):
-    """Step by step the logits of the text read in one piece; the written tokens are the likeliest ones."""
-    written = generate(model, intervention, prompts, sources, new_tokens=new, keep_logits=True, **options)
+    """Step by step the logits of the text read in one piece; the written tokens are the likeliest
+    ones.
+    """
+    written = generate(
+        model, intervention, prompts, sources, new_tokens=new, keep_logits=True, **options
+    )
     assert written.logits.shape[1] == written.ids.shape[1] == new
     text = read_back(prompts, written.ids)
-    logits = run(model, forced(intervention, prompts, new), text, sources, original=False, keep=new).edited
+    logits = run(
+        model, forced(intervention, prompts, new), text, sources, original=False, keep=new
+    ).edited
     alive = torch.from_numpy(written.ids >= 0)
-    alive = alive | (alive.cumsum(1) == torch.arange(1, new + 1)[None] - 1)  # the end itself was predicted too
+    alive = alive | (
+        alive.cumsum(1) == torch.arange(1, new + 1)[None] - 1
+    )  # the end itself was predicted too
     torch.testing.assert_close(written.logits[alive], logits[alive].float(), atol=3e-4, rtol=1e-4)
     assert (written.logits.argmax(-1).numpy() == written.ids)[written.ids >= 0].all()
-    assert float((written.logits[:, : written.original_logits.shape[1]] - written.original_logits).abs().max()) > 1e-3
+    assert (
+        float(
+            (written.logits[:, : written.original_logits.shape[1]] - written.original_logits)
+            .abs()
+            .max()
+        )
+        > 1e-3
+    )
     return written
 
 
@@ -105,7 +129,10 @@ def everywhere(neurons: bool) -> list[Edit]:
         Edit("mlp_in", Add(0.3), layer=1, neurons=(5,), at=ALL),
         *([Edit("mlp_hidden", Scale(0.5), layer=1, at=DECODE)] if neurons else []),
         Edit("mlp_out", Scale(0.9), layer=1, at=index(-1, 2)),
-        *[Edit("resid_post", Add("resid", scale=0.5), layer=layer, at=DECODE) for layer in range(3)],
+        *[
+            Edit("resid_post", Add("resid", scale=0.5), layer=layer, at=DECODE)
+            for layer in range(3)
+        ],
     ]
 
 
@@ -113,8 +140,14 @@ def test_no_edit_is_what_transformers_writes(model_type, padded, prompts):
     model, module = tiny(model_type)
     ids, mask, _ = padded
     written = generate(model, Intervention(), prompts, new_tokens=NEW)
-    out = module.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[:, 9:].numpy()
-    assert written.ids.tolist() == written.original_ids.tolist() == np.where((out == 2).cumsum(1) > 0, -1, out).tolist()
+    out = module.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[
+        :, 9:
+    ].numpy()
+    assert (
+        written.ids.tolist()
+        == written.original_ids.tolist()
+        == np.where((out == 2).cumsum(1) > 0, -1, out).tolist()
+    )
 
 
 def test_every_site_equals_reading_what_was_written(model_type, prompts):
@@ -139,12 +172,19 @@ def test_patterns_equal_reading_what_was_written(model_type, prompts):
 
 
 def test_a_source_prompt_goes_in_layer_by_layer_at_each_step(model_type, prompts):
-    """pyvene's README: what a source prompt holds at one position, in every layer, while the model writes."""
+    """pyvene's README: what a source prompt holds at one position, in every layer, while the model
+    writes.
+    """
     model, _ = tiny(model_type)
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
-    edits = [Edit("resid_post", Interchange(source_at=index(1)), layer=layer, at=DECODE) for layer in (0, 1)]
+    edits = [
+        Edit("resid_post", Interchange(source_at=index(1)), layer=layer, at=DECODE)
+        for layer in (0, 1)
+    ]
     edits = [dataclasses.replace(edit, neurons=tuple(range(20))) for edit in edits]
-    written = generate(model, Intervention(*edits), prompts, [source], new_tokens=NEW, keep_logits=True)
+    written = generate(
+        model, Intervention(*edits), prompts, [source], new_tokens=NEW, keep_logits=True
+    )
     reads = [dataclasses.replace(edit, do=Collect(str(edit.layer)), at=index(1)) for edit in edits]
     taken = run(model, Intervention(*reads), source).collected
     text = read_back(prompts, written.ids)
@@ -158,11 +198,18 @@ def test_a_source_prompt_goes_in_layer_by_layer_at_each_step(model_type, prompts
 def test_what_a_source_holds_is_added_at_each_step(prompts):
     model, _ = tiny("llama")
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
-    edits = [Edit("mlp_out", AddSource(source_at=index(0), scale=2.0), layer=layer, at=DECODE) for layer in range(3)]
-    written = generate(model, Intervention(*edits), prompts, [source], new_tokens=4, keep_logits=True)
+    edits = [
+        Edit("mlp_out", AddSource(source_at=index(0), scale=2.0), layer=layer, at=DECODE)
+        for layer in range(3)
+    ]
+    written = generate(
+        model, Intervention(*edits), prompts, [source], new_tokens=4, keep_logits=True
+    )
     reads = [Edit("mlp_out", Collect(str(layer)), layer=layer, at=index(0)) for layer in range(3)]
     held = run(model, Intervention(*reads), source).collected
-    again = [Edit("mlp_out", Add(str(layer), scale=2.0), layer=layer, at=ANSWER) for layer in range(3)]
+    again = [
+        Edit("mlp_out", Add(str(layer), scale=2.0), layer=layer, at=ANSWER) for layer in range(3)
+    ]
     text = read_back(prompts, written.ids)
     logits = run(model, Intervention(*again, tensors=held), text, original=False, keep=4).edited
     torch.testing.assert_close(written.logits, logits.float(), atol=3e-4, rtol=1e-4)
@@ -182,11 +229,14 @@ def test_a_source_may_give_every_step_its_own_place(prompts):
 
 def test_serial_sources_and_prompt_positions_together(prompts):
     model, _ = tiny("qwen3")
-    sources = [prompts.assign(token=(prompts["token"] + n) % (VOCABULARY - 4) + 4) for n in (30, 80)]
+    sources = [
+        prompts.assign(token=(prompts["token"] + n) % (VOCABULARY - 4) + 4) for n in (30, 80)
+    ]
     edits = Intervention(
         Edit("resid_pre", Interchange(source=0), layer=1, at=index(2)),
-        Edit("resid_post", Interchange(source=1), layer=1, at=index(4)), mode="serial",
-    )  # fmt: skip
+        Edit("resid_post", Interchange(source=1), layer=1, at=index(4)),
+        mode="serial",
+    )
     assert_equal_to_reading(model, edits, prompts, sources)
 
 
@@ -196,7 +246,11 @@ def test_edits_of_the_prompt_leave_the_steps_alone(prompts):
     seen = prompts.assign_coords(role_END=("batch", [8, 8]))
     for at, places in ((PROMPT, 9), (index(0, -1), 2), (span(1, 4), 3), (role("END"), 1)):
         edits = Intervention(Edit("resid_post", Collect(), layer=1, at=at))
-        assert generate(model, edits, seen, new_tokens=4).collected["collected"].shape == (2, places, 48)
+        assert generate(model, edits, seen, new_tokens=4).collected["collected"].shape == (
+            2,
+            places,
+            48,
+        )
     edits = Intervention(Edit("resid_post", Collect(), layer=1, at=DECODE))
     assert generate(model, edits, seen, new_tokens=4).collected["collected"].shape == (2, 3, 48)
     assert generate(model, edits, seen, new_tokens=1).collected == {}
@@ -204,12 +258,18 @@ def test_edits_of_the_prompt_leave_the_steps_alone(prompts):
 
 def test_the_first_token_is_written_before_any_step(prompts):
     model, _ = tiny("llama")
-    changed = Intervention(*[Edit("resid_post", Scale(-1.0), layer=layer, at=DECODE) for layer in range(3)])
+    changed = Intervention(
+        *[Edit("resid_post", Scale(-1.0), layer=layer, at=DECODE) for layer in range(3)]
+    )
     written = generate(model, changed, prompts, new_tokens=4, keep_logits=True)
     assert torch.equal(written.logits[:, 0], written.original_logits[:, 0])
     assert not torch.allclose(written.logits[:, 1], written.original_logits[:, 1])
     late = generate(
-        model, Intervention(Edit("z", Zero(), layer=0, at=steps(2))), prompts, new_tokens=4, keep_logits=True
+        model,
+        Intervention(Edit("z", Zero(), layer=0, at=steps(2))),
+        prompts,
+        new_tokens=4,
+        keep_logits=True,
     )
     assert torch.equal(late.logits[:, :3], late.original_logits[:, :3])
     assert not torch.allclose(late.logits[:, 3], late.original_logits[:, 3])
@@ -218,27 +278,40 @@ def test_the_first_token_is_written_before_any_step(prompts):
 def test_an_answer_that_is_given_counts_as_written(prompts):
     model, _ = tiny("llama")
     given = prompts.assign_coords(prompt_length=("batch", [7, 3]))
-    collected = generate(model, Intervention(Edit("z", Collect(), layer=0, at=ANSWER)), given, new_tokens=3).collected
+    collected = generate(
+        model, Intervention(Edit("z", Collect(), layer=0, at=ANSWER)), given, new_tokens=3
+    ).collected
     assert collected["collected"].shape == (2, 4, 64)  # two tokens of the prompt, two steps
 
 
 def test_what_is_collected_is_what_reading_collects(prompts):
     model, _ = tiny("gemma2")
     written = generate(
-        model, Intervention(Edit("z", Collect(), layer=2, at=ALL)), prompts.isel(batch=[0]), new_tokens=4
+        model,
+        Intervention(Edit("z", Collect(), layer=2, at=ALL)),
+        prompts.isel(batch=[0]),
+        new_tokens=4,
     )
-    text = read_back(prompts, generate(model, Intervention(), prompts, new_tokens=4).ids).isel(batch=[0])
-    found = run(model, Intervention(Edit("z", Collect(), layer=2, at=ALL)), text).collected["collected"]
+    text = read_back(prompts, generate(model, Intervention(), prompts, new_tokens=4).ids).isel(
+        batch=[0]
+    )
+    found = run(model, Intervention(Edit("z", Collect(), layer=2, at=ALL)), text).collected[
+        "collected"
+    ]
     torch.testing.assert_close(written.collected["collected"], found, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"temperature": 1.7, "top_k": 40}, {"top_p": 0.8, "temperature": 3.0}, {"typical_p": 0.9}, {},
-        {"min_p": 0.01, "repetition_penalty": 1.3}, {"no_repeat_ngram_size": 1, "do_sample": False},
+        {"temperature": 1.7, "top_k": 40},
+        {"top_p": 0.8, "temperature": 3.0},
+        {"typical_p": 0.9},
+        {},
+        {"min_p": 0.01, "repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 1, "do_sample": False},
     ],
-)  # fmt: skip
+)
 def test_drawn_tokens_are_those_of_transformers(options, padded, prompts):
     model, module = tiny("llama")
     ids, mask, _ = padded
@@ -246,16 +319,22 @@ def test_drawn_tokens_are_those_of_transformers(options, padded, prompts):
     written = generate(model, edits, prompts, new_tokens=8, sample={**options, "seed": 7})
     torch.manual_seed(7)
     plain = {"do_sample": True, "top_k": 0, **options}
-    out = module.generate(input_ids=ids, attention_mask=mask, max_new_tokens=8, **plain)[:, 9:].numpy()
+    out = module.generate(input_ids=ids, attention_mask=mask, max_new_tokens=8, **plain)[
+        :, 9:
+    ].numpy()
     expected = np.where((out == 2).cumsum(1) > 0, -1, out)
     assert written.ids.tolist() == written.original_ids.tolist() == expected.tolist()
     if options.get("do_sample", True):
-        other = generate(model, edits, prompts, new_tokens=8, sample={**options, "seed": 8}, original=False)
+        other = generate(
+            model, edits, prompts, new_tokens=8, sample={**options, "seed": 8}, original=False
+        )
         assert other.ids.tolist() != expected.tolist() and other.original_ids is None
 
 
 def test_each_row_ends_by_itself(prompts, monkeypatch):
-    """The token that one row writes third is made the end of texts: it stops, and the other row goes on unmoved."""
+    """The token that one row writes third is made the end of texts: it stops, and the other row
+    goes on unmoved.
+    """
     model, _ = tiny("llama")
     free = generate(model, Intervention(), prompts, new_tokens=8, sample={"seed": 3})
     end = int(free.ids[1, 2])
@@ -275,8 +354,12 @@ def test_texts_end_behind_a_given_word(prompts):
     free = generate(model, Intervention(), prompts, new_tokens=8, sample={"seed": 3})
     word = model.tokenizer.decode([int(free.ids[0, 3])])
     assert word not in model.tokenizer.decode(free.ids[0, :3].tolist())
-    stopped = generate(model, Intervention(), prompts, new_tokens=8, sample={"seed": 3}, stop_at=word)
-    assert stopped.ids[0, :4].tolist() == free.ids[0, :4].tolist() and stopped.texts[0].endswith(word)
+    stopped = generate(
+        model, Intervention(), prompts, new_tokens=8, sample={"seed": 3}, stop_at=word
+    )
+    assert stopped.ids[0, :4].tolist() == free.ids[0, :4].tolist() and stopped.texts[0].endswith(
+        word
+    )
     assert (stopped.ids[0, 4:] == -1).all()
 
 
@@ -289,10 +372,13 @@ def test_noise_is_that_of_the_text_read_in_one_piece(at, prompts):
 def test_noise_differs_from_step_to_step_and_not_between_calls(prompts):
     model, _ = tiny("llama")
     edits = Intervention(
-        Edit("resid_pre", Zero(), layer=1, at=DECODE), Edit("resid_pre", Noise(1.0, seed=4), layer=1, at=DECODE),
+        Edit("resid_pre", Zero(), layer=1, at=DECODE),
+        Edit("resid_pre", Noise(1.0, seed=4), layer=1, at=DECODE),
         Edit("resid_pre", Collect(), layer=1, at=DECODE),
-    )  # fmt: skip
-    first, again = (generate(model, edits, prompts, new_tokens=4).collected["collected"] for _ in range(2))
+    )
+    first, again = (
+        generate(model, edits, prompts, new_tokens=4).collected["collected"] for _ in range(2)
+    )
     alone = generate(model, edits, prompts.isel(batch=[0]), new_tokens=4).collected["collected"]
     assert torch.equal(first, again) and torch.equal(first[:1], alone)
     assert (first[:, 0] - first[:, 1]).abs().max() > 0.1 and abs(float(first.std()) - 1) < 0.1
@@ -303,13 +389,23 @@ def test_everything_is_one_job(prompts):
     model, _ = tiny("qwen2")
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
     edits = Intervention(
-        Edit("resid_post", Add("v"), layer=1, at=DECODE), Edit("z", Collect(), layer=2, at=steps(1)),
-        Edit("z", Interchange(source_at=index(0)), layer=2, at=DECODE), tensors={"v": torch.ones(48)},
-    )  # fmt: skip
-    options = {"new_tokens": 5, "sample": {"top_k": 20, "seed": 1}, "stop_at": "no such text", "keep_logits": True}
+        Edit("resid_post", Add("v"), layer=1, at=DECODE),
+        Edit("z", Collect(), layer=2, at=steps(1)),
+        Edit("z", Interchange(source_at=index(0)), layer=2, at=DECODE),
+        tensors={"v": torch.ones(48)},
+    )
+    options = {
+        "new_tokens": 5,
+        "sample": {"top_k": 20, "seed": 1},
+        "stop_at": "no such text",
+        "keep_logits": True,
+    }
     here = generate(model, edits, prompts, [source], **options)
-    there = generate(model, edits, prompts, [source], **options, remote="local")
-    assert here.ids.tolist() == there.ids.tolist() and here.original_ids.tolist() == there.original_ids.tolist()
+    there = placed("local", generate)(model, edits, prompts, [source], **options)
+    assert (
+        here.ids.tolist() == there.ids.tolist()
+        and here.original_ids.tolist() == there.original_ids.tolist()
+    )
     assert torch.equal(here.logits, there.logits)
     assert torch.equal(here.collected["collected"], there.collected["collected"])
 
@@ -333,28 +429,48 @@ TAKEN = Edit("z", Interchange(), layer=0, at=DECODE)
     ("edits", "options", "message"),
     [
         ((), {"new_tokens": 0}, r"0 new tokens are not possible"),
-        ((STEP,), {"new_tokens": 6}, r"step 5 is read by no forward when 6 tokens are written.*number 4"),
+        (
+            (STEP,),
+            {"new_tokens": 6},
+            r"step 5 is read by no forward when 6 tokens are written.*number 4",
+        ),
         ((), {"new_tokens": 200}, r"the text has 208 tokens; this model reads at most 128"),
-        ((), {"sample": {"beams": 2}}, r"sampling option 'beams' is not known; use repetition_penalty"),
+        (
+            (),
+            {"sample": {"beams": 2}},
+            r"sampling option 'beams' is not known; use repetition_penalty",
+        ),
         ((), {"sample": {"temperature": -1.0}}, r"temperature -1.0 is not possible"),
         ((), {"sample": {"seed": "a"}}, r"seed 'a' is no whole number"),
         ((TAKEN,), {}, r"takes 1 sources, got 0"),
-        ((TAKEN,), {"sources": 1}, r"z takes 0 positions of its source for 19 steps; name one .*source_at"),
         (
-            (Edit("z", Interchange(source_at=span(0, 2)), layer=0, at=DECODE),), {"sources": 1},
+            (TAKEN,),
+            {"sources": 1},
+            r"z takes 0 positions of its source for 19 steps; name one .*source_at",
+        ),
+        (
+            (Edit("z", Interchange(source_at=span(0, 2)), layer=0, at=DECODE),),
+            {"sources": 1},
             r"takes 2 positions of its source for 19 steps",
         ),
-        ((Edit("z", Interchange(), layer=0),), {"sources": 1}, r"takes 5, 9 positions of its source for 19 steps"),
         (
-            (Edit("pattern", Interchange(source_at=index(0)), layer=0, at=DECODE),), {"sources": 1},
+            (Edit("z", Interchange(), layer=0),),
+            {"sources": 1},
+            r"takes 5, 9 positions of its source for 19 steps",
+        ),
+        (
+            (Edit("pattern", Interchange(source_at=index(0)), layer=0, at=DECODE),),
+            {"sources": 1},
             r"an attention pattern has a key for every token before it",
         ),
         ((Edit("z", Zero(), layer=9),), {}, r"layer 9 does not exist"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_written_is_refused(edits, options, message, prompts):
     model, _ = tiny("llama")
-    sources = [prompts] * options.pop("sources", 0) if "sources" in (options := dict(options)) else []
+    sources = (
+        [prompts] * options.pop("sources", 0) if "sources" in (options := dict(options)) else []
+    )
     with pytest.raises(BadInput, match=message):
         generate(model, Intervention(*edits), prompts, sources, **options)
 
@@ -362,17 +478,27 @@ def test_what_cannot_be_written_is_refused(edits, options, message, prompts):
 def test_sources_that_do_not_go_row_by_row_are_refused(prompts):
     model, _ = tiny("llama")
     edit = Edit("z", Interchange(source_at=index(0)), layer=0, at=DECODE)
-    with pytest.raises(BadInput, match=r"a source has 1 prompts and the base 2; they go row by row"):
+    with pytest.raises(
+        BadInput, match=r"a source has 1 prompts and the base 2; they go row by row"
+    ):
         generate(model, Intervention(edit), prompts, [prompts.isel(batch=[0])])
-    serial = Intervention(edit, dataclasses.replace(edit, do=Interchange(source=1, source_at=index(0))), mode="serial")
-    with pytest.raises(BadInput, match=r"source 0 is put into source 1, where nothing is written; position 'decode'"):
+    serial = Intervention(
+        edit, dataclasses.replace(edit, do=Interchange(source=1, source_at=index(0))), mode="serial"
+    )
+    with pytest.raises(
+        BadInput,
+        match=r"source 0 is put into source 1, where nothing is written; position 'decode'",
+    ):
         generate(model, serial, prompts, [prompts, prompts])
 
 
 @pytest.mark.parametrize("sample", [None, {"seed": 1}])
 def test_predictions_that_are_no_numbers_are_refused(sample, prompts):
     model, _ = tiny("llama")
-    edits = Intervention(Edit("resid_post", Add("v"), layer=1, at=DECODE), tensors={"v": torch.full((48,), torch.nan)})
+    edits = Intervention(
+        Edit("resid_post", Add("v"), layer=1, at=DECODE),
+        tensors={"v": torch.full((48,), torch.nan)},
+    )
     with pytest.raises(RunError, match=r"with these edits the model's predictions are not finite"):
         generate(model, edits, prompts, new_tokens=3, sample=sample)
 

@@ -1,4 +1,6 @@
-"""run: sources in parallel and one after the other, shared tensors, gradients, collections, roles, padding."""
+"""run: sources in parallel and one after the other, shared tensors, gradients, collections, roles,
+padding.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import build, tiny
+from conftest import build, placed, tiny
 from swaps import pairs
 
 from nnheads.errors import BadInput
@@ -63,17 +65,25 @@ def close(one: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
 
 
-def interchanged(module, base: xr.Dataset, changes: list[tuple[int, str, torch.Tensor]]) -> tuple[torch.Tensor, dict]:
+def interchanged(
+    module, base: xr.Dataset, changes: list[tuple[int, str, torch.Tensor]]
+) -> tuple[torch.Tensor, dict]:
     """Logits of a plain run with given values in place, and the values that were there with them."""
     import contextlib
 
     seen = {}
     with torch.no_grad(), contextlib.ExitStack() as stack:
         for layer, site, given in changes:
-            stack.enter_context(oracle.hooked(module, "llama", layer, site, lambda value, given=given: given))
+            stack.enter_context(
+                oracle.hooked(module, "llama", layer, site, lambda value, given=given: given)
+            )
         for layer in range(3):
             look = oracle.hooked(
-                module, "llama", layer, "attn_out", lambda value, layer=layer: seen.setdefault(layer, value.clone())
+                module,
+                "llama",
+                layer,
+                "attn_out",
+                lambda value, layer=layer: seen.setdefault(layer, value.clone()),
             )
             stack.enter_context(look)
         return module(**inputs(base), use_cache=False).logits, seen
@@ -90,7 +100,10 @@ def test_several_sources_in_parallel_and_in_series(prompts, other):
     first = oracle.value_at(module, "llama", inputs(other), 0, "attn_out")
     second = oracle.value_at(module, "llama", inputs(last), 1, "attn_out")
     parallel, _ = interchanged(module, prompts, [(0, "attn_out", first), (1, "attn_out", second)])
-    close(real(prompts, run(model, Intervention(*edits), prompts, [other, last]).edited), real(prompts, parallel))
+    close(
+        real(prompts, run(model, Intervention(*edits), prompts, [other, last]).edited),
+        real(prompts, parallel),
+    )
     _, seen = interchanged(module, last, [(0, "attn_out", first)])
     series, _ = interchanged(module, prompts, [(1, "attn_out", seen[1])])
     result = run(model, Intervention(*edits, mode="serial"), prompts, [other, last])
@@ -111,15 +124,24 @@ def test_linked_tensors_are_one_tensor(prompts):
         pair = [torch.zeros(48, requires_grad=True) for _ in range(2)]
         own = [Edit("resid_post", Add(f"v{layer}"), layer=layer, at=index(-1)) for layer in (0, 1)]
         tensors = {"v0": pair[0], "v1": pair[1]}
-        run(model, Intervention(*own, tensors=tensors), prompts, original=False).edited[:, -1].square().sum().backward()
+        run(model, Intervention(*own, tensors=tensors), prompts, original=False).edited[
+            :, -1
+        ].square().sum().backward()
         parts.append(pair[number].grad)
     torch.testing.assert_close(together, parts[0] + parts[1])
 
 
 def test_a_rotation_of_z_trains_in_every_family(model_type, prompts, other):
-    """One step through a traced run, and the same through hooks: same loss, same gradient, lower loss after it."""
+    """One step through a traced run, and the same through hooks: same loss, same gradient, lower
+    loss after it.
+    """
     model, _ = tiny(model_type)
-    features = oracle.value_at(tiny(model_type)[1], model_type, given(model_type, prompts), 1, "z").shape[-1] // 4
+    features = (
+        oracle.value_at(tiny(model_type)[1], model_type, given(model_type, prompts), 1, "z").shape[
+            -1
+        ]
+        // 4
+    )
     start = torch.linalg.qr(torch.randn(features, 2, generator=torch.Generator().manual_seed(0)))[0]
     edit = Edit("z", LowRank(), layer=1, units=(2,), at=index(-1, -2))
     answers = torch.tensor([5, 7])
@@ -129,7 +151,13 @@ def test_a_rotation_of_z_trains_in_every_family(model_type, prompts, other):
 
     rotation = start.clone().requires_grad_()
     loss = loss_of(
-        run(model, Intervention(edit, tensors={"rotation": rotation}), prompts, [other], original=False).edited
+        run(
+            model,
+            Intervention(edit, tensors={"rotation": rotation}),
+            prompts,
+            [other],
+            original=False,
+        ).edited
     )
     loss.backward()
     module = as_module(model, Intervention(edit, tensors={"rotation": start}))
@@ -140,7 +168,9 @@ def test_a_rotation_of_z_trains_in_every_family(model_type, prompts, other):
     torch.testing.assert_close(module.tensors["rotation"].grad, rotation.grad, atol=1e-5, rtol=1e-3)
     step = 1e-3 / float(rotation.grad.norm())
     moved = Intervention(edit, tensors={"rotation": (rotation - step * rotation.grad).detach()})
-    assert float(loss_of(run(model, moved, prompts, [other], original=False).edited)) < float(loss.detach())
+    assert float(loss_of(run(model, moved, prompts, [other], original=False).edited)) < float(
+        loss.detach()
+    )
 
 
 def given(model_type: str, prompts: xr.Dataset) -> dict:
@@ -148,7 +178,9 @@ def given(model_type: str, prompts: xr.Dataset) -> dict:
     return oracle.fed(model_type, ids, mask)
 
 
-@pytest.mark.parametrize("site", ["resid_pre", "attn_in", "q", "k", "v", "attn_out", "mlp_in", "mlp_hidden", "mlp_out"])
+@pytest.mark.parametrize(
+    "site", ["resid_pre", "attn_in", "q", "k", "v", "attn_out", "mlp_in", "mlp_hidden", "mlp_out"]
+)
 def test_gradients_flow_through_every_site(site, prompts, other):
     model, _ = tiny("qwen3")
     tensors = {"strength": torch.tensor([0.3], requires_grad=True)}
@@ -158,7 +190,9 @@ def test_gradients_flow_through_every_site(site, prompts, other):
 
     def value(strength: float) -> float:
         moved = Intervention(*edits.edits, tensors={"strength": torch.tensor([strength])})
-        return float(run(model, moved, prompts, original=False).edited[:, -1].double().square().sum())
+        return float(
+            run(model, moved, prompts, original=False).edited[:, -1].double().square().sum()
+        )
 
     assert gradient == pytest.approx((value(0.31) - value(0.29)) / 0.02, rel=0.05)
     assert gradient != 0
@@ -167,7 +201,9 @@ def test_gradients_flow_through_every_site(site, prompts, other):
 def test_a_pattern_of_one_row_trains(prompts, other):
     model, _ = tiny("llama")
     factor = torch.tensor([1.0], requires_grad=True)
-    edits = Intervention(Edit("pattern", Mask(), layer=1, units=(0,), at=index(-1)), tensors={"mask": factor})
+    edits = Intervention(
+        Edit("pattern", Mask(), layer=1, units=(0,), at=index(-1)), tensors={"mask": factor}
+    )
     run(model, edits, prompts, [other], original=False).edited[:, -1].square().sum().backward()
     assert float(factor.grad.abs()) > 0
 
@@ -182,8 +218,10 @@ def test_collections_are_the_values_that_are_there(prompts):
     )
     result = run(model, edits, prompts)
     assert {key: tuple(value.shape) for key, value in result.collected.items()} == {
-        "zeroed": (2, 1, 64), "later": (2, 2, 48), "two": (2, 1, 2)
-    }  # fmt: skip
+        "zeroed": (2, 1, 64),
+        "later": (2, 2, 48),
+        "two": (2, 1, 2),
+    }
     heads = result.collected["zeroed"].view(2, 4, 16)
     plain = oracle.value_at(module, "llama", inputs(prompts), 0, "z")[:, -1].view(2, 4, 16)
     assert float(heads[:, 1].abs().max()) == 0
@@ -197,7 +235,10 @@ def test_collections_are_the_values_that_are_there(prompts):
     with oracle.hooked(module, "llama", 0, "z", zeroed):
         later = oracle.value_at(module, "llama", inputs(prompts), 2, "resid_pre")
     close(result.collected["later"], torch.stack([later[0, 1:3], later[1, 5:7]]))
-    close(real(prompts, result.original), real(prompts, module(**inputs(prompts), use_cache=False).logits))
+    close(
+        real(prompts, result.original),
+        real(prompts, module(**inputs(prompts), use_cache=False).logits),
+    )
 
 
 def test_noise_is_the_same_for_the_same_seed(prompts):
@@ -205,7 +246,9 @@ def test_noise_is_the_same_for_the_same_seed(prompts):
 
     def logits(seed: int, rows: slice = slice(None)) -> torch.Tensor:
         edit = Edit("resid_pre", Noise(level=0.5, seed=seed), layer=0, at=span(0, 3))
-        return run(model, Intervention(edit), prompts.isel(batch=rows), original=False, keep=1).edited
+        return run(
+            model, Intervention(edit), prompts.isel(batch=rows), original=False, keep=1
+        ).edited
 
     assert torch.equal(logits(0), logits(0))
     assert float((logits(0) - logits(1)).abs().max()) > 1e-3
@@ -216,12 +259,16 @@ def test_roles_are_read_from_the_prompts(prompts, other):
     model, _ = tiny("llama")
     ends = {"role_END": ("batch", [8, 6]), "role_S2": ("batch", [3, -1])}
     base, source = prompts.assign_coords(ends), other.assign_coords(ends)
-    named = run(model, Intervention(Edit("z", Interchange(), layer=1, at=role("END"))), base, [source]).edited
+    named = run(
+        model, Intervention(Edit("z", Interchange(), layer=1, at=role("END"))), base, [source]
+    ).edited
     for row, place in enumerate((8, 2)):
         one = run(
-            model, Intervention(Edit("z", Interchange(), layer=1, at=index(place))), base.isel(batch=[row]),
+            model,
+            Intervention(Edit("z", Interchange(), layer=1, at=index(place))),
+            base.isel(batch=[row]),
             [source.isel(batch=[row])],
-        )  # fmt: skip
+        )
         close(real(base.isel(batch=[row]), named[[row]]), real(base.isel(batch=[row]), one.edited))
     result = run(model, Intervention(Edit("z", Zero(), layer=1, at=role("S2"))), base)
     assert torch.equal(result.edited[1], result.original[1])  # it has no such position
@@ -235,10 +282,14 @@ def test_answers_begin_after_the_prompt(prompts):
     last = run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2))), base)
     assert torch.equal(answered.edited, last.edited)
     assert torch.equal(answered.edited[:, :7], answered.original[:, :7])
-    answering = run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=ANSWERING)), base)
+    answering = run(
+        model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=ANSWERING)), base
+    )
     assert torch.equal(
         answering.edited,
-        run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2, -3))), base).edited,
+        run(
+            model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2, -3))), base
+        ).edited,
     )
 
 
@@ -262,8 +313,13 @@ def test_functions_of_ones_own(prompts, other):
     own = Edit("z", Combine(function=lambda base, source: base + 0.5 * (source - base)), **place)
     mixed = run(model, Intervention(own), prompts, [other]).edited
     half = Edit("z", Mask(), **place)
-    close(mixed, run(model, Intervention(half, tensors={"mask": torch.zeros(1)}), prompts, [other]).edited)
-    doubled = run(model, Intervention(Edit("z", Function(lambda base: 2 * base), **place)), prompts).edited
+    close(
+        mixed,
+        run(model, Intervention(half, tensors={"mask": torch.zeros(1)}), prompts, [other]).edited,
+    )
+    doubled = run(
+        model, Intervention(Edit("z", Function(lambda base: 2 * base), **place)), prompts
+    ).edited
     close(doubled, run(model, Intervention(Edit("z", Scale(2.0), **place)), prompts).edited)
 
 
@@ -274,7 +330,13 @@ def test_paths_and_sites_mix_in_any_order(prompts, other):
         Edit("output", Scale(0.5), path=f"{block}.mlp.up_proj"),
         Edit("z", Interchange(), layer=1, units=(0,)),
         Edit("output", Interchange(), path=f"{block}.self_attn.q_proj", at=index(-1)),
-        Edit("output", Scale(1.5), path=f"{block}.self_attn.q_norm", at=index(0, -1), neurons=(17, 40)),
+        Edit(
+            "output",
+            Scale(1.5),
+            path=f"{block}.self_attn.q_norm",
+            at=index(0, -1),
+            neurons=(17, 40),
+        ),
         Edit("input", Scale(2.0), path=f"{block}.mlp"),
         Edit("output", Zero(), path=f"{block}.mlp.act_fn", neurons=(3,)),
         Edit("resid_pre", Zero(), layer=1, neurons=(0,)),
@@ -298,7 +360,10 @@ def test_whole_rotations_and_open_masks_are_interchanges(do, prompts, other):
         do = Boundless(temperature=1e-4)
     place = {"layer": 1, "units": (0, 2), "at": index(-1)}
     swapped = run(model, Intervention(Edit("z", Interchange(), **place)), prompts, [other]).edited
-    close(run(model, Intervention(Edit("z", do, **place), tensors=tensors), prompts, [other]).edited, swapped)
+    close(
+        run(model, Intervention(Edit("z", do, **place), tensors=tensors), prompts, [other]).edited,
+        swapped,
+    )
 
 
 def test_what_does_not_match_is_refused(prompts, other):
@@ -307,10 +372,13 @@ def test_what_does_not_match_is_refused(prompts, other):
     with pytest.raises(BadInput, match=r"^this intervention takes 1 sources, got 0$"):
         run(model, swap, prompts)
     with pytest.raises(
-        BadInput, match=r"^z takes 1 positions of the source for 2 of the base in prompt 0; name positions"
+        BadInput,
+        match=r"^z takes 1 positions of the source for 2 of the base in prompt 0; name positions",
     ):
         run(model, swap, prompts, [other])
-    with pytest.raises(BadInput, match=r"^a source has 1 prompts and the base 2; they go row by row$"):
+    with pytest.raises(
+        BadInput, match=r"^a source has 1 prompts and the base 2; they go row by row$"
+    ):
         run(model, swap, prompts, [other.isel(batch=[0])])
     with pytest.raises(BadInput, match=r"^position 7 lies outside a prompt of 5 tokens$"):
         run(model, Intervention(Edit("z", Zero(), layer=1, at=index(7))), prompts)
@@ -322,7 +390,10 @@ def test_other_modules_are_for_as_module():
     from nnsight import NNsight
 
     for network in (NNsight(torch.nn.Linear(3, 3)), torch.nn.Linear(3, 3), build("llama")):
-        with pytest.raises(BadInput, match=r"^run takes a language model from nnheads.load; for any other module use"):
+        with pytest.raises(
+            BadInput,
+            match=r"^run takes a language model from nnheads.load; for any other module use",
+        ):
             run(network, Intervention(), xr.Dataset())
 
 
@@ -344,7 +415,7 @@ def test_a_rehearsed_remote_run_is_the_same(prompts, other):
         tensors={"rotation": torch.eye(16)[:, :3]},
     )
     here = run(model, edits, prompts, [other, third(prompts)])
-    there = run(model, edits, prompts, [other, third(prompts)], remote="local")
+    there = placed("local", run)(model, edits, prompts, [other, third(prompts)])
     assert torch.equal(here.edited, there.edited)
     assert torch.equal(here.original, there.original)
     assert torch.equal(here.collected["collected"], there.collected["collected"])
@@ -353,7 +424,13 @@ def test_a_rehearsed_remote_run_is_the_same(prompts, other):
 def test_heads_on_an_axis_of_their_own_are_features_side_by_side(prompts):
     """Qwen's normed queries are [row, position, head, dim]."""
     model, module = tiny("qwen3")
-    edit = Edit("output", Zero(), path="model.layers.1.self_attn.q_norm", at=index(-1), neurons=tuple(range(16, 32)))
+    edit = Edit(
+        "output",
+        Zero(),
+        path="model.layers.1.self_attn.q_norm",
+        at=index(-1),
+        neurons=tuple(range(16, 32)),
+    )
 
     def zeroed(_, inputs, output):
         output = output.clone()

@@ -1,4 +1,6 @@
-"""Alignment at every layer and place of the reference model: a variable is where it is known to be, nowhere else."""
+"""Alignment at every layer and place of the reference model: a variable is where it is known to be,
+nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -27,27 +29,41 @@ def reference():
 def pairs(model, name: str, n: int, seed: int, variable: str | None = None):
     task = TASKS[name]
     drawn = task.draw(model.tokenizer, n, seed)
-    return drawn.pairs(draw_counterfactuals(task.model, drawn.inputs, variable or task.variable, n, seed=seed))
+    return drawn.pairs(
+        draw_counterfactuals(task.model, drawn.inputs, variable or task.variable, n, seed=seed)
+    )
 
 
 def test_the_position_of_the_indirect_object_is_at_the_repeated_name_behind_layer_1(reference):
     fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((96, 0), (48, 1)))
-    scores, best = localise(reference, fit, test, {"S2": role("S2"), "END": role("END")}, layers=[0, 1], **FAST)
-    assert dict(scores.sizes) == {"batch": 48, "layer": 2, "place": 2} and set(CONDITIONS) < set(scores)
+    scores, best = localise(
+        reference, fit, test, {"S2": role("S2"), "END": role("END")}, layers=[0, 1], **FAST
+    )
+    assert dict(scores.sizes) == {"batch": 48, "layer": 2, "place": 2} and set(CONDITIONS) < set(
+        scores
+    )
     table = reduced(scores)
     here, elsewhere = table.sel(layer=1, place="S2"), table.sel(layer=0, place="END")
     assert float(here["trained"]) > 0.9 and float(here["whole"]) > 0.9
     assert float(here["trained_low"]) > max(float(here["random_high"]), float(here["shuffled"]))
-    assert float(elsewhere["trained"]) == float(elsewhere["none"]) == 0.5, "half of the pairs keep the answer"
+    assert float(elsewhere["trained"]) == float(elsewhere["none"]) == 0.5, (
+        "half of the pairs keep the answer"
+    )
     assert (scores.attrs["best_layer"], scores.attrs["best_place"]) == (1, "S2")
-    assert (best.edits[0].layer, best.edits[0].at, best.tensors["rotation"].shape) == (1, role("S2"), (128, 1))
+    assert (best.edits[0].layer, best.edits[0].at, best.tensors["rotation"].shape) == (
+        1,
+        role("S2"),
+        (128, 1),
+    )
     for name in table.data_vars:
         assert table[name].attrs["long_name"] and table[name].attrs["units"]
 
 
 def test_the_running_parity_is_at_the_last_state_and_the_next_input_at_its_own_place(reference):
     for variable, place in (("state", "END"), ("bit", "INPUT")):
-        fit, test = (pairs(reference, "parity", n, seed, variable) for n, seed in ((64, 0), (32, 1)))
+        fit, test = (
+            pairs(reference, "parity", n, seed, variable) for n, seed in ((64, 0), (32, 1))
+        )
         places = {name: role(name) for name in ("INPUT", "END")}
         scores, _ = localise(reference, fit, test, places, layers=[0], **FAST)
         found = scores["trained"].mean("batch").sel(layer=0)
@@ -76,7 +92,10 @@ def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, 
     assert len(calls) == 4 + 6 and calls[4] == calls[2], "the finished place is read"
     xr.testing.assert_equal(resumed, whole)
     assert again == best
-    assert localise(reference, fit, test, places, parts=tmp_path, **options)[1] == best and len(calls) == 10
+    assert (
+        localise(reference, fit, test, places, parts=tmp_path, **options)[1] == best
+        and len(calls) == 10
+    )
 
 
 def test_every_kind_is_trained_at_every_sort_of_site():
@@ -84,7 +103,12 @@ def test_every_kind_is_trained_at_every_sort_of_site():
     generator = np.random.default_rng(0)
     ids = generator.integers(4, 500, (2, 6, 5))
     base, source = (
-        xr.Dataset({"token": (("batch", "position"), one), "mask": (("batch", "position"), np.ones_like(one))})
+        xr.Dataset(
+            {
+                "token": (("batch", "position"), one),
+                "mask": (("batch", "position"), np.ones_like(one)),
+            }
+        )
         for one in ids
     )
     given = module.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
@@ -93,9 +117,18 @@ def test_every_kind_is_trained_at_every_sort_of_site():
         assert site_features(model, site, 1) == width
         few = 2 if kind == "lowrank" else None
         scores, best = localise(
-            model, given, given, {"-1": index(-1)}, site=site, layers=[1], kind=kind, directions=few, steps=1,
-            batch_size=2, held_out=0.5,
-        )  # fmt: skip
+            model,
+            given,
+            given,
+            {"-1": index(-1)},
+            site=site,
+            layers=[1],
+            kind=kind,
+            directions=few,
+            steps=1,
+            batch_size=2,
+            held_out=0.5,
+        )
         assert scores.sizes["batch"] == 6 and next(iter(best.tensors.values())).shape[0] == width
 
 
@@ -108,42 +141,66 @@ def test_nowhere_to_look_and_sites_without_features_are_refused(reference):
 
 
 def test_numbers_out_of_arrays_are_numbers(tmp_path):
-    """Layers, directions, steps and seeds of NumPy's kinds: the same training, and its settings can be written down."""
+    """Layers, directions, steps and seeds of NumPy's kinds: the same training, and its settings can
+    be written down.
+    """
     model, _ = tiny("llama")
     ids = np.random.default_rng(0).integers(4, 500, (2, 6, 5))
     base, source = (
-        xr.Dataset({"token": (("batch", "position"), one), "mask": (("batch", "position"), np.ones_like(one))})
+        xr.Dataset(
+            {
+                "token": (("batch", "position"), one),
+                "mask": (("batch", "position"), np.ones_like(one)),
+            }
+        )
         for one in ids
     )
     given = module.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
     found = []
     for kind, name in ((int, "plain"), (np.int64, "numpy")):
-        numbers = {"directions": kind(2), "steps": kind(1), "batch_size": kind(2), "seed": kind(3), "every": kind(1)}
+        numbers = {
+            "directions": kind(2),
+            "steps": kind(1),
+            "batch_size": kind(2),
+            "seed": kind(3),
+            "every": kind(1),
+        }
         place = {"-1": index(kind(-1))}
-        scores, best = localise(model, given, given, place, layers=[kind(1)], parts=tmp_path / name, **numbers)
+        scores, best = localise(
+            model, given, given, place, layers=[kind(1)], parts=tmp_path / name, **numbers
+        )
         found.append((scores, best))
     xr.testing.assert_identical(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
 
 
 def test_pairs_that_keep_their_answer_are_left_out_of_a_second_accuracy(reference):
-    """Half of the pairs are answered alike without any edit: with them nothing can score below a half."""
+    """Half of the pairs are answered alike without any edit: with them nothing can score below a
+    half.
+    """
     fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((48, 0), (40, 1)))
     scores, _ = localise(reference, fit, test, {"S2": role("S2")}, layers=[1], **FAST)
-    table, none = reduced(scores).isel(layer=0, place=0), scores["none"].isel(layer=0, place=0).values
+    table, none = (
+        reduced(scores).isel(layer=0, place=0),
+        scores["none"].isel(layer=0, place=0).values,
+    )
     assert table.attrs["pairs_changed"] == int((none == 0).sum()) == 20
     for name in ("trained", "shuffled", "random", "whole"):
         own = scores[name].values[none == 0, 0, 0]
         value, low, high = (float(table[f"{name}_changed{end}"]) for end in ("", "_low", "_high"))
         assert value == pytest.approx(own.mean(), abs=1e-6) and low <= value <= high
-        assert float(table[name]) == pytest.approx((own.mean() + scores[name].values[none == 1].mean()) / 2, abs=1e-6)
+        assert float(table[name]) == pytest.approx(
+            (own.mean() + scores[name].values[none == 1].mean()) / 2, abs=1e-6
+        )
     assert "none_changed" not in table
     assert float(table["trained_changed"]) > 0.6 > 0.3 > float(table["random_changed"])
 
 
 def test_where_no_pair_changes_its_answer_there_is_no_number(reference):
     given = pairs(reference, "ioi", 24, 0)
-    scores, _ = localise(reference, given, given, {"S2": role("S2")}, layers=[1], **{**FAST, "steps": 1, "every": 1})
+    scores, _ = localise(
+        reference, given, given, {"S2": role("S2")}, layers=[1], **{**FAST, "steps": 1, "every": 1}
+    )
     same = scores.isel(batch=np.flatnonzero(scores["none"].values[:, 0, 0] == 1))
     table = reduced(same)
     assert table.attrs["pairs_changed"] == 0 and np.isnan(table["trained_changed"]).all()

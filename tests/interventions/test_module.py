@@ -1,4 +1,6 @@
-"""as_module against the traced applier on every family, and on networks that are no language models."""
+"""as_module against the traced applier on every family, and on networks that are no language
+models.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_hooks_equal_traces_at_every_site_of_every_family(model_type, padded):
         traced = run(model, edits, prompts, [prompts.assign(token=prompts["corrupted"])])
         found: dict = {}
         with torch.no_grad():
-            logits = as_module(model, edits)(**base, use_cache=False, sources=[source], collected=found).logits
+            logits = as_module(model, edits)(
+                **base, use_cache=False, sources=[source], collected=found
+            ).logits
         scale = float(traced.edited.abs().max())  # about 5
         torch.testing.assert_close(logits[real], traced.edited[real], atol=1e-6 * scale, rtol=0)
         torch.testing.assert_close(found, traced.collected, atol=1e-6, rtol=2e-6)
@@ -89,7 +93,9 @@ def test_a_convolutional_network_has_pixels_as_positions_and_channels_as_feature
     torch.manual_seed(0)
     network = Convolutions()
     picture, other = torch.randn(2, 1, 7, 8), torch.randn(2, 1, 7, 8)
-    edit = Edit("output", Interchange(), path="first", neurons=(1, 4), at=index(0, 13))  # 13 is row 2, column 1 of 6
+    edit = Edit(
+        "output", Interchange(), path="first", neurons=(1, 4), at=index(0, 13)
+    )  # 13 is row 2, column 1 of 6
     with torch.no_grad():
         hidden, given = network.first(picture), network.first(other)
         for channel in (1, 4):
@@ -105,7 +111,9 @@ def test_a_multilayer_perceptron_has_one_position():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     rows = torch.randn(4, 5)
-    changed = as_module(network, Intervention(Edit("input", Zero(), path="2", neurons=(0, 7))))(rows)
+    changed = as_module(network, Intervention(Edit("input", Zero(), path="2", neurons=(0, 7))))(
+        rows
+    )
     hidden = torch.relu(network[0](rows)).clone()
     hidden[:, [0, 7]] = 0
     torch.testing.assert_close(changed, network[2](hidden))
@@ -139,13 +147,17 @@ def test_mamba_by_path():
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model("mamba", hidden_size=16, num_hidden_layers=2, vocab_size=40, state_size=4)
+    config = AutoConfig.for_model(
+        "mamba", hidden_size=16, num_hidden_layers=2, vocab_size=40, state_size=4
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that its fast kernels are not installed
         mamba = AutoModelForCausalLM.from_config(config).eval()
         ids = torch.randint(0, 40, (2, 6))
         edit = Edit("output", Interchange(), path="backbone.layers.0", at=index(2))
-        changed = as_module(mamba, Intervention(edit))(input_ids=ids, sources=[{"input_ids": ids.flip(1)}]).logits
+        changed = as_module(mamba, Intervention(edit))(
+            input_ids=ids, sources=[{"input_ids": ids.flip(1)}]
+        ).logits
         seen = []
 
         def put(_, inputs, output):
@@ -164,7 +176,9 @@ def test_mamba_by_path():
 
 def network() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    layers = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Tanh(), torch.nn.Linear(6, 6), torch.nn.Linear(6, 2))
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(5, 6), torch.nn.Tanh(), torch.nn.Linear(6, 6), torch.nn.Linear(6, 2)
+    )
     return layers, torch.randn(3, 5), torch.randn(3, 5)
 
 
@@ -172,7 +186,9 @@ def test_linked_rotations_are_one_parameter_and_train():
     layers, base, source = network()
     start = torch.linalg.qr(torch.randn(6, 6))[0][:, :2]
     edits = [Edit("output", LowRank(rotation="shared"), path=path) for path in ("0", "2")]
-    module = as_module(layers.requires_grad_(False), Intervention(*edits, tensors={"shared": start}))
+    module = as_module(
+        layers.requires_grad_(False), Intervention(*edits, tensors={"shared": start})
+    )
     learned = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     assert learned == ["tensor_0"]
     bigger = torch.nn.Sequential()
@@ -187,7 +203,11 @@ def test_linked_rotations_are_one_parameter_and_train():
 
 def test_it_copies_pickles_and_moves_with_what_it_learned(tmp_path):
     layers, base, source = network()
-    tensors = {"rotation": torch.eye(6), "direction": torch.ones(6), "own": torch.nn.Parameter(torch.ones(6))}
+    tensors = {
+        "rotation": torch.eye(6),
+        "direction": torch.ones(6),
+        "own": torch.nn.Parameter(torch.ones(6)),
+    }
     edits = (
         Edit("output", Rotate(columns=(0, 1)), path="0"),
         Edit("output", Add("direction"), path="2"),
@@ -221,13 +241,18 @@ def half(base, source):
         (Combine(function=half), half),
         (Function(torch.square), lambda base, source: base.square()),
         (Set(0.25), lambda base, source: torch.full_like(base, 0.25)),
-        (Mask(temperature=2.0), lambda base, source: base + torch.sigmoid(torch.ones(6) / 2) * (source - base)),
+        (
+            Mask(temperature=2.0),
+            lambda base, source: base + torch.sigmoid(torch.ones(6) / 2) * (source - base),
+        ),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_operations(do, formula):
     layers, base, source = network()
-    module = as_module(layers, Intervention(Edit("output", do, path="0"), tensors={"mask": torch.ones(6)}))
+    module = as_module(
+        layers, Intervention(Edit("output", do, path="0"), tensors={"mask": torch.ones(6)})
+    )
     changed = module(base, sources=[source] if getattr(do, "source", None) == 0 else [])
     torch.testing.assert_close(changed, layers[1:](formula(layers[0](base), layers[0](source))))
 
@@ -265,7 +290,13 @@ def test_roles_and_prompt_lengths_of_base_and_source(padded):
     intervened = as_module(module, Intervention(*edits))
     with torch.no_grad():
         sources = [{**source, "roles": {"END": [0, 4]}, "use_cache": False}]
-        options = {"roles": ends, "prompt_length": [7, 3], "sources": sources, "collected": found, "use_cache": False}
+        options = {
+            "roles": ends,
+            "prompt_length": [7, 3],
+            "sources": sources,
+            "collected": found,
+            "use_cache": False,
+        }
         changed = intervened(**base, **options, output_hidden_states=True).hidden_states
         plain = module(**base, output_hidden_states=True).hidden_states
         other = module(**source, output_hidden_states=True).hidden_states
@@ -284,7 +315,10 @@ def test_roles_and_prompt_lengths_of_base_and_source(padded):
         ),
         (Edit("z", Zero(), layer=0, at=DECODE), "position 'decode' means tokens that are written"),
         (Edit("z", Zero(), layer=9), "layer 9 does not exist"),
-        (Edit("output", Zero(), path="mlp.down_proj"), "no module 'mlp.down_proj' in this model; did you mean model."),
+        (
+            Edit("output", Zero(), path="mlp.down_proj"),
+            "no module 'mlp.down_proj' in this model; did you mean model.",
+        ),
     ],
 )
 def test_what_hooks_do_not_reach_is_refused(edit, says):
@@ -294,7 +328,9 @@ def test_what_hooks_do_not_reach_is_refused(edit, says):
 
 def test_what_a_module_does_not_have_is_refused():
     layers, base, source = network()
-    with pytest.raises(BadInput, match="site z is one of language models; name a part of this module by its path"):
+    with pytest.raises(
+        BadInput, match="site z is one of language models; name a part of this module by its path"
+    ):
         as_module(layers, Intervention(Edit("z", Zero(), layer=0)))
     module = as_module(layers, Intervention(Edit("output", Interchange(), path="0")))
     with pytest.raises(BadInput, match="this intervention takes 1 sources, got 0"):
@@ -303,7 +339,9 @@ def test_what_a_module_does_not_have_is_refused():
         module(base, sources=[source[:2]])
     cells = torch.nn.LSTMCell(4, 4)
     holder = torch.nn.Sequential(cells)
-    with pytest.raises(BadInput, match="the input of 0 is 1 dimensions; expected a tensor of 2 to 4 dimensions"):
+    with pytest.raises(
+        BadInput, match="the input of 0 is 1 dimensions; expected a tensor of 2 to 4 dimensions"
+    ):
         as_module(holder, Intervention(Edit("input", Zero(), path="0")))(torch.randn(4))
 
 

@@ -44,14 +44,18 @@ def batches(draw):
 
 
 def rows_of(places: torch.Tensor) -> list[list[int]]:
-    assert all(sorted(row, key=lambda place: place < 0) == row for row in places.tolist())  # none comes last
+    assert all(
+        sorted(row, key=lambda place: place < 0) == row for row in places.tolist()
+    )  # none comes last
     return [[place for place in row if place >= 0] for row in places.tolist()]
 
 
 @given(batches())
 def test_prompts_and_answers_share_out_the_real_tokens(batch):
     mask, prompt = batch
-    every, first, rest = (rows_of(plan.positions(at, mask, {}, prompt)) for at in (ALL, PROMPT, ANSWER))
+    every, first, rest = (
+        rows_of(plan.positions(at, mask, {}, prompt)) for at in (ALL, PROMPT, ANSWER)
+    )
     assert every == [np.flatnonzero(row).tolist() for row in mask]
     assert [one + two for one, two in zip(first, rest)] == every
     assert [len(one) for one in first] == prompt.tolist()
@@ -74,7 +78,9 @@ def test_indices_count_from_the_first_token_or_the_end(batch, places):
     shortest = int(mask.sum(1).min())
     outside = [place for place in places if not -shortest <= place < shortest]
     if outside:
-        with pytest.raises(BadInput, match=r"^position -?[0-9] lies outside a prompt of [0-9] tokens$"):
+        with pytest.raises(
+            BadInput, match=r"^position -?[0-9] lies outside a prompt of [0-9] tokens$"
+        ):
             plan.positions(index(*places), mask, {})
         return
     expected = [[np.flatnonzero(row).tolist()[place] for place in places] for row in mask]
@@ -84,10 +90,14 @@ def test_indices_count_from_the_first_token_or_the_end(batch, places):
 @given(batches(), st.data())
 def test_roles_name_a_position_of_each_row_or_none(batch, data):
     mask, _ = batch
-    ends = np.array([data.draw(st.sampled_from([-1, *np.flatnonzero(row).tolist()])) for row in mask])
+    ends = np.array(
+        [data.draw(st.sampled_from([-1, *np.flatnonzero(row).tolist()])) for row in mask]
+    )
     expected = [[] if place < 0 else [int(place)] for place in ends]
     assert rows_of(plan.positions(role("END"), mask, {"END": ends, "S1": ends})) == expected
-    with pytest.raises(BadInput, match=r"^role 'IO' is not known in these prompts; known: END, S1$"):
+    with pytest.raises(
+        BadInput, match=r"^role 'IO' is not known in these prompts; known: END, S1$"
+    ):
         plan.positions(role("IO"), mask, {"END": ends, "S1": ends})
     with pytest.raises(BadInput, match=r"known: none$"):
         plan.positions(role("IO"), mask, {})
@@ -122,7 +132,9 @@ def test_sites_come_in_the_order_of_a_forward():
     shuffled = Intervention(*(reached[i] for i in order))
     assert [shuffled.edits[i] for i in plan.ordered(model, shuffled)] == reached
     named = Intervention(*(edit for edit in shuffled.edits if edit.path is None))
-    assert [named.edits[i] for i in plan.ordered(model, named)] == [edit for edit in reached if edit.path is None]
+    assert [named.edits[i] for i in plan.ordered(model, named)] == [
+        edit for edit in reached if edit.path is None
+    ]
 
 
 def lazy(model_type: str, folder):
@@ -132,7 +144,9 @@ def lazy(model_type: str, folder):
     build(model_type).save_pretrained(folder)
     rename = FAMILIES[model_type].rename()
     task = "text-generation"
-    model = TransformersModel(str(folder), task=task, tokenizer=words_tokenizer(), rename=rename, dispatch=False)
+    model = TransformersModel(
+        str(folder), task=task, tokenizer=words_tokenizer(), rename=rename, dispatch=False
+    )
     assert model.device.type == "meta"
     return model
 
@@ -148,7 +162,8 @@ def test_the_order_is_known_without_weights(model_type, tmp_path):
     model = lazy(model_type, tmp_path)
     if row.neurons is None:  # experts need their weights
         with pytest.raises(
-            BadInput, match=r"^when the modules by path are reached cannot be measured on this model \("
+            BadInput,
+            match=r"^when the modules by path are reached cannot be measured on this model \(",
         ):
             plan.ordered(model, Intervention(*edits))
         return
@@ -162,22 +177,59 @@ VECTOR = {"v": torch.ones(5)}
     ("edit", "tensors", "says"),
     [
         (Edit("z", Zero(), layer=3), {}, "layer 3 does not exist; this model has layers 0 to 2"),
-        (Edit("z", Zero(), layer=0, units=(1, 4)), {}, "head 4 does not exist; this model has heads 0 to 3"),
-        (Edit("k", Zero(), layer=0, units=(2,)), {}, "head 2 does not exist; this model has key/value heads 0 to 1"),
-        (Edit("z", Zero(), layer=0, neurons=(16,)), {}, "neuron 16 of z does not exist; it has 0 to 15"),
-        (Edit("mlp_hidden", Zero(), layer=0, neurons=(40,)), {}, "neuron 40 of mlp_hidden does not exist; it has 0"),
-        (Edit("resid_pre", Zero(), layer=0, neurons=(48,)), {}, "neuron 48 of resid_pre does not exist; it has 0"),
-        (Edit("z", Add("v"), layer=0, units=(1,)), VECTOR, "tensor 'v' is for 5 features; z has 16"),
+        (
+            Edit("z", Zero(), layer=0, units=(1, 4)),
+            {},
+            "head 4 does not exist; this model has heads 0 to 3",
+        ),
+        (
+            Edit("k", Zero(), layer=0, units=(2,)),
+            {},
+            "head 2 does not exist; this model has key/value heads 0 to 1",
+        ),
+        (
+            Edit("z", Zero(), layer=0, neurons=(16,)),
+            {},
+            "neuron 16 of z does not exist; it has 0 to 15",
+        ),
+        (
+            Edit("mlp_hidden", Zero(), layer=0, neurons=(40,)),
+            {},
+            "neuron 40 of mlp_hidden does not exist; it has 0",
+        ),
+        (
+            Edit("resid_pre", Zero(), layer=0, neurons=(48,)),
+            {},
+            "neuron 48 of resid_pre does not exist; it has 0",
+        ),
+        (
+            Edit("z", Add("v"), layer=0, units=(1,)),
+            VECTOR,
+            "tensor 'v' is for 5 features; z has 16",
+        ),
         (Edit("z", Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; z has 64"),
         (Edit("k", Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; k has 32"),
-        (Edit("mlp_out", Mask(mask="v"), layer=0), VECTOR, "tensor 'v' is for 5 features; mlp_out has 48"),
-        (Edit("z", LowRank(rotation="v"), layer=0, units=(1, 2)), {"v": torch.eye(5)[:, :2]},
-         "rotation 'v' is for 5 features; z has 32"),
-        (Edit("input", Zero(), path="down_proj"), {},
-         "no module 'down_proj' in this model; did you mean model.layers.0.mlp.down_proj, model.layers.1"),
+        (
+            Edit("mlp_out", Mask(mask="v"), layer=0),
+            VECTOR,
+            "tensor 'v' is for 5 features; mlp_out has 48",
+        ),
+        (
+            Edit("z", LowRank(rotation="v"), layer=0, units=(1, 2)),
+            {"v": torch.eye(5)[:, :2]},
+            "rotation 'v' is for 5 features; z has 32",
+        ),
+        (
+            Edit("input", Zero(), path="down_proj"),
+            {},
+            (
+                "no module 'down_proj' in this model; did you mean model.layers.0.mlp.down_proj,"
+                " model.layers.1"
+            ),
+        ),
         (Edit("input", Zero(), path="nothing"), {}, "no module 'nothing' in this model$"),
     ],
-)  # fmt: skip
+)
 def test_what_a_model_does_not_have(edit, tensors, says):
     model, _ = tiny("llama")
     with pytest.raises(BadInput, match=f"^{says}"):
@@ -186,14 +238,18 @@ def test_what_a_model_does_not_have(edit, tensors, says):
 
 def test_experts_have_no_neurons_of_their_own():
     model, _ = tiny("mixtral")
-    with pytest.raises(BadInput, match=r"^this family's feed-forward part is shared by experts and has no neurons"):
+    with pytest.raises(
+        BadInput, match=r"^this family's feed-forward part is shared by experts and has no neurons"
+    ):
         plan.check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), form(model))
 
 
 def test_a_module_that_never_runs_is_refused():
     model, _ = tiny("mixtral")
     idle = next(name for name, _ in model._module.named_modules() if name.endswith("layers"))
-    with pytest.raises(BadInput, match=f"^module '{idle}' is not called when this model runs; name one that is$"):
+    with pytest.raises(
+        BadInput, match=f"^module '{idle}' is not called when this model runs; name one that is$"
+    ):
         plan.ordered(model, Intervention(Edit("output", Zero(), path=idle)))
 
 
@@ -202,9 +258,15 @@ def test_a_module_that_never_runs_is_refused():
     [
         (
             "no_such_module:f",
-            "function 'no_such_module:f' cannot be found by its path: No module named 'no_such_module'",
+            (
+                "function 'no_such_module:f' cannot be found by its path: No module named"
+                " 'no_such_module'"
+            ),
         ),
-        ("math:no_such_function", "function 'math:no_such_function' cannot be found by its path: module 'math' has no"),
+        (
+            "math:no_such_function",
+            "function 'math:no_such_function' cannot be found by its path: module 'math' has no",
+        ),
         ("math:pi", "'math:pi' is a float and no function"),
     ],
 )
@@ -214,7 +276,9 @@ def test_functions_that_are_not_there(path, says):
 
 
 def test_functions_are_found_by_path_or_given():
-    edits = Intervention(Edit("z", Function("math:sqrt"), layer=0), Edit("z", Function(abs), layer=1))
+    edits = Intervention(
+        Edit("z", Function("math:sqrt"), layer=0), Edit("z", Function(abs), layer=1)
+    )
     import math
 
     assert plan.functions(edits) == {"function 0": math.sqrt, "function 1": abs}

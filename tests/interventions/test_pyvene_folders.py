@@ -1,4 +1,6 @@
-"""Folders that pyvene wrote: its numbers are ours, and what is no plain weight or cannot be honoured is refused."""
+"""Folders that pyvene wrote: its numbers are ours, and what is no plain weight or cannot be
+honoured is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,17 @@ from safetensors.torch import load_file
 from nnheads.errors import BadInput
 from nnheads.interventions.apply import run
 from nnheads.interventions.pyvene_folders import read_pyvene
-from nnheads.interventions.schema import ALL, Add, Collect, Edit, Interchange, LowRank, Rotate, Subtract, index
+from nnheads.interventions.schema import (
+    ALL,
+    Add,
+    Collect,
+    Edit,
+    Interchange,
+    LowRank,
+    Rotate,
+    Subtract,
+    index,
+)
 from nnheads.models.families import FAMILIES
 
 DATA = Path(__file__).parent.parent / "data" / "pyvene"
@@ -25,10 +37,18 @@ EXPECTED = load_file(DATA / "expected.safetensors")
 BASE = [[5, 9, 2, 31, 17, 8], [11, 3, 3, 20, 39, 1]]
 SOURCE = [[7, 30, 12, 6, 1, 22], [4, 18, 25, 33, 2, 10]]
 SIZES = {
-    "llama": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "vocab_size": 40, "max_position_embeddings": 32, "tie_word_embeddings": False},
+    "llama": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 40,
+        "max_position_embeddings": 32,
+        "tie_word_embeddings": False,
+    },
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 40, "n_positions": 32},
-}  # fmt: skip
+}
 ONE = {"sources->base": (1, 3)}
 
 
@@ -38,12 +58,19 @@ def model(family: str):
     from nnsight import TransformersModel
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(family, **SIZES[family], pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = AutoConfig.for_model(
+        family, **SIZES[family], pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
     module = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for number, weights in enumerate(module.parameters()):
             if weights.dim() > 1:
-                weights.copy_(0.5 * torch.sin(torch.arange(weights.numel()) * (0.7 + 0.01 * number)).view_as(weights))
+                weights.copy_(
+                    0.5
+                    * torch.sin(torch.arange(weights.numel()) * (0.7 + 0.01 * number)).view_as(
+                        weights
+                    )
+                )
             weights.requires_grad_(False)
     return TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[family].rename())
 
@@ -59,7 +86,9 @@ def test_its_numbers_are_ours(name):
     folder = read_pyvene(DATA / name, model(case["family"]))
     edits = folder.at(case["unit_locations"], case.get("subspaces"))
     result = run(model(case["family"]), edits, prompts(BASE), [prompts(SOURCE)] * edits.sources)
-    assert float((result.edited - EXPECTED[name]).abs().max()) < 2e-5 * float(EXPECTED[name].abs().max())
+    assert float((result.edited - EXPECTED[name]).abs().max()) < 2e-5 * float(
+        EXPECTED[name].abs().max()
+    )
     if name == "collect":
         (found,) = result.collected.values()
         torch.testing.assert_close(found, EXPECTED["collect.collected"], atol=1e-5, rtol=1e-5)
@@ -73,12 +102,17 @@ def read(name: str):
 
 def test_what_is_read_is_what_was_meant():
     everywhere = read("everywhere").intervention
-    assert [(edit.site, edit.layer, edit.at) for edit in everywhere.edits] == [("z", 1, ALL), ("z", 0, ALL)]
+    assert [(edit.site, edit.layer, edit.at) for edit in everywhere.edits] == [
+        ("z", 1, ALL),
+        ("z", 0, ALL),
+    ]
     assert all(isinstance(edit.do, Add) for edit in everywhere.edits)
     (subtract,) = read("subtract").at({"base": [0, 4]}).edits  # pyvene would take the second alone
     assert (subtract.site, subtract.at, type(subtract.do)) == ("resid_pre", index(0, 4), Subtract)
     (heads,) = read("heads").at(CASES["heads"]["unit_locations"]).edits
-    assert heads == Edit("z", Interchange(source_at=index(2, 4)), layer=1, units=(0, 3), at=index(3, 5))
+    assert heads == Edit(
+        "z", Interchange(source_at=index(2, 4)), layer=1, units=(0, 3), at=index(3, 5)
+    )
     (collect,) = read("collect").intervention.edits
     assert collect.do == Collect("layer_1_comp_attention_input_unit_pos_nunit_3#0")
     (rotated,) = read("rotated").at(ONE, subspaces=1).edits
@@ -100,8 +134,13 @@ def test_sources_are_shared_or_of_each_part():
 def test_serial_locations():
     folder = read_pyvene(DATA / "two", model("llama"), shared=False)
     edits = folder.at({"source_0->source_1": (0, 2), "source_1->base": (3, 4)}).edits
-    assert [(edit.do.source_at, edit.at) for edit in edits] == [(index(0), index(2)), (index(3), index(4))]
-    with pytest.raises(BadInput, match="unit_locations have source_0->base; expected source_0->source_1"):
+    assert [(edit.do.source_at, edit.at) for edit in edits] == [
+        (index(0), index(2)),
+        (index(3), index(4)),
+    ]
+    with pytest.raises(
+        BadInput, match="unit_locations have source_0->base; expected source_0->source_1"
+    ):
         folder.at({"source_0->base": (0, 2)})
 
 
@@ -130,9 +169,14 @@ MODULE = "<class 'pyvene.models.interventions.{}'>"
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"intervention_types": [MODULE.format("AutoencoderIntervention")]}, "type AutoencoderIntervention$"),
-        ({"intervention_types": [MODULE.format("NoiseIntervention")]},
-         r"intervention_type NoiseIntervention \(its numbers are not in the folder\)$"),
+        (
+            {"intervention_types": [MODULE.format("AutoencoderIntervention")]},
+            "type AutoencoderIntervention$",
+        ),
+        (
+            {"intervention_types": [MODULE.format("NoiseIntervention")]},
+            r"intervention_type NoiseIntervention \(its numbers are not in the folder\)$",
+        ),
         ({"intervention_types": ["<class 'evil.Module'>"]}, "intervention_type Module$"),
         ({"_2": "t"}, "unit t"),
         ({"_2": "h.pos"}, "unit h.pos of component mlp_output"),
@@ -140,41 +184,65 @@ MODULE = "<class 'pyvene.models.interventions.{}'>"
         ({"_1": "router_output"}, "component router_output$"),
         ({"_1": "router_output", "_10": 3}, "moe_key 3; .*component router_output$"),
         ({"representations": [], "intervention_types": [0]}, "is no config of pyvene"),
-        ({"representations": 3}, "is no config of pyvene: it has no representations with as many intervention_types$"),
-        ({"representations": [[0] * 20]}, "representation .* is not known; expected layer, component"),
+        (
+            {"representations": 3},
+            "is no config of pyvene: it has no representations with as many intervention_types$",
+        ),
+        (
+            {"representations": [[0] * 20]},
+            "representation .* is not known; expected layer, component",
+        ),
         ({"representations": [{"where": 3}]}, "representation {'where': 3} is not known"),
         ({"_0": "one"}, "layer is 'one'; expected int$"),
         ({"_0": 5}, "layer 5 does not exist; this model has layers 0 to 1$"),
         ({"_1": "transformer.h[9].mlp.output"}, None),
         ({"mode": "both"}, "mode 'both' is not known; expected parallel or serial$"),
-        ({"intervention_dimensions": []}, r"intervention_dimensions is \[\]; expected a list of 1$"),
+        (
+            {"intervention_dimensions": []},
+            r"intervention_dimensions is \[\]; expected a list of 1$",
+        ),
         ({"_7": [3]}, r"subspace_partition is \[3\]; expected lists of whole numbers$"),
         ({"_1": "../x.input"}, "component ../x.input$"),
         ({"_1": "../x.input", "sorted_keys": None}, "is no name of an intervention of pyvene$"),
         ({"sorted_keys": ["../other"]}, "'../other' is no name of an intervention of pyvene"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_honoured_is_named(changed, fields, says):
     folder = changed("vanilla", **fields)
     with pytest.raises(BadInput, match=says) as refused:
-        run(model("llama"), read_pyvene(folder, model("llama")).intervention, prompts(BASE), [prompts(SOURCE)])
+        run(
+            model("llama"),
+            read_pyvene(folder, model("llama")).intervention,
+            prompts(BASE),
+            [prompts(SOURCE)],
+        )
     assert "\n" not in str(refused.value)
 
 
 def test_a_smaller_dimension_is_a_choice_of_features(changed):
-    (edit,) = read_pyvene(changed("vanilla", intervention_dimensions=[5]), model("llama")).intervention.edits
+    (edit,) = read_pyvene(
+        changed("vanilla", intervention_dimensions=[5]), model("llama")
+    ).intervention.edits
     assert edit.neurons == (0, 1, 2, 3, 4)
-    (edit,) = read_pyvene(changed("rotated", intervention_dimensions=[5]), model("llama")).intervention.edits
+    (edit,) = read_pyvene(
+        changed("rotated", intervention_dimensions=[5]), model("llama")
+    ).intervention.edits
     assert edit.do.columns == (0, 1, 2, 3, 4)
 
 
 def test_folders_of_older_versions(changed):
-    """They have twelve fields, dots in their names, and say of a constant source only that there is one."""
+    """They have twelve fields, dots in their names, and say of a constant source only that there is
+    one.
+    """
     folder = changed(
-        "set", intervention_constant_sources=None, sorted_keys=["layer.1.comp.mlp_input.unit.pos.nunit.1#0"]
+        "set",
+        intervention_constant_sources=None,
+        sorted_keys=["layer.1.comp.mlp_input.unit.pos.nunit.1#0"],
     )
     config = json.loads((folder / "config.json").read_text())
-    config["representations"] = [[1, "mlp_input", "pos", 1, None, None, None, None, None, None, None, True]]
+    config["representations"] = [
+        [1, "mlp_input", "pos", 1, None, None, None, None, None, None, None, True]
+    ]
     (folder / "config.json").write_text(json.dumps(config))
     (path,) = folder.glob("*.bin")
     path.rename(folder / "intkey_layer.1.comp.mlp_input.unit.pos.nunit.1#0.bin")
@@ -189,7 +257,9 @@ def test_what_is_ignored_is_listed(changed):
     whole = f"{name}: intervention_dimensions 6; whole heads are taken, 8 features"
     assert read_pyvene(cut, model("llama")).ignored == (whole,)
     folder = changed("linked", model_type="<class 'LlamaForCausalLM'>")
-    assert read_pyvene(folder, model("llama")).ignored == ("model_type \"<class 'LlamaForCausalLM'>\"",)
+    assert read_pyvene(folder, model("llama")).ignored == (
+        "model_type \"<class 'LlamaForCausalLM'>\"",
+    )
     assert next(iter(read_pyvene(folder, model("llama")).intervention.tensors)) == "link 0 rotation"
 
 
@@ -207,10 +277,16 @@ def test_files_hold_weights_alone(changed, tmp_path):
     folder = changed("low-rank")
     (path,) = folder.glob("*.bin")
     for content, says in (
-        ({"rotate_layer.weight": Marks(tmp_path / "executed")}, "cannot be read as weights alone: "),
+        (
+            {"rotate_layer.weight": Marks(tmp_path / "executed")},
+            "cannot be read as weights alone: ",
+        ),
         ([torch.eye(3)], "holds something else than named tensors$"),
         ({"mask": torch.eye(3)}, "has no parametrizations.weight.original; it holds nothing$"),
-        ({"rotate_layer.parametrizations.weight.original": torch.eye(3)}, "holds no rotation: Error"),
+        (
+            {"rotate_layer.parametrizations.weight.original": torch.eye(3)},
+            "holds no rotation: Error",
+        ),
     ):
         torch.save(content, path)
         with pytest.raises(BadInput, match=says) as refused:

@@ -41,13 +41,34 @@ from nnheads.interventions.schema import (
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Edit("nowhere", Zero(), layer=0), "site 'nowhere' is not known; use one of resid_pre, attn_in, q, k"),
-        (lambda: Edit("z", Zero()), "site z takes a layer and no path, got layer None and path None"),
-        (lambda: Edit("z", Zero(), layer=0, path="a"), "site z takes a layer and no path, got layer 0 and path 'a'"),
-        (lambda: Edit("input", Zero(), layer=0), "site input takes a path and no layer, got layer 0 and path None"),
-        (lambda: Edit("output", Zero()), "site output takes a path and no layer, got layer None and path None"),
-        (lambda: Edit("output", Zero(), path="a..b"), "path 'a..b' is not possible; expected names with dots"),
-        (lambda: Edit("output", Zero(), path=3), "path 3 is not possible; expected names with dots"),
+        (
+            lambda: Edit("nowhere", Zero(), layer=0),
+            "site 'nowhere' is not known; use one of resid_pre, attn_in, q, k",
+        ),
+        (
+            lambda: Edit("z", Zero()),
+            "site z takes a layer and no path, got layer None and path None",
+        ),
+        (
+            lambda: Edit("z", Zero(), layer=0, path="a"),
+            "site z takes a layer and no path, got layer 0 and path 'a'",
+        ),
+        (
+            lambda: Edit("input", Zero(), layer=0),
+            "site input takes a path and no layer, got layer 0 and path None",
+        ),
+        (
+            lambda: Edit("output", Zero()),
+            "site output takes a path and no layer, got layer None and path None",
+        ),
+        (
+            lambda: Edit("output", Zero(), path="a..b"),
+            "path 'a..b' is not possible; expected names with dots",
+        ),
+        (
+            lambda: Edit("output", Zero(), path=3),
+            "path 3 is not possible; expected names with dots",
+        ),
         (lambda: Edit("z", Zero(), layer=-1), "layer -1 is not possible; layers count from 0"),
         (lambda: Edit("z", Zero(), layer=True), "layer True is not possible; layers count from 0"),
         (lambda: Edit("z", "zero", layer=0), "'zero' is no operation; use one of zero, set, mean"),
@@ -61,34 +82,67 @@ from nnheads.interventions.schema import (
             lambda: Edit("z", Zero(), layer=0, units=()),
             r"units \(\) are not possible; name each once, from 0, or leave",
         ),
-        (lambda: Edit("z", Zero(), layer=0, units=(1, 1)), r"units \(1, 1\) are not possible; name each once"),
+        (
+            lambda: Edit("z", Zero(), layer=0, units=(1, 1)),
+            r"units \(1, 1\) are not possible; name each once",
+        ),
         (lambda: Edit("z", Zero(), layer=0, units=3), "units 3 are not possible; name each once"),
-        (lambda: Edit("z", Zero(), layer=0, neurons=(-1,)), r"neurons \(-1,\) are not possible; name each once"),
+        (
+            lambda: Edit("z", Zero(), layer=0, neurons=(-1,)),
+            r"neurons \(-1,\) are not possible; name each once",
+        ),
         (
             lambda: Edit("mlp_out", Zero(), layer=0, units=(1,)),
             "site mlp_out has no heads; leave units out, or use one",
         ),
-        (lambda: Edit("pattern", Zero(), layer=0, neurons=(1,)), "an attention pattern has keys and no neurons; leave"),
-        (lambda: At("somewhere"), "position 'somewhere' is not known; use one of all, index, slice, role"),
+        (
+            lambda: Edit("pattern", Zero(), layer=0, neurons=(1,)),
+            "an attention pattern has keys and no neurons; leave",
+        ),
+        (
+            lambda: At("somewhere"),
+            "position 'somewhere' is not known; use one of all, index, slice, role",
+        ),
         (lambda: At("all", (1,)), r"position 'all' cannot be \(1,\); it means every position"),
         (lambda: index(), r"position 'index' cannot be \(\); it means these positions, counted"),
         (lambda: index(1.5), r"position 'index' cannot be \(1.5,\); it means these positions"),
-        (lambda: span("a", None), r"position 'slice' cannot be \('a', None\); it means from one position to before"),
+        (
+            lambda: span("a", None),
+            r"position 'slice' cannot be \('a', None\); it means from one position to before",
+        ),
         (lambda: At("slice", (1,)), r"position 'slice' cannot be \(1,\); it means"),
-        (lambda: role(3), r"position 'role' cannot be \(3,\); it means where the prompts have this role"),
+        (
+            lambda: role(3),
+            r"position 'role' cannot be \(3,\); it means where the prompts have this role",
+        ),
         (lambda: steps(-1), "step -1 is not possible; steps count from 0"),
-        (lambda: Add(torch.ones(3)), r"value of add is a Tensor; expected a number or the name of a tensor \(give the"),
+        (
+            lambda: Add(torch.ones(3)),
+            r"value of add is a Tensor; expected a number or the name of a tensor \(give the",
+        ),
         (lambda: Add("v", scale="big"), "scale of add is 'big'; expected a number"),
         (lambda: Scale(True), "factor of scale is True; expected a number"),
         (lambda: Mean(3.0), "value of mean is 3.0; expected text"),
         (lambda: Noise(seed=0.5), "seed of noise is 0.5; expected a whole number"),
         (lambda: Interchange(source=-1), "source -1 is not possible; sources count from 0"),
-        (lambda: Interchange(source_at=3), "source_at of interchange is 3; expected positions or None"),
-        (lambda: Rotate(columns=()), r"columns of rotate is \(\); expected a tuple of whole numbers or None"),
+        (
+            lambda: Interchange(source_at=3),
+            "source_at of interchange is 3; expected positions or None",
+        ),
+        (
+            lambda: Rotate(columns=()),
+            r"columns of rotate is \(\); expected a tuple of whole numbers or None",
+        ),
         (lambda: Mask(temperature=0), "temperature 0 of mask is not possible; above 0 is"),
         (lambda: Mask(rotation=2), "rotation of mask is 2; expected the name of a tensor or None"),
-        (lambda: Function("somewhere"), "function of function is 'somewhere'; expected a function or its import path"),
-        (lambda: Combine(), "function of combine is ''; expected a function or its import path, such as"),
+        (
+            lambda: Function("somewhere"),
+            "function of function is 'somewhere'; expected a function or its import path",
+        ),
+        (
+            lambda: Combine(),
+            "function of combine is ''; expected a function or its import path, such as",
+        ),
     ],
 )
 def test_edits_that_no_model_could_have(make, says):
@@ -98,7 +152,9 @@ def test_edits_that_no_model_could_have(make, says):
 
 
 def whole(*operations: Operation, mode: str = "parallel", **tensors) -> Intervention:
-    return Intervention(*(Edit("resid_pre", do, layer=0) for do in operations), tensors=tensors, mode=mode)
+    return Intervention(
+        *(Edit("resid_pre", do, layer=0) for do in operations), tensors=tensors, mode=mode
+    )
 
 
 SQUARE, TALL = torch.eye(4), torch.eye(4)[:, :2]
@@ -112,18 +168,42 @@ SQUARE, TALL = torch.eye(4), torch.eye(4)[:, :2]
         (lambda: whole(v=[1.0]), "tensor 'v' is a list; expected a torch.Tensor"),
         (lambda: whole(Set("v"), w=SQUARE), "set needs a tensor 'v'; given: w"),
         (lambda: whole(Rotate()), "rotate needs a tensor 'rotation'; given: none"),
-        (lambda: whole(Interchange(source=1)), r"sources \[1\] leave numbers out; count them from 0"),
-        (lambda: whole(Collect(), Collect()), "'collected' is collected twice; give each collection a key of its own"),
-        (lambda: whole(Rotate(), rotation=torch.ones(4)), r"rotation 'rotation' has shape \(4,\); expected \[feature,"),
+        (
+            lambda: whole(Interchange(source=1)),
+            r"sources \[1\] leave numbers out; count them from 0",
+        ),
+        (
+            lambda: whole(Collect(), Collect()),
+            "'collected' is collected twice; give each collection a key of its own",
+        ),
+        (
+            lambda: whole(Rotate(), rotation=torch.ones(4)),
+            r"rotation 'rotation' has shape \(4,\); expected \[feature,",
+        ),
         (
             lambda: whole(PCA(), rotation=TALL.T),
             r"rotation 'rotation' has shape \(2, 4\); expected \[feature, direction",
         ),
-        (lambda: whole(LowRank(), rotation=SQUARE), "rotation 'rotation' has as many directions as features; low rank"),
-        (lambda: whole(Rotate(columns=(2,)), rotation=TALL), "direction 2 does not exist; 'rotation' has 2"),
-        (lambda: whole(Rotate(columns=(-1,)), rotation=TALL), "direction -1 does not exist; 'rotation' has 2"),
-        (lambda: whole(Boundless(), rotation=SQUARE, boundary=torch.ones(2)), r"boundary 'boundary' has shape \(2,\)"),
-        (lambda: whole(Mask(), mask=SQUARE), r"mask 'mask' has shape \(4, 4\); expected a number for each feature"),
+        (
+            lambda: whole(LowRank(), rotation=SQUARE),
+            "rotation 'rotation' has as many directions as features; low rank",
+        ),
+        (
+            lambda: whole(Rotate(columns=(2,)), rotation=TALL),
+            "direction 2 does not exist; 'rotation' has 2",
+        ),
+        (
+            lambda: whole(Rotate(columns=(-1,)), rotation=TALL),
+            "direction -1 does not exist; 'rotation' has 2",
+        ),
+        (
+            lambda: whole(Boundless(), rotation=SQUARE, boundary=torch.ones(2)),
+            r"boundary 'boundary' has shape \(2,\)",
+        ),
+        (
+            lambda: whole(Mask(), mask=SQUARE),
+            r"mask 'mask' has shape \(4, 4\); expected a number for each feature",
+        ),
         (
             lambda: whole(Mask(rotation="r"), mask=torch.ones(4), r=TALL),
             "mask 'mask' has 4 numbers; 'r' has 2 directions",
@@ -157,10 +237,19 @@ def test_lists_are_taken_as_tuples_and_sources_are_counted():
 def test_whole_numbers_of_any_kind_are_kept_as_plain_ones(kind, tmp_path):
     """Layers and heads that come out of an array or a dataset."""
     units, neurons = (kind(0), kind(3)), (kind(4),)
-    edit = Edit("z", Add("v", scale=kind(2)), layer=kind(1), units=units, neurons=neurons, at=index(kind(2)))
+    edit = Edit(
+        "z", Add("v", scale=kind(2)), layer=kind(1), units=units, neurons=neurons, at=index(kind(2))
+    )
     assert edit == Edit("z", Add("v", scale=2), layer=1, units=(0, 3), neurons=(4,), at=index(2))
     source = Rotate(source=kind(0), source_at=span(kind(1), None), columns=(kind(0), kind(1)))
-    held = [edit.layer, *edit.units, *edit.neurons, *edit.at.values, *steps(kind(0)).values, edit.do.scale]
+    held = [
+        edit.layer,
+        *edit.units,
+        *edit.neurons,
+        *edit.at.values,
+        *steps(kind(0)).values,
+        edit.do.scale,
+    ]
     held += [source.source, *source.source_at.values[:1], *source.columns, Noise(seed=kind(5)).seed]
     assert {type(one) for one in held} == {int}
     found = Intervention(edit, tensors={"v": torch.ones(2)})
@@ -177,4 +266,7 @@ def test_an_array_is_a_choice_of_units_and_truth_values_are_no_numbers():
 
 
 def test_numbers_of_any_kind_are_strengths():
-    assert Add("v", scale=np.float32(0.5)) == Add("v", scale=0.5) and type(Scale(np.float32(0.5)).factor) is float
+    assert (
+        Add("v", scale=np.float32(0.5)) == Add("v", scale=0.5)
+        and type(Scale(np.float32(0.5)).factor) is float
+    )

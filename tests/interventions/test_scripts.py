@@ -1,4 +1,6 @@
-"""What a user of pyvene writes, as it is written here: each test is such a script and checks that it says the truth."""
+"""What a user of pyvene writes, as it is written here: each test is such a script and checks that
+it says the truth.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,11 @@ from nnheads.interventions import (
     index,
     load,
     random_directions,
+    run,
     save,
     span,
     train,
 )
-from nnheads.interventions import apply as run
 
 model, module = None, None
 
@@ -47,7 +49,9 @@ def loaded(monkeypatch):
 
 def prompts(*rows: list[int]) -> xr.Dataset:
     place = ("batch", "position")
-    return xr.Dataset({"token": (place, list(rows)), "mask": (place, [[1] * len(row) for row in rows])})
+    return xr.Dataset(
+        {"token": (place, list(rows)), "mask": (place, [[1] * len(row) for row in rows])}
+    )
 
 
 BASE, SOURCE = prompts([9, 41, 7, 300, 12]), prompts([77, 5, 180, 23, 4])
@@ -63,7 +67,9 @@ def test_a_component_by_name_or_by_path():
 
 def test_any_module_wrapped():
     """C1-1"""
-    network = NNsight(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)))
+    network = NNsight(
+        torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    )
     rows = torch.randn(3, 4)
     changed = as_module(network, Intervention(Edit("output", Zero(), path="1")))(rows)
     assert torch.equal(changed, network._module[2](torch.zeros(3, 8)))
@@ -72,7 +78,8 @@ def test_any_module_wrapped():
 def test_original_and_edited_outputs_and_collected_activations():
     """C1-2"""
     edits = Intervention(
-        Edit("z", Zero(), layer=0, units=(0, 2)), Edit("resid_post", Collect("end"), layer=2, at=index(-1))
+        Edit("z", Zero(), layer=0, units=(0, 2)),
+        Edit("resid_post", Collect("end"), layer=2, at=index(-1)),
     )
     result = run(model, edits, BASE)
     assert result.original.shape == result.edited.shape == (1, 5, 500)
@@ -88,7 +95,12 @@ def test_zero_add_and_a_function_at_many_positions():
     edits = Intervention(
         Edit("mlp_out", Zero(), layer=0, at=index(0, 1, 3)),
         Edit("attn_out", Add("direction", scale=4.0), layer=1, at=span(-2, None)),
-        Edit("resid_post", Combine(function=lambda base, source: (base + source) / 2), layer=1, at=index(2)),
+        Edit(
+            "resid_post",
+            Combine(function=lambda base, source: (base + source) / 2),
+            layer=1,
+            at=index(2),
+        ),
         tensors={"direction": direction},
     )
     result = run(model, edits, BASE, [SOURCE])
@@ -98,23 +110,36 @@ def test_zero_add_and_a_function_at_many_positions():
 @pytest.mark.parametrize("mode", ["parallel", "serial"])
 def test_two_sources_at_once_or_one_after_the_other(mode):
     """C1-3"""
-    edits = (Edit("resid_post", Interchange(source=0), layer=0), Edit("resid_post", Interchange(source=1), layer=1))
+    edits = (
+        Edit("resid_post", Interchange(source=0), layer=0),
+        Edit("resid_post", Interchange(source=1), layer=1),
+    )
     both = run(model, Intervention(*edits, mode=mode), BASE, [SOURCE, prompts([8, 8, 8, 8, 8])])
-    alone = run(model, Intervention(), prompts([8, 8, 8, 8, 8]) if mode == "parallel" else SOURCE).edited
-    torch.testing.assert_close(both.edited, alone, atol=1e-5, rtol=1e-5)  # the last whole layer decides
+    alone = run(
+        model, Intervention(), prompts([8, 8, 8, 8, 8]) if mode == "parallel" else SOURCE
+    ).edited
+    torch.testing.assert_close(
+        both.edited, alone, atol=1e-5, rtol=1e-5
+    )  # the last whole layer decides
 
 
 def test_saved_and_loaded(tmp_path):
     """C1-4"""
-    edits = Intervention(Edit("z", Add("truth", scale=15.0), layer=1), tensors={"truth": torch.randn(64)})
+    edits = Intervention(
+        Edit("z", Add("truth", scale=15.0), layer=1), tensors={"truth": torch.randn(64)}
+    )
     save(edits, tmp_path / "honest")
-    assert torch.equal(run(model, load(tmp_path / "honest"), BASE).edited, run(model, edits, BASE).edited)
+    assert torch.equal(
+        run(model, load(tmp_path / "honest"), BASE).edited, run(model, edits, BASE).edited
+    )
 
 
 def test_a_part_of_a_bigger_module_that_trains():
     """C1-5"""
     rotation = torch.linalg.qr(torch.randn(48, 4))[0]
-    swapped = as_module(model, Intervention(Edit("resid_post", LowRank(), layer=1), tensors={"rotation": rotation}))
+    swapped = as_module(
+        model, Intervention(Edit("resid_post", LowRank(), layer=1), tensors={"rotation": rotation})
+    )
 
     class Judge(torch.nn.Module):
         def __init__(self):
@@ -150,7 +175,9 @@ def test_a_variable_of_a_causal_model_is_aligned_with_directions(tmp_path):
             super().__init__()
             self.hidden, self.out = torch.nn.Identity(), torch.nn.Linear(4, 4, bias=False)
             with torch.no_grad():
-                self.out.weight.copy_(torch.tensor([[-1.0, -1, 0, -2], [-1, -1, 0, 2], [1, 1, 0, -2], [1, 1, 0, 2]]))
+                self.out.weight.copy_(
+                    torch.tensor([[-1.0, -1, 0, -2], [-1, -1, 0, 2], [1, 1, 0, -2], [1, 1, 0, 2]])
+                )
 
         def forward(self, rows):
             a, b, c = rows.unbind(1)
@@ -163,10 +190,16 @@ def test_a_variable_of_a_causal_model_is_aligned_with_directions(tmp_path):
     base, source = (rows[[getattr(one, side) for one in drawn]] for side in ("base", "source"))
     pairs = Pairs(base, [source], torch.tensor([one.answer for one in drawn]))
     start = aligned("output", None, features=4, directions=1, path="hidden")
-    found, log = train(network, start, pairs, steps=300, learning_rate=0.05, checkpoint=tmp_path / "kept")
+    found, log = train(
+        network, start, pairs, steps=300, learning_rate=0.05, checkpoint=tmp_path / "kept"
+    )
     direction = found.tensors["rotation"][:, 0]
     assert torch.acos(abs(direction @ torch.tensor([1.0, 1, 0, 0])) / 2**0.5) < 0.1
-    assert float(evaluate(network, found, pairs)["score"].mean()) == float(log["held_out_accuracy"][-1]) == 1
+    assert (
+        float(evaluate(network, found, pairs)["score"].mean())
+        == float(log["held_out_accuracy"][-1])
+        == 1
+    )
     assert float(evaluate(network, random_directions(found, 1), pairs)["score"].mean()) < 0.8
     assert load(save(found, tmp_path / "direction")) == found
 
@@ -177,11 +210,23 @@ def test_a_residual_network():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = AutoConfig.for_model("resnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
+        config = AutoConfig.for_model(
+            "resnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3
+        )
         network = AutoModelForImageClassification.from_config(config).eval()
         one, two = torch.randn(2, 1, 3, 32, 32)
         swap = Edit("output", Interchange(), path="resnet.encoder.stages.0")
         changed = as_module(network, Intervention(swap))(one, sources=[two]).logits
-        torch.testing.assert_close(changed, network(two).logits)  # all that follows sees the other picture
-        part = Edit("output", AddSource(scale=0.5), path="resnet.encoder.stages.0", neurons=(1, 2), at=index(0))
-        assert not torch.equal(as_module(network, Intervention(part))(one, sources=[two]).logits, network(one).logits)
+        torch.testing.assert_close(
+            changed, network(two).logits
+        )  # all that follows sees the other picture
+        part = Edit(
+            "output",
+            AddSource(scale=0.5),
+            path="resnet.encoder.stages.0",
+            neurons=(1, 2),
+            at=index(0),
+        )
+        assert not torch.equal(
+            as_module(network, Intervention(part))(one, sources=[two]).logits, network(one).logits
+        )

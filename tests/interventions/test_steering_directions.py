@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 
 from nnheads.errors import BadInput
 from nnheads.interventions import steering as strengths
@@ -40,13 +40,23 @@ from nnheads.interventions.steering_directions import (
     steering,
 )
 
-TOWARD = [f"{name} and Mary went to the {place}" for name in ("John", "Anna") for place in ("market", "park", "farm")]
-AWAY = [f"the {place} of {name} is 4 ." for name in ("John", "Anna") for place in ("market", "park", "farm")][:5]
+TOWARD = [
+    f"{name} and Mary went to the {place}"
+    for name in ("John", "Anna")
+    for place in ("market", "park", "farm")
+]
+AWAY = [
+    f"the {place} of {name} is 4 ."
+    for name in ("John", "Anna")
+    for place in ("market", "park", "farm")
+][:5]
 NEUTRAL = ["input : 3 4 5 6", "what is the code of John ?"]
 
 
 def hidden_states(texts: list[str]) -> list[np.ndarray]:
-    """Residual stream after each layer but the last (which transformers normalises), [layer, position, feature]."""
+    """Residual stream after each layer but the last (which transformers normalises), [layer,
+    position, feature].
+    """
     model, module = tiny("llama")
     found = []
     for text in texts:
@@ -67,10 +77,18 @@ def test_a_direction_is_the_difference_of_means_of_half_the_texts(at):
         means.append(np.stack(states)[halves(len(texts), 3)].mean(0))
     np.testing.assert_allclose(found["direction"], means[0] - means[1], atol=1e-4)
     np.testing.assert_allclose(found["away"], means[1], atol=1e-4)
-    np.testing.assert_allclose(found["norm"], np.linalg.norm(means[0] - means[1], axis=-1), rtol=1e-4)
-    assert found["direction"].dims == ("layer", "feature") and found["direction"].dtype == np.float32
+    np.testing.assert_allclose(
+        found["norm"], np.linalg.norm(means[0] - means[1], axis=-1), rtol=1e-4
+    )
+    assert (
+        found["direction"].dims == ("layer", "feature") and found["direction"].dtype == np.float32
+    )
     assert found.attrs["texts_fitted"] == [3, 3] and found.attrs["texts_held_out"] == [3, 2]
-    assert all(found[name].attrs[key] for name in found.data_vars for key in ("long_name", "units", "source"))
+    assert all(
+        found[name].attrs[key]
+        for name in found.data_vars
+        for key in ("long_name", "units", "source")
+    )
 
 
 def test_directions_of_heads_are_parts_of_what_the_projection_reads():
@@ -82,8 +100,10 @@ def test_directions_of_heads_are_parts_of_what_the_projection_reads():
     assert dict(kv["norm"].sizes) == {"layer": 1, "kv_head": 2}
     activations = activations_of(model, read_texts(model.tokenizer, TOWARD), site="z", layers=[2])
     collected = run(
-        model, Intervention(Edit("z", Collect(), layer=2, at=index(-1))), read_texts(model.tokenizer, TOWARD)
-    ).collected["collected"]  # fmt: skip
+        model,
+        Intervention(Edit("z", Collect(), layer=2, at=index(-1))),
+        read_texts(model.tokenizer, TOWARD),
+    ).collected["collected"]
     np.testing.assert_allclose(activations.reshape(6, 64), collected[:, 0], atol=1e-6)
 
 
@@ -109,8 +129,10 @@ def test_steering_carries_one_mean_to_the_other():
     read = Edit("resid_post", Collect(), layer=1, at=index(-1))
     added = steering(found, 1)
     moved = run(
-        model, Intervention(*added.edits, read, tensors=added.tensors), read_texts(model.tokenizer, gave)
-    ).collected["collected"][:, 0]  # fmt: skip
+        model,
+        Intervention(*added.edits, read, tensors=added.tensors),
+        read_texts(model.tokenizer, gave),
+    ).collected["collected"][:, 0]
     toward = found["away"].sel(layer=1) + found["direction"].sel(layer=1)
     np.testing.assert_allclose(moved.mean(0), toward, atol=1e-4)
     place = projections(found, 1, moved.numpy()[:, None])
@@ -132,7 +154,11 @@ def test_the_strength_is_in_lengths_of_the_direction_or_in_units():
 
 def test_a_random_push_is_as_long_and_points_elsewhere():
     vector = torch.arange(48.0)
-    edits = (Edit("z", Subtract("a"), layer=0), Edit("z", Scale(2.0), layer=0), Edit("z", Add(1.0), layer=0))
+    edits = (
+        Edit("z", Subtract("a"), layer=0),
+        Edit("z", Scale(2.0), layer=0),
+        Edit("z", Add(1.0), layer=0),
+    )
     given = Intervention(*edits, tensors={"a": vector, "unused": torch.ones(2)})
     drawn = randomised(given, 3)
     assert drawn.edits == given.edits and torch.equal(drawn.tensors["unused"], torch.ones(2))
@@ -158,7 +184,11 @@ def test_reading_given_texts_is_the_mean_over_what_follows_the_prompt():
     prompts = in_halves(model, [*TOWARD[:2], *AWAY[:1]])
     edit = Edit("resid_post", Add(0.7), layer=1, neurons=(3, 8), at=DECODE)
     found = compare(model, Intervention(edit), prompts)
-    result = run(model, Intervention(Edit("resid_post", Add(0.7), layer=1, neurons=(3, 8), at=ANSWER)), prompts)
+    result = run(
+        model,
+        Intervention(Edit("resid_post", Add(0.7), layer=1, neurons=(3, 8), at=ANSWER)),
+        prompts,
+    )
     for row in range(3):
         first, asked = int((1 - prompts["mask"][row]).sum()), int(prompts["prompt_length"][row])
         places = range(first + asked, prompts.sizes["position"])
@@ -166,7 +196,9 @@ def test_reading_given_texts_is_the_mean_over_what_follows_the_prompt():
         token = prompts["token"].values[row]
         expected = np.mean([float(new[place - 1, token[place]]) for place in places])
         assert float(found["log_probability"][row]) == pytest.approx(expected, abs=1e-4)
-        divergence = np.mean([float((old[p - 1].exp() * (old[p - 1] - new[p - 1])).sum()) for p in places])
+        divergence = np.mean(
+            [float((old[p - 1].exp() * (old[p - 1] - new[p - 1])).sum()) for p in places]
+        )
         assert float(found["kl"][row]) == pytest.approx(divergence, abs=1e-4)
     assert (found["kl"] > 1e-3).all() and found["kl"].attrs["units"] == "nat"
 
@@ -186,19 +218,35 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     model, _ = tiny("llama")
     found = direction(model, TOWARD, AWAY, layers=[1])
     edits = steering(found, 1, at=ANSWER)
-    given = {"strengths": [0.0, 2.0], "toward": TOWARD[:2], "away": AWAY[:3], "found": found, "layer": 1}
+    given = {
+        "strengths": [0.0, 2.0],
+        "toward": TOWARD[:2],
+        "away": AWAY[:3],
+        "found": found,
+        "layer": 1,
+    }
     prompts = ["Mary and John", "the code of"]
-    scores = strengths.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4, parts=tmp_path, batch_size=1)
+    scores = strengths.sweep(
+        model, edits, prompts, NEUTRAL, **given, new_tokens=4, parts=tmp_path, batch_size=1
+    )
     assert dict(scores.sizes) == {"strength": 2, "prompt": 2, "neutral": 2, "text": 5, "draw": 5}
-    assert (scores["change"][0] == 0).all() and (scores["kl"][0] == 0).all() and (scores["kl"][1] > 0).all()
+    assert (
+        (scores["change"][0] == 0).all()
+        and (scores["kl"][0] == 0).all()
+        and (scores["kl"][1] > 0).all()
+    )
     asked = read_texts(model.tokenizer, prompts)
     written = generate(model, scaled(edits, 2.0), asked, new_tokens=4)
     assert scores["written"].values.tolist() == [written.original_texts, written.texts]
     likely = compare(model, scaled(edits, 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
     change = (likely["log_probability"] - likely["original"]).values
     curve = strengths.reduced(scores)
-    assert float(curve["effect"][1]) == pytest.approx(change[:2].mean() - change[2:].mean(), abs=1e-5)
-    assert float(curve["perplexity"][0]) == pytest.approx(np.exp(scores["surprisal"].values[0].mean()), rel=1e-5)
+    assert float(curve["effect"][1]) == pytest.approx(
+        change[:2].mean() - change[2:].mean(), abs=1e-5
+    )
+    assert float(curve["perplexity"][0]) == pytest.approx(
+        np.exp(scores["surprisal"].values[0].mean()), rel=1e-5
+    )
     assert curve["perplexity"].attrs["units"] == "1" and curve["kl"].attrs["units"] == "nat"
     assert (scores["control"][0] == 0).all(), "nothing is added"
     each = scores["control"][1].mean("text").values
@@ -214,7 +262,9 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     again = strengths.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
     for name in ("change", "kl", "surprisal", "projection"):
         np.testing.assert_allclose(scores[name], again[name], atol=1e-5)
-    with pytest.raises(BadInput, match="0 draws of a random direction are too few; give at least 1"):
+    with pytest.raises(
+        BadInput, match="0 draws of a random direction are too few; give at least 1"
+    ):
         strengths.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
     alone = strengths.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
     assert set(alone.data_vars) == {"written", "surprisal", "kl"}
@@ -223,8 +273,8 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
 def test_a_rehearsed_remote_run_gives_the_same():
     model, _ = tiny("llama")
     for remote in (False, "local"):
-        found = direction(model, TOWARD, AWAY, layers=[1], remote=remote)
-        read = compare(model, steering(found, 1), in_halves(model, NEUTRAL), remote=remote)
+        found = placed(remote, direction)(model, TOWARD, AWAY, layers=[1])
+        read = placed(remote, compare)(model, steering(found, 1), in_halves(model, NEUTRAL))
         if not remote:
             here = found, read
     np.testing.assert_allclose(found["direction"], here[0]["direction"], atol=1e-6)
@@ -258,5 +308,7 @@ def test_what_cannot_be_steered_or_read_is_refused():
     with pytest.raises(BadInput, match=r"'Mary' has fewer than two tokens"):
         in_halves(model, ["Mary"])
     taken = Intervention(Edit("z", Interchange(), layer=0))
-    with pytest.raises(BadInput, match=r"this intervention takes 1 source prompts; texts alone have none"):
+    with pytest.raises(
+        BadInput, match=r"this intervention takes 1 source prompts; texts alone have none"
+    ):
         compare(model, taken, in_halves(model, NEUTRAL))

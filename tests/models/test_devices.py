@@ -1,4 +1,6 @@
-"""A model that lies on two devices: the same numbers, and no tensor meets one from the other device."""
+"""A model that lies on two devices: the same numbers, and no tensor meets one from the other
+device.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ TYPES = ("induction", "name_mover", "retrieval", "generated_retrieval", "truthfu
 
 def scored(kind: str):
     def job(model):
-        found = raw_scores(model, [kind], n=8, seed=0, batch_size=4, remote=False, quiet=True, parts=None)[kind]
+        found = raw_scores(model, [kind], n=8, seed=0, batch_size=4, quiet=True, parts=None)[kind]
         return found[found.attrs["headline"]].values
 
     return job
@@ -25,7 +27,9 @@ def scored(kind: str):
 
 def swapped(**options):
     def job(model):
-        return nnheads.patch(model, nnheads.ioi(model.tokenizer, n=3), **options)["logit_difference"].values
+        return nnheads.patch(model, nnheads.ioi(model.tokenizer, n=3), **options)[
+            "logit_difference"
+        ].values
 
     return job
 
@@ -42,7 +46,10 @@ JOBS = {
     "patch resid_pre by position": swapped(site="resid_pre", by_position=True),
     "ablate": lambda model: (
         nnheads.ablate(
-            model, nnheads.ioi(model.tokenizer, n=3, templates=TEMPLATES[:1]), "mean", groups=[[(1, 0), (3, 1)]]
+            model,
+            nnheads.ioi(model.tokenizer, n=3, templates=TEMPLATES[:1]),
+            "mean",
+            groups=[[(1, 0), (3, 1)]],
         )["change"].values
     ),
     "path": lambda model: (
@@ -50,10 +57,14 @@ JOBS = {
             "logit_difference"
         ].values
     ),
-    "copy": lambda model: nnheads.copy_scores(model, ["Mary", "John", "Anna", "Paul"])["copy"].values,
+    "copy": lambda model: (
+        nnheads.copy_scores(model, ["Mary", "John", "Anna", "Paul"])["copy"].values
+    ),
     "composition": lambda model: nnheads.composition_scores(model)["composition"].values,
     "look": lambda model: nnheads.look(model, "Mary gave the book to", k=3)["residual_norm"].values,
-    "direct": lambda model: written(nnheads.direct_logit_attribution(model, nnheads.ioi(model.tokenizer, n=3))),
+    "direct": lambda model: written(
+        nnheads.direct_logit_attribution(model, nnheads.ioi(model.tokenizer, n=3))
+    ),
     "generate": lambda model: generate(model, nnheads.ioi(model.tokenizer, n=3), 4),
 }
 
@@ -69,7 +80,9 @@ def test_two_devices_give_the_numbers_of_one(name, whole, monkeypatch):
     split = nnheads.load("reference", attn_implementation="eager")
     with cards(monkeypatch):
         spread(split)
-        assert {split.layers[index].attention.projection._module.weight.device for index in (0, 3)} == set(CARDS)
+        assert {
+            split.layers[index].attention.projection._module.weight.device for index in (0, 3)
+        } == set(CARDS)
         there = JOBS[name](split)
     assert np.isfinite(here).any()
     np.testing.assert_allclose(there, here, atol=1e-4)

@@ -77,7 +77,9 @@ def test_writing_z_in_place_equals_a_plain_hook(model_type, padded):
         with oracle.hooked(module, model_type, layer, "z", zero):
             plain = oracle.end_logits(module, given)
         torch.testing.assert_close(logits.float(), plain, atol=1e-5, rtol=0)
-        assert (plain - before).abs().max() > 1e-3, "the head must matter, or the comparison says nothing"
+        assert (plain - before).abs().max() > 1e-3, (
+            "the head must matter, or the comparison says nothing"
+        )
 
 
 def test_starting_at_a_layer_changes_nothing(model_type, padded):
@@ -116,5 +118,7 @@ def test_rename_binds_every_name(model_type):
 
 
 def test_rename_leaves_out_names_that_already_fit():
-    row = Family(layers="layers", attention="attention", projection="attention.projection", mlp="mlp")
+    row = Family(
+        layers="layers", attention="attention", projection="attention.projection", mlp="mlp"
+    )
     assert set(row.rename().values()) == {"embedding", "final_norm", "unembedding"}

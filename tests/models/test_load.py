@@ -14,13 +14,19 @@ from nnheads.models.load import checkpoint, locate
 
 
 def test_dtype_is_as_asked(llama_folder):
-    for name, dtype in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for name, dtype in (
+        ("auto", torch.float32),
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+    ):
         assert nnheads.load(str(llama_folder), dtype=name)._module.dtype is dtype
 
 
 def test_attention_implementation_is_as_asked(llama_folder):
     assert nnheads.load(str(llama_folder)).attn_implementation == "sdpa"
-    assert nnheads.load(str(llama_folder), attn_implementation="eager").attn_implementation == "eager"
+    assert (
+        nnheads.load(str(llama_folder), attn_implementation="eager").attn_implementation == "eager"
+    )
 
 
 def test_a_remote_model_has_no_weights(llama_folder):
@@ -54,7 +60,10 @@ def raised(kind: type[Exception]) -> Exception:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (raised(GatedRepoError), "the repository is gated; ask for access on its page and set HF_TOKEN"),
+        (
+            raised(GatedRepoError),
+            "the repository is gated; ask for access on its page and set HF_TOKEN",
+        ),
         (raised(RepositoryNotFoundError), "no such folder and no such model on the Hub"),
         (raised(RevisionNotFoundError), "the Hub has no such revision"),
         (raised(hub.OfflineModeIsEnabled), "the Hub cannot be reached"),
@@ -68,7 +77,9 @@ def test_every_way_of_failing_is_one_line(error, message, monkeypatch):
         raise OSError("transformers wraps what happened") from error
 
     monkeypatch.setattr("nnheads.models.load._reach", lambda *_: None)
-    monkeypatch.setattr(AutoConfig, "from_pretrained", fail if not isinstance(error, ValueError) else direct(error))
+    monkeypatch.setattr(
+        AutoConfig, "from_pretrained", fail if not isinstance(error, ValueError) else direct(error)
+    )
     with pytest.raises(ModelError, match=message) as caught:
         nnheads.load("someone/something")
     assert "\n" not in str(caught.value) and "'someone/something'" in str(caught.value)

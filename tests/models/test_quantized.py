@@ -1,4 +1,6 @@
-"""Weights in fewer bits, and models spread over devices: what is passed on, what is refused, and the same numbers."""
+"""Weights in fewer bits, and models spread over devices: what is passed on, what is refused, and
+the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,27 @@ from nnheads.models.geometry import form
 from nnheads.models.inputs import inputs
 from nnheads.runs.provenance import model_identity, precision
 
-FOUR = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"}
-PARTS = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.layers.2", "model.norm", "lm_head")
+FOUR = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "load_in_8bit": False,
+    "bnb_4bit_quant_type": "nf4",
+}
+PARTS = (
+    "model.embed_tokens",
+    "model.layers.0",
+    "model.layers.1",
+    "model.layers.2",
+    "model.norm",
+    "lm_head",
+)
 WITHOUT = {"report", "verify"}  # have --dtype, and no --quantization yet
 
 
 class Packed(torch.nn.Module):
-    """A linear layer as bitsandbytes leaves it: `in_features`, and a weight that is no matrix of the layer's shape."""
+    """A linear layer as bitsandbytes leaves it: `in_features`, and a weight that is no matrix of
+    the layer's shape.
+    """
 
     def __init__(self, linear: torch.nn.Linear):
         super().__init__()
@@ -43,16 +59,23 @@ class Packed(torch.nn.Module):
 
 
 def packed_and_plain():
-    """A Llama with packed layers, and one whose ordinary layers hold what the packed ones stand for."""
+    """A Llama with packed layers, and one whose ordinary layers hold what the packed ones stand
+    for.
+    """
     packed, plain = build("llama"), build("llama")
     for name, module in list(packed.named_modules()):
         if isinstance(module, torch.nn.Linear) and "layers" in name:
             parent, _, own = name.rpartition(".")
             replaced = Packed(module)
             setattr(packed.get_submodule(parent), own, replaced)
-            plain.get_submodule(name).weight = torch.nn.Parameter(replaced.matrix(), requires_grad=False)
+            plain.get_submodule(name).weight = torch.nn.Parameter(
+                replaced.matrix(), requires_grad=False
+            )
     rename = FAMILIES["llama"].rename()
-    return [TransformersModel(one, tokenizer=words_tokenizer(), rename=rename) for one in (packed, plain)]
+    return [
+        TransformersModel(one, tokenizer=words_tokenizer(), rename=rename)
+        for one in (packed, plain)
+    ]
 
 
 def numbers(model) -> dict[str, np.ndarray]:
@@ -82,8 +105,14 @@ def test_packed_projections_are_read_as_what_they_stand_for():
     ("options", "message"),
     [
         ({"quantization": "3bit"}, "quantization '3bit' is not known; use one of 4bit, 8bit"),
-        ({"quantization": "4bit", "remote": "http://127.0.0.1:9"}, "4bit is not possible on a server, which decides"),
-        ({"quantization": "8bit", "dtype": "float32"}, "8bit computes in float16, not in float32; leave --dtype out"),
+        (
+            {"quantization": "4bit", "remote": "http://127.0.0.1:9"},
+            "4bit is not possible on a server, which decides",
+        ),
+        (
+            {"quantization": "8bit", "dtype": "float32"},
+            "8bit computes in float16, not in float32; leave --dtype out",
+        ),
         ({"quantization": "4bit", "dtype": "int4"}, "dtype 'int4' is not known"),
     ],
 )
@@ -94,13 +123,19 @@ def test_what_cannot_be_is_refused(options, message, llama_folder, monkeypatch):
 
 
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
-def test_without_bitsandbytes_one_line_says_what_to_install(quantization, monkeypatch, tmp_path, capsys):
+def test_without_bitsandbytes_one_line_says_what_to_install(
+    quantization, monkeypatch, tmp_path, capsys
+):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else found(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else found(name)
+    )
     with pytest.raises(SystemExit) as ended:
         cli.app(["ioi", "--quantization", quantization, "-o", str(tmp_path)])
     assert ended.value.code == 2
-    said = f"error: quantization {quantization} needs bitsandbytes; pip install 'nnheads[quantized]'\n"
+    said = (
+        f"error: quantization {quantization} needs bitsandbytes; pip install 'nnheads[quantized]'\n"
+    )
     assert capsys.readouterr().err == said
 
 
@@ -108,7 +143,10 @@ def test_without_bitsandbytes_one_line_says_what_to_install(quantization, monkey
     ("options", "passed"),
     [
         ({"quantization": "4bit"}, {"dtype": "4bit"}),
-        ({"quantization": "4bit", "dtype": "float32"}, {"dtype": "4bit", "compute_dtype": "float32"}),
+        (
+            {"quantization": "4bit", "dtype": "float32"},
+            {"dtype": "4bit", "compute_dtype": "float32"},
+        ),
         ({"quantization": "8bit"}, {"dtype": "8bit"}),
         ({"dtype": "bfloat16"}, {"dtype": "bfloat16"}),
         ({"device_map": "auto"}, {"dtype": "auto", "device_map": "auto"}),
@@ -161,7 +199,11 @@ def test_every_recipe_that_takes_a_dtype_takes_a_quantization():
         found = command(name)
         for one in getattr(found, "commands", {"": found}).values():
             options.setdefault(name, []).append({parameter.name for parameter in one.params})
-    lacking = {name for name, each in options.items() if any("dtype" in o and "quantization" not in o for o in each)}
+    lacking = {
+        name
+        for name, each in options.items()
+        if any("dtype" in o and "quantization" not in o for o in each)
+    }
     assert lacking <= WITHOUT and {"ioi", "drift"} <= set(options) - lacking
 
 
@@ -189,7 +231,9 @@ def test_weights_of_bitsandbytes_for_real(quantization):
     said = {"4bit": "bfloat16, weights 4bit nf4", "8bit": "float16, weights 8bit"}[quantization]
     assert model_identity(model, "reference")["dtype"] == said
     prompts = nnheads.ioi(model.tokenizer, n=3)
-    found = nnheads.patch(model, prompts, layers=[1])["logit_difference"].sel(layer=1, head=0).values
+    found = (
+        nnheads.patch(model, prompts, layers=[1])["logit_difference"].sel(layer=1, head=0).values
+    )
     clean, corrupted = (inputs(model, prompts, name) for name in ("token", "corrupted"))
     read: list[torch.Tensor] = []
     hook = projection.register_forward_pre_hook(lambda _, given: read.append(given[0].clone()))
@@ -217,5 +261,8 @@ def test_gradients_through_packed_weights_on_a_cpu_are_refused(monkeypatch, tmp_
     with pytest.raises(SystemExit) as ended:
         cli.app(["attribute", "--quantization", "4bit", "-o", str(tmp_path)])
     assert ended.value.code == 2
-    said = "error: bitsandbytes has no gradients on a CPU; use a GPU (--device-map), or drop --quantization\n"
+    said = (
+        "error: bitsandbytes has no gradients on a CPU; use a GPU (--device-map), or drop"
+        " --quantization\n"
+    )
     assert capsys.readouterr().err == said and not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""The page's overlap and stability against `nnheads.compare.atlas` and `nnheads.compare.stability` on the same runs."""
+"""The page's overlap and stability against `nnheads.compare.atlas` and `nnheads.compare.stability`
+on the same runs.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,16 @@ def folder(tmp_path):
     detected(tmp_path, "induction", planted(4, 5, (1, 2), (3, 0), (2, 2)), noise=0.2)
     detected(tmp_path, "retrieval", planted(4, 5, (1, 2), (2, 4)), noise=0.2, seed=1)
     detected(tmp_path, "sink", planted(4, 5, (0, 0)), noise=0.2, seed=2)
-    detected(tmp_path, "induction", planted(4, 5, (1, 2), (0, 3)), noise=0.2, seed=3, model="b--tuned")
+    detected(
+        tmp_path, "induction", planted(4, 5, (1, 2), (0, 3)), noise=0.2, seed=3, model="b--tuned"
+    )
     detected(tmp_path, "induction", planted(3, 3, (1, 2)), model="c--small")
-    values = xr.DataArray(np.arange(20.0).reshape(4, 5), dims=("layer", "head"), name="effect").to_dataset()
-    store.save(recorded(tmp_path / "ioi", "ioi", ["heads.nc"], model="b--tuned") / "heads.nc", values)
+    values = xr.DataArray(
+        np.arange(20.0).reshape(4, 5), dims=("layer", "head"), name="effect"
+    ).to_dataset()
+    store.save(
+        recorded(tmp_path / "ioi", "ioi", ["heads.nc"], model="b--tuned") / "heads.nc", values
+    )
     return tmp_path
 
 
@@ -46,7 +54,11 @@ def test_overlap_is_that_of_the_atlas(folder):
     assert found["top"] == 3 and found["total"] == 6
     models = [page["models"][one["model"]]["name"] for one in found["entries"]]
     at = [
-        next(i for i, one in enumerate(entries) if (one.model, one.kind) == (name, score_of(page, shown)["kind"]))
+        next(
+            i
+            for i, one in enumerate(entries)
+            if (one.model, one.kind) == (name, score_of(page, shown)["kind"])
+        )
         for name, shown in zip(models, found["entries"], strict=True)
     ]
     assert sorted(at) == list(range(6))
@@ -55,7 +67,9 @@ def test_overlap_is_that_of_the_atlas(folder):
             one, value = found[name][j][i], float(expected[name][at[j], at[i]])
             assert (one is None and np.isnan(value)) or one == pytest.approx(value, rel=1e-3), name
     known = [value for row in found["jaccard_top"] for value in row if value is not None]
-    assert len(known) == 10 and found["entries"][0]["name"] == "induction"  # all but those of the smaller model
+    assert (
+        len(known) == 10 and found["entries"][0]["name"] == "induction"
+    )  # all but those of the smaller model
 
 
 def test_the_heads_of_a_pair_make_its_jaccard(folder):
@@ -64,10 +78,14 @@ def test_the_heads_of_a_pair_make_its_jaccard(folder):
     for i, j in itertools.combinations(range(6), 2):
         value = found["jaccard_top"][j][i]
         if value is not None:
-            first, second = ({tuple(head) for head in found["entries"][k]["order"][:3]} for k in (i, j))
+            first, second = (
+                {tuple(head) for head in found["entries"][k]["order"][:3]} for k in (i, j)
+            )
             assert len(first & second) / len(first | second) == pytest.approx(value, rel=1e-3)
             strongest = score_of(page, found["entries"][i])["values"]
-            assert {layer * 5 + head for layer, head in first} == set(np.argsort(strongest)[::-1][:3].tolist())
+            assert {layer * 5 + head for layer, head in first} == set(
+                np.argsort(strongest)[::-1][:3].tolist()
+            )
 
 
 def test_the_order_reaches_beyond_heads_that_another_score_lacks(tmp_path):
@@ -100,13 +118,18 @@ def test_one_score_overlaps_with_nothing(tmp_path):
 def test_stability_is_that_of_single_prompts(folder):
     page = page_of(folder, top=3, draws=10)
     entries = {(one.model, one.type): one for one in entries_of(find_runs([folder])[0])}
-    assert len(page["stability"]) == 5 and page["unstable"] == []  # of ioi single prompts are not read
+    assert (
+        len(page["stability"]) == 5 and page["unstable"] == []
+    )  # of ioi single prompts are not read
     for one in page["stability"]:
         entry = entries[page["models"][one["model"]]["name"], score_of(page, one)["kind"]]
         flagged = int((entry.heads["flag"] == 1).sum())
         expected = stability.stability(entry.scores, top=flagged or 3, draws=10)
         assert (one["top"], one["prompts"], one["draws"]) == (flagged or 3, 12, 10)
-        assert one["n"] == expected["n"].values.tolist() and one["target"] == expected["target"].values.tolist()
+        assert (
+            one["n"] == expected["n"].values.tolist()
+            and one["target"] == expected["target"].values.tolist()
+        )
         for name in (*compared.BY_N, "needed_n", "jaccard_chance", "reliability_all"):
             shown = one["needed"] if name == "needed_n" else one[name]
             np.testing.assert_allclose(np.array(shown, float), expected[name].values, rtol=1e-3)
@@ -120,7 +143,10 @@ def test_no_draws_no_stability(folder):
 def test_what_cannot_be_split_says_why(tmp_path):
     detected(tmp_path, "induction", planted(3, 4, (1, 2)), cases=3)
     (one,) = page_of(tmp_path)["unstable"]
-    assert one["name"] == "owner--model main induction" and "3 prompts cannot be split into halves" in one["reason"]
+    assert (
+        one["name"] == "owner--model main induction"
+        and "3 prompts cannot be split into halves" in one["reason"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +161,9 @@ def test_what_cannot_be_split_says_why(tmp_path):
 def test_single_prompts_of_another_make_are_one_line(wrong, tmp_path):
     place = detected(tmp_path, "induction", planted(3, 4, (1, 2)))
     store.save(place / "scores.nc", wrong(store.load(place / "scores.nc")))
-    with pytest.raises(BadInput, match=r"a scores\.nc of these runs does not hold what nnheads detect writes") as error:
+    with pytest.raises(
+        BadInput, match=r"a scores\.nc of these runs does not hold what nnheads detect writes"
+    ) as error:
         page_of(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -144,5 +172,11 @@ def test_flags_decide_how_long_a_list_is(folder):
     entries = entries_of(find_runs([folder])[0])
     found, refused = stability.stable(entries, top=3, draws=4)
     assert refused == {} and stability.stable(entries, draws=0) == ({}, {})
-    flags = {(one.model, one.revision, one.type): int((one.heads["flag"] == 1).sum()) for one in entries if one.scores}
-    assert {place: own.attrs["top"] for place, own in found.items()} == {k: n or 3 for k, n in flags.items()}
+    flags = {
+        (one.model, one.revision, one.type): int((one.heads["flag"] == 1).sum())
+        for one in entries
+        if one.scores
+    }
+    assert {place: own.attrs["top"] for place, own in found.items()} == {
+        k: n or 3 for k, n in flags.items()
+    }

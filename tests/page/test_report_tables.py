@@ -1,17 +1,18 @@
-"""What a page shows besides a number for each head: small tables as in the files, real pictures, key/value heads."""
+"""What a page shows besides a number for each head: small tables as in the files, real pictures,
+key/value heads.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from headruns import about, detected, planted, recorded
+from headruns import about, chunk, detected, paired, planted, png, recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,17 +30,6 @@ def page_of(*places, **more) -> dict:
     return data.payload(found, title="t", made={}, unfinished=unfinished, **{"draws": 0, **more})
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(width: int = 3, height: int = 2, *extra: bytes, dots: bytes | None = None) -> bytes:
-    """A grey picture, with other chunks before its dots."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    body = zlib.compress(b"".join(b"\0" + bytes(width) for _ in range(height))) if dots is None else dots
-    return pictures.SIGNATURE + head + b"".join(extra) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-
-
 def pictured(folder, recipe="steer", /, **files: bytes):
     """A run with pictures alone."""
     folder.mkdir(parents=True)
@@ -48,38 +38,76 @@ def pictured(folder, recipe="steer", /, **files: bytes):
     return recorded(folder, recipe, [f"{name}.png" for name in files], model="m")
 
 
-# -- tables ---------------------------------------------------------------------------------------------------------
+# -- tables
+# ---------------------------------------------------------------------------------------------------------
 def test_what_runs_over_the_same_dimensions_is_one_table():
     meaning = {"long_name": "log odds", "units": "nat"}
     curve = xr.Dataset(
         {
-            "effect": ("strength", [0.5, 1.0], meaning), "effect_low": ("strength", [0.25, np.nan]),
-            "effect_high": ("strength", [0.75, 2.0]), "random": ("strength", [0.125, 123456.0]),
-            "base": 0.5, "base_low": 0.25, "kept": 7, "verdict": ("strength", np.array([1, 0], np.int8)),
+            "effect": ("strength", [0.5, 1.0], meaning),
+            "effect_low": ("strength", [0.25, np.nan]),
+            "effect_high": ("strength", [0.75, 2.0]),
+            "random": ("strength", [0.125, 123456.0]),
+            "base": 0.5,
+            "base_low": 0.25,
+            "kept": 7,
+            "verdict": ("strength", np.array([1, 0], np.int8)),
         },
         {"strength": [-1.0, 2.0], "word": ("strength", ["no", "yes"]), "asked": "why"},
-    )  # fmt: skip
-    curve["verdict"].attrs = {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "pass fail"}
+    )
+    curve["verdict"].attrs = {
+        "flag_values": np.array([0, 1], np.int8),
+        "flag_meanings": "pass fail",
+    }
     (long, single), left = tables_of({"curve.nc": curve})
-    assert left == [] and (long["file"], long["dims"], long["rows"]) == ("curve.nc", ["strength"], 2)
-    assert long["keys"] == [{"name": "strength", "values": [-1, 2]}, {"name": "word", "values": ["no", "yes"]}]
+    assert left == [] and (long["file"], long["dims"], long["rows"]) == (
+        "curve.nc",
+        ["strength"],
+        2,
+    )
+    assert long["keys"] == [
+        {"name": "strength", "values": [-1, 2]},
+        {"name": "word", "values": ["no", "yes"]},
+    ]
     effect, random, verdict = long["columns"]
-    assert effect == {"name": "effect", "meaning": "log odds", "units": "nat", "values": [0.5, 1],
-                      "low": [0.25, None], "high": [0.75, 2]}  # fmt: skip
-    assert random["values"] == [0.125, 123500] and "low" not in random and verdict["values"] == ["fail", "pass"]
-    assert single["dims"] == [] and single["rows"] == 1 and single["keys"] == [{"name": "asked", "values": ["why"]}]
+    assert effect == {
+        "name": "effect",
+        "meaning": "log odds",
+        "units": "nat",
+        "values": [0.5, 1],
+        "low": [0.25, None],
+        "high": [0.75, 2],
+    }
+    assert (
+        random["values"] == [0.125, 123500]
+        and "low" not in random
+        and verdict["values"] == ["fail", "pass"]
+    )
+    assert (
+        single["dims"] == []
+        and single["rows"] == 1
+        and single["keys"] == [{"name": "asked", "values": ["why"]}]
+    )
     assert [(one["name"], one["values"], one.get("low")) for one in single["columns"]] == [
-        ("base", [0.5], [0.25]), ("kept", [7], None)]  # fmt: skip
+        ("base", [0.5], [0.25]),
+        ("kept", [7], None),
+    ]
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=5), st.data())
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=5),
+    st.data(),
+)
 def test_every_cell_stands_in_its_row(pairs, draw):
     sizes = {name: draw.draw(st.integers(1, 5)) for name in "abc"}
     names = {f"v{number}": tuple(dict.fromkeys(dims)) for number, dims in enumerate(pairs)}
     generator = np.random.default_rng(0)
     whole = xr.Dataset(
-        {name: (dims, generator.integers(0, 99, [sizes[dim] for dim in dims])) for name, dims in names.items()},
+        {
+            name: (dims, generator.integers(0, 99, [sizes[dim] for dim in dims]))
+            for name, dims in names.items()
+        },
         {"a": np.arange(sizes["a"]) * 10},
     )
     tables, left = tables_of({"f.nc": whole})
@@ -95,36 +123,58 @@ def test_every_cell_stands_in_its_row(pairs, draw):
 def test_what_is_too_large_is_named_and_single_cases_stay_on_disk():
     large = xr.Dataset(
         {
-            "wide": (("layer", "feature"), np.zeros((3, MOST))), "deep": (("a", "b", "c"), np.zeros((1, 2, 2))),
-            "other": (("a", "b", "c"), np.zeros((1, 2, 2))), "right": ("question", np.ones(4)),
-            "each": (("batch", "layer"), np.zeros((2, 3))), "effect": (("layer", "head"), np.zeros((3, 2))),
-            "shared": (("layer", "kv_head"), np.zeros((3, 2))), "norm": ("layer", [1.0, 2.0, 3.0]),
+            "wide": (("layer", "feature"), np.zeros((3, MOST))),
+            "deep": (("a", "b", "c"), np.zeros((1, 2, 2))),
+            "other": (("a", "b", "c"), np.zeros((1, 2, 2))),
+            "right": ("question", np.ones(4)),
+            "each": (("batch", "layer"), np.zeros((2, 3))),
+            "effect": (("layer", "head"), np.zeros((3, 2))),
+            "shared": (("layer", "kv_head"), np.zeros((3, 2))),
+            "norm": ("layer", [1.0, 2.0, 3.0]),
             "when": ("layer", np.zeros(3, "datetime64[ns]")),
         }
-    )  # fmt: skip
+    )
     (table,), left = tables_of({"large.nc": large})
-    assert [column["name"] for column in table["columns"]] == ["norm"] and table["keys"][0]["values"] == [0, 1, 2]
-    assert left == [f"wide in large.nc, 3 layer x {MOST} feature", "deep, other in large.nc, 1 a x 2 b x 2 c"]
+    assert [column["name"] for column in table["columns"]] == ["norm"] and table["keys"][0][
+        "values"
+    ] == [0, 1, 2]
+    assert left == [
+        f"wide in large.nc, 3 layer x {MOST} feature",
+        "deep, other in large.nc, 1 a x 2 b x 2 c",
+    ]
 
 
 def test_texts_are_cut_and_a_number_shown_once():
     first = xr.Dataset(
-        {"said": ("k", ["x" * 1000, "y"]), "raw": ("k", np.array([b"\xff", b"b"])), "on": ("k", [True, False])}
+        {
+            "said": ("k", ["x" * 1000, "y"]),
+            "raw": ("k", np.array([b"\xff", b"b"])),
+            "on": ("k", [True, False]),
+        }
     )
     (table, *_), _ = tables_of({"a.nc": first, "b.nc": first.isel(k=slice(1))})
     said, raw, on = table["columns"]
-    assert said["values"] == ["x" * LONGEST, "y"] and raw["values"] == ["\ufffd", "b"] and on["values"] == ["yes", "no"]
+    assert (
+        said["values"] == ["x" * LONGEST, "y"]
+        and raw["values"] == ["\ufffd", "b"]
+        and on["values"] == ["yes", "no"]
+    )
     assert len(tables_of({"a.nc": first, "b.nc": first})[0]) == 1  # the other file says the same
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------
+# -- pictures
+# -------------------------------------------------------------------------------------------------------
 def test_a_picture_is_the_file_without_what_follows_it(tmp_path):
     comment = chunk(b"tEXt", b"Comment\0<script>")
     pictured(tmp_path / "run", curve=png(3, 2, comment) + b"<script>trailing")
     (model,) = page_of(tmp_path)["models"]
     (found,) = model["results"]
     (one,) = found["pictures"]
-    assert base64.b64decode(one["data"]) == png(3, 2) and (one["name"], one["width"], one["height"]) == (
+    assert base64.b64decode(one["data"]) == png(3, 2) and (
+        one["name"],
+        one["width"],
+        one["height"],
+    ) == (
         "curve.png",
         3,
         2,
@@ -160,19 +210,26 @@ def test_what_is_no_picture_is_one_line(content, message, tmp_path):
 def test_whatever_the_bytes_it_is_a_picture_or_one_line(noise, at, start):
     whole = png(3, 2)
     content = (
-        (pictures.SIGNATURE if start else b"") + noise if at > 80 else whole[:at] + noise + whole[at + len(noise) :]
+        (pictures.SIGNATURE if start else b"") + noise
+        if at > 80
+        else whole[:at] + noise + whole[at + len(noise) :]
     )
     try:
         kept, width, height = pictures.stripped(content, Path("x.png"))
     except BadInput as error:
         assert "\n" not in str(error)
     else:
-        assert kept == whole and (width, height) == (3, 2)  # every part is summed: what passes is what was written
+        assert kept == whole and (width, height) == (
+            3,
+            2,
+        )  # every part is summed: what passes is what was written
 
 
 def test_a_picture_that_is_not_there_is_one_line(tmp_path):
     recorded(tmp_path / "run", "steer", ["curve.png"])
-    with pytest.raises(BadInput, match=r"curve\.png is named in run\.json and cannot be read \(No such file"):
+    with pytest.raises(
+        BadInput, match=r"curve\.png is named in run\.json and cannot be read \(No such file"
+    ):
         page_of(tmp_path)
     (tmp_path / "run" / "curve.png").mkdir()
     with pytest.raises(BadInput, match=r"curve\.png is no PNG picture"):
@@ -185,8 +242,12 @@ def test_pictures_have_a_budget_and_the_rest_is_named(tmp_path, monkeypatch):
     size = len(base64.b64encode(png()))
     monkeypatch.setattr(pictures, "BUDGET", 2 * size + 5)
     first, second = page_of(tmp_path)["models"][0]["results"]
-    assert [[one["name"] for one in run["pictures"]] for run in (first, second)] == [["first.png"]] * 2
-    assert first["unseen"] == [f"second.png: the page has room for {pictures.BUDGET / 1e6} MB of pictures"]
+    assert [[one["name"] for one in run["pictures"]] for run in (first, second)] == [
+        ["first.png"]
+    ] * 2
+    assert first["unseen"] == [
+        f"second.png: the page has room for {pictures.BUDGET / 1e6} MB of pictures"
+    ]
     monkeypatch.setattr(pictures, "BUDGET", 20)
     nothing = page_of(tmp_path)["models"][0]["results"]
     assert [(len(run["pictures"]), len(run["unseen"])) for run in nothing] == [(0, 2)] * 2
@@ -209,42 +270,33 @@ def test_what_the_page_draws_itself_is_not_pictured_again(tmp_path):
     assert [one["name"] for one in model["results"][0]["pictures"]] == ["accuracy.png"]
 
 
-# -- runs -----------------------------------------------------------------------------------------------------------
-def paired(folder, layers: int = 2, heads: int = 6, shared: int = 3):
-    """A study of one pair, of which scores.nc is the only file; and what it holds."""
-    z, k = np.arange(layers * heads) / 10, -np.arange(layers * shared) / 10
-    held = xr.Dataset(
-        {
-            "k": (("layer", "kv_head"), k.reshape(layers, shared)), "z": (("layer", "head"), z.reshape(layers, heads)),
-            "resid": (("layer", "position"), np.ones((layers, 4))), "base": 2.5,
-        },
-        {"layer": range(layers), "head": range(heads), "kv_head": range(shared)},
-        about("patching", "zoo--grouped", "main"),
-    )  # fmt: skip
-    place = recorded(folder / "patch", "patch", ["scores.nc"], model="zoo--grouped")
-    store.save(place / "scores.nc", held)
-    return z, k
-
-
+# -- runs
+# -----------------------------------------------------------------------------------------------------------
 def test_key_value_heads_have_a_grid_of_their_own(tmp_path):
     z, k = paired(tmp_path)
     page = page_of(tmp_path)
     (model,) = page["models"]
     assert (model["layers"], model["heads"], model["kv_heads"]) == (2, 6, 3)
     found = {one["name"]: one for one in model["scores"]}
-    assert found["z"]["unit"] == "head" and found["k"]["unit"] == "kv_head" and found["z"]["headline"]
+    assert (
+        found["z"]["unit"] == "head" and found["k"]["unit"] == "kv_head" and found["z"]["headline"]
+    )
     np.testing.assert_allclose(found["z"]["values"], z, atol=1e-6)
     np.testing.assert_allclose(found["k"]["values"], k, atol=1e-6)
     assert found["k"]["signed"] and {one["kind"] for one in model["scores"]} == {"patch"}
     assert [row["heads"].split(",")[0] for row in strongest(page)] == ["L1H5 1.100", "L0KV0 0.000"]
     tables = {tuple(table["dims"]): table for table in model["results"][0]["tables"]}
-    assert set(tables) == {("layer", "position"), ()} and tables[()]["columns"][0]["values"] == [2.5]
+    assert set(tables) == {("layer", "position"), ()} and tables[()]["columns"][0]["values"] == [
+        2.5
+    ]
     assert page["overlap"] is None and page["runs"][0]["shown"] and page["runs"][0]["more"]
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 1.5, 2.5], [0, 0, 1], [-1, 0, 1]])
 def test_key_value_heads_that_are_no_numbers_are_refused(wrong, tmp_path):
-    values = xr.DataArray(np.ones((2, 3)), {"layer": [0, 1], "kv_head": wrong}, ("layer", "kv_head"), name="effect")
+    values = xr.DataArray(
+        np.ones((2, 3)), {"layer": [0, 1], "kv_head": wrong}, ("layer", "kv_head"), name="effect"
+    )
     store.save(recorded(tmp_path / "run", "ioi", ["heads.nc"]) / "heads.nc", values.to_dataset())
     with pytest.raises(BadInput, match="coordinate kv_head is no list of different whole numbers"):
         page_of(tmp_path)
@@ -274,7 +326,10 @@ def test_a_run_without_heads_is_shown_with_its_model(tmp_path):
 
 
 def test_how_many_were_drawn_is_read_from_the_cases(tmp_path):
-    cases = xr.Dataset({"mc1": (("condition", "question"), np.ones((2, 5)))}, attrs={"sample_dims": "question text"})
+    cases = xr.Dataset(
+        {"mc1": (("condition", "question"), np.ones((2, 5)))},
+        attrs={"sample_dims": "question text"},
+    )
     place = recorded(tmp_path / "iti", "iti", ["scores.nc", "curve.nc"])
     store.save(place / "scores.nc", cases)
     store.save(place / "curve.nc", xr.Dataset({"effect": ("k", [1.0])}))
@@ -283,7 +338,10 @@ def test_how_many_were_drawn_is_read_from_the_cases(tmp_path):
 
 def test_files_in_other_folders_are_named_and_not_read(tmp_path):
     recorded(tmp_path / "run", "das", ["intervention/tensors.safetensors", "../up.png", 7])
-    assert page_of(tmp_path)["runs"][0]["files"] == ["intervention/tensors.safetensors", "../up.png"]
+    assert page_of(tmp_path)["runs"][0]["files"] == [
+        "intervention/tensors.safetensors",
+        "../up.png",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""What ablations put in: for each prompt the others of its kind, against plain hooks on single prompts."""
+"""What ablations put in: for each prompt the others of its kind, against plain hooks on single
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, tiny
+from conftest import VOCABULARY, placed, tiny
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -30,17 +32,21 @@ HEADS = [(0, 1), (2, 3)]
 
 def prompts() -> xr.Dataset:
     """Two templates, two lengths, and one text twice (rows 3 and 5)."""
-    ids = torch.randint(4, VOCABULARY, (len(LENGTHS), 9), generator=torch.Generator().manual_seed(2)).numpy()
+    ids = torch.randint(
+        4, VOCABULARY, (len(LENGTHS), 9), generator=torch.Generator().manual_seed(2)
+    ).numpy()
     ids[5] = ids[3]
     mask = (np.arange(9) >= 9 - np.array(LENGTHS)[:, None]).astype("int8")
     answer = np.arange(len(LENGTHS), dtype="int32")
     return xr.Dataset(
         {
-            "token": (("batch", "position"), (ids * mask).astype("int32")), "mask": (("batch", "position"), mask),
-            "answer": ("batch", answer + 5), "wrong": ("batch", answer + 50),
+            "token": (("batch", "position"), (ids * mask).astype("int32")),
+            "mask": (("batch", "position"), mask),
+            "answer": ("batch", answer + 5),
+            "wrong": ("batch", answer + 50),
         },
         {"batch": np.arange(len(LENGTHS)) * 3, "template": ("batch", list(TEMPLATES))},
-    )  # fmt: skip
+    )
 
 
 def row(dataset: xr.Dataset, case: int) -> torch.Tensor:
@@ -68,13 +74,16 @@ def others_of(case: int, own: xr.Dataset, reference: xr.Dataset) -> list[torch.T
 
 
 def by_hand(model_type: str, own: xr.Dataset, reference: xr.Dataset, heads=HEADS) -> np.ndarray:
-    """Logit difference of each prompt, run alone, where heads put out their mean over others, each run alone."""
+    """Logit difference of each prompt, run alone, where heads put out their mean over others, each
+    run alone.
+    """
     _, module = tiny(model_type)
     found = []
     for case in range(own.sizes["batch"]):
         sources = others_of(case, own, reference)
         new = {
-            layer: torch.stack([outputs(model_type, ids, layer) for ids in sources]).mean(0) for layer, _ in heads
+            layer: torch.stack([outputs(model_type, ids, layer) for ids in sources]).mean(0)
+            for layer, _ in heads
         }  # before anything is hooked
         with contextlib.ExitStack() as stack:
             for layer, mean in new.items():
@@ -100,7 +109,9 @@ def test_means_are_over_the_other_prompts(model_type):
     found = ablate(model, own, "mean", groups=[HEADS])
     np.testing.assert_allclose(found["logit_difference"].isel(group=0), expected, atol=3e-5)
     assert float(abs(found["change"]).min()) > 1e-5, "nobody is left as they were"
-    np.testing.assert_allclose(removal(model, own, batch_size=3)([frozenset(HEADS)])[:, 0], expected, atol=3e-5)
+    np.testing.assert_allclose(
+        removal(model, own, batch_size=3)([frozenset(HEADS)])[:, 0], expected, atol=3e-5
+    )
 
 
 def test_every_question_takes_the_same_means():
@@ -110,7 +121,7 @@ def test_every_question_takes_the_same_means():
     np.testing.assert_allclose(curve["logit_difference"].sel(k=2), expected, atol=3e-5)
     parts = interactions(model, own, HEADS)
     np.testing.assert_allclose(parts["joint"] + parts["base_logit_difference"], expected, atol=3e-5)
-    remote = ablate(model, own, "mean", groups=[HEADS], remote="local")
+    remote = placed("local", ablate)(model, own, "mean", groups=[HEADS])
     np.testing.assert_allclose(remote["logit_difference"].isel(group=0), expected, atol=3e-5)
 
 
@@ -121,7 +132,9 @@ def test_a_prompt_in_the_reference_is_left_out_for_itself(width):
     more = own.isel(batch=[5, 3, 4, 0, 0, 1, 2, 7, 6]).assign_coords(batch=[0] * 9)
     more = more.pad(position=(width - 9, 0), constant_values=0)
     found = ablate(tiny("llama")[0], own, "mean", reference=more, groups=[HEADS])
-    np.testing.assert_allclose(found["logit_difference"].isel(group=0), by_hand("llama", own, more), atol=3e-5)
+    np.testing.assert_allclose(
+        found["logit_difference"].isel(group=0), by_hand("llama", own, more), atol=3e-5
+    )
 
 
 def test_resampling_draws_another_text():
@@ -140,16 +153,27 @@ def test_resampling_draws_another_text():
 
 def test_leaving_one_out_costs_nothing():
     model, own = tiny("llama")[0], prompts()
-    how = {"metric": "logit_difference", "at": None, "seed": 0, "remote": False}
+    how = {"metric": "logit_difference", "at": None, "seed": 0}
     mean, one = (
-        cost(model, plan_without(model, own, [HEADS], how=name, reference=None, **how)) for name in ("mean", "resample")
+        cost(model, plan_without(model, own, [HEADS], how=name, reference=None, **how))
+        for name in ("mean", "resample")
     )
-    assert mean == one and mean.forwards == 3, "the prompts, the prompts as a reference, and the ablated ones"
+    assert mean == one and mean.forwards == 3, (
+        "the prompts, the prompts as a reference, and the ablated ones"
+    )
 
 
 @given(
-    some.lists(some.tuples(some.integers(0, 1), some.integers(1, 2), some.integers(0, 2)), min_size=1, max_size=7),
-    some.lists(some.tuples(some.integers(0, 1), some.integers(1, 2), some.integers(0, 2)), min_size=1, max_size=7),
+    some.lists(
+        some.tuples(some.integers(0, 1), some.integers(1, 2), some.integers(0, 2)),
+        min_size=1,
+        max_size=7,
+    ),
+    some.lists(
+        some.tuples(some.integers(0, 1), some.integers(1, 2), some.integers(0, 2)),
+        min_size=1,
+        max_size=7,
+    ),
 )
 def test_weights_are_equal_shares_of_the_others(own, reference):
     """A prompt is (template, length, its first token)."""
@@ -166,7 +190,9 @@ def test_weights_are_equal_shares_of_the_others(own, reference):
     usable = [[one[:2] == other[:2] and one[2] != other[2] for other in reference] for one in own]
     if not all(map(any, usable)):
         for values in (means, lambda *sets: resampled(*sets, 0)):
-            with pytest.raises(BadInput, match=r"have no other of their template|the mean set has no prompt"):
+            with pytest.raises(
+                BadInput, match=r"have no other of their template|the mean set has no prompt"
+            ):
                 values(dataset(own), dataset(reference))
         return
     expected = [[one / sum(each) for one in each] for each in usable]
@@ -175,10 +201,14 @@ def test_weights_are_equal_shares_of_the_others(own, reference):
 
 @pytest.mark.parametrize("how", ["mean", "resample"])
 def test_a_prompt_without_another_of_its_kind_is_refused(how):
-    own = prompts().isel(batch=[0, 1, 3, 5, 6])  # of the template and length of 3 there is only its text, twice
+    own = prompts().isel(
+        batch=[0, 1, 3, 5, 6]
+    )  # of the template and length of 3 there is only its text, twice
     said = (
-        r"^3 of 5 prompts have no other of their template and length \(the first: template 0, 5 tokens\), and their "
-        "own values would ablate nothing; use more prompts or a reference set of such, or zero or uniform ablation$"
+        r"^3 of 5 prompts have no other of their template and length \(the first: template 0, 5"
+        r" tokens\), and their "
+        "own values would ablate nothing; use more prompts or a reference set of such, or zero or"
+        " uniform ablation$"
     )
     with pytest.raises(BadInput, match=said):
         ablate(tiny("llama")[0], own, how)
@@ -194,5 +224,7 @@ def test_no_head_of_the_shipped_model_says_who_is_named():
     sentences = nnheads.ioi(model.tokenizer, n=40, seed=0)
     whole, none = removal(model, sentences)([frozenset(), every_head(model)]).mean(0)
     assert whole > 10 and abs(none) < 0.1 * whole
-    with pytest.raises(BadInput, match=r"16 of 24 prompts have no other of their template and length"):
+    with pytest.raises(
+        BadInput, match=r"16 of 24 prompts have no other of their template and length"
+    ):
         removal(model, sentences.isel(batch=slice(24)))([every_head(model)])

@@ -1,4 +1,6 @@
-"""What a behaviour asks: the right token at the right place, on prompts whose ablations have something to put in."""
+"""What a behaviour asks: the right token at the right place, on prompts whose ablations have
+something to put in.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,10 @@ def test_the_mean_set_of_the_indirect_object_names_nobody_of_the_sentence(tokeni
 
 def test_a_file_of_pairs_takes_values_from_its_corrupted_texts(pairs_file):
     prompts, others = ask_for("pairs", words_tokenizer(), 5, path=pairs_file)
-    assert prompts.sizes["batch"] == 5 and (others["token"].values == prompts["corrupted"].values).all()
+    assert (
+        prompts.sizes["batch"] == 5
+        and (others["token"].values == prompts["corrupted"].values).all()
+    )
     assert json.loads(prompts.attrs["dropped"]) == {}
 
 
@@ -87,14 +92,25 @@ def test_a_prompt_without_another_of_its_kind_has_no_others():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("zzz", {}, "behaviour 'zzz' is not known; use one of ioi, induction, retrieval, iteration, truth, pairs"),
+        (
+            "zzz",
+            {},
+            (
+                "behaviour 'zzz' is not known; use one of ioi, induction, retrieval, iteration,"
+                " truth, pairs"
+            ),
+        ),
         ("pairs", {}, r"behaviour pairs needs a file of pairs \(--prompts\)"),
         ("ioi", {"path": "pairs.jsonl"}, "behaviour ioi takes no file of pairs; use pairs"),
         ("ioi", {"length": 5}, "behaviour ioi has no length; leave it out"),
         ("pairs", {"path": "nowhere.jsonl"}, r"no file 'nowhere\.jsonl'; expected"),
         ("iteration", {"length": 2}, "2 steps are too few"),
         ("induction", {"length": 1}, "1 tokens are too short to repeat"),
-        ("retrieval", {"length": 9}, "a prompt of 9 tokens cannot hold needle, question and answer"),
+        (
+            "retrieval",
+            {"length": 9},
+            "a prompt of 9 tokens cannot hold needle, question and answer",
+        ),
     ],
 )
 def test_behaviours_that_cannot_be_are_refused(name, options, message, tokenizer):
@@ -103,5 +119,7 @@ def test_behaviours_that_cannot_be_are_refused(name, options, message, tokenizer
 
 
 def test_truth_is_asked_of_the_shipped_model_alone():
-    with pytest.raises(BadInput, match=r"facts of the shipped model's world.*use --behaviour pairs"):
+    with pytest.raises(
+        BadInput, match=r"facts of the shipped model's world.*use --behaviour pairs"
+    ):
         ask_for("truth", byte_tokenizer(), 4)

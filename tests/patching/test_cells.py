@@ -1,4 +1,6 @@
-"""The order of a sweep: every cell that can change anything runs once, from the earliest place that it must."""
+"""The order of a sweep: every cell that can change anything runs once, from the earliest place that
+it must.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ def test_places_leave_padding_out():
 
 def test_groups_hold_several_heads_at_each_place():
     cells = which.groups([[(0, 1), (2, 3)], []], which.each_position(MASK)[3:])
-    assert cells.count == 4 and cells.entries.tolist() == [[0, 0, 1, 0], [0, 2, 3, 0], [1, 0, 1, 1], [1, 2, 3, 1]]
+    assert cells.count == 4 and cells.entries.tolist() == [
+        [0, 0, 1, 0],
+        [0, 2, 3, 0],
+        [1, 0, 1, 1],
+        [1, 2, 3, 1],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,19 +57,31 @@ def test_heads_that_are_not_there_are_refused(group, message):
 @st.composite
 def cells_of_any_kind(draw):
     cases, width = draw(st.integers(1, 3)), draw(st.integers(1, 6))
-    places = np.array(draw(st.lists(st.booleans(), min_size=2 * cases * width, max_size=2 * cases * width)))
+    places = np.array(
+        draw(st.lists(st.booleans(), min_size=2 * cases * width, max_size=2 * cases * width))
+    )
     heads = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=4, unique=True)
     members = draw(st.lists(heads, min_size=1, max_size=6))
     return which.groups(members, places.reshape(2, cases, width))
 
 
 @given(cells_of_any_kind(), st.integers(0, 5), st.integers(1, 40), st.booleans())
-def test_every_cell_that_can_change_anything_runs_once_and_early_enough(cells, shared, tokens, narrow):
+def test_every_cell_that_can_change_anything_runs_once_and_early_enough(
+    cells, shared, tokens, narrow
+):
     _, cases, width = cells.places.shape
     shared = min(shared, width - 1)
-    order = which.schedule(cells, shared=shared, first_asked=width - 1, last_layer=3 if narrow else None, tokens=tokens)
-    rows = np.concatenate([np.arange(first, last) for _, _, first, last in order.chunks]) if order.chunks else []
-    assert sorted(rows) == list(range(len(order.kept) * cases)), "each row of each kept cell in one forward"
+    order = which.schedule(
+        cells, shared=shared, first_asked=width - 1, last_layer=3 if narrow else None, tokens=tokens
+    )
+    rows = (
+        np.concatenate([np.arange(first, last) for _, _, first, last in order.chunks])
+        if order.chunks
+        else []
+    )
+    assert sorted(rows) == list(range(len(order.kept) * cases)), (
+        "each row of each kept cell in one forward"
+    )
     for number in range(cells.count):
         own = cells.entries[cells.entries[:, 0] == number]
         positions = np.flatnonzero(cells.places[own[:, 3]].any((0, 1)))

@@ -1,4 +1,6 @@
-"""Circuits: removed sets against plain hooks, measures against hand-made models, and what is refused."""
+"""Circuits: removed sets against plain hooks, measures against hand-made models, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,32 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, tiny
+from conftest import VOCABULARY, placed, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.patching import readings as engine
-from nnheads.patching.circuit import alone, check_groups, completeness, every_head, minimality, removal, sampled
-from nnheads.patching.faithfulness import SIZES, areas, interval, judge, knocked_out, order, resamples, study
+from nnheads.patching.circuit import (
+    alone,
+    check_groups,
+    completeness,
+    every_head,
+    minimality,
+    removal,
+    sampled,
+)
+from nnheads.patching.faithfulness import (
+    SIZES,
+    areas,
+    interval,
+    judge,
+    knocked_out,
+    order,
+    resamples,
+    study,
+)
 
 FAMILIES = ["gpt2", "llama", "bloom", "falcon", "gptj", "gemma2", "gpt_oss", "qwen3"]
 EVERYTHING = frozenset((layer, head) for layer in range(3) for head in range(4))
@@ -28,11 +47,15 @@ def mean_set(prompts: xr.Dataset) -> xr.Dataset:
     generator = torch.Generator().manual_seed(5)
     rows = prompts.isel(batch=[0, 1, 0, 1, 1, 0])
     drawn = torch.randint(4, VOCABULARY, rows["token"].shape, generator=generator).numpy()
-    return rows.assign(token=(("batch", "position"), drawn * rows["mask"].values)).assign_coords(batch=range(6))
+    return rows.assign(token=(("batch", "position"), drawn * rows["mask"].values)).assign_coords(
+        batch=range(6)
+    )
 
 
 def ablated(model_type: str, prompts: xr.Dataset, reference: xr.Dataset, removed) -> np.ndarray:
-    """Logit difference [case] with the removed heads at the mean over reference rows of the same length."""
+    """Logit difference [case] with the removed heads at the mean over reference rows of the same
+    length.
+    """
     _, module = tiny(model_type)
     ids, mask = (torch.from_numpy(reference[name].values).long() for name in ("token", "mask"))
     others = oracle.fed(model_type, ids, mask)
@@ -40,7 +63,9 @@ def ablated(model_type: str, prompts: xr.Dataset, reference: xr.Dataset, removed
     means = {}
     for layer in {layer for layer, _ in removed}:
         z = oracle.value_at(module, model_type, others, layer, "z")
-        means[layer] = torch.stack([z[mask.sum(1) == own].mean(0) for own in clean["attention_mask"].sum(1)])
+        means[layer] = torch.stack(
+            [z[mask.sum(1) == own].mean(0) for own in clean["attention_mask"].sum(1)]
+        )
     with contextlib.ExitStack() as stack:
         for layer, mean in means.items():
             heads = [head for own, head in sorted(removed) if own == layer]
@@ -65,7 +90,9 @@ def test_an_ablated_complement_equals_plain_hooks(model_type, padded):
     for column, circuit in enumerate(circuits):
         expected = ablated(model_type, prompts, reference, EVERYTHING - circuit)
         np.testing.assert_allclose(found[:, column], expected, atol=3e-5)
-    assert np.ptp(found, axis=1).min() > 1e-4, "circuits must differ, or the comparison says nothing"
+    assert np.ptp(found, axis=1).min() > 1e-4, (
+        "circuits must differ, or the comparison says nothing"
+    )
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "bloom"])
@@ -73,7 +100,8 @@ def test_rehearsed_remotely_gives_the_same_numbers(model_type, padded):
     prompts, (model, _) = pairs(padded), tiny(model_type)
     sets = [EVERYTHING, EVERYTHING - {(0, 1), (2, 3)}, frozenset()]
     here, there = (
-        removal(model, prompts, reference=mean_set(prompts), remote=where)(sets) for where in (False, "local")
+        placed(where, lambda m: removal(m, prompts, reference=mean_set(prompts))(sets))(model)
+        for where in (False, "local")
     )
     np.testing.assert_allclose(here, there, atol=1e-5)
 
@@ -95,8 +123,14 @@ def test_every_ablation_runs_and_is_of_its_own(ablation, padded):
     model, module = tiny("llama")
     fresh = prompts.assign(token=prompts["corrupted"]) if ablation in ("mean", "resample") else None
     found = removal(model, prompts, ablation=ablation, reference=fresh)([frozenset({(1, 2)})])[:, 0]
-    assert np.abs(found - removal(model, prompts, ablation="zero")([frozenset()])[:, 0]).max() > 1e-5
-    if ablation in ("corrupted", "mean", "resample"):  # one prompt of each length: its own corrupted text
+    assert (
+        np.abs(found - removal(model, prompts, ablation="zero")([frozenset()])[:, 0]).max() > 1e-5
+    )
+    if ablation in (
+        "corrupted",
+        "mean",
+        "resample",
+    ):  # one prompt of each length: its own corrupted text
         base, clean = runs("llama", prompts)
         where = torch.zeros(2, 9, 4, dtype=torch.bool)
         where[..., 2] = True
@@ -127,7 +161,9 @@ def test_slices_of_the_prompts_share_one_mean_set(padded):
 
 def made(worth, cases: int = 6):
     """A model made by hand: the metric is `worth(heads that are left)`, in every case."""
-    return lambda sets: np.stack([np.full(cases, float(worth(EVERYTHING - one))) for one in sets], 1)
+    return lambda sets: np.stack(
+        [np.full(cases, float(worth(EVERYTHING - one))) for one in sets], 1
+    )
 
 
 def backup(left) -> float:
@@ -149,9 +185,13 @@ def test_a_circuit_that_lacks_a_backup_is_incomplete():
 def test_a_backup_matters_once_what_it_backs_up_is_cut(options):
     groups = {"first": [(0, 0)], "other": [(1, 1)], "spare": [(2, 2)], "idle": [(1, 3)]}
     heads = minimality(made(backup), EVERYTHING, groups, **options)
-    change = {head: float(np.abs(cuts.first - cuts.second)[0, cuts.worst]) for head, cuts in heads.items()}
+    change = {
+        head: float(np.abs(cuts.first - cuts.second)[0, cuts.worst]) for head, cuts in heads.items()
+    }
     assert change == {(0, 0): 2.0, (1, 1): 1.0, (1, 3): 0.0, (2, 2): 2.0}
-    assert (0, 0) in heads[2, 2].cut[heads[2, 2].worst] and (2, 2) in heads[0, 0].cut[heads[0, 0].worst]
+    assert (0, 0) in heads[2, 2].cut[heads[2, 2].worst] and (2, 2) in heads[0, 0].cut[
+        heads[0, 0].worst
+    ]
 
 
 def test_groups_are_cut_as_wholes():
@@ -163,11 +203,14 @@ def test_groups_are_cut_as_wholes():
 
 
 @given(
-    st.dictionaries(st.text(max_size=3), st.sets(st.sampled_from(sorted(EVERYTHING))), max_size=4), st.integers(0, 9)
+    st.dictionaries(st.text(max_size=3), st.sets(st.sampled_from(sorted(EVERYTHING))), max_size=4),
+    st.integers(0, 9),
 )
 def test_what_is_cut_is_part_of_the_circuit(groups, count):
     circuit = {head for heads in groups.values() for head in heads}
-    cuts = sampled({name: sorted(heads) for name, heads in groups.items()}, count, np.random.default_rng(0))
+    cuts = sampled(
+        {name: sorted(heads) for name, heads in groups.items()}, count, np.random.default_rng(0)
+    )
     assert all(cut <= circuit for _, cut in cuts) and cuts[0] == ("none", frozenset())
     assert sum(kind == "random" for kind, _ in cuts) == (count if circuit else 0)
 
@@ -177,7 +220,9 @@ def test_areas_are_known():
     np.testing.assert_allclose(areas(share, np.ones(10)), (0.999, 0.0))
     np.testing.assert_allclose(areas(share, share), (0.4999995, 0.4990005))
     np.testing.assert_allclose(areas(np.log(share), np.ones(10)), (np.log(1000), 0.0))
-    np.testing.assert_allclose(areas(share, 3 * np.ones(10)), (2.997, 1.998))  # more than the model is no credit in CMD
+    np.testing.assert_allclose(
+        areas(share, 3 * np.ones(10)), (2.997, 1.998)
+    )  # more than the model is no credit in CMD
     np.testing.assert_allclose(
         areas(np.array([0.5, 1.0]), np.array([[0.0, 1.0], [1.0, 1.0]])), [[0.25, 0.5], [0.25, 0]]
     )
@@ -186,15 +231,23 @@ def test_areas_are_known():
 def additive(cases: int = 8):
     """Every head adds its layer + 1, times a factor of the case."""
     factor = np.arange(1, cases + 1)
-    return lambda sets: np.stack([factor * sum(layer + 1 for layer, _ in EVERYTHING - one) for one in sets], 1)
+    return lambda sets: np.stack(
+        [factor * sum(layer + 1 for layer, _ in EVERYTHING - one) for one in sets], 1
+    )
 
 
 def test_numbers_of_a_model_that_adds_up():
     ranking = sorted(EVERYTHING, reverse=True)
-    scores = study(additive(), EVERYTHING, {"late": ranking[:4], "one": [(0, 0)]}, ranking, subsets=5, steps=1)
+    scores = study(
+        additive(), EVERYTHING, {"late": ranking[:4], "one": [(0, 0)]}, ranking, subsets=5, steps=1
+    )
     found = judge(scores)
-    assert float(found["faithfulness"]) == pytest.approx(13 / 24) and float(found["gap"]) == pytest.approx(11 * 4.5)
-    assert float(found["faithfulness_low"]) == pytest.approx(13 / 24), "all cases agree on the ratio"
+    assert float(found["faithfulness"]) == pytest.approx(13 / 24) and float(
+        found["gap"]
+    ) == pytest.approx(11 * 4.5)
+    assert float(found["faithfulness_low"]) == pytest.approx(13 / 24), (
+        "all cases agree on the ratio"
+    )
     assert float(found["gap_low"]) < float(found["gap"]) < float(found["gap_high"])
     assert list(found["heads"].values) == [0, 0, 0, 0, 0, 0, 1, 2, 6, 12]
     np.testing.assert_allclose(found["curve"], [0] * 6 + [3 / 24, 6 / 24, 16 / 24, 1], rtol=1e-6)
@@ -202,10 +255,15 @@ def test_numbers_of_a_model_that_adds_up():
     assert members == [(0, 0), (2, 0), (2, 1), (2, 2), (2, 3)]
     np.testing.assert_allclose(found["minimality"], [1 / 24, *[3 / 24] * 4], rtol=1e-6)
     assert set(found["cut_kind"].values) == {"none", "group", "random", "greedy"}
-    np.testing.assert_allclose(found["incompleteness"], 11 * 4.5, rtol=1e-6), "what is missing is always the same"
+    (
+        np.testing.assert_allclose(found["incompleteness"], 11 * 4.5, rtol=1e-6),
+        "what is missing is always the same",
+    )
     np.testing.assert_allclose(found["random"].mean(), 10 / 24, atol=0.1)
     for name, values in found.data_vars.items():
-        assert values.dtype == np.float32 and {"long_name", "units", "source"} <= set(values.attrs), name
+        assert values.dtype == np.float32 and {"long_name", "units", "source"} <= set(
+            values.attrs
+        ), name
 
 
 def test_the_whole_model_is_perfectly_faithful_and_nothing_is_not():
@@ -221,10 +279,14 @@ def test_the_whole_model_is_perfectly_faithful_and_nothing_is_not():
 
 def test_heads_are_ranked_by_what_is_lost_without_them():
     ranking = knocked_out(additive(), EVERYTHING)
-    np.testing.assert_allclose(ranking["ranking"], np.repeat([[1 / 24], [2 / 24], [3 / 24]], 4, 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        ranking["ranking"], np.repeat([[1 / 24], [2 / 24], [3 / 24]], 4, 1), rtol=1e-6
+    )
     assert order(ranking["ranking"])[:4] == [(2, 0), (2, 1), (2, 2), (2, 3)]
     values = xr.DataArray(
-        [[0.1, -0.9, np.nan, 0.3]] * 1, dims=("layer", "head"), coords={"layer": [0], "head": range(4)}
+        [[0.1, -0.9, np.nan, 0.3]] * 1,
+        dims=("layer", "head"),
+        coords={"layer": [0], "head": range(4)},
     )
     assert order(values) == [(0, 1), (0, 3), (0, 0), (0, 2)]
     assert order(values, signed=True) == [(0, 3), (0, 0), (0, 1), (0, 2)]
@@ -246,10 +308,16 @@ def test_intervals_resample_cases_and_keep_the_direction():
 def test_another_circuit_stands_beside():
     ranking = sorted(EVERYTHING)
     options = {"subsets": 1, "steps": 0, "draws": 1}
-    scores = study(additive(), EVERYTHING, {"early": ranking[:3]}, ranking, helpers=ranking[-3:], **options)
+    scores = study(
+        additive(), EVERYTHING, {"early": ranking[:3]}, ranking, helpers=ranking[-3:], **options
+    )
     found = judge(scores)
-    assert (float(found["faithfulness"]), float(found["helpers"])) == pytest.approx((3 / 24, 9 / 24))
-    assert "helpers" not in judge(study(additive(), EVERYTHING, {"early": ranking[:3]}, ranking, **options))
+    assert (float(found["faithfulness"]), float(found["helpers"])) == pytest.approx(
+        (3 / 24, 9 / 24)
+    )
+    assert "helpers" not in judge(
+        study(additive(), EVERYTHING, {"early": ranking[:3]}, ranking, **options)
+    )
     with pytest.raises(BadInput, match="L0H9 does not exist"):
         study(additive(), EVERYTHING, {}, ranking, helpers=[(0, 9)])
 
@@ -269,10 +337,20 @@ def test_another_circuit_stands_beside():
     ],
 )
 def test_sizes_that_make_no_curve_are_refused(sizes, shown):
-    """A share of 0 has no logarithm, and areas over one size, or over sizes back and forth, are none."""
-    message = rf"sizes {shown} make no curve; give two shares or more that rise from above 0 to at most 1"
+    """A share of 0 has no logarithm, and areas over one size, or over sizes back and forth, are
+    none.
+    """
+    message = (
+        rf"sizes {shown} make no curve; give two shares or more that rise from above 0 to at most 1"
+    )
     with pytest.raises(BadInput, match=message):
-        study(lambda sets: pytest.fail("refused too late"), EVERYTHING, {}, sorted(EVERYTHING), sizes=sizes)
+        study(
+            lambda sets: pytest.fail("refused too late"),
+            EVERYTHING,
+            {},
+            sorted(EVERYTHING),
+            sizes=sizes,
+        )
     if sizes:
         scores = study(additive(), EVERYTHING, {}, sorted(EVERYTHING), subsets=0, steps=0, draws=1)
         other = scores.isel(size=slice(len(sizes))).assign_coords(size=sizes)
@@ -282,15 +360,33 @@ def test_sizes_that_make_no_curve_are_refused(sizes, shown):
 
 def test_heads_that_make_no_difference_leave_the_curve_open():
     ranking = sorted(EVERYTHING)
-    found = judge(study(made(lambda left: 1.0), EVERYTHING, {"all": ranking[:3]}, ranking, subsets=2, steps=1, draws=1))
+    found = judge(
+        study(
+            made(lambda left: 1.0),
+            EVERYTHING,
+            {"all": ranking[:3]},
+            ranking,
+            subsets=2,
+            steps=1,
+            draws=1,
+        )
+    )
     assert float(found["faithfulness"]) == 1.0 and float(found["minimality"].max()) == 0.0
-    assert bool(found["curve"].isnull().all()) and np.isnan(float(found["cpr"])) and np.isnan(float(found["cmd"]))
+    assert (
+        bool(found["curve"].isnull().all())
+        and np.isnan(float(found["cpr"]))
+        and np.isnan(float(found["cmd"]))
+    )
 
 
 def test_shares_of_nothing_are_refused():
     ranking = sorted(EVERYTHING)
-    scores = study(made(lambda left: -0.5), EVERYTHING, {"all": ranking}, ranking, subsets=1, steps=0, draws=1)
-    with pytest.raises(RunError, match=r"the model does not do this task: F\(M\) is -0\.500 on average"):
+    scores = study(
+        made(lambda left: -0.5), EVERYTHING, {"all": ranking}, ranking, subsets=1, steps=0, draws=1
+    )
+    with pytest.raises(
+        RunError, match=r"the model does not do this task: F\(M\) is -0\.500 on average"
+    ):
         judge(scores)
 
 
@@ -298,7 +394,10 @@ def test_shares_of_nothing_are_refused():
     ("groups", "message"),
     [
         ({"a": [(0, 1), (0, 1)]}, "L0H1 is named twice in a"),
-        ({"a": [(0, 1)], "b": [(1, 1), (0, 1)]}, "L0H1 is in two groups, a and b; groups must not overlap"),
+        (
+            {"a": [(0, 1)], "b": [(1, 1), (0, 1)]},
+            "L0H1 is in two groups, a and b; groups must not overlap",
+        ),
         ({"a": [(0, 4)]}, "L0H4 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
     ],
 )

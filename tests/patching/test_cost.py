@@ -14,18 +14,29 @@ from nnheads.trace import sweep as engine
 
 
 def job_of(model, padded, **options):
-    plain = {"site": "z", "layers": None, "groups": None, "by_position": False, "at": None, "noising": False}
-    return plan_patch(model, pairs(padded), full=False, tokens=None, remote=False, **{**plain, **options})[0]
+    plain = {
+        "site": "z",
+        "layers": None,
+        "groups": None,
+        "by_position": False,
+        "at": None,
+        "noising": False,
+    }
+    return plan_patch(model, pairs(padded), full=False, tokens=None, **{**plain, **options})[0]
 
 
-@pytest.mark.parametrize("options", [{}, {"by_position": True}, {"site": "v"}, {"site": "resid_pre", "layers": [1]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"by_position": True}, {"site": "v"}, {"site": "resid_pre", "layers": [1]}]
+)
 def test_forwards_and_token_layers_are_those_that_run(options, padded, monkeypatch):
     model, module = tiny("gpt2")
     job = job_of(model, padded, **options)
     planned, seen, forwards = cost(model, job), [], []
     # inside the block: nnsight still calls the hooks of a block that it skips
     handles = [
-        layer.ln_1.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[0] * given[0].shape[1]))
+        layer.ln_1.register_forward_hook(
+            lambda _, given, __: seen.append(given[0].shape[0] * given[0].shape[1])
+        )
         for layer in module.transformer.h
     ]
 
@@ -62,6 +73,8 @@ def test_block_parameters_are_the_matrices_of_a_block():
 def test_the_plan_reads_well_and_the_rate_is_one(padded):
     model, _ = tiny("gpt2")
     lines = describe(cost(model, job_of(model, padded)), 1.25)
-    assert lines[0] == "12 swaps in 5 forwards (14 one by one)" and lines[-1].startswith("about 1.2 s of arithmetic")
+    assert lines[0] == "12 swaps in 5 forwards (14 one by one)" and lines[-1].startswith(
+        "about 1.2 s of arithmetic"
+    )
     assert len(describe(cost(model, job_of(model, padded)), None)) == 3
     assert rate(torch.device("cpu"), 64, 32) > 1e6

@@ -1,4 +1,6 @@
-"""Function vectors against plain hooks and plain weights, on every family; and known answers for the statistics."""
+"""Function vectors against plain hooks and plain weights, on every family; and known answers for
+the statistics.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
-from test_sweep import pairs, runs
+from conftest import placed, tiny
+from swaps import pairs, runs
 
 from nnheads.errors import BadInput
 from nnheads.patching.function_vectors import (
@@ -35,7 +37,9 @@ def prompts_of(padded) -> xr.Dataset:
 def mean_outputs(model_type: str, seed: int = 0) -> torch.Tensor:
     """Something to put in, of the size of what heads put out."""
     _, module = tiny(model_type)
-    width = oracle.value_at(module, model_type, {"input_ids": torch.ones(1, 2, dtype=torch.long)}, 0, "z").shape[-1]
+    width = oracle.value_at(
+        module, model_type, {"input_ids": torch.ones(1, 2, dtype=torch.long)}, 0, "z"
+    ).shape[-1]
     return torch.randn(2, 3, 4, width // 4, generator=torch.Generator().manual_seed(seed))
 
 
@@ -58,14 +62,19 @@ def test_what_stands_at_the_end_equals_plain_hooks(model_type, padded):
     model, module = tiny(model_type)
     _, fed = runs(model_type, pairs(padded))
     best = oracle.end_logits(module, fed).argmax(-1)
-    target = best.numpy()[:, None] + np.array([[0], [1]])  # the second answer is not the one predicted
+    target = best.numpy()[:, None] + np.array(
+        [[0], [1]]
+    )  # the second answer is not the one predicted
     scores = end_outputs(model, prompts_of(padded).assign(target=(("batch", "step"), target)))
     for layer in range(3):
         z = oracle.value_at(module, model_type, fed, layer, "z")[:, -1].mean(0)
         for row in range(2):  # every prompt has the mean of all
             found = torch.from_numpy(scores["z"].values[row, layer]).flatten()
             torch.testing.assert_close(found, z, atol=2e-5, rtol=0)
-    assert scores["correct"].values.tolist() == [1, 0] and list(scores["task_name"].values) == ["b", "a"]
+    assert scores["correct"].values.tolist() == [1, 0] and list(scores["task_name"].values) == [
+        "b",
+        "a",
+    ]
 
 
 def test_indirect_effects_equal_plain_hooks(model_type, padded):
@@ -82,7 +91,9 @@ def test_indirect_effects_equal_plain_hooks(model_type, padded):
         change = at_end(own, slice(head * width, (head + 1) * width))
         with oracle.hooked(module, model_type, layer, "z", change):
             after = probability(oracle.end_logits(module, fed))
-        np.testing.assert_allclose(scores["effect"].sel(layer=layer, head=head), after - before, atol=2e-5)
+        np.testing.assert_allclose(
+            scores["effect"].sel(layer=layer, head=head), after - before, atol=2e-5
+        )
         moved = max(moved, float((after - before).abs().max()))
     assert moved > 1e-4, "an effect must be seen, or the comparison says nothing"
 
@@ -93,7 +104,9 @@ def test_function_vectors_are_what_the_projections_weights_say(model_type):
     width, expected = z.shape[-1], 0
     for layer, head in heads:
         projection, _ = oracle.site_module(module, model_type, layer, "z")
-        weight = projection.weight if isinstance(projection, torch.nn.Linear) else projection.weight.T
+        weight = (
+            projection.weight if isinstance(projection, torch.nn.Linear) else projection.weight.T
+        )
         expected = expected + z[:, layer, head] @ weight[:, head * width : (head + 1) * width].T
     found = function_vectors(model, z, heads)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
@@ -126,10 +139,10 @@ def test_rehearsed_remotely_gives_the_same_numbers(model_type, padded):
     ones = z.new_ones(2, model.config.hidden_size)
     here, there = (
         {
-            "z": end_outputs(model, prompts, remote=remote)["z"].values,
-            "cie": indirect_effects(model, prompts, z, remote=remote)["effect"].values,
-            "vector": function_vectors(model, z, [(1, 1)], remote=remote).numpy(),
-            "added": add_vectors(model, prompts, ones, remote=remote)["effect"].values,
+            "z": placed(remote, end_outputs)(model, prompts)["z"].values,
+            "cie": placed(remote, indirect_effects)(model, prompts, z)["effect"].values,
+            "vector": placed(remote, function_vectors)(model, z, [(1, 1)]).numpy(),
+            "added": placed(remote, add_vectors)(model, prompts, ones)["effect"].values,
         }
         for remote in (False, "local")
     )
@@ -140,7 +153,10 @@ def test_rehearsed_remotely_gives_the_same_numbers(model_type, padded):
 def test_means_over_prompts_and_what_the_model_does(padded):
     def outputs(value: float, right: list[int], name: str, task: int) -> xr.Dataset:
         z = np.stack([np.full((3, 4, 2), value - 1), np.full((3, 4, 2), value + 1)])
-        data = {"z": (("batch", "layer", "head", "dim"), z), "correct": ("batch", np.array(right, np.float32))}
+        data = {
+            "z": (("batch", "layer", "head", "dim"), z),
+            "correct": ("batch", np.array(right, np.float32)),
+        }
         return xr.Dataset(data, {"task": ("batch", [task] * 2), "task_name": ("batch", [name] * 2)})
 
     found = {
@@ -148,10 +164,17 @@ def test_means_over_prompts_and_what_the_model_does(padded):
         "shuffled": [outputs(0.0, [0, 0], "can", 0), outputs(1.0, [0, 1], "hardly", 1)],
     }
     means, answered = averaged(found)
-    assert means["shown"].shape == (2, 3, 4, 2) and means["shown"][:, 0, 0, 0].tolist() == [2.0, 4.0]
+    assert means["shown"].shape == (2, 3, 4, 2) and means["shown"][:, 0, 0, 0].tolist() == [
+        2.0,
+        4.0,
+    ]
     assert means["shuffled"][:, 1, 2, 1].tolist() == [0.0, 1.0]
-    assert answered["accuracy_shown"].values.tolist() == [1.0, 0.5] and answered["gain"].values.tolist() == [1.0, 0.0]
-    assert answered["gain_low"].values.tolist() == [1.0, -1.0] and list(answered["task_name"].values) == [
+    assert answered["accuracy_shown"].values.tolist() == [1.0, 0.5] and answered[
+        "gain"
+    ].values.tolist() == [1.0, 0.0]
+    assert answered["gain_low"].values.tolist() == [1.0, -1.0] and list(
+        answered["task_name"].values
+    ) == [
         "can",
         "hardly",
     ]
@@ -161,7 +184,9 @@ def effects(values: list[float], tasks: list[int]) -> xr.DataArray:
     """One head does what `values` say, the other nothing."""
     data = np.stack([values, np.zeros(len(values))], 1)[:, None]
     about = {"long_name": "change", "units": "1"}
-    return xr.DataArray(data, {"task": ("batch", tasks)}, ("batch", "layer", "head"), "effect", about)
+    return xr.DataArray(
+        data, {"task": ("batch", tasks)}, ("batch", "layer", "head"), "effect", about
+    )
 
 
 def test_tasks_count_alike_however_many_prompts_they_have():
@@ -174,7 +199,10 @@ def test_tasks_count_alike_however_many_prompts_they_have():
 
 def test_heads_are_flagged_beyond_shuffled_examples():
     tasks = [0, 0, 0, 1, 1, 1]
-    own, shuffled = effects([0.5, 0.6, 0.4, 0.5, 0.6, 0.5], tasks), effects([0.1, 0.0, 0.1, 0.0, 0.1, 0.1], tasks)
+    own, shuffled = (
+        effects([0.5, 0.6, 0.4, 0.5, 0.6, 0.5], tasks),
+        effects([0.1, 0.0, 0.1, 0.0, 0.1, 0.1], tasks),
+    )
     heads = average_effects({"shown": own, "shuffled": shuffled, "other": own / 2})
     np.testing.assert_allclose(heads["aie"].values, [[31 / 60, 0.0]], atol=1e-6)
     np.testing.assert_allclose(heads["aie_other"].values, [[31 / 120, 0.0]], atol=1e-6)
@@ -190,7 +218,9 @@ def test_heads_are_flagged_beyond_shuffled_examples():
 
 def test_what_does_not_fit_is_refused(padded):
     model, z = tiny("llama")[0], mean_outputs("llama")
-    with pytest.raises(BadInput, match=r"mean outputs \(1, 3, 4, 16\) do not fit 2 tasks and 3 layers of 4 heads"):
+    with pytest.raises(
+        BadInput, match=r"mean outputs \(1, 3, 4, 16\) do not fit 2 tasks and 3 layers of 4 heads"
+    ):
         indirect_effects(model, prompts_of(padded), z[:1])
     with pytest.raises(BadInput, match=r"mean outputs \(2, 3, 4, 8\) do not fit"):
         indirect_effects(model, prompts_of(padded), z[..., :8])

@@ -1,4 +1,6 @@
-"""Effects of heads alone, together and after each other: known answers, plain hooks, and the shipped model."""
+"""Effects of heads alone, together and after each other: known answers, plain hooks, and the
+shipped model.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from hypothesis import given
 from hypothesis import strategies as some
+from swaps import pairs
 from test_knockout import alike, hooked_difference
-from test_sweep import pairs
 
 import nnheads
 from nnheads.errors import BadInput
@@ -25,10 +27,14 @@ CASES = 12
 
 
 def readings_of(monkeypatch, effect, metric: str = "logit", base: float = 10.0):
-    """Put a rule in place of the model: `effect(heads, case)` is the change that ablating these heads makes."""
+    """Put a rule in place of the model: `effect(heads, case)` is the change that ablating these
+    heads makes.
+    """
 
     def without(model, prompts, lists, **_):
-        change = np.array([[effect(set(one), case) for one in lists] for case in range(CASES)], np.float32)
+        change = np.array(
+            [[effect(set(one), case) for one in lists] for case in range(CASES)], np.float32
+        )
         before = np.full(CASES, base, np.float32)
         about = {"units": "logit", "long_name": "a number"}
         data = {"change": (("batch", "group"), change), f"base_{metric}": ("batch", before, about)}
@@ -59,14 +65,19 @@ def test_what_adds_up_has_no_interactions(monkeypatch):
         expected = [weight(head, case) for case in range(CASES)]
         np.testing.assert_array_equal(scores["alone"].isel(member=place), expected)
         np.testing.assert_array_equal(scores["last"].isel(member=place), expected)
-        assert scores["growth"].sel(layer=head[0], head=head[1]).isnull().all(), "a head of the list cannot step in"
+        assert scores["growth"].sel(layer=head[0], head=head[1]).isnull().all(), (
+            "a head of the list cannot step in"
+        )
     assert int(scores["growth"].notnull().all("batch").sum()) == 12 - 3
     assert reduced.attrs["adds_up"] == 1 and "warning" not in reduced.attrs
     assert stepping_in(reduced, 5) == []
 
 
 def test_pairs_are_symmetric_and_each_has_its_own_number(monkeypatch):
-    readings_of(monkeypatch, lambda heads, case: -float(sum(1 + 10 * layer + head for layer, head in heads) ** 2))
+    readings_of(
+        monkeypatch,
+        lambda heads, case: -float(sum(1 + 10 * layer + head for layer, head in heads) ** 2),
+    )
     scores, _ = found()
     own = [1 + 10 * layer + head for layer, head in LIST]
     for a in range(3):
@@ -74,15 +85,24 @@ def test_pairs_are_symmetric_and_each_has_its_own_number(monkeypatch):
             one = scores["pair_surplus"].isel(member=a, other=b)
             if a != b:
                 np.testing.assert_allclose(one, -2.0 * own[a] * own[b])
-                np.testing.assert_allclose(scores["pair"].isel(member=a, other=b), -((own[a] + own[b]) ** 2.0))
+                np.testing.assert_allclose(
+                    scores["pair"].isel(member=a, other=b), -((own[a] + own[b]) ** 2.0)
+                )
     assert list(scores["member"].values) == list(scores["other"].values) == ["L0H1", "L1H2", "L2H3"]
 
 
 def test_heads_that_stand_in_for_each_other_are_said_to(monkeypatch):
     """Nothing is lost until all of the list and one more head are gone."""
-    readings_of(monkeypatch, lambda heads, case: -8.0 * ({*LIST, (2, 0)} <= heads) - 1.0 * (set(LIST) <= heads))
+    readings_of(
+        monkeypatch,
+        lambda heads, case: -8.0 * ({*LIST, (2, 0)} <= heads) - 1.0 * (set(LIST) <= heads),
+    )
     scores, reduced = found()
-    assert (scores["alone"] == 0).all() and (scores["last"] == -1).all() and (scores["shift"] == -1).all()
+    assert (
+        (scores["alone"] == 0).all()
+        and (scores["last"] == -1).all()
+        and (scores["shift"] == -1).all()
+    )
     assert reduced["joint"] == -1 and reduced["sum_of_parts"] == 0 and reduced["surplus"] == -1
     assert reduced.attrs["adds_up"] == 0 and "stand in for each other" in reduced.attrs["warning"]
     (one,) = stepping_in(reduced, 5)
@@ -93,7 +113,9 @@ def test_heads_that_stand_in_for_each_other_are_said_to(monkeypatch):
 def test_links_of_one_chain_are_said_to_be(monkeypatch):
     readings_of(monkeypatch, lambda heads, case: -10.0 * bool(heads & set(LIST)))
     _, reduced = found()
-    assert reduced["joint"] == -10 and reduced["sum_of_parts"] == -30 and (reduced["last"] == 0).all()
+    assert (
+        reduced["joint"] == -10 and reduced["sum_of_parts"] == -30 and (reduced["last"] == 0).all()
+    )
     assert reduced.attrs["adds_up"] == 0 and "work through one another" in reduced.attrs["warning"]
     assert stepping_in(reduced, 5) == []
 
@@ -102,16 +124,25 @@ def test_a_head_that_ceases_to_work_against_the_answer_does_not_step_in(monkeypa
     readings_of(monkeypatch, lambda heads, case: 3.0 * ((2, 0) in heads and not heads & set(LIST)))
     _, reduced = found()
     growth = reduced["growth"].sel(layer=2, head=0)
-    assert growth == -3 and reduced["after"].sel(layer=2, head=0) == 0 and int(reduced["flag"].sum()) == 0
+    assert (
+        growth == -3
+        and reduced["after"].sel(layer=2, head=0) == 0
+        and int(reduced["flag"].sum()) == 0
+    )
 
 
 def test_where_less_is_better_a_larger_value_is_the_harm(monkeypatch):
     readings_of(
-        monkeypatch, lambda heads, case: 5.0 * ({*LIST, (1, 0)} <= heads) + (set(LIST) <= heads), "kl", base=0.0
+        monkeypatch,
+        lambda heads, case: 5.0 * ({*LIST, (1, 0)} <= heads) + (set(LIST) <= heads),
+        "kl",
+        base=0.0,
     )
     _, reduced = found()
     assert "stand in for each other" in reduced.attrs["warning"]
-    assert [(one["layer"], one["head"], one["value"]) for one in stepping_in(reduced, 5)] == [(1, 0, 5)]
+    assert [(one["layer"], one["head"], one["value"]) for one in stepping_in(reduced, 5)] == [
+        (1, 0, 5)
+    ]
 
 
 def test_noise_is_no_interaction(monkeypatch):
@@ -130,7 +161,9 @@ def test_noise_is_no_interaction(monkeypatch):
 def test_p_of_a_mean_is_scipys_and_sure_where_nothing_varies(shift, count):
     from scipy import stats
 
-    values = np.stack([np.linspace(-1, 2, count) + shift, np.full(count, shift), np.full(count, np.nan)], 1)
+    values = np.stack(
+        [np.linspace(-1, 2, count) + shift, np.full(count, shift), np.full(count, np.nan)], 1
+    )
     p = above_zero(values)
     expected = stats.ttest_1samp(values[:, 0], 0, alternative="greater").pvalue
     np.testing.assert_allclose(p[0], expected, atol=1e-9)
@@ -156,7 +189,10 @@ def test_every_effect_equals_plain_hooks(model_type, padded):
     close(scores["last"].isel(member=1), effect(a, b, c) - effect(a, c))
     close(scores["surplus"], effect(a, b, c) - effect(a) - effect(b) - effect(c))
     close(scores["pair"].sel(member="L0H1", other="L2H3"), effect(a, c))
-    close(scores["pair_surplus"].sel(member="L2H3", other="L0H1"), effect(a, c) - effect(a) - effect(c))
+    close(
+        scores["pair_surplus"].sel(member="L2H3", other="L0H1"),
+        effect(a, c) - effect(a) - effect(c),
+    )
     for layer, head in ((0, 0), (2, 2)):
         before, after = effect((layer, head)), effect(a, b, c, (layer, head)) - effect(a, b, c)
         one = scores.sel(layer=layer, head=head)
@@ -169,14 +205,17 @@ def test_what_is_drawn_by_head_has_a_name_that_fits_beside_a_colour_bar(monkeypa
     readings_of(monkeypatch, lambda heads, case: sum(weight(head, case) for head in heads))
     scores, _ = found()
     names = {str(name): values.attrs["long_name"] for name, values in scores.data_vars.items()}
-    assert names["growth"] == "growth of effect" and names["joint"] == "effect of the list together on logit"
+    assert (
+        names["growth"] == "growth of effect"
+        and names["joint"] == "effect of the list together on logit"
+    )
     assert all(len(names[name]) <= 24 for name, values in scores.items() if "layer" in values.dims)
 
 
 def test_a_rehearsal_gives_the_same_numbers(padded):
     model, _ = tiny("gpt2")
     here, there = (
-        interactions(model, pairs(padded), LIST, backup=True, how="uniform", remote=remote)
+        placed(remote, interactions)(model, pairs(padded), LIST, backup=True, how="uniform")
         for remote in (False, "local")
     )
     for name in ("alone", "last", "joint", "growth"):

@@ -1,4 +1,6 @@
-"""Knocking out lists of heads: against plain hooks, and random lists that match the real one layer by layer."""
+"""Knocking out lists of heads: against plain hooks, and random lists that match the real one layer
+by layer.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from hypothesis import given
 from hypothesis import strategies as some
-from test_sweep import ANSWERS, pairs, runs
+from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput
 from nnheads.models.names import parse_head
@@ -42,7 +44,9 @@ def alike(padded) -> xr.Dataset:
     return prompts
 
 
-def hooked_difference(model_type: str, prompts: xr.Dataset, heads: list[tuple[int, int]], new) -> torch.Tensor:
+def hooked_difference(
+    model_type: str, prompts: xr.Dataset, heads: list[tuple[int, int]], new
+) -> torch.Tensor:
     """Logit difference of the clean run where each head's output is `new(z)`."""
     _, module = tiny(model_type)
     _, clean = runs(model_type, prompts)
@@ -79,24 +83,36 @@ def test_every_list_equals_plain_hooks(model_type, how, padded):
         return torch.zeros_like(view) if how == "zero" else means[layer]
 
     scores = knockout(tiny(model_type)[0], prompts, LIST, ks=[0, 1, 3], draws=2, how=how, seed=4)
-    assert scores["logit_difference"].dims == ("batch", "k") and list(scores["k"].values) == [0, 1, 3]
+    assert scores["logit_difference"].dims == ("batch", "k") and list(scores["k"].values) == [
+        0,
+        1,
+        3,
+    ]
     assert scores["random_logit_difference"].dims == ("batch", "k", "draw")
     for k in (0, 1, 3):
         expected = hooked_difference(model_type, prompts, LIST[:k], new)
         np.testing.assert_allclose(scores["logit_difference"].sel(k=k), expected, atol=3e-5)
         for draw in (0, 1):
             heads = [parse_head(name) for name in scores["drawn"].sel(draw=draw).values[:k]]
-            assert [layer for layer, _ in heads] == [layer for layer, _ in LIST[:k]] and not set(heads) & set(LIST)
+            assert [layer for layer, _ in heads] == [layer for layer, _ in LIST[:k]] and not set(
+                heads
+            ) & set(LIST)
             expected = hooked_difference(model_type, prompts, heads, new)
-            np.testing.assert_allclose(scores["random_logit_difference"].sel(k=k, draw=draw), expected, atol=3e-5)
-    np.testing.assert_allclose(scores["base_logit_difference"], scores["logit_difference"].sel(k=0), atol=1e-6)
+            np.testing.assert_allclose(
+                scores["random_logit_difference"].sel(k=k, draw=draw), expected, atol=3e-5
+            )
+    np.testing.assert_allclose(
+        scores["base_logit_difference"], scores["logit_difference"].sel(k=0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("how", ["mean", "uniform"])
 def test_a_rehearsal_gives_the_same_numbers(how, padded):
     model, _ = tiny("llama")
     here, there = (
-        knockout(model, alike(padded), LIST, draws=2, how=how, remote=remote, metric="log_probability")
+        placed(remote, knockout)(
+            model, alike(padded), LIST, draws=2, how=how, metric="log_probability"
+        )
         for remote in (False, "local")
     )
     for name in ("log_probability", "random_log_probability"):
@@ -106,7 +122,9 @@ def test_a_rehearsal_gives_the_same_numbers(how, padded):
 def test_lists_that_are_drawn_twice_run_once(padded, monkeypatch):
     asked, real = [], module_of_knockout.ablate
     monkeypatch.setattr(
-        module_of_knockout, "ablate", lambda *a, groups, **o: asked.append(groups) or real(*a, groups=groups, **o)
+        module_of_knockout,
+        "ablate",
+        lambda *a, groups, **o: asked.append(groups) or real(*a, groups=groups, **o),
     )
     scores = knockout(tiny("llama")[0], alike(padded), [(1, 2)], draws=20, how="zero")
     assert len(asked) == 1 and sorted(asked[0]) == [[], [(1, 0)], [(1, 1)], [(1, 2)], [(1, 3)]]
@@ -122,12 +140,14 @@ def test_lists_that_are_drawn_twice_run_once(padded, monkeypatch):
 def test_the_plan_is_the_job_that_runs(how, padded, monkeypatch):
     model, _ = tiny("llama")
     prompts, jobs, real = alike(padded), [], module_of_patch.measure
-    monkeypatch.setattr(module_of_patch, "measure", lambda model, job, remote: jobs.append(job) or real(model, job))
+    monkeypatch.setattr(
+        module_of_patch, "measure", lambda model, job: jobs.append(job) or real(model, job)
+    )
     options = {"how": how, "metric": "log_probability", "seed": 2}
     knockout(model, prompts, LIST, draws=4, **options)
     counts, listed, random = chosen_lists(model, LIST, None, 4, 2)
     lists = [one[:k] for one in (listed, *random) for k in counts]
-    planned = plan_without(model, prompts, lists, reference=None, at=None, remote=False, **options)
+    planned = plan_without(model, prompts, lists, reference=None, at=None, **options)
     assert len(jobs) == 1 and cost(model, planned) == cost(model, jobs[0])
     assert cost(model, planned).cells == len({frozenset(one) for one in lists})
 
@@ -139,7 +159,9 @@ def test_no_random_lists_and_one_role_alone(padded):
     at_role = knockout(model, prompts, LIST, draws=0, how="zero", at="S2")
     assert "random_logit_difference" not in everywhere and "draw" not in everywhere.dims
     change = abs(at_role["logit_difference"] - at_role["base_logit_difference"]).sel(k=3)
-    assert float(change.min()) > 1e-4 and not np.allclose(everywhere["logit_difference"], at_role["logit_difference"])
+    assert float(change.min()) > 1e-4 and not np.allclose(
+        everywhere["logit_difference"], at_role["logit_difference"]
+    )
     assert "random_median" not in curve(everywhere)
 
 
@@ -150,7 +172,9 @@ def lists(draw):
     heads = []
     for layer in range(layers):
         most = per_layer // 2
-        heads += [(layer, h) for h in draw(some.sets(some.integers(0, per_layer - 1), max_size=most))]
+        heads += [
+            (layer, h) for h in draw(some.sets(some.integers(0, per_layer - 1), max_size=most))
+        ]
     return draw(some.permutations(heads)), per_layer
 
 
@@ -165,7 +189,10 @@ def test_random_lists_match_the_real_one_place_by_place(drawn, draws, seed):
         assert all(0 <= head < per_layer for _, head in one)
 
 
-@given(some.permutations([(layer, head) for layer in range(3) for head in range(6)]), some.integers(1, 18))
+@given(
+    some.permutations([(layer, head) for layer in range(3) for head in range(6)]),
+    some.integers(1, 18),
+)
 def test_the_advice_how_much_of_a_list_can_be_matched_is_right(heads, count):
     heads = heads[:count]
     if max(Counter(layer for layer, _ in heads).values()) <= 3:
@@ -200,16 +227,21 @@ def test_the_curve_is_means_a_band_and_a_share():
     units = {"units": "logit", "long_name": "a number"}
     scores = xr.Dataset(
         {
-            "logit": (("batch", "k"), found, units), "random_logit": (("batch", "k", "draw"), random, units),
+            "logit": (("batch", "k"), found, units),
+            "random_logit": (("batch", "k", "draw"), random, units),
             "base_logit": ("batch", base, units),
         },
-        {"k": [0, 3], "draw": range(4)}, {"metric": "logit"},
-    )  # fmt: skip
+        {"k": [0, 3], "draw": range(4)},
+        {"metric": "logit"},
+    )
     reduced = curve(scores)
     assert reduced["logit"].values.tolist() == [5, 1] and reduced["base_logit"] == 5
     assert reduced["random_logit"].sel(k=3).values.tolist() == [5, 4, 1, 3]
     assert float(reduced["random_median"].sel(k=3)) == 3.5
-    assert (float(reduced["random_lowest"].sel(k=3)), float(reduced["random_highest"].sel(k=3))) == (1, 5)
+    assert (
+        float(reduced["random_lowest"].sel(k=3)),
+        float(reduced["random_highest"].sel(k=3)),
+    ) == (1, 5)
     # the list and the one random list that does as much, of five in all
     np.testing.assert_allclose(reduced["p_value"], [1, 2 / 5])
     assert reduced["logit_low"].dims == ("k",) and reduced["random_logit_low"].dims == ("k", "draw")
@@ -226,7 +258,10 @@ def test_a_ranking_follows_the_headline_or_the_effect():
     table = heads_of(effect=[[0.1, -0.9], [0.7, np.nan]], mass=[[0.9, 0.8], [0.7, 0.6]])
     assert ranked_heads(table) == ([(3, 0), (2, 0), (2, 1)], "effect")
     assert ranked_heads(table, "mass")[0] == [(2, 0), (2, 1), (3, 0), (3, 1)]
-    assert ranked_heads(table.assign_attrs(headline="mass")) == ([(2, 0), (2, 1), (3, 0), (3, 1)], "mass")
+    assert ranked_heads(table.assign_attrs(headline="mass")) == (
+        [(2, 0), (2, 1), (3, 0), (3, 1)],
+        "mass",
+    )
     turned = table.transpose("head", "layer")
     assert ranked_heads(turned) == ranked_heads(table)
 
@@ -234,8 +269,14 @@ def test_a_ranking_follows_the_headline_or_the_effect():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (heads_of(mass=[[1, 2], [3, 4]]), r"no 'effect' by layer and head ranks these heads; they have mass \(see"),
-        (heads_of(mass=[[1, 2], [3, 4]]).rename(head="kv_head"), "they have nothing by layer and head"),
+        (
+            heads_of(mass=[[1, 2], [3, 4]]),
+            r"no 'effect' by layer and head ranks these heads; they have mass \(see",
+        ),
+        (
+            heads_of(mass=[[1, 2], [3, 4]]).rename(head="kv_head"),
+            "they have nothing by layer and head",
+        ),
         (heads_of(effect=np.full((2, 2), np.nan)), "'effect' is not a number for any head"),
     ],
 )
@@ -250,12 +291,20 @@ def test_tables_that_rank_no_heads_are_refused(table, message):
         ([], {}, "there are no heads to knock out; the list is empty"),
         ([(3, 0)], {}, "L3H0 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
         ([(1, 0), (1, 0)], {}, "L1H0 is named twice"),
-        ([(1, 0)], {"ks": [2]}, "2 heads are to be knocked out, and the list has 1; ask for at most 1"),
+        (
+            [(1, 0)],
+            {"ks": [2]},
+            "2 heads are to be knocked out, and the list has 1; ask for at most 1",
+        ),
         ([(1, 0)], {"ks": [0]}, r"\[0\] are no numbers of heads to knock out"),
         ([(1, 0)], {"ks": [-1, 1]}, r"\[-1, 1\] are no numbers of heads to knock out"),
         ([(1, 0)], {"ks": []}, r"\[\] are no numbers of heads"),
         ([(1, 0)], {"draws": -1}, "-1 random lists are not possible"),
-        ([(1, 0), (0, 3), (1, 1), (1, 2)], {}, r"layer 1 has 3 of the listed heads and 1 others.*the first 3 heads"),
+        (
+            [(1, 0), (0, 3), (1, 1), (1, 2)],
+            {},
+            r"layer 1 has 3 of the listed heads and 1 others.*the first 3 heads",
+        ),
         ([(1, 0)], {"how": "median"}, "ablation 'median' is not known"),
         ([(1, 0)], {"metric": "loss"}, "metric 'loss' is not known"),
         ([(1, 0)], {"at": "S9"}, "role 'S9' is not known"),
@@ -271,12 +320,18 @@ def test_a_long_list_of_one_layer_can_be_cut_or_go_without_random_ones(padded):
     scores = knockout(tiny("llama")[0], alike(padded), heads, draws=0, how="zero")
     short = knockout(tiny("llama")[0], alike(padded), heads, ks=[1, 2], draws=3, how="zero")
     assert list(scores["k"].values) == [0, 1, 2, 3] and short.sizes["place"] == 2
-    np.testing.assert_allclose(scores["logit_difference"].sel(k=[1, 2]), short["logit_difference"], atol=1e-6)
+    np.testing.assert_allclose(
+        scores["logit_difference"].sel(k=[1, 2]), short["logit_difference"], atol=1e-6
+    )
 
 
 def test_what_is_drawn_for_a_case_does_not_depend_on_its_batch(padded):
-    many = xr.concat([alike(padded)] * 4, "batch", data_vars="minimal", join="override").assign_coords(batch=range(8))
-    many["token"][2:, 1:3] = torch.randint(4, 400, (6, 2), generator=torch.Generator().manual_seed(0)).numpy()
+    many = xr.concat(
+        [alike(padded)] * 4, "batch", data_vars="minimal", join="override"
+    ).assign_coords(batch=range(8))
+    many["token"][2:, 1:3] = torch.randint(
+        4, 400, (6, 2), generator=torch.Generator().manual_seed(0)
+    ).numpy()
     whole = resampled(many, many, 3)
     parts = [resampled(many.isel(batch=slice(first, first + 3)), many, 3) for first in (0, 3, 6)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)

@@ -1,4 +1,6 @@
-"""Patching and ablation of labelled prompts: what comes out, against plain hooks, and what is refused."""
+"""Patching and ablation of labelled prompts: what comes out, against plain hooks, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,23 @@ def one_head(head: int) -> torch.Tensor:
 def test_patch_labels_and_normalises(padded, noising):
     model, module = tiny("llama")
     scores = patch(model, pairs(padded), noising=noising, gap=0.0)
-    assert scores["effect"].dims == ("batch", "layer", "head") and scores["effect"].dtype == np.float32
+    assert (
+        scores["effect"].dims == ("batch", "layer", "head") and scores["effect"].dtype == np.float32
+    )
     assert scores["effect"].shape == (2, 3, 4) and list(scores["batch"].values) == [3, 9]
     assert scores.attrs["direction"] == ("noising" if noising else "denoising")
     base, source = runs("llama", pairs(padded))
     if noising:
         base, source = source, base
     swapped = difference(oracle.patched_logits(module, "llama", base, source, 1, "z", one_head(2)))
-    start, end = difference(oracle.end_logits(module, base)), difference(oracle.end_logits(module, source))
+    start, end = (
+        difference(oracle.end_logits(module, base)),
+        difference(oracle.end_logits(module, source)),
+    )
     np.testing.assert_allclose(scores["logit_difference"].sel(layer=1, head=2), swapped, atol=1e-5)
-    np.testing.assert_allclose(scores["effect"].sel(layer=1, head=2), (swapped - start) / (end - start), atol=1e-4)
+    np.testing.assert_allclose(
+        scores["effect"].sel(layer=1, head=2), (swapped - start) / (end - start), atol=1e-4
+    )
     assert {"clean_logit_difference", "corrupted_logit_difference"} <= set(scores.data_vars)
 
 
@@ -67,7 +76,10 @@ def test_all_heads_of_all_layers_as_one_group_are_one_cell(padded):
     model, _ = tiny("llama")
     everything = [(layer, head) for layer in range(3) for head in range(4)]
     scores = patch(model, pairs(padded), groups=[everything, [(1, 2)], []], gap=0.0)
-    assert scores["effect"].dims == ("batch", "group") and list(scores["group"].values)[1:] == ["L1H2", "none"]
+    assert scores["effect"].dims == ("batch", "group") and list(scores["group"].values)[1:] == [
+        "L1H2",
+        "none",
+    ]
     single = patch(model, pairs(padded), gap=0.0)["effect"].sel(layer=1, head=2, drop=True)
     np.testing.assert_allclose(scores["effect"].isel(group=1, drop=True), single, atol=1e-5)
     assert np.all(scores["effect"].isel(group=2) == 0)
@@ -84,7 +96,9 @@ def test_a_role_swaps_at_that_position_alone(padded):
     np.testing.assert_allclose(end, every.isel(position=-1), atol=1e-5)
 
 
-@pytest.mark.parametrize("metric", ["logit", "log_probability", "probability", "rank", "accuracy", "kl"])
+@pytest.mark.parametrize(
+    "metric", ["logit", "log_probability", "probability", "rank", "accuracy", "kl"]
+)
 def test_metrics_are_what_they_say(metric, padded):
     model, module = tiny("gpt2")
     scores = patch(model, pairs(padded), metric=metric, gap=0.0)
@@ -111,7 +125,9 @@ def test_a_function_of_the_answers_logits_is_a_metric(padded):
     model, module = tiny("llama")
     scores = patch(model, pairs(padded), metric=ratio, gap=0.0)
     base, source = runs("llama", pairs(padded))
-    own = oracle.patched_logits(module, "llama", base, source, 1, "z", one_head(2)).gather(-1, ANSWERS)
+    own = oracle.patched_logits(module, "llama", base, source, 1, "z", one_head(2)).gather(
+        -1, ANSWERS
+    )
     np.testing.assert_allclose(scores["ratio"].sel(layer=1, head=2), ratio(own), atol=1e-5)
 
 
@@ -134,22 +150,34 @@ def test_metrics_that_cannot_be_are_refused(padded):
     asking = pairs(padded).drop_vars(["answer", "wrong"])
     with pytest.raises(BadInput, match="these prompts ask nothing"):
         patch(model, asking)
-    asking = asking.assign(ask=(("batch", "step"), [[8], [8]]), target=(("batch", "step"), [[5], [7]]))
-    with pytest.raises(BadInput, match="logit_difference compares two answers; these prompts have one"):
+    asking = asking.assign(
+        ask=(("batch", "step"), [[8], [8]]), target=(("batch", "step"), [[5], [7]])
+    )
+    with pytest.raises(
+        BadInput, match="logit_difference compares two answers; these prompts have one"
+    ):
         patch(model, asking)
 
 
 def test_chosen_layers_keep_their_numbers(padded):
     model, _ = tiny("llama")
-    every, some = patch(model, pairs(padded), gap=0.0), patch(model, pairs(padded), gap=0.0, layers=[2])
+    every, some = (
+        patch(model, pairs(padded), gap=0.0),
+        patch(model, pairs(padded), gap=0.0, layers=[2]),
+    )
     assert list(some["layer"].values) == [2]
     np.testing.assert_allclose(some["effect"], every["effect"].sel(layer=[2]), atol=1e-5)
 
 
 def test_one_pair_alone_equals_it_in_a_batch(padded):
     model, _ = tiny("llama")
-    whole, alone = patch(model, pairs(padded), gap=0.0), patch(model, pairs(padded).isel(batch=[1]), gap=0.0)
-    np.testing.assert_allclose(alone["logit_difference"][0], whole["logit_difference"][1], atol=1e-5)
+    whole, alone = (
+        patch(model, pairs(padded), gap=0.0),
+        patch(model, pairs(padded).isel(batch=[1]), gap=0.0),
+    )
+    np.testing.assert_allclose(
+        alone["logit_difference"][0], whole["logit_difference"][1], atol=1e-5
+    )
 
 
 def test_small_gaps_are_masked_and_counted(padded):
@@ -162,7 +190,10 @@ def test_small_gaps_are_masked_and_counted(padded):
     [
         ({"site": "zz"}, r"site 'zz' is not known; use one of z, q"),
         ({"layers": [3]}, r"layer 3 does not exist; this model has layers 0 to 2"),
-        ({"groups": [[(0, 4)]]}, r"L0H4 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
+        (
+            {"groups": [[(0, 4)]]},
+            r"L0H4 does not exist; this model has layers 0 to 2 and heads 0 to 3",
+        ),
         ({"groups": [[(0, 2)]], "site": "v"}, r"L0H2 does not exist.*kv_heads 0 to 1"),
         ({"groups": [[(0, 1), (0, 1)]]}, r"L0H1 is named twice in one group"),
         ({"at": "S9"}, r"role 'S9' is not known in these prompts; use one of END"),
@@ -177,19 +208,25 @@ def test_questions_that_cannot_be_are_refused(options, message, padded):
 def test_token_outside_the_vocabulary_is_refused(padded):
     prompts = pairs(padded)
     prompts["token"][0, 0] = VOCABULARY
-    with pytest.raises(BadInput, match=f"token {VOCABULARY} lies outside the vocabulary of {VOCABULARY}"):
+    with pytest.raises(
+        BadInput, match=f"token {VOCABULARY} lies outside the vocabulary of {VOCABULARY}"
+    ):
         patch(tiny("llama")[0], prompts)
 
 
 def test_weights_with_nan_are_named(padded):
     module = build("llama")
     module.model.layers[1].mlp.up_proj.weight[:] = float("nan")
-    model = TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES["llama"].rename())
+    model = TransformersModel(
+        module, tokenizer=words_tokenizer(), rename=FAMILIES["llama"].rename()
+    )
     with pytest.raises(RunError, match="logits are not finite"):
         patch(model, pairs(padded))
 
 
-def changed_logits(model_type: str, prompts: xr.Dataset, layer: int, head: int, new) -> torch.Tensor:
+def changed_logits(
+    model_type: str, prompts: xr.Dataset, layer: int, head: int, new
+) -> torch.Tensor:
     """Logit difference of the clean run where a head's output is `new(z)`."""
     _, module = tiny(model_type)
     _, clean = runs(model_type, prompts)
@@ -205,7 +242,9 @@ def changed_logits(model_type: str, prompts: xr.Dataset, layer: int, head: int, 
 
 
 def test_zero_and_mean_ablation_equal_plain_hooks(model_type, padded):
-    prompts = pairs(padded).isel(position=slice(4, None))  # equal length, so that each has another of its kind
+    prompts = pairs(padded).isel(
+        position=slice(4, None)
+    )  # equal length, so that each has another of its kind
     prompts["mask"][:] = 1
     model, module = tiny(model_type)
     _, clean = runs(model_type, prompts)
@@ -219,7 +258,9 @@ def test_zero_and_mean_ablation_equal_plain_hooks(model_type, padded):
         np.testing.assert_allclose(
             scores["change"], scores["logit_difference"] - before.numpy()[:, None, None], atol=1e-4
         )
-        np.testing.assert_allclose(scores["relative"] * scores["base_logit_difference"], scores["change"], atol=1e-4)
+        np.testing.assert_allclose(
+            scores["relative"] * scores["base_logit_difference"], scores["change"], atol=1e-4
+        )
 
 
 def test_uniform_attention_never_sees_the_future(model_type, padded):
@@ -239,7 +280,9 @@ def test_uniform_attention_never_sees_the_future(model_type, padded):
     for layer in (0, 1):
         with oracle.kernel(module, model_type, layer, reweigh=equal):
             expected = difference(oracle.end_logits(module, clean))
-        np.testing.assert_allclose(scores["logit_difference"].sel(layer=layer, head=2), expected, atol=2e-5)
+        np.testing.assert_allclose(
+            scores["logit_difference"].sel(layer=layer, head=2), expected, atol=2e-5
+        )
 
 
 def test_resampling_takes_another_prompt_of_the_same_length(padded):
@@ -248,7 +291,9 @@ def test_resampling_takes_another_prompt_of_the_same_length(padded):
     prompts["token"][2:, 4:] = (prompts["token"][2:, 4:] + 7) % 100 + 5
     scores = ablate(tiny("llama")[0], prompts, "resample", seed=1)
     assert scores["change"].notnull().all() and float(abs(scores["change"]).max()) > 1e-4
-    with pytest.raises(BadInput, match=r"2 of 2 prompts have no other of their template and length"):
+    with pytest.raises(
+        BadInput, match=r"2 of 2 prompts have no other of their template and length"
+    ):
         ablate(tiny("llama")[0], pairs(padded), "resample")
 
 
@@ -269,7 +314,11 @@ def test_a_mean_set_of_another_width_is_lined_up_at_the_end(padded, extra):
     prompts = pairs(padded).isel(batch=[1])  # five tokens behind four of padding
     fresh = prompts.assign(token=prompts["corrupted"])
     own = ablate(tiny("llama")[0], prompts, "mean", reference=fresh)
-    wide = fresh.isel(position=slice(4, None)) if extra < 0 else fresh.pad(position=(3, 0), constant_values=0)
+    wide = (
+        fresh.isel(position=slice(4, None))
+        if extra < 0
+        else fresh.pad(position=(3, 0), constant_values=0)
+    )
     found = ablate(tiny("llama")[0], prompts, "mean", reference=wide)
     np.testing.assert_allclose(found["logit_difference"], own["logit_difference"], atol=1e-5)
     assert float(abs(own["change"]).max()) > 1e-4
@@ -278,8 +327,14 @@ def test_a_mean_set_of_another_width_is_lined_up_at_the_end(padded, extra):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"how": "shuffle"}, r"ablation 'shuffle' is not known; use one of mean, zero, uniform, resample"),
-        ({"how": "uniform", "site": "v"}, r"uniform attention is a pattern, not a value of v; use site z or pattern"),
+        (
+            {"how": "shuffle"},
+            r"ablation 'shuffle' is not known; use one of mean, zero, uniform, resample",
+        ),
+        (
+            {"how": "uniform", "site": "v"},
+            r"uniform attention is a pattern, not a value of v; use site z or pattern",
+        ),
     ],
 )
 def test_ablations_that_cannot_be_are_refused(arguments, message, padded):
@@ -295,7 +350,9 @@ def test_values_of_ones_own_are_put_in(padded, site):
     count = {"z": 4, "v": 2}.get(site, 1)
     zeros = xr.DataArray(np.zeros((3, count, width)), dims=("layer", unit or "unit", "width"))
     own = ablate(model, prompts, zeros if unit else zeros.isel(unit=0), site=site)
-    np.testing.assert_allclose(own["change"], ablate(model, prompts, "zero", site=site)["change"], atol=1e-6)
+    np.testing.assert_allclose(
+        own["change"], ablate(model, prompts, "zero", site=site)["change"], atol=1e-6
+    )
     assert own.attrs["ablation"] == "given"
     other = ablate(model, prompts, zeros + 1.0, site=site)
     assert float(abs(other["change"] - own["change"]).max()) > 1e-4
@@ -306,19 +363,30 @@ def test_values_of_ones_own_may_differ_by_case_and_position(padded):
     prompts = pairs(padded)
     generator = np.random.default_rng(0)
     values = xr.DataArray(
-        generator.normal(size=(3, 2, 4, 9, 16)).astype("float32"), dims=("layer", "batch", "head", "position", "width")
+        generator.normal(size=(3, 2, 4, 9, 16)).astype("float32"),
+        dims=("layer", "batch", "head", "position", "width"),
     )
     found = ablate(model, prompts, values)["logit_difference"].sel(layer=1, head=2)
-    expected = changed_logits("llama", prompts, 1, 2, lambda _: torch.from_numpy(values.values[1, :, 2]))
+    expected = changed_logits(
+        "llama", prompts, 1, 2, lambda _: torch.from_numpy(values.values[1, :, 2])
+    )
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("shape", "dims", "message"),
     [
-        ((3, 16), ("layer", "width"), r"values of z have dimensions \('layer', 'width'\); expected layer, head, width"),
+        (
+            (3, 16),
+            ("layer", "width"),
+            r"values of z have dimensions \('layer', 'width'\); expected layer, head, width",
+        ),
         ((3, 5, 16), ("layer", "head", "width"), r"values have 5 along head, expected 4"),
-        ((3, 7, 4, 16), ("layer", "batch", "head", "width"), r"values have 7 along batch, expected 2"),
+        (
+            (3, 7, 4, 16),
+            ("layer", "batch", "head", "width"),
+            r"values have 7 along batch, expected 2",
+        ),
         ((3, 4, 8), ("layer", "head", "width"), r"values have 8 along width, expected 16"),
         (
             (2, 4, 16),

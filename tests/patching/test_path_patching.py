@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput
@@ -33,25 +33,35 @@ def at_role(prompts: xr.Dataset) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def step_c(module, model_type: str, base: dict, new: dict, sender: tuple[int, int], where, freeze: bool):
+def step_c(
+    module, model_type: str, base: dict, new: dict, sender: tuple[int, int], where, freeze: bool
+):
     """Every head's output is the base run's, but for the sender's at `where` [case, position]."""
     changes = []
     for layer in range(LAYERS):
         frozen = oracle.value_at(module, model_type, base, layer, "z")
         if layer == sender[0]:
             other = oracle.value_at(module, model_type, new, layer, "z")
-            view, said = (value.view(*where.shape, HEADS, -1)[:, :, sender[1]] for value in (frozen, other))
+            view, said = (
+                value.view(*where.shape, HEADS, -1)[:, :, sender[1]] for value in (frozen, other)
+            )
             view[:] = torch.where(where.unsqueeze(-1), said, view)
         changes.append((layer, "z", frozen))
         if freeze:
-            changes.append((layer, "mlp_out", oracle.value_at(module, model_type, base, layer, "mlp_out")))
+            changes.append(
+                (layer, "mlp_out", oracle.value_at(module, model_type, base, layer, "mlp_out"))
+            )
     with contextlib.ExitStack() as stack:
         for layer, site, value in changes:
-            stack.enter_context(oracle.hooked(module, model_type, layer, site, lambda _, value=value: value))
+            stack.enter_context(
+                oracle.hooked(module, model_type, layer, site, lambda _, value=value: value)
+            )
         yield
 
 
-def to_logits(model_type: str, prompts: xr.Dataset, sender: tuple[int, int], where, freeze: bool) -> torch.Tensor:
+def to_logits(
+    model_type: str, prompts: xr.Dataset, sender: tuple[int, int], where, freeze: bool
+) -> torch.Tensor:
     """Answers' logits [case, answer] of step C."""
     _, module = tiny(model_type)
     new, base = runs(model_type, prompts)
@@ -60,7 +70,13 @@ def to_logits(model_type: str, prompts: xr.Dataset, sender: tuple[int, int], whe
 
 
 def to_receivers(
-    model_type: str, prompts: xr.Dataset, sender: tuple[int, int], receivers: dict, via: str, where, freeze=False
+    model_type: str,
+    prompts: xr.Dataset,
+    sender: tuple[int, int],
+    receivers: dict,
+    via: str,
+    where,
+    freeze=False,
 ) -> torch.Tensor:
     """Answers' logits [case, answer] of step D."""
     model, _ = tiny(model_type)
@@ -82,7 +98,9 @@ def to_receivers(
             group = given[place].shape[1] // units  # Falcon's kernel sees a copy for every head
             for unit in receivers[layer]:
                 own = slice(unit * group, (unit + 1) * group)
-                told = torch.where(where[:, None, :, None], heard[layer][:, own], given[place][:, own])
+                told = torch.where(
+                    where[:, None, :, None], heard[layer][:, own], given[place][:, own]
+                )
                 given[place][:, own] = told
             return tuple(given)
 
@@ -108,10 +126,14 @@ def test_the_path_to_the_logits_equals_step_c(model_type, mlps, padded):
     prompts = with_role(padded)
     scores = path_patch(tiny(model_type)[0], prompts, mlps=mlps)
     for sender in ((0, 1), (1, 3), (2, 0)):
-        expected = difference(to_logits(model_type, prompts, sender, everywhere(prompts), mlps == "freeze"))
+        expected = difference(
+            to_logits(model_type, prompts, sender, everywhere(prompts), mlps == "freeze")
+        )
         found = scores["logit_difference"].sel(layer=sender[0], head=sender[1])
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert float(abs(scores["change"]).max()) > 1e-3, "a path must move something, or the comparison says nothing"
+    assert float(abs(scores["change"]).max()) > 1e-3, (
+        "a path must move something, or the comparison says nothing"
+    )
 
 
 @pytest.mark.parametrize("via", ["q", "k", "v"])
@@ -141,9 +163,13 @@ def test_paths_to_receivers_equal_step_d(model_type, via, padded):
 def test_frozen_feed_forward_parts_leave_the_direct_path_to_receivers(model_type, padded):
     prompts, (model, _) = with_role(padded), tiny(model_type)
     scores = path_patch(model, prompts, receivers=[(2, 1)], mlps="freeze")
-    expected = difference(to_receivers(model_type, prompts, (0, 2), {2: [1]}, "q", everywhere(prompts), freeze=True))
+    expected = difference(
+        to_receivers(model_type, prompts, (0, 2), {2: [1]}, "q", everywhere(prompts), freeze=True)
+    )
     np.testing.assert_allclose(scores["logit_difference"].sel(layer=0, head=2), expected, atol=1e-4)
-    through = path_patch(model, prompts, receivers=[(2, 1)])["logit_difference"].sel(layer=0, head=2)
+    through = path_patch(model, prompts, receivers=[(2, 1)])["logit_difference"].sel(
+        layer=0, head=2
+    )
     assert float(abs(through - expected).max()) > 1e-5, "feed-forward parts pass something on"
 
 
@@ -154,7 +180,9 @@ def test_positions_one_by_one_are_roles_one_by_one(padded):
     role = path_patch(model, prompts, receivers=[(1, 0), (2, 3)], via="k", at="S2")
     for case, position in ((0, 5), (1, 6)):
         found = each["logit_difference"][case].sel(position=position, layer=[0, 1])
-        np.testing.assert_allclose(found, role["logit_difference"][case].sel(layer=[0, 1]), atol=1e-5)
+        np.testing.assert_allclose(
+            found, role["logit_difference"][case].sel(layer=[0, 1]), atol=1e-5
+        )
     padding = each["change"].sel(layer=0, head=0).isnull()
     assert padding.values.tolist() == [[False] * 9, [True] * 4 + [False] * 5]
     assert float(abs(each["change"].sel(position=7)).max()) > 1e-4
@@ -163,13 +191,18 @@ def test_positions_one_by_one_are_roles_one_by_one(padded):
 def test_only_the_asked_position_reaches_the_logits(padded, monkeypatch):
     prompts, (model, _) = with_role(padded), tiny("llama")
     seen, real = [], carry.carry
-    monkeypatch.setattr(carry, "carry", lambda *given: seen.append(tuple(given[5].shape)) or real(*given))
+    monkeypatch.setattr(
+        carry, "carry", lambda *given: seen.append(tuple(given[5].shape)) or real(*given)
+    )
     everywhere, end = path_patch(model, prompts), path_patch(model, prompts, at="END")
     assert set(seen) == {(8, 1)}, "four heads of a layer for two cases, at one position"
     np.testing.assert_allclose(everywhere["change"], end["change"], atol=1e-6)
     assert float(abs(end["change"]).max()) > 1e-3
     before = len(seen)
-    assert float(abs(path_patch(model, prompts, at="S2")["change"]).max()) == 0.0 and len(seen) == before
+    assert (
+        float(abs(path_patch(model, prompts, at="S2")["change"]).max()) == 0.0
+        and len(seen) == before
+    )
 
 
 def test_queries_of_the_last_layer_are_heard_at_the_asked_position_alone(padded):
@@ -183,27 +216,42 @@ def test_queries_of_the_last_layer_are_heard_at_the_asked_position_alone(padded)
 @pytest.mark.parametrize("receivers", [None, [(1, 1), (2, 2)]])
 def test_the_same_text_changes_nothing(model_type, receivers, padded):
     prompts, (model, _) = with_role(padded), tiny(model_type)
-    scores = path_patch(model, prompts.assign(corrupted=prompts["token"].copy()), receivers=receivers, via="v")
+    scores = path_patch(
+        model, prompts.assign(corrupted=prompts["token"].copy()), receivers=receivers, via="v"
+    )
     np.testing.assert_allclose(scores["change"].sel(layer=0), 0.0, atol=2e-5)
-    np.testing.assert_allclose(scores["base_logit_difference"], scores["new_logit_difference"], atol=1e-5)
+    np.testing.assert_allclose(
+        scores["base_logit_difference"], scores["new_logit_difference"], atol=1e-5
+    )
 
 
 def test_what_comes_out_is_labelled(padded):
     prompts, (model, module) = with_role(padded), tiny("llama")
     new, base = runs("llama", prompts)
-    scores = path_patch(model, prompts, receivers=[(2, 3), (2, 2), (1, 0)], via="v", senders=[(1, 2), (0, 3)])
-    assert scores["change"].dims == ("batch", "layer", "head") and scores["change"].dtype == np.float32
+    scores = path_patch(
+        model, prompts, receivers=[(2, 3), (2, 2), (1, 0)], via="v", senders=[(1, 2), (0, 3)]
+    )
+    assert (
+        scores["change"].dims == ("batch", "layer", "head") and scores["change"].dtype == np.float32
+    )
     assert list(scores["batch"].values) == [3, 9] and "role_S2" in scores.coords
     asked = scores["change"].notnull().all("batch").values
     assert np.argwhere(asked).tolist() == [[0, 3], [1, 2]]
-    assert scores.attrs["receivers"] == "L1KV0+L2KV1" and scores.attrs["receivers_asked"] == "L2H3+L2H2+L1H0"
+    assert (
+        scores.attrs["receivers"] == "L1KV0+L2KV1"
+        and scores.attrs["receivers_asked"] == "L2H3+L2H2+L1H0"
+    )
     assert scores.attrs["via"] == "values" and scores.attrs["at"] == "all positions"
     for name, given in (("base", base), ("new", new)):
         expected = difference(oracle.end_logits(module, given).gather(-1, ANSWERS))
         np.testing.assert_allclose(scores[f"{name}_logit_difference"], expected, atol=1e-5)
-    np.testing.assert_allclose(scores["relative"] * scores["base_logit_difference"], scores["change"], atol=1e-5)
+    np.testing.assert_allclose(
+        scores["relative"] * scores["base_logit_difference"], scores["change"], atol=1e-5
+    )
     every = path_patch(model, prompts, receivers=[(2, 3), (1, 0)], via="v")
-    np.testing.assert_allclose(every["change"].sel(layer=1, head=2), scores["change"].sel(layer=1, head=2), atol=1e-5)
+    np.testing.assert_allclose(
+        every["change"].sel(layer=1, head=2), scores["change"].sel(layer=1, head=2), atol=1e-5
+    )
 
 
 def test_several_questions_a_prompt_and_other_metrics(padded):
@@ -217,7 +265,9 @@ def test_several_questions_a_prompt_and_other_metrics(padded):
     for metric in ("log_probability", "kl"):
         scores = path_patch(model, asking, metric=metric)
         assert scores.attrs["metric"] == metric and metric in scores
-    found = path_patch(model, asking, metric="log_probability")["log_probability"].sel(layer=1, head=2)
+    found = path_patch(model, asking, metric="log_probability")["log_probability"].sel(
+        layer=1, head=2
+    )
     with torch.no_grad(), step_c(module, "gpt2", base, new, (1, 2), places, False):
         logits = module(**base, use_cache=False).logits.log_softmax(-1)
     expected = [(logits[0, 6, 5] + logits[0, 8, 9]) / 2, logits[1, 7, 7]]
@@ -228,8 +278,10 @@ def test_several_questions_a_prompt_and_other_metrics(padded):
 def test_halves_and_rehearsals_give_the_same_numbers(receivers, padded, monkeypatch):
     prompts, (model, _) = with_role(padded), tiny("llama")
     whole = path_patch(model, prompts, receivers=receivers)["change"]
-    np.testing.assert_allclose(path_patch(model, prompts, receivers=receivers, tokens=9)["change"], whole, atol=1e-5)
-    rehearsed = path_patch(model, prompts, receivers=receivers, remote="local")["change"]
+    np.testing.assert_allclose(
+        path_patch(model, prompts, receivers=receivers, tokens=9)["change"], whole, atol=1e-5
+    )
+    rehearsed = placed("local", path_patch)(model, prompts, receivers=receivers)["change"]
     np.testing.assert_allclose(rehearsed, whole, atol=1e-5)
     real, seen = carry.follow, []
 
@@ -241,7 +293,9 @@ def test_halves_and_rehearsals_give_the_same_numbers(receivers, padded, monkeypa
         return real(*given)
 
     monkeypatch.setattr(carry, "follow", tight)
-    np.testing.assert_allclose(path_patch(model, prompts, receivers=receivers)["change"], whole, atol=1e-5)
+    np.testing.assert_allclose(
+        path_patch(model, prompts, receivers=receivers)["change"], whole, atol=1e-5
+    )
     assert max(seen) == 8 and min(seen) == 2
 
     def broken(*_):
@@ -263,17 +317,32 @@ def test_nothing_is_left_of_a_path_in_the_model(padded):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"receivers": [(2, 1)], "senders": [(1, 0), (2, 0)]}, r"receivers before senders: L2H0 stands in or above"),
-        ({"receivers": [(0, 1)]}, r"no head stands before layer 0; choose receivers in higher layers"),
-        ({"receivers": [(3, 1)]}, r"L3H1 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
+        (
+            {"receivers": [(2, 1)], "senders": [(1, 0), (2, 0)]},
+            r"receivers before senders: L2H0 stands in or above",
+        ),
+        (
+            {"receivers": [(0, 1)]},
+            r"no head stands before layer 0; choose receivers in higher layers",
+        ),
+        (
+            {"receivers": [(3, 1)]},
+            r"L3H1 does not exist; this model has layers 0 to 2 and heads 0 to 3",
+        ),
         ({"receivers": [(2, 1), (2, 1)]}, r"L2H1 is named twice"),
         ({"receivers": []}, r"no receivers were named; name heads, or none at all for the logits"),
         ({"senders": [(0, 4)]}, r"L0H4 does not exist"),
         ({"senders": []}, r"no senders were named; name heads, or leave them out for all"),
-        ({"receivers": [(2, 1)], "via": "z"}, r"via 'z' is not known; receivers hear by their q, k or v"),
+        (
+            {"receivers": [(2, 1)], "via": "z"},
+            r"via 'z' is not known; receivers hear by their q, k or v",
+        ),
         ({"mlps": "skip"}, r"mlps 'skip' is not possible; use recompute or freeze"),
         ({"at": "S9"}, r"role 'S9' is not known in these prompts; use one of S2"),
-        ({"at": "S2", "by_position": True}, r"follow paths at each position or at one role, not both"),
+        (
+            {"at": "S2", "by_position": True},
+            r"follow paths at each position or at one role, not both",
+        ),
     ],
 )
 def test_paths_that_cannot_be_are_refused(options, message, padded):
@@ -282,5 +351,7 @@ def test_paths_that_cannot_be_are_refused(options, message, padded):
 
 
 def test_prompts_without_a_new_text_are_refused(padded):
-    with pytest.raises(BadInput, match="path patching needs pairs: these prompts have no corrupted text"):
+    with pytest.raises(
+        BadInput, match="path patching needs pairs: these prompts have no corrupted text"
+    ):
         path_patch(tiny("llama")[0], with_role(padded).drop_vars("corrupted"))

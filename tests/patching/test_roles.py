@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 
 import nnheads
 from nnheads.errors import BadInput
@@ -36,7 +36,9 @@ def made(*heads: dict) -> xr.Dataset:
     data = {}
     for name in LOOKS:
         data[name] = [head.get(name, 0.0) for head in heads]
-        data[f"{name}_flag"] = [int(head.get(f"{name}_flag", head.get(name, 0.0) > 0)) for head in heads]
+        data[f"{name}_flag"] = [
+            int(head.get(f"{name}_flag", head.get(name, 0.0) > 0)) for head in heads
+        ]
     for name in EFFECTS:
         data[name] = [head.get(name, 0.0) for head in heads]
         for end, sign in (("_low", -1), ("_high", 1)):
@@ -45,7 +47,9 @@ def made(*heads: dict) -> xr.Dataset:
     for name in ("copy", "negative"):
         data[name] = [head.get(name, 0.0) for head in heads]
         data[f"{name}_q_value"] = [head.get("q_value", 0.001) for head in heads]
-    found = xr.Dataset({name: (("layer", "head"), np.array([values], float)) for name, values in data.items()})
+    found = xr.Dataset(
+        {name: (("layer", "head"), np.array([values], float)) for name, values in data.items()}
+    )
     return found.assign_coords(layer=[0], head=range(len(heads)))
 
 
@@ -101,12 +105,19 @@ def test_name_movers_write_and_only_without_them_other_heads_do():
 
 
 def test_the_shipped_models_circuit(table):
-    named = {name: np.argwhere((table["role"] == number).values).tolist() for number, name in enumerate(ROLES, 1)}
+    named = {
+        name: np.argwhere((table["role"] == number).values).tolist()
+        for number, name in enumerate(ROLES, 1)
+    }
     assert [2, 2] in named["s_inhibition"] and float(table["queries"][2, 2]) < -0.2
-    assert float(table["queries"][:3].min()) == float(table["queries"][2, 2]), "none acts on the writers as much"
+    assert float(table["queries"][:3].min()) == float(table["queries"][2, 2]), (
+        "none acts on the writers as much"
+    )
     assert named["previous_token"] == [[0, 0]] and [0, 2] in named["duplicate_token"]
     assert {(1, 0), (1, 1)} <= {tuple(head) for head in named["induction"]}
-    assert named["name_mover"] == named["negative_name_mover"] == named["backup"] == [], "this model has none"
+    assert named["name_mover"] == named["negative_name_mover"] == named["backup"] == [], (
+        "this model has none"
+    )
     assert {(3, 1), (3, 7)} <= {tuple(head) for head in named["writer"]}
     assert table.attrs["writers"].split()[0].startswith("L3")
 
@@ -130,9 +141,14 @@ def test_columns_are_what_they_say(table):
     direct = path_patch(model, prompts)["change"].sum("batch") / base.sum()
     np.testing.assert_allclose(table["direct"], direct, atol=1e-5)
     writers = [(int(name[1]), int(name[3])) for name in table.attrs["writers"].split()]
-    queries = path_patch(model, prompts, receivers=writers, at="END")["change"].sum("batch", min_count=1) / base.sum()
+    queries = (
+        path_patch(model, prompts, receivers=writers, at="END")["change"].sum("batch", min_count=1)
+        / base.sum()
+    )
     np.testing.assert_allclose(table["queries"][:3], queries[:3], atol=1e-5)
-    groups = patch(model, prompts, noising=True, groups=[writers, [*writers, (2, 6)]])["logit_difference"]
+    groups = patch(model, prompts, noising=True, groups=[writers, [*writers, (2, 6)]])[
+        "logit_difference"
+    ]
     alone = float((groups[:, 1] - groups[:, 0]).sum() / base.sum() - total[2, 6])
     assert abs(float(table["alone"][2, 6]) - alone) < 1e-5
     assert all(bool(table["alone"][head].isnull()) for head in writers)
@@ -141,7 +157,7 @@ def test_columns_are_what_they_say(table):
 def test_batches_parts_and_a_rehearsal_change_nothing(table, tmp_path):
     split = role_table(reference(), abc(), batch_size=11, parts=tmp_path)
     assert len(list(tmp_path.glob("roles-*.nc"))) == len(list(tmp_path.glob("writers-*.nc"))) == 3
-    rehearsed = role_table(reference(), abc(), remote="local")
+    rehearsed = placed("local", role_table)(reference(), abc())
     for other in (split, rehearsed):
         for name in table.data_vars:
             np.testing.assert_allclose(other[name], table[name], atol=1e-4, err_msg=str(name))
@@ -149,7 +165,9 @@ def test_batches_parts_and_a_rehearsal_change_nothing(table, tmp_path):
 
 def test_a_table_is_labelled_and_can_be_kept(table, tmp_path):
     for name, values in table.data_vars.items():
-        assert values.dims == ("layer", "head") and {"long_name", "units", "source"} <= set(values.attrs), name
+        assert values.dims == ("layer", "head") and {"long_name", "units", "source"} <= set(
+            values.attrs
+        ), name
     store.save(tmp_path / "roles.nc", table)
     loaded = store.load(tmp_path / "roles.nc")
     assert lines(loaded) == lines(table)
@@ -168,9 +186,13 @@ def test_without_heads_that_write_there_is_nothing_to_act_through(monkeypatch):
     monkeypatch.setattr("nnheads.patching.roles.writing", lambda table: [])
     found = role_table(reference(), abc(6))
     assert bool(found["queries"].isnull().all()) and bool(found["alone"].isnull().all())
-    assert "s inhibition" not in "\n".join(lines(found)) and lines(found)[0].startswith("heads that write: none")
+    assert "s inhibition" not in "\n".join(lines(found)) and lines(found)[0].startswith(
+        "heads that write: none"
+    )
 
 
 def test_prompts_without_roles_are_refused():
-    with pytest.raises(BadInput, match=r"these prompts have no role S2; draw them with nnheads\.ioi"):
+    with pytest.raises(
+        BadInput, match=r"these prompts have no role S2; draw them with nnheads\.ioi"
+    ):
         role_table(reference(), abc(6).drop_vars("role_S2"))

@@ -1,4 +1,6 @@
-"""Screen and verify: the exact numbers are the sweep's, and the bound on what was missed keeps its promise."""
+"""Screen and verify: the exact numbers are the sweep's, and the bound on what was missed keeps its
+promise.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +9,37 @@ from math import comb
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from scipy.stats import hypergeom, spearmanr
-from test_sweep import pairs
+from swaps import pairs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.patching.attribution import attribute
 from nnheads.patching.patch import patch
-from nnheads.patching.screening import AUDITED, FOUND, audit, choose, estimate, members, most_missed, screen
+from nnheads.patching.screening import (
+    AUDITED,
+    FOUND,
+    audit,
+    choose,
+    estimate,
+    members,
+    most_missed,
+    screen,
+)
 from nnheads.writing.logit_attribution import direct_logit_attribution
 
 
 def exact_change(prompts, site: str = "z", noising: bool = False) -> xr.DataArray:
     scores = patch(tiny("llama")[0], prompts, site=site, noising=noising, gap=0.0)
-    return scores["logit_difference"] - scores[f"{'clean' if noising else 'corrupted'}_logit_difference"]
+    return (
+        scores["logit_difference"]
+        - scores[f"{'clean' if noising else 'corrupted'}_logit_difference"]
+    )
 
 
-@pytest.mark.parametrize(("site", "noising"), [("z", False), ("z", True), ("k", False), ("attn_out", False)])
+@pytest.mark.parametrize(
+    ("site", "noising"), [("z", False), ("z", True), ("k", False), ("attn_out", False)]
+)
 def test_what_is_patched_is_exact_and_the_rest_is_left_open(site, noising, padded):
     prompts = pairs(padded)
     found = screen(tiny("llama")[0], prompts, site=site, noising=noising, top=2, sample=1, seed=3)
@@ -45,10 +61,16 @@ def test_all_others_audited_is_the_whole_truth(padded):
     top = found["chosen"].values == FOUND
     assert int(found["others"]) == int(found["audited"]) == 9
     assert float(found["threshold"]) == pytest.approx(truth[top].min(), abs=1e-5)
-    assert int(found["missed"]) == int(found["missed_most"]) == (truth[~top] > truth[top].min() + 1e-5).sum()
+    assert (
+        int(found["missed"])
+        == int(found["missed_most"])
+        == (truth[~top] > truth[top].min() + 1e-5).sum()
+    )
     assert float(found["missed_share"]) == pytest.approx(int(found["missed"]) / 9)
     size = attribute(tiny("llama")[0], prompts, method="atp")["size"].mean("batch").values
-    assert float(found["rank_correlation"]) == pytest.approx(spearmanr(size.ravel(), truth.ravel()).statistic, abs=1e-6)
+    assert float(found["rank_correlation"]) == pytest.approx(
+        spearmanr(size.ravel(), truth.ravel()).statistic, abs=1e-6
+    )
 
 
 def test_a_threshold_of_ones_own(padded):
@@ -62,14 +84,20 @@ def test_a_threshold_of_ones_own(padded):
 
 def test_without_a_sample_nothing_is_known_of_the_others(padded):
     found = screen(tiny("llama")[0], pairs(padded), top=3, sample=0)
-    assert int(found["missed"]) == 0 and int(found["missed_most"]) == 9 and bool(found["missed_share"].isnull())
+    assert (
+        int(found["missed"]) == 0
+        and int(found["missed_most"]) == 9
+        and bool(found["missed_share"].isnull())
+    )
     everything = screen(tiny("llama")[0], pairs(padded), top=99, sample=5)
     assert int(everything["others"]) == int(everything["missed_most"]) == 0
 
 
 @pytest.mark.parametrize(("others", "sample"), [(22, 20), (30, 5), (134, 20), (7, 1)])
 def test_the_bound_holds_in_19_of_20_samples_whatever_the_truth(others, sample):
-    bounds = np.array([most_missed(others, sample, missed) for missed in range(min(sample, others) + 1)])
+    bounds = np.array(
+        [most_missed(others, sample, missed) for missed in range(min(sample, others) + 1)]
+    )
     for strong in range(others + 1):
         possible = np.arange(len(bounds))
         chance = hypergeom.pmf(possible, others, strong, sample)
@@ -78,7 +106,9 @@ def test_the_bound_holds_in_19_of_20_samples_whatever_the_truth(others, sample):
 
 def test_the_bound_is_the_largest_number_that_is_not_refuted():
     def at_most(missed: int, strong: int) -> float:
-        return sum(comb(strong, k) * comb(40 - strong, 12 - k) for k in range(missed + 1)) / comb(40, 12)
+        return sum(comb(strong, k) * comb(40 - strong, 12 - k) for k in range(missed + 1)) / comb(
+            40, 12
+        )
 
     for missed in (0, 1, 4):
         bound = most_missed(40, 12, missed)
@@ -87,16 +117,20 @@ def test_the_bound_is_the_largest_number_that_is_not_refuted():
 
 
 def sizes(values) -> xr.Dataset:
-    return xr.Dataset({"size": (("batch", "layer", "head"), np.asarray(values, np.float32))}).assign_coords(
-        batch=[0], layer=[2, 5], head=[0, 1, 2]
-    )
+    return xr.Dataset(
+        {"size": (("batch", "layer", "head"), np.asarray(values, np.float32))}
+    ).assign_coords(batch=[0], layer=[2, 5], head=[0, 1, 2])
 
 
 def test_the_top_is_the_top_and_the_sample_is_of_the_others():
     scores = sizes([[[1, 9, 2], [8, 3, 0]]])
     chosen = choose(scores, 2, 2, seed=1)
     assert np.argwhere(chosen.values == FOUND).tolist() == [[0, 1], [1, 0]]
-    assert (chosen == AUDITED).sum() == 2 and members(chosen)[0][0] in (2, 5) and (2, 1) in members(chosen)
+    assert (
+        (chosen == AUDITED).sum() == 2
+        and members(chosen)[0][0] in (2, 5)
+        and (2, 1) in members(chosen)
+    )
     drawn = {tuple(members(choose(scores, 2, 2, seed=seed))) for seed in range(40)}
     assert len(drawn) == 6, "any two of the four others can be drawn"
     assert choose(scores, 2, 2, seed=1).equals(chosen)
@@ -108,7 +142,10 @@ def test_an_audit_by_hand():
     scores["change"] = (("batch", "layer", "head"), change, {"units": "logit"})
     chosen = scores["size"][0].copy(data=np.array([[1, 1, 0], [2, 2, 0]], np.int8))
     found = audit(scores, chosen)
-    facts = {name: float(found[name]) for name in ("threshold", "others", "audited", "missed", "missed_most")}
+    facts = {
+        name: float(found[name])
+        for name in ("threshold", "others", "audited", "missed", "missed_most")
+    }
     assert facts == {"threshold": 2, "others": 4, "audited": 2, "missed": 1, "missed_most": 3}
     assert float(found["rank_correlation"]) == pytest.approx(0.8)
     np.testing.assert_array_equal(found["exact_size"], [[6, 2, np.nan], [3, 1, np.nan]])
@@ -118,7 +155,9 @@ def test_an_audit_by_hand():
 def test_direct_estimates_are_what_the_donor_writes_instead(noising, padded):
     model, prompts = tiny("llama")[0], pairs(padded)
     found = estimate(model, prompts, method="direct", noising=noising)
-    clean, corrupted = (direct_logit_attribution(model, prompts, token=token) for token in ("token", "corrupted"))
+    clean, corrupted = (
+        direct_logit_attribution(model, prompts, token=token) for token in ("token", "corrupted")
+    )
     change = clean["attribution"] - corrupted["attribution"]
     np.testing.assert_allclose(found["estimate"], -change if noising else change)
     np.testing.assert_allclose(found["size"], abs(change))
@@ -134,8 +173,14 @@ def test_direct_estimates_are_what_the_donor_writes_instead(noising, padded):
             {"method": "direct", "site": "v"},
             r"direct attribution is of head outputs.*use site z, or method atp or atp\*",
         ),
-        ({"method": "direct", "metric": "logit"}, r"direct attribution is of head outputs to the logit difference"),
-        ({"top": 0}, r"top 0 and sample 20 are not possible; patch at least 1 head, and sample 0 or more"),
+        (
+            {"method": "direct", "metric": "logit"},
+            r"direct attribution is of head outputs to the logit difference",
+        ),
+        (
+            {"top": 0},
+            r"top 0 and sample 20 are not possible; patch at least 1 head, and sample 0 or more",
+        ),
         ({"sample": -1}, r"top 10 and sample -1 are not possible"),
         ({"metric": "accuracy"}, r"metric accuracy has no gradient"),
     ],
@@ -147,8 +192,9 @@ def test_screens_that_cannot_be_are_refused(options, message, padded):
 
 def test_rehearsed_remotely_screens_the_same(padded):
     here, there = (
-        screen(tiny("llama")[0], pairs(padded), top=2, sample=2, remote=remote) for remote in (False, "local")
+        placed(remote, screen)(tiny("llama")[0], pairs(padded), top=2, sample=2)
+        for remote in (False, "local")
     )
     xr.testing.assert_allclose(here, there, atol=1e-5)
     with pytest.raises(RunError, match="gradients do not run"):
-        screen(tiny("llama")[0], pairs(padded), remote=True)
+        placed(True, screen)(tiny("llama")[0], pairs(padded))

@@ -1,4 +1,6 @@
-"""The format filter against a slow definition in plain Python, and sentences turned back into pairs."""
+"""The format filter against a slow definition in plain Python, and sentences turned back into
+pairs.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,30 @@ def slowly(sentence: str, answer: str, wrong: str) -> str | None:
 
 
 pieces = st.sampled_from(
-    ["Mary", "John", "Mary", "John", "Marys", "mary", "Ann", "and", "to", ",", ".", "\n", "é", "_", '"', " "]
+    [
+        "Mary",
+        "John",
+        "Mary",
+        "John",
+        "Marys",
+        "mary",
+        "Ann",
+        "and",
+        "to",
+        ",",
+        ".",
+        "\n",
+        "é",
+        "_",
+        '"',
+        " ",
+    ]
 )
 
 
-@given(st.lists(pieces, max_size=9), st.sampled_from(["", " "]), st.sampled_from(["Mary", "Ann", "é"]))
+@given(
+    st.lists(pieces, max_size=9), st.sampled_from(["", " "]), st.sampled_from(["Mary", "Ann", "é"])
+)
 @example(["Mary", "and", "John", ",", "John", "to"], " ", "Mary")
 @example(["John", "and", "Mary", ",", "John", "to", "\n"], " ", "Mary")
 @example(["John", "and", "John", ",", "Mary", "to"], " ", "Mary")
@@ -67,7 +88,11 @@ def test_a_very_long_sentence_is_judged_at_once():
     assert shape_error("Mary John " * 20_000, "Mary", "John") == COUNTS
 
 
-@given(st.integers(0, 1000), st.sampled_from(sorted(CORRUPTIONS)), st.sampled_from(["", ".", "...", " ___", "…", '"']))
+@given(
+    st.integers(0, 1000),
+    st.sampled_from(sorted(CORRUPTIONS)),
+    st.sampled_from(["", ".", "...", " ___", "…", '"']),
+)
 def test_sentences_of_ours_are_read_back_as_the_pairs_they_came_from(seed, corruption, ending):
     drawn = draw(6, seed=seed, corruption=corruption, templates=TEMPLATES[seed % 20 :], names=NAMES)
     read, dropped = from_sentences([f"  {pair.clean}{ending}\n" for pair in drawn], corruption)
@@ -81,9 +106,15 @@ def test_sentences_of_ours_are_read_back_as_the_pairs_they_came_from(seed, corru
         )
         assert theirs.about["order"] == ours.about["order"]
         if corruption in ("other", "swapped"):  # the others bring names that only the draw knows
-            assert (theirs.corrupted, theirs.corrupted_answer) == (ours.corrupted, ours.corrupted_answer)
+            assert (theirs.corrupted, theirs.corrupted_answer) == (
+                ours.corrupted,
+                ours.corrupted_answer,
+            )
         else:
-            assert len(theirs.corrupted.split()) == len(theirs.clean.split()) and theirs.corrupted_answer is None
+            assert (
+                len(theirs.corrupted.split()) == len(theirs.clean.split())
+                and theirs.corrupted_answer is None
+            )
     assert keep_well_formed(read)[0] == read
 
 
@@ -92,16 +123,24 @@ def test_sentences_of_ours_are_read_back_as_the_pairs_they_came_from(seed, corru
     [
         ("", "not exactly two known names, one of them twice"),
         ("The cat gave a hat to", "not exactly two known names, one of them twice"),
-        ("Mary and John and Paul met, John gave a hat to", "not exactly two known names, one of them twice"),
+        (
+            "Mary and John and Paul met, John gave a hat to",
+            "not exactly two known names, one of them twice",
+        ),
         ("Mary and John met, Mary told John to", "not exactly two known names, one of them twice"),
         ("Mary saw Mary and then John left to", ORDER),
-        ("Mary and John met, John gave a hat to John", "not exactly two known names, one of them twice"),
+        (
+            "Mary and John met, John gave a hat to John",
+            "not exactly two known names, one of them twice",
+        ),
         ("Mary met John, a hat was thrown by John", END),
         ("Mary and John met; John asked why?", END),
     ],
 )
 def test_every_reason_to_drop_a_sentence_is_counted(sentence, reason):
-    pairs, dropped = from_sentences([sentence, "Mary and John met, John gave a hat to", sentence], "other")
+    pairs, dropped = from_sentences(
+        [sentence, "Mary and John met, John gave a hat to", sentence], "other"
+    )
     assert [pair.answer for pair in pairs] == ["Mary"] and dropped == {reason: 2}
 
 
@@ -114,7 +153,9 @@ def test_arbitrary_sentences_are_kept_or_counted(sentences, corruption):
 
 
 def test_pairs_that_end_differently_or_have_no_shape_are_counted():
-    good = Pair("Mary and John met, John gave to", "Mary and John met, Mary gave to", "Mary", "John")
+    good = Pair(
+        "Mary and John met, John gave to", "Mary and John met, Mary gave to", "Mary", "John"
+    )
     unlike = Pair(good.clean, "Mary and John met, Mary gave for", "Mary", "John")
     blank = Pair(good.clean, " ", "Mary", "John")
     shapeless = Pair("Mary gave to", "John gave to", "Mary", "John")

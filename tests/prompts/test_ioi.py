@@ -1,4 +1,6 @@
-"""Indirect-object sentences: known answers, the same draw for the same seed, roles on the right tokens."""
+"""Indirect-object sentences: known answers, the same draw for the same seed, roles on the right
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,25 @@ from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
 from nnheads.prompts.format import shape_error
-from nnheads.prompts.ioi import CORRUPTIONS, ORDERS, SPANS, corrupt, draw, ioi, single_token_names, with_spans
-from nnheads.prompts.ioi_words import ADJECTIVES, HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, OBJECTS, PLACES, TEMPLATES
+from nnheads.prompts.ioi import (
+    CORRUPTIONS,
+    ORDERS,
+    SPANS,
+    corrupt,
+    draw,
+    ioi,
+    single_token_names,
+    with_spans,
+)
+from nnheads.prompts.ioi_words import (
+    ADJECTIVES,
+    HELD_OUT_NAMES,
+    HELD_OUT_TEMPLATES,
+    NAMES,
+    OBJECTS,
+    PLACES,
+    TEMPLATES,
+)
 
 TEMPLATE = "When {first} and {second} met, {subject} gave it to"
 FIVE = ["Io", "Su", "Xa", "Yo", "Zu"]
@@ -23,14 +42,62 @@ FIVE = ["Io", "Su", "Xa", "Yo", "Zu"]
 @pytest.mark.parametrize(
     ("order", "corruption", "clean", "corrupted", "right"),
     [
-        ("ABBA", "other", "When Io and Su met, Su gave it to", "When Io and Su met, Io gave it to", "Su"),
-        ("BABA", "other", "When Su and Io met, Su gave it to", "When Su and Io met, Io gave it to", "Su"),
-        ("ABBA", "random", "When Io and Su met, Su gave it to", "When Io and Su met, Xa gave it to", None),
-        ("BABA", "random", "When Su and Io met, Su gave it to", "When Su and Io met, Xa gave it to", None),
-        ("ABBA", "abc", "When Io and Su met, Su gave it to", "When Xa and Yo met, Zu gave it to", None),
-        ("BABA", "abc", "When Su and Io met, Su gave it to", "When Xa and Yo met, Zu gave it to", None),
-        ("ABBA", "swapped", "When Io and Su met, Su gave it to", "When Su and Io met, Su gave it to", "Io"),
-        ("BABA", "swapped", "When Su and Io met, Su gave it to", "When Io and Su met, Su gave it to", "Io"),
+        (
+            "ABBA",
+            "other",
+            "When Io and Su met, Su gave it to",
+            "When Io and Su met, Io gave it to",
+            "Su",
+        ),
+        (
+            "BABA",
+            "other",
+            "When Su and Io met, Su gave it to",
+            "When Su and Io met, Io gave it to",
+            "Su",
+        ),
+        (
+            "ABBA",
+            "random",
+            "When Io and Su met, Su gave it to",
+            "When Io and Su met, Xa gave it to",
+            None,
+        ),
+        (
+            "BABA",
+            "random",
+            "When Su and Io met, Su gave it to",
+            "When Su and Io met, Xa gave it to",
+            None,
+        ),
+        (
+            "ABBA",
+            "abc",
+            "When Io and Su met, Su gave it to",
+            "When Xa and Yo met, Zu gave it to",
+            None,
+        ),
+        (
+            "BABA",
+            "abc",
+            "When Su and Io met, Su gave it to",
+            "When Xa and Yo met, Zu gave it to",
+            None,
+        ),
+        (
+            "ABBA",
+            "swapped",
+            "When Io and Su met, Su gave it to",
+            "When Su and Io met, Su gave it to",
+            "Io",
+        ),
+        (
+            "BABA",
+            "swapped",
+            "When Su and Io met, Su gave it to",
+            "When Io and Su met, Su gave it to",
+            "Io",
+        ),
     ],
 )
 def test_each_corruption_is_what_it_says(order, corruption, clean, corrupted, right):
@@ -42,14 +109,26 @@ def test_each_corruption_is_what_it_says(order, corruption, clean, corrupted, ri
     assert pair.roles["S1"] < pair.roles["S2"]
 
 
-@given(st.integers(0, 2**32), st.integers(1, 45), st.sampled_from(sorted(CORRUPTIONS)), st.integers(1, 20))
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 45),
+    st.sampled_from(sorted(CORRUPTIONS)),
+    st.integers(1, 20),
+)
 def test_a_draw_is_decided_by_its_seed_and_longer_draws_begin_alike(seed, n, corruption, templates):
-    options = {"seed": seed, "corruption": corruption, "templates": TEMPLATES[:templates], "names": NAMES}
+    options = {
+        "seed": seed,
+        "corruption": corruption,
+        "templates": TEMPLATES[:templates],
+        "names": NAMES,
+    }
     pairs = draw(n, **options)
     assert pairs == draw(n, **options) and pairs == draw(n + 3, **options)[:n]
     for pair in pairs:
         assert pair.answer != pair.wrong and {pair.answer, pair.wrong} <= set(NAMES)
-        assert len(pair.clean.split()) == len(pair.corrupted.split()) and pair.clean != pair.corrupted
+        assert (
+            len(pair.clean.split()) == len(pair.corrupted.split()) and pair.clean != pair.corrupted
+        )
 
 
 def test_spread_moves_the_end_away_from_the_second_subject_and_changes_nothing_else():
@@ -59,7 +138,9 @@ def test_spread_moves_the_end_away_from_the_second_subject_and_changes_nothing_e
     for name in ("answer", "wrong", "template", "order", "subject"):
         np.testing.assert_array_equal(plain[name], spread[name])
     for order in ORDERS:
-        assert set(far[spread["order"].values == order]) == {4, 5, 6, 7}, "distances and orders are drawn apart"
+        assert set(far[spread["order"].values == order]) == {4, 5, 6, 7}, (
+            "distances and orders are drawn apart"
+        )
     words = [text.split() for text in spread["clean_text"].values]
     bare = [[word for word in row if word not in ADJECTIVES] for row in words]
     assert bare == [text.split() for text in plain["clean_text"].values]
@@ -70,12 +151,16 @@ def test_spread_moves_the_end_away_from_the_second_subject_and_changes_nothing_e
 
 @pytest.mark.parametrize("spread", [-1, len(ADJECTIVES) + 1])
 def test_a_spread_that_is_not_possible_is_refused(spread):
-    with pytest.raises(BadInput, match=f"spread {spread} is not possible; there are {len(ADJECTIVES)} adjectives"):
+    with pytest.raises(
+        BadInput, match=f"spread {spread} is not possible; there are {len(ADJECTIVES)} adjectives"
+    ):
         ioi(words_tokenizer(), 4, spread=spread)
 
 
 def test_another_seed_draws_other_sentences():
-    one, two = (draw(20, seed=seed, corruption="other", templates=TEMPLATES, names=NAMES) for seed in (0, 1))
+    one, two = (
+        draw(20, seed=seed, corruption="other", templates=TEMPLATES, names=NAMES) for seed in (0, 1)
+    )
     assert [pair.clean for pair in one] != [pair.clean for pair in two]
 
 
@@ -115,11 +200,16 @@ def test_the_words_are_distinct_and_no_name_is_a_word_of_a_sentence():
 def test_roles_point_at_their_words_in_both_orders_and_with_padding(tokenizer, corruption):
     prompts = ioi(tokenizer, 40, seed=3, corruption=corruption)
     assert prompts.sizes["batch"] == 40 and json.loads(prompts.attrs["dropped"]) == {}
-    assert set(prompts["order"].values) == set(ORDERS) and set(prompts["mask"].values.ravel()) == {0, 1}
+    assert set(prompts["order"].values) == set(ORDERS) and set(prompts["mask"].values.ravel()) == {
+        0,
+        1,
+    }
     ends = {"IO": "indirect_object", "S1": "subject", "S2": "subject"}
     for role, label in ends.items():
         tokens = prompts["token"].isel(position=prompts[f"role_{role}"]).values
-        assert [tokenizer.decode([token]).strip() for token in tokens] == prompts[label].values.tolist()
+        assert [tokenizer.decode([token]).strip() for token in tokens] == prompts[
+            label
+        ].values.tolist()
     assert bool((prompts["role_S1"] < prompts["role_S2"]).all())
     first = np.where(prompts["order"].values == "ABBA", prompts["role_IO"], prompts["role_S1"])
     assert (first == np.minimum(prompts["role_IO"], prompts["role_S1"])).all()
@@ -155,14 +245,18 @@ def test_names_that_the_tokenizer_splits_are_left_out_and_counted():
 
 
 def test_a_tokenizer_with_too_few_names_is_refused():
-    with pytest.raises(BadInput, match=f"only 3 of {len(NAMES)} names are single tokens of this tokenizer; 5 are"):
+    with pytest.raises(
+        BadInput, match=f"only 3 of {len(NAMES)} names are single tokens of this tokenizer; 5 are"
+    ):
         ioi(byte_tokenizer(("Mary", "John", "Anna")), 4)
 
 
 def test_impossible_numbers_and_corruptions_are_refused():
     with pytest.raises(BadInput, match="0 prompts were asked for; ask for at least 1"):
         ioi(words_tokenizer(), 0)
-    with pytest.raises(BadInput, match="corruption 'zzz' is not known; use one of other, random, abc, swapped"):
+    with pytest.raises(
+        BadInput, match="corruption 'zzz' is not known; use one of other, random, abc, swapped"
+    ):
         ioi(words_tokenizer(), 1, corruption="zzz")
     with pytest.raises(BadInput, match="seed -1 is not possible; it must be at least 0"):
         ioi(words_tokenizer(), 1, seed=-1)
@@ -171,8 +265,11 @@ def test_impossible_numbers_and_corruptions_are_refused():
 def test_what_was_drawn_is_written_down():
     prompts = ioi(words_tokenizer(), 5, seed=7, corruption="abc")
     assert {key: prompts.attrs[key] for key in ("seed", "corruption", "asked", "about")} == {
-        "seed": 7, "corruption": "abc", "asked": 5, "about": CORRUPTIONS["abc"],
-    }  # fmt: skip
+        "seed": 7,
+        "corruption": "abc",
+        "asked": 5,
+        "about": CORRUPTIONS["abc"],
+    }
 
 
 def test_spans_stand_where_the_roles_say():
@@ -181,12 +278,21 @@ def test_spans_stand_where_the_roles_say():
     kinds = spanned["kind"].values
     place = {name: prompts[f"role_{name}"].values for name in ("IO", "S1", "S2", "END")}
     looks = {
-        "name_mover": ("END", 0, "IO", 0), "subject": ("END", 0, "S2", 0), "duplicate": ("S2", 0, "S1", 0),
-        "induction": ("S2", 0, "S1", 1), "previous": ("S1", 1, "S1", 0), "before_end": ("END", 0, "END", -1),
-        "name_mover_other": ("END", 0, "S1", 0), "duplicate_other": ("S2", 0, "IO", 0),
+        "name_mover": ("END", 0, "IO", 0),
+        "subject": ("END", 0, "S2", 0),
+        "duplicate": ("S2", 0, "S1", 0),
+        "induction": ("S2", 0, "S1", 1),
+        "previous": ("S1", 1, "S1", 0),
+        "before_end": ("END", 0, "END", -1),
+        "name_mover_other": ("END", 0, "S1", 0),
+        "duplicate_other": ("S2", 0, "IO", 0),
         "induction_other": ("S2", 0, "IO", 1),
-    }  # fmt: skip
-    assert [kind for kind in dict.fromkeys(kinds) if not kind.endswith("~null")] == list(looks) == list(SPANS)
+    }
+    assert (
+        [kind for kind in dict.fromkeys(kinds) if not kind.endswith("~null")]
+        == list(looks)
+        == list(SPANS)
+    )
     for kind, (query, further, key, beyond) in looks.items():
         own = spanned.isel(span=kinds == kind)
         assert np.array_equal(own["query"].values[:, 0], place[query] + further)
@@ -195,10 +301,15 @@ def test_spans_stand_where_the_roles_say():
         null = spanned.isel(span=kinds == f"{kind}~null")
         real = null["query"].values >= 0
         assert np.all(null["key_start"].values[real] <= null["query"].values[real])
-    assert np.array_equal(spanned["corrupted"], prompts["corrupted"]) and spanned.attrs["corruption"] == "abc"
+    assert (
+        np.array_equal(spanned["corrupted"], prompts["corrupted"])
+        and spanned.attrs["corruption"] == "abc"
+    )
 
 
 def test_spans_need_roles():
     prompts = ioi(words_tokenizer(), 4).drop_vars(["role_S1", "role_IO"])
-    with pytest.raises(BadInput, match=r"these prompts have no role IO, S1; draw them with nnheads\.ioi"):
+    with pytest.raises(
+        BadInput, match=r"these prompts have no role IO, S1; draw them with nnheads\.ioi"
+    ):
         with_spans(prompts)

@@ -46,11 +46,18 @@ def test_the_polynomial_by_hand():
     assert MODULUS == 11 and list(TASKS["polynomial"][0]) == list(range(1, 11))
     # 7; 7*8+1 = 57 = 2; 2*5+1 = 11 = 0; 0*9+1 = 1; 1*10+1 = 11 = 0; 0*3+1 = 1; 1*9+1 = 10
     assert solve("polynomial", [7, 8, 5, 9, 10, 3, 9]) == [7, 2, 0, 1, 0, 1, 10]
-    assert solve("parity", [1, 1, 0, 1]) == [1, 0, 0, 1] and solve("maximum", [3, 1, 4, 1]) == [3, 3, 4, 4]
+    assert solve("parity", [1, 1, 0, 1]) == [1, 0, 0, 1] and solve("maximum", [3, 1, 4, 1]) == [
+        3,
+        3,
+        4,
+        4,
+    ]
 
 
 def last_example(text: str) -> tuple[list, list]:
-    """(number, first character, end) of the last example's inputs and states, found from the end of the text."""
+    """(number, first character, end) of the last example's inputs and states, found from the end of
+    the text.
+    """
     head, _, states = text.rpartition(":")
     inputs_from = head.rindex(":") + 1
     numbers = []
@@ -83,14 +90,19 @@ def test_spans_cover_the_tokens_of_the_inputs_and_states(name, task):
             inside = [i for i, (a, b) in enumerate(offsets) if a < high and b > low]
             return inside[0] + shift, inside[-1] + 1 + shift
 
-        x, s = [tokens(low, high) for _, low, high in inputs], [tokens(low, high) for _, low, high in states]
+        x, s = (
+            [tokens(low, high) for _, low, high in inputs],
+            [tokens(low, high) for _, low, high in states],
+        )
         two_digits += sum(stop - start > 1 for start, stop in x + s)
         asked = [start - 1 for start, _ in s]
         count = len(asked)
         assert count == len(x) == 5 - case % 3, "5, 4 and 3 steps in turn"
         expected = {
             "iteration": [(q, *key) for q, key in zip(asked, x)],
-            "wrong_offset": [(q, *x[o]) for t, q in enumerate(asked) for o in (t - 1, t + 1) if 0 <= o < count],
+            "wrong_offset": [
+                (q, *x[o]) for t, q in enumerate(asked) for o in (t - 1, t + 1) if 0 <= o < count
+            ],
             "previous_state": [(q, *key) for q, key in zip(asked[1:], s)],
             "separator": [(q, asked[0], asked[0] + 1) for q in asked],
             **{f"iteration@{t}": [(asked[t], *x[t])] if t < count else [] for t in range(longest)},
@@ -101,7 +113,9 @@ def test_spans_cover_the_tokens_of_the_inputs_and_states(name, task):
             assert [span for span in zip(*parts) if span[0] >= 0] == triples, kind
         missing = [-1] * (longest - count)
         assert prompts["ask"].values[case].tolist() == asked + missing
-        assert prompts["target"].values[case].tolist() == [ids[q + 1 - shift] for q in asked] + missing
+        assert (
+            prompts["target"].values[case].tolist() == [ids[q + 1 - shift] for q in asked] + missing
+        )
     if (name, task) == ("bytes", "polynomial"):
         assert two_digits, "10 should be two tokens here"
 
@@ -114,10 +128,15 @@ def test_the_null_is_other_inputs_of_the_same_sequence(name):
     assert null.sizes["span"] == 4 * NULL_DRAWS
     for case in range(6):
         count = 4 - case % 2
-        inputs = [(one["key_start"].values[case, 0], one["key_stop"].values[case, 0]) for one in places[:count]]
+        inputs = [
+            (one["key_start"].values[case, 0], one["key_stop"].values[case, 0])
+            for one in places[:count]
+        ]
         assert (null["query"].values[case, count * NULL_DRAWS :] == -1).all()
         for number in range(count * NULL_DRAWS):
-            query, low, high = (null[part].values[case, number] for part in ("query", "key_start", "key_stop"))
+            query, low, high = (
+                null[part].values[case, number] for part in ("query", "key_start", "key_stop")
+            )
             t = number // NULL_DRAWS
             assert query == places[t]["query"].values[case, 0]
             assert (low, high) in inputs and (low, high) != inputs[t]
@@ -136,7 +155,10 @@ def test_examples_are_solved_and_stand_in_front():
     ("options", "message"),
     [
         ({"n": 0}, "0 prompts were asked for"),
-        ({"task": "sorting"}, "task 'sorting' is not known; use one of copy, parity, polynomial, maximum"),
+        (
+            {"task": "sorting"},
+            "task 'sorting' is not known; use one of copy, parity, polynomial, maximum",
+        ),
         ({"steps": 2}, "2 steps are too few"),
         ({"steps": 8, "fewest": 2}, "2 steps are too few"),
     ],
@@ -163,7 +185,11 @@ def numbers_of_steps(**options) -> list[int]:
 def test_prompts_have_all_numbers_of_steps_in_turn():
     assert numbers_of_steps(n=30) == [*range(16, 2, -1), *range(16, 2, -1), 16, 15]
     assert numbers_of_steps(n=5, steps=9, fewest=7) == [9, 8, 7, 9, 8]
-    assert numbers_of_steps(n=3, steps=5, fewest=5) == [5, 5, 5] == numbers_of_steps(n=3, steps=5, fewest=8)
+    assert (
+        numbers_of_steps(n=3, steps=5, fewest=5)
+        == [5, 5, 5]
+        == numbers_of_steps(n=3, steps=5, fewest=8)
+    )
     assert numbers_of_steps(n=2, steps=3) == [3, 3]
 
 

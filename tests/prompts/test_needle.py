@@ -1,4 +1,6 @@
-"""Needles: the positions hold what they are said to hold, at every depth, whatever the tokenizer and the answer."""
+"""Needles: the positions hold what they are said to hold, at every depth, whatever the tokenizer
+and the answer.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ TERSE = [
 
 def write(folder, records) -> str:
     path = folder / "needles.jsonl"
-    lines = (one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in records)
+    lines = (
+        one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in records
+    )
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
 
@@ -59,27 +63,38 @@ def test_made_up_codes_stand_where_they_are_said_to_at_every_depth(reference_tok
     prompts = needle(reference_tokenizer, 20, lengths=[100, 160])
     assert sorted(set(prompts["depth_asked"].values)) == sorted(DEPTHS)
     assert set(prompts["length"].values) == {100, 160}
-    assert (abs(prompts["depth"] - prompts["depth_asked"]) < 0.15).all()  # half of a sentence of up to 14 words
+    assert (
+        abs(prompts["depth"] - prompts["depth_asked"]) < 0.15
+    ).all()  # half of a sentence of up to 14 words
     for case in range(20):
         token = prompts["token"].values[case]
         spans = of(prompts, "retrieval", case)
         assert len(spans) == CODE_LENGTH
         for number, (query, low, high) in enumerate(spans):
-            assert high == low + 1 and token[low] == token[query + 1] == prompts["target"].values[case, number]
+            assert (
+                high == low + 1
+                and token[low] == token[query + 1] == prompts["target"].values[case, number]
+            )
             assert query == prompts["ask"].values[case, number] and low == spans[0][1] + number
         words = reference_tokenizer.decode(token[spans[0][1] - 5 : spans[0][1]]).split()
         assert words[:3] == ["the", "code", "of"] and words[4] == "is"
         assert all(one[1:] == (spans[0][1], spans[-1][2]) for one in of(prompts, "needle", case))
         first = int((prompts["mask"].values[case] == 0).sum())
         share = (spans[0][1] - first) / (spans[0][0] - first)
-        assert abs(share - prompts["depth"].values[case]) < 0.3  # sentences are long and the question follows
+        assert (
+            abs(share - prompts["depth"].values[case]) < 0.3
+        )  # sentences are long and the question follows
 
 
-def test_prompts_share_a_text_until_all_cells_were_there_once_and_no_code_comes_twice(reference_tokenizer):
+def test_prompts_share_a_text_until_all_cells_were_there_once_and_no_code_comes_twice(
+    reference_tokenizer,
+):
     prompts = needle(reference_tokenizer, 10, lengths=[100, 160], depths=[0.0, 1.0])
     assert prompts["haystack_number"].values.tolist() == [0] * 4 + [1] * 4 + [2] * 2
     assert len({tuple(row) for row in prompts["target"].values.tolist()}) == 10
-    ends = [str(text).split("the code of")[0] for text in prompts["text"].values]  # with the needle at the end
+    ends = [
+        str(text).split("the code of")[0] for text in prompts["text"].values
+    ]  # with the needle at the end
     assert ends[3].startswith(ends[2]) and not ends[7].startswith(ends[2]) and len(ends[2]) > 100
 
 
@@ -140,17 +155,28 @@ def test_a_grid_is_covered_before_anything_comes_twice(n, lengths, depths, needl
 
 def test_a_few_prompts_meet_every_length_and_depth():
     drawn = cells(32, list(range(20)), list(DEPTHS), 1)
-    assert len({length for length, *_ in drawn}) >= 16 and {depth for _, depth, _ in drawn} == set(DEPTHS)
+    assert len({length for length, *_ in drawn}) >= 16 and {depth for _, depth, _ in drawn} == set(
+        DEPTHS
+    )
 
 
 WRONG = {
     "nothing": ([], "is empty; expected one needle with its question and answer a line"),
-    "half a line": ([TERSE[0], '{"needle": '], "line 2: expected an object with needle, question and answer"),
+    "half a line": (
+        [TERSE[0], '{"needle": '],
+        "line 2: expected an object with needle, question and answer",
+    ),
     "no answer": ([{"needle": "a", "question": "b"}], "line 1: expected an object with needle"),
     "a number": ([{**TERSE[0], "answer": 3}], "needle, question and answer must be words"),
     "blanks": ([{**TERSE[0], "question": " "}], "needle, question and answer must be words"),
-    "an answer that is not there": ([{**TERSE[0], "answer": "red"}], "the answer 'red' occurs 0 times in the needle"),
-    "an answer that is there twice": ([{**TERSE[0], "answer": "e"}], r"occurs \d times in the needle; it has to be"),
+    "an answer that is not there": (
+        [{**TERSE[0], "answer": "red"}],
+        "the answer 'red' occurs 0 times in the needle",
+    ),
+    "an answer that is there twice": (
+        [{**TERSE[0], "answer": "e"}],
+        r"occurs \d times in the needle; it has to be",
+    ),
 }
 
 
@@ -163,7 +189,8 @@ def test_needles_that_do_not_fit_are_refused_by_line(name, tmp_path):
 
 def test_what_is_no_file_of_needles_is_refused(tmp_path):
     with pytest.raises(
-        BadInput, match=r"no file '.*'; expected one needle with its question and answer a line, as JSON"
+        BadInput,
+        match=r"no file '.*'; expected one needle with its question and answer a line, as JSON",
     ):
         read_needles(tmp_path / "nowhere")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
@@ -182,7 +209,9 @@ def test_a_haystack_is_read_from_all_text_files_of_a_folder(reference_tokenizer,
 
 
 def test_a_folder_without_text_is_no_haystack(tmp_path):
-    with pytest.raises(BadInput, match=r"no folder '/no/such'; --haystack needs a folder of .txt files"):
+    with pytest.raises(
+        BadInput, match=r"no folder '/no/such'; --haystack needs a folder of .txt files"
+    ):
         read_folder("/no/such")
     with pytest.raises(BadInput, match=r"holds no .txt file with sentences"):
         read_folder(tmp_path)
@@ -198,8 +227,14 @@ def test_a_folder_without_text_is_no_haystack(tmp_path):
     ("options", "message"),
     [
         ({"n": 0}, "0 prompts were asked for"),
-        ({"lengths": [10]}, r"a prompt of 10 tokens cannot hold needle, question and answer \(\d+ tokens\)"),
-        ({"depths": [0.5, 1.5]}, r"depth 1.5 is not possible; it runs from 0 \(start\) to 1 \(end\)"),
+        (
+            {"lengths": [10]},
+            r"a prompt of 10 tokens cannot hold needle, question and answer \(\d+ tokens\)",
+        ),
+        (
+            {"depths": [0.5, 1.5]},
+            r"depth 1.5 is not possible; it runs from 0 \(start\) to 1 \(end\)",
+        ),
     ],
 )
 def test_prompts_that_cannot_be_are_refused(options, message):
@@ -223,11 +258,18 @@ def test_an_answer_that_a_tokenizer_drops_is_refused(tmp_path):
 
 
 def test_codes_need_words_that_are_one_token():
-    with pytest.raises(BadInput, match=r"only \d code words are single tokens of this tokenizer; 8 are needed"):
+    with pytest.raises(
+        BadInput, match=r"only \d code words are single tokens of this tokenizer; 8 are needed"
+    ):
         needle(byte_tokenizer(), 1, lengths=[400])
 
 
-@given(st.text(min_size=1, max_size=12), st.text(max_size=8), st.text(max_size=8), st.sampled_from([0.0, 0.5, 1.0]))
+@given(
+    st.text(min_size=1, max_size=12),
+    st.text(max_size=8),
+    st.text(max_size=8),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
 def test_any_text_is_found_again_in_the_needle_or_refused(answer, before, after, depth):
     tokenizer = byte_tokenizer()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,6 @@
-"""Pairs from files and for a tokenizer: nothing but BadInput for bad input, and every position where it belongs."""
+"""Pairs from files and for a tokenizer: nothing but BadInput for bad input, and every position
+where it belongs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.prompts.pairs import FIELDS, Pair, next_token, one_pair, read_pairs, token_texts, tokenize
+from nnheads.prompts.pairs import (
+    FIELDS,
+    Pair,
+    next_token,
+    one_pair,
+    read_pairs,
+    token_texts,
+    tokenize,
+)
 
 GOOD = {
     "clean": "Then Mary gave the book to",
@@ -22,7 +32,10 @@ GOOD = {
     "wrong": "Mary",
 }
 LONG = Pair(
-    "When Mary and John met, Mary gave the book to", "When Mary and John met, John gave the book to", "John", "Mary"
+    "When Mary and John met, Mary gave the book to",
+    "When Mary and John met, John gave the book to",
+    "John",
+    "Mary",
 )
 SHORT = Pair(**GOOD)
 
@@ -41,7 +54,10 @@ text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
 def test_json_lines_and_csv_give_back_what_was_written(tmp_path_factory, records):
     folder = tmp_path_factory.mktemp("pairs", numbered=True)
     lines = folder / "pairs.jsonl"
-    lines.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    lines.write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+        encoding="utf-8",
+    )
     assert read_pairs(lines) == [Pair(**record) for record in records]
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, FIELDS)
@@ -59,7 +75,10 @@ def test_json_lines_and_csv_give_back_what_was_written(tmp_path_factory, records
 @example(b"x" * 200_000, ".csv")
 @example(b'clean,corrupted\n"' + b"x" * 200_000, ".csv")
 @example(b'{"clean": "\\ud800", "corrupted": "b", "answer": "c", "wrong": "d"}', ".jsonl")
-@example(b'{"clean": "a", "corrupted": "b", "answer": "c", "wrong": "d", "corrupted_answer": 5}', ".jsonl")
+@example(
+    b'{"clean": "a", "corrupted": "b", "answer": "c", "wrong": "d", "corrupted_answer": 5}',
+    ".jsonl",
+)
 @example(b"\0", ".csv")
 def test_arbitrary_bytes_raise_nothing_but_bad_input(tmp_path_factory, content, suffix):
     path = tmp_path_factory.mktemp("bytes", numbered=True) / f"pairs{suffix}"
@@ -87,17 +106,29 @@ def test_arbitrary_text_raises_nothing_but_bad_input(tmp_path_factory, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b"", "holds no pairs; expected one record a line with clean, corrupted, answer, wrong"),
+        (
+            "a.jsonl",
+            b"",
+            "holds no pairs; expected one record a line with clean, corrupted, answer, wrong",
+        ),
         ("a.csv", b"", "holds no pairs"),
         ("a.csv", b"clean,corrupted,answer,wrong\n", "holds no pairs"),
-        ("a.csv", b"Mary,John,Mary,John\nMary,John,Mary,John\n", "line 1: the header names no 'clean'"),
+        (
+            "a.csv",
+            b"Mary,John,Mary,John\nMary,John,Mary,John\n",
+            "line 1: the header names no 'clean'",
+        ),
         ("a.jsonl", b"\n\n  \n", "holds no pairs"),
         ("a.jsonl", b"\xff\xfe\x00", "is not a text file in UTF-8"),
         ("a.jsonl", b'{"clean": "a"', "line 1: not JSON"),
         ("a.jsonl", b"[1, 2]", "line 1: expected an object"),
-        ("a.jsonl", b'{"clean": "a", "corrupted": "b", "answer": " ", "wrong": "d"}', "line 1: 'answer' is missing or"),
+        (
+            "a.jsonl",
+            b'{"clean": "a", "corrupted": "b", "answer": " ", "wrong": "d"}',
+            "line 1: 'answer' is missing or",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_file_is_refused_by_name(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
@@ -123,7 +154,9 @@ def test_the_line_of_an_incomplete_record_is_named(tmp_path):
 
 def test_a_byte_order_mark_and_blank_lines_are_read_over(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({**GOOD, "corrupted_answer": "Mary"}).encode() + b"\r\n\r\n")
+    path.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps({**GOOD, "corrupted_answer": "Mary"}).encode() + b"\r\n\r\n"
+    )
     assert read_pairs(path) == [Pair(**GOOD, corrupted_answer="Mary")]
 
 
@@ -142,13 +175,17 @@ def test_rows_are_padded_on_the_left_and_keep_their_numbers():
     assert tokenizer.convert_ids_to_tokens(dataset["wrong"].values.tolist()) == ["Mary", "Mary"]
     assert dataset["corrupted_answer"].values.tolist() == [-1, -1]
     assert dataset.attrs["asked"] == 3
-    assert json.loads(dataset.attrs["dropped"]) == {"clean and corrupted differ in their number of tokens": 1}
+    assert json.loads(dataset.attrs["dropped"]) == {
+        "clean and corrupted differ in their number of tokens": 1
+    }
 
 
 def test_a_role_keeps_its_token_when_the_row_is_padded():
     def with_roles(pair):
         start = pair.clean.rindex("Mary")
-        return Pair(pair.clean, pair.corrupted, pair.answer, pair.wrong, roles={"S": (start, start + 4)})
+        return Pair(
+            pair.clean, pair.corrupted, pair.answer, pair.wrong, roles={"S": (start, start + 4)}
+        )
 
     dataset = tokenize(words_tokenizer(), [with_roles(LONG), with_roles(SHORT)])
     at_role = dataset["token"].isel(position=dataset["role_S"]).values
@@ -164,11 +201,17 @@ def test_a_role_that_covers_no_token_is_refused():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"corrupted": "Then John and Mary gave the book to"}, "clean and corrupted differ in their number of tokens"),
+        (
+            {"corrupted": "Then John and Mary gave the book to"},
+            "clean and corrupted differ in their number of tokens",
+        ),
         ({"corrupted": GOOD["clean"]}, "clean and corrupted are the same tokens"),
         ({"answer": "Mary John"}, "answer is not a single token of this tokenizer"),
         ({"wrong": "Zebulon"}, "wrong is not a single token of this tokenizer"),
-        ({"corrupted_answer": "Zebulon"}, "corrupted answer is not a single token of this tokenizer"),
+        (
+            {"corrupted_answer": "Zebulon"},
+            "corrupted answer is not a single token of this tokenizer",
+        ),
         ({"wrong": "John"}, "answer and wrong are the same token"),
     ],
 )
@@ -186,7 +229,10 @@ def test_no_pairs_at_all_are_refused():
 
 def test_one_pair_shows_both_rows_of_tokens():
     with pytest.raises(BadInput) as refusal:
-        one_pair(words_tokenizer(), Pair(GOOD["clean"], "Then Mary and John gave the book to", "John", "Mary"))
+        one_pair(
+            words_tokenizer(),
+            Pair(GOOD["clean"], "Then Mary and John gave the book to", "John", "Mary"),
+        )
     assert str(refusal.value).splitlines() == [
         "clean and corrupted have 6 and 8 tokens; they must line up one to one",
         "  clean     Then | Mary | gave | the | book | to",
@@ -201,9 +247,14 @@ def test_one_pair_stays_three_lines_when_a_token_is_a_line_break():
 
 
 def test_one_pair_shows_the_pieces_of_a_word():
-    with pytest.raises(BadInput, match=r"answer 'Mary John' is not one token after the clean prompt but Mary \| John"):
+    with pytest.raises(
+        BadInput,
+        match=r"answer 'Mary John' is not one token after the clean prompt but Mary \| John",
+    ):
         one_pair(words_tokenizer(), Pair(**{**GOOD, "answer": "Mary John"}))
-    with pytest.raises(BadInput, match=r"wrong 'Zed' is not one token after the clean prompt but   \| Z \| e \| d"):
+    with pytest.raises(
+        BadInput, match=r"wrong 'Zed' is not one token after the clean prompt but   \| Z \| e \| d"
+    ):
         one_pair(byte_tokenizer(), Pair("to Mary", "to John", "Mary", "Zed"))
 
 

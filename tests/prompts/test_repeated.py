@@ -12,14 +12,20 @@ from nnheads.errors import BadInput
 from nnheads.prompts.repeated import DISTANCES, KINDS, ordinary_tokens, repeated
 from nnheads.spans.layout import NULL, NULL_DRAWS
 
-# (query, key) with three tokens: positions 1 2 3 | 4 5 6 after a first token, or 0 1 2 | 3 4 5 without one.
-# The second example says them from the second on: its second copy is 2 3 1, or 1 2 0.
+# (query, key) with three tokens: positions 1 2 3 | 4 5 6 after a first token, or 0 1 2 | 3 4 5
+# without one. The second example says them from the second on: its second copy is 2 3 1, or 1 2 0.
 WITH = {
     "previous_token": [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5)],  # not (1, 0): there heads rest
     "duplicate_token": [(4, 1), (5, 2), (6, 3)],
     "induction": [(4, 2), (5, 3), (6, 4)],
     "attention_sink": [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0)],
-    "current_token": [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6)],  # token 1 has no other key to compare with
+    "current_token": [
+        (2, 2),
+        (3, 3),
+        (4, 4),
+        (5, 5),
+        (6, 6),
+    ],  # token 1 has no other key to compare with
 }
 WITHOUT = {
     "previous_token": [(2, 1), (3, 2), (4, 3), (5, 4)],
@@ -28,8 +34,14 @@ WITHOUT = {
     "attention_sink": [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)],
     "current_token": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)],
 }
-SHIFTED_WITH = WITH | {"duplicate_token": [(4, 2), (5, 3), (6, 1)], "induction": [(4, 3), (5, 4), (6, 2)]}
-SHIFTED_WITHOUT = WITHOUT | {"duplicate_token": [(3, 1), (4, 2)], "induction": [(3, 2), (4, 3), (5, 1)]}
+SHIFTED_WITH = WITH | {
+    "duplicate_token": [(4, 2), (5, 3), (6, 1)],
+    "induction": [(4, 3), (5, 4), (6, 2)],
+}
+SHIFTED_WITHOUT = WITHOUT | {
+    "duplicate_token": [(3, 1), (4, 2)],
+    "induction": [(3, 2), (4, 3), (5, 1)],
+}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +55,10 @@ def test_spans_of_three_tokens_cell_by_cell(build, cells, first):
     for kind in KINDS:
         own = prompts.isel(span=prompts["kind"].values == kind)
         for case in range(2):
-            queries, keys = own["query"].values[case].tolist(), own["key_start"].values[case].tolist()
+            queries, keys = (
+                own["query"].values[case].tolist(),
+                own["key_start"].values[case].tolist(),
+            )
             assert list(zip(queries, keys)) == cells[case][kind], kind
             assert (own["key_stop"] == own["key_start"] + 1).all()
 
@@ -85,19 +100,25 @@ def test_nulls_ask_the_same_queries_about_other_keys(kind):
     asked = null["query"].values >= 0
     assert np.array_equal(null["query"].values[asked], query[asked])
     drawn = null["key_start"].values
-    assert (drawn != key)[asked].all() and (drawn >= 1)[asked].all() and (drawn <= query)[asked].all()
+    assert (
+        (drawn != key)[asked].all() and (drawn >= 1)[asked].all() and (drawn <= query)[asked].all()
+    )
 
 
 def test_ordinary_tokens_are_no_special_ones():
     tokenizer = words_tokenizer()
-    assert set(range(len(tokenizer))) - set(ordinary_tokens(tokenizer)) == set(tokenizer.all_special_ids)
+    assert set(range(len(tokenizer))) - set(ordinary_tokens(tokenizer)) == set(
+        tokenizer.all_special_ids
+    )
 
 
 def test_a_first_token_that_the_tokenizer_adds_itself_stands_there_once():
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = copy.deepcopy(words_tokenizer())
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
     assert tokenizer("Mary")["input_ids"][0] == 1
     token = repeated(tokenizer, 2, length=3)["token"].values
     assert token.shape == (2, 7) and (token[:, 0] == 1).all() and not (token[:, 1:] == 1).any()

@@ -1,4 +1,6 @@
-"""Prompts that show a task: what they look like, what is held out, the audit, and any file that a user may have."""
+"""Prompts that show a task: what they look like, what is held out, the audit, and any file that a
+user may have.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from hypothesis import strategies as st
 import nnheads
 from nnheads.errors import BadInput
 from nnheads.prompts.shot_words import TASKS
-from nnheads.prompts.shots import KINDS, Layout, Task, audited, own_tasks, read_tasks, shots, split, written
+from nnheads.prompts.shots import (
+    KINDS,
+    Layout,
+    Task,
+    audited,
+    own_tasks,
+    read_tasks,
+    shots,
+    split,
+    written,
+)
 
 PAIRS = [(str(number), str(number + 1)) for number in range(20)]
 PLAIN = Layout(question="input : {} copy :", answer=" {}", gap=" . ")
@@ -26,9 +38,17 @@ def english_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     words = dict.fromkeys(
-        ["<unk>", "Q", ":", "A", *(word for pairs in TASKS.values() for pair in pairs for word in pair)]
+        [
+            "<unk>",
+            "Q",
+            ":",
+            "A",
+            *(word for pairs in TASKS.values() for pair in pairs for word in pair),
+        ]
     )
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
 
@@ -42,7 +62,9 @@ def test_a_prompt_is_examples_and_a_question():
     tokenizer = words_tokenizer()
     prompts = shots(tokenizer, [one_task()], 3, count=2, layout=PLAIN)
     for case in range(3):
-        words = tokenizer.decode(prompts["token"].values[case][prompts["mask"].values[case] == 1]).split()
+        words = tokenizer.decode(
+            prompts["token"].values[case][prompts["mask"].values[case] == 1]
+        ).split()
         for start in (0, 7):
             first, colon, word, copy, again, answer, gap = words[start : start + 7]
             assert (first, colon, copy, again, gap) == ("input", ":", "copy", ":", ".")
@@ -65,19 +87,27 @@ def test_the_default_layout_is_that_of_the_paper():
 
 def test_shuffled_examples_are_the_same_words_with_none_in_place():
     tokenizer = words_tokenizer()
-    made = {kind: shots(tokenizer, [one_task()], 6, count=5, kind=kind, seed=3, layout=PLAIN) for kind in KINDS}
+    made = {
+        kind: shots(tokenizer, [one_task()], 6, count=5, kind=kind, seed=3, layout=PLAIN)
+        for kind in KINDS
+    }
     for name in ("target", "input", "task"):
         assert (made["shown"][name].values == made["shuffled"][name].values).all()
     for case in range(6):
         shown, shuffled = (
-            tokenizer.decode(made[kind]["token"].values[case][made[kind]["mask"].values[case] == 1]).split()
+            tokenizer.decode(
+                made[kind]["token"].values[case][made[kind]["mask"].values[case] == 1]
+            ).split()
             for kind in ("shown", "shuffled")
         )
         assert Counter(shown) == Counter(shuffled)
         examples = [(shuffled[start + 2], shuffled[start + 5]) for start in range(0, 30, 7)]
         assert all(int(answer) != int(word) + 1 for word, answer in examples)
     none = made["none"]
-    assert none.sizes["position"] == 5 and none["input"].values.tolist() == made["shown"]["input"].values.tolist()
+    assert (
+        none.sizes["position"] == 5
+        and none["input"].values.tolist() == made["shown"]["input"].values.tolist()
+    )
 
 
 def test_questions_take_turns_and_never_come_twice_without_examples():
@@ -95,16 +125,23 @@ def test_what_is_held_out_is_never_shown(count, seed):
     (shown,), (held_out,) = split([task], seed)
     assert sorted(shown.pairs + held_out.pairs) == sorted(task.pairs)
     assert len(held_out.pairs) == max(1, int(0.3 * count))
-    assert all(int(word) == answer for word, answer in zip((pair[0] for pair in shown.pairs), shown.answers))
+    assert all(
+        int(word) == answer
+        for word, answer in zip((pair[0] for pair in shown.pairs), shown.answers)
+    )
 
 
 def test_words_that_the_tokenizer_splits_or_does_not_know_are_left_out():
     tokenizer = words_tokenizer()
     mixed = {"next": [*PAIRS, ("5", "Zebulon"), ("Zebulon", "5"), ("6", "7 8")], "few": PAIRS[:4]}
     (task,), dropped = audited(tokenizer, mixed, PLAIN, 10)
-    assert task.pairs == tuple(PAIRS) and [tokenizer.decode([one]) for one in task.answers] == [b for _, b in PAIRS]
+    assert task.pairs == tuple(PAIRS) and [tokenizer.decode([one]) for one in task.answers] == [
+        b for _, b in PAIRS
+    ]
     assert dropped == {"few": "4 of 4 pairs can be used, 10 shots need 15"}
-    with pytest.raises(BadInput, match=r"no task can be shown to this model: of task 'next', 20 of 23 .* need 36"):
+    with pytest.raises(
+        BadInput, match=r"no task can be shown to this model: of task 'next', 20 of 23 .* need 36"
+    ):
         audited(tokenizer, mixed, PLAIN, 25)
 
 
@@ -142,9 +179,9 @@ def test_our_own_tasks_are_words_and_fit_their_language():
 
 LINES = st.lists(
     st.one_of(
-        st.fixed_dictionaries({}, optional={name: st.text(max_size=4) for name in ("task", "input", "output")}).map(
-            json.dumps
-        ),
+        st.fixed_dictionaries(
+            {}, optional={name: st.text(max_size=4) for name in ("task", "input", "output")}
+        ).map(json.dumps),
         st.text(max_size=6),
     ),
     max_size=5,
@@ -174,8 +211,14 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, lines):
         ('{"task": "a", "input": "b"}', "line 1: 'output' is missing or empty"),
         ('{"task": "a", "input": "b", "output": 3}', "line 1: 'output' is missing or empty"),
         ('{"task": "a", "input": " ", "output": "c"}', "line 1: 'input' is missing or empty"),
-        ('{"task": "a", "input": "\\ud800", "output": "c"}', r"line 1: 'input' holds half a character"),
-        ('{"task": "a", "input": "b", "output": "c"}\n' * 2, "line 2: the pair 'b', 'c' comes twice in task 'a'"),
+        (
+            '{"task": "a", "input": "\\ud800", "output": "c"}',
+            r"line 1: 'input' holds half a character",
+        ),
+        (
+            '{"task": "a", "input": "b", "output": "c"}\n' * 2,
+            "line 2: the pair 'b', 'c' comes twice in task 'a'",
+        ),
         ("{", "line 1: not JSON"),
         ("", "is empty; expected one pair a line"),
     ],
@@ -187,7 +230,9 @@ def test_files_that_cannot_be_used_say_where(content, message, tmp_path):
 
 
 def test_a_layout_of_ones_own():
-    assert written(Layout(), question=r"{}\n->", answer=None, gap=", ") == Layout("{}\n->", " {}", ", ")
+    assert written(Layout(), question=r"{}\n->", answer=None, gap=", ") == Layout(
+        "{}\n->", " {}", ", "
+    )
     for text in ("no place", "{} {}", "{0}", "{} {x}", "}{}"):
         with pytest.raises(BadInput, match=r"must hold \{\} once, where the word stands"):
             written(Layout(), question=text)

@@ -14,9 +14,9 @@ import pytest
 from conftest import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
+from nnheads.prompts.questions import Question
 from nnheads.prompts.truth import (
     REFERENCE_TEMPLATE,
-    Question,
     knows_reference,
     read_questions,
     sound,
@@ -26,13 +26,26 @@ from nnheads.prompts.truth import (
 from nnheads.prompts.truth_files import records_of
 from nnheads.prompts.world import build_tokenizer
 
-OLD = ("Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source")
+OLD = (
+    "Type",
+    "Category",
+    "Question",
+    "Best Answer",
+    "Correct Answers",
+    "Incorrect Answers",
+    "Source",
+)
 NEW = (*OLD[:4], "Best Incorrect Answer", *OLD[4:])
 ROW = {
-    "Type": "Adversarial", "Category": "Law", "Question": "Is it so, then?", "Best Answer": "It is",
-    "Best Incorrect Answer": "No", "Correct Answers": "It is; Yes, it is; ", "Incorrect Answers": "No; Never;",
+    "Type": "Adversarial",
+    "Category": "Law",
+    "Question": "Is it so, then?",
+    "Best Answer": "It is",
+    "Best Incorrect Answer": "No",
+    "Correct Answers": "It is; Yes, it is; ",
+    "Incorrect Answers": "No; Never;",
     "Source": "http://x",
-}  # fmt: skip
+}
 PLAIN = Question("Is it so, then?", ("It is", "Yes, it is"), ("No", "Never"), "It is", "Law")
 
 
@@ -44,7 +57,9 @@ def table(path, columns=OLD, rows=(ROW,), bom: bool = False):
     return path
 
 
-@pytest.mark.parametrize(("columns", "bom"), [(OLD, False), (NEW, False), (NEW, True), (OLD[1:], True)])
+@pytest.mark.parametrize(
+    ("columns", "bom"), [(OLD, False), (NEW, False), (NEW, True), (OLD[1:], True)]
+)
 def test_every_published_table_reads_the_same(columns, bom, tmp_path):
     assert read_questions(table(tmp_path / "t.csv", columns, bom=bom)) == ((PLAIN,), {})
 
@@ -54,7 +69,9 @@ def test_tables_of_both_sizes_load_and_split_the_same_way_every_time(count, tmp_
     from nnheads.truth.folds import folds
 
     rows = [{**ROW, "Question": f"Is {number} so?"} for number in range(count)]
-    found, dropped = read_questions(table(tmp_path / "t.csv", NEW if count == 790 else OLD, rows, bom=count == 790))
+    found, dropped = read_questions(
+        table(tmp_path / "t.csv", NEW if count == 790 else OLD, rows, bom=count == 790)
+    )
     assert len(found) == count and not dropped
     assert [one.question for one in found] == [row["Question"] for row in rows]
     assert folds(len(found)) == folds(len(found))
@@ -64,17 +81,28 @@ def test_tables_of_both_sizes_load_and_split_the_same_way_every_time(count, tmp_
 def test_the_task_file_lists_and_the_hub_say_the_same(tmp_path):
     one = {"It is": 1, "No": 0}
     two = {"It is": 1, "Yes, it is": 1, "No": 0, "Never": 0}
-    record = {"question": "Is it so, then?", "mc0_targets": one, "mc1_targets": one, "mc2_targets": two}
+    record = {
+        "question": "Is it so, then?",
+        "mc0_targets": one,
+        "mc1_targets": one,
+        "mc2_targets": two,
+    }
     (tmp_path / "mc_task.json").write_text("\ufeff" + json.dumps([record], indent=1))
     expected = Question(*PLAIN.__dict__.values()).__dict__ | {"category": ""}
     assert read_questions(tmp_path / "mc_task.json")[0][0].__dict__ == expected
     chosen = {
-        f"mc{number}_targets": {"choices": [*own], "labels": [*own.values()]} for number, own in ((1, one), (2, two))
+        f"mc{number}_targets": {"choices": [*own], "labels": [*own.values()]}
+        for number, own in ((1, one), (2, two))
     }
     hub = {"question": "Is it so, then?", **chosen}
     sides = {"correct_answers": list(two)[:2], "incorrect_answers": list(two)[2:]}
     generation = {"question": "Is it so, then?", "best_answer": "It is", **sides, "category": "Law"}
-    short = {"question": "Is it so, then?", "true": list(two)[:2], "false": list(two)[2:], "best": "It is"}
+    short = {
+        "question": "Is it so, then?",
+        "true": list(two)[:2],
+        "false": list(two)[2:],
+        "best": "It is",
+    }
     for number, row in enumerate((hub, generation, short)):
         path = tmp_path / f"{number}.jsonl"
         path.write_text(json.dumps(row) + "\n\n")
@@ -83,7 +111,12 @@ def test_the_task_file_lists_and_the_hub_say_the_same(tmp_path):
 
 
 def test_a_hub_data_set_is_read_through_datasets(monkeypatch):
-    row = {"question": "So?", "best_answer": "Yes", "correct_answers": ["Yes"], "incorrect_answers": ["No"]}
+    row = {
+        "question": "So?",
+        "best_answer": "Yes",
+        "correct_answers": ["Yes"],
+        "incorrect_answers": ["No"],
+    }
     asked = []
 
     def load_dataset(name, configuration):
@@ -91,15 +124,22 @@ def test_a_hub_data_set_is_read_through_datasets(monkeypatch):
         return {"validation": [row]}
 
     fake = types.SimpleNamespace(
-        get_dataset_config_names=lambda name: ["generation", "multiple_choice"], load_dataset=load_dataset
+        get_dataset_config_names=lambda name: ["generation", "multiple_choice"],
+        load_dataset=load_dataset,
     )
     monkeypatch.setitem(sys.modules, "datasets", fake)
     assert read_questions("owner/name")[0] == (Question("So?", ("Yes",), ("No",), "Yes"),)
     read_questions("owner/name:generation")
     read_questions("tqa_gen")
-    chosen = [("owner/name", "multiple_choice"), ("owner/name", "generation"), ("truthfulqa/truthful_qa", "generation")]
+    chosen = [
+        ("owner/name", "multiple_choice"),
+        ("owner/name", "generation"),
+        ("truthfulqa/truthful_qa", "generation"),
+    ]
     assert asked == chosen
-    with pytest.raises(BadInput, match="has no configuration 'other'; it has generation, multiple_choice"):
+    with pytest.raises(
+        BadInput, match="has no configuration 'other'; it has generation, multiple_choice"
+    ):
         read_questions("owner/name:other")
 
     def fails(*_):
@@ -112,7 +152,9 @@ def test_a_hub_data_set_is_read_through_datasets(monkeypatch):
 
 def test_without_datasets_a_hub_data_set_is_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(BadInput, match=r"needs the package datasets; pip install 'nnheads\[data\]'") as caught:
+    with pytest.raises(
+        BadInput, match=r"needs the package datasets; pip install 'nnheads\[data\]'"
+    ) as caught:
         read_questions("owner/name")
     assert "\n" not in str(caught.value)
 
@@ -152,10 +194,16 @@ answers = st.lists(texts, max_size=4).map(tuple)
 def test_whatever_is_read_keeps_the_promises(records):
     kept, dropped = sound(records)
     assert all(isinstance(count, int) and count > 0 for count in dropped.values())
-    assert len({" ".join(one.question.casefold().split()) for one in kept}) == len(kept) <= len(records)
+    assert (
+        len({" ".join(one.question.casefold().split()) for one in kept})
+        == len(kept)
+        <= len(records)
+    )
     for one in kept:
         assert one.true and one.false and one.best in one.true
-        assert not set(one.true) & set(one.false) and all(text.strip() for text in one.true + one.false)
+        assert not set(one.true) & set(one.false) and all(
+            text.strip() for text in one.true + one.false
+        )
 
 
 def write(path, text: str):
@@ -166,25 +214,69 @@ def write(path, text: str):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("t.csv", "Question,Best Answer\na,b\n", r"t.csv, line 1: the header names no 'Correct Answers'"),
+        (
+            "t.csv",
+            "Question,Best Answer\na,b\n",
+            r"t.csv, line 1: the header names no 'Correct Answers'",
+        ),
         ("t.csv", "", "line 1: the header names no 'Question'"),
         ("t.csv", ",".join(OLD) + "\nx,y,,b,c,d,e\n", "t.csv, line 2: the question is empty"),
         ("t.csv", ",".join(OLD) + "\n", "holds no question with a true and a false answer"),
-        ("t.csv", ",".join(OLD) + '\n"x' + "y" * 200_000, r"t.csv, line 1: not CSV \(field larger than field limit"),
+        (
+            "t.csv",
+            ",".join(OLD) + '\n"x' + "y" * 200_000,
+            r"t.csv, line 1: not CSV \(field larger than field limit",
+        ),
         ("t.csv", "\udcff", "is not a text file in UTF-8"),
         ("t.json", "[{]", "t.json is not JSON, but begins as a list does"),
         ("t.json", "[3]", "t.json, entry 1: expected an object with question, true, false, best"),
         ("t.jsonl", "{", "t.jsonl, line 1: not JSON"),
         ("t.jsonl", '{"true": [], "false": []}', "line 1: 'question' is missing or empty"),
-        ("t.jsonl", '{"question": "a", "false": []}', r"line 1: 'true' \(or 'correct_answers'\) is missing"),
-        ("t.jsonl", '{"question": "a", "true": "b", "false": []}', "'true' must be a list of texts"),
-        ("t.jsonl", '{"question": "a", "true": [3], "false": []}', "'true' must be a list of texts"),
-        ("t.jsonl", '{"question": "\\ud800", "true": [], "false": []}', "'question' holds half a character"),
-        ("t.jsonl", '{"question": "a", "true": ["\\ud800"], "false": []}', "'true' holds half a character"),
-        ("t.jsonl", '{"question": "a", "true": ["b"], "false": ["c"], "best": 3}', "'best' is missing or empty"),
-        ("t.jsonl", '{"question": "a", "mc1_targets": {"b": 2}}', "'mc1_targets' must say 0 or 1 for each answer"),
-        ("t.jsonl", '{"question": "a", "mc1_targets": {"choices": ["b"], "labels": []}}', "as many labels as choices"),
-        ("t.jsonl", '{"question": "a", "true": ["b"], "false": []}', "holds no question with a true and a false"),
+        (
+            "t.jsonl",
+            '{"question": "a", "false": []}',
+            r"line 1: 'true' \(or 'correct_answers'\) is missing",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "true": "b", "false": []}',
+            "'true' must be a list of texts",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "true": [3], "false": []}',
+            "'true' must be a list of texts",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "\\ud800", "true": [], "false": []}',
+            "'question' holds half a character",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "true": ["\\ud800"], "false": []}',
+            "'true' holds half a character",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "true": ["b"], "false": ["c"], "best": 3}',
+            "'best' is missing or empty",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "mc1_targets": {"b": 2}}',
+            "'mc1_targets' must say 0 or 1 for each answer",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "mc1_targets": {"choices": ["b"], "labels": []}}',
+            "as many labels as choices",
+        ),
+        (
+            "t.jsonl",
+            '{"question": "a", "true": ["b"], "false": []}',
+            "holds no question with a true and a false",
+        ),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_by_file_and_row(name, text, message, tmp_path):
@@ -204,7 +296,9 @@ def test_missing_sources(source):
 def test_the_reference_model_has_its_own_questions():
     found, dropped = read_questions("reference")
     assert len(found) == 200 and not dropped and all(len(one.false) == 3 for one in found)
-    assert template_for("reference") == REFERENCE_TEMPLATE and template_for("x.csv").startswith("Q:")
+    assert template_for("reference") == REFERENCE_TEMPLATE and template_for("x.csv").startswith(
+        "Q:"
+    )
     assert knows_reference(build_tokenizer())
     assert not knows_reference(words_tokenizer()) and not knows_reference(byte_tokenizer())
 
@@ -222,7 +316,9 @@ def test_a_row_for_each_answer_in_which_its_tokens_are_known(tokenizer):
     assert prompts["question"].values.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert prompts["label"].values.tolist() == [1, 1, 0, 1, 0, 0, 0]
     assert prompts["is_best"].values.tolist() == [0, 1, 0, 1, 0, 0, 0]
-    assert json.loads(prompts.attrs["dropped"]) == {"x": 2} and prompts.attrs["template"] == template
+    assert (
+        json.loads(prompts.attrs["dropped"]) == {"x": 2} and prompts.attrs["template"] == template
+    )
     assert prompts.attrs["seed"] == 3 and prompts.attrs["questions"] == 2
     assert (prompts["mask"].values[:, -1] == 1).all()
     for row in range(7):
@@ -233,20 +329,27 @@ def test_a_row_for_each_answer_in_which_its_tokens_are_known(tokenizer):
         start, length = int(one["prompt_length"]), int(one["answer_length"])
         spelled = tokenizer.decode(ids[start : start + length]).replace(" ", "")
         assert spelled == one["answer_text"].item().replace(" ", "")
-        assert "?" in tokenizer.decode(ids[:start]) and "." in tokenizer.decode(ids[start + length :])
+        assert "?" in tokenizer.decode(ids[:start]) and "." in tokenizer.decode(
+            ids[start + length :]
+        )
 
 
 def test_a_token_that_begins_in_the_prompt_is_the_answers():
     prompts = statements(byte_tokenizer(("Mary",)), (Question("Who?", ("Mary",), ("No",), "Mary"),))
     one = prompts.isel(batch=0)
-    assert int(one["answer_length"]) == 1 and int(one["prompt_length"]) == int(one["mask"].sum()) - 1
+    assert (
+        int(one["answer_length"]) == 1 and int(one["prompt_length"]) == int(one["mask"].sum()) - 1
+    )
 
 
 def test_most_answers_keeps_the_best_and_draws_others():
     tokenizer = words_tokenizer()
     prompts = statements(tokenizer, QUESTIONS, template=REFERENCE_TEMPLATE, most=1)
     assert prompts["answer_text"].values.tolist() == ["the library", "market", "beach", "hotel"]
-    more = [statements(tokenizer, QUESTIONS, template=REFERENCE_TEMPLATE, most=2, seed=seed) for seed in range(20)]
+    more = [
+        statements(tokenizer, QUESTIONS, template=REFERENCE_TEMPLATE, most=2, seed=seed)
+        for seed in range(20)
+    ]
     seen = {tuple(one["answer_text"].values[-2:]) for one in more}
     assert seen == {("hotel", "farm"), ("hotel", "park")}
 
@@ -255,13 +358,16 @@ def test_questions_in_words_that_the_tokenizer_does_not_know_are_left_out():
     unknown = Question("what is Zyx ?", ("park",), ("beach",), "park")
     prompts = statements(words_tokenizer(), (unknown, *QUESTIONS), template=REFERENCE_TEMPLATE)
     assert set(prompts["question"].values) == {1, 2} and prompts.attrs["questions"] == 3
-    assert json.loads(prompts.attrs["dropped"]) == {"questions with words unknown to the tokenizer, left out": 1}
+    assert json.loads(prompts.attrs["dropped"]) == {
+        "questions with words unknown to the tokenizer, left out": 1
+    }
     with pytest.raises(BadInput, match="does not know the words of any of 1 questions"):
         statements(words_tokenizer(), (unknown,), template=REFERENCE_TEMPLATE)
 
 
 @pytest.mark.parametrize(
-    "template", ["{question}", "{answer} {question}", "{question} {answer} {x}", "{question}{answer}{answer}"]
+    "template",
+    ["{question}", "{answer} {question}", "{question} {answer} {x}", "{question}{answer}{answer}"],
 )
 def test_templates_without_their_places_are_refused(template):
     with pytest.raises(BadInput, match=r"must hold \{question\} and after it \{answer\}"):
@@ -274,7 +380,9 @@ def test_no_answers_cannot_be_asked_for():
 
 
 def test_braces_in_a_question_are_text():
-    prompts = statements(byte_tokenizer(), (Question("What is {answer}?", ("{question}",), ("No",), "{question}"),))
+    prompts = statements(
+        byte_tokenizer(), (Question("What is {answer}?", ("{question}",), ("No",), "{question}"),)
+    )
     ids = prompts["token"].values[0][prompts["mask"].values[0] == 1]
     assert byte_tokenizer().decode(ids) == "Q: What is {answer}? A: {question}"
 

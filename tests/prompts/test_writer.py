@@ -1,4 +1,6 @@
-"""Sentences written by a model: what is read out of its text, the endpoint over a loopback server, a local model."""
+"""Sentences written by a model: what is read out of its text, the endpoint over a loopback server,
+a local model.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def test_empty_lines_are_no_sentences():
 
 @given(st.text())
 def test_arbitrary_text_gives_lines_without_blanks(text):
-    assert all(line.strip() == line != "" and len(line.splitlines()) == 1 for line in sentences_in(text))
+    assert all(
+        line.strip() == line != "" and len(line.splitlines()) == 1 for line in sentences_in(text)
+    )
 
 
 def test_an_endpoint_is_asked_until_there_is_enough(monkeypatch):
@@ -50,8 +54,13 @@ def test_an_endpoint_is_asked_until_there_is_enough(monkeypatch):
     assert len(endpoint.asked) == 4  # two requests of five sentences, twice
     path, headers, body = endpoint.asked[0]
     assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
-    assert body["model"] == "some-model" and f"Write {SENTENCES_PER_REQUEST} short" in body["messages"][0]["content"]
-    assert [body for *_, body in endpoint.asked[:2]] == [body for *_, body in endpoint.asked[2:]], "decided by the seed"
+    assert (
+        body["model"] == "some-model"
+        and f"Write {SENTENCES_PER_REQUEST} short" in body["messages"][0]["content"]
+    )
+    assert [body for *_, body in endpoint.asked[:2]] == [body for *_, body in endpoint.asked[2:]], (
+        "decided by the seed"
+    )
     assert endpoint.asked[0][2] != endpoint.asked[1][2]
 
 
@@ -142,7 +151,9 @@ def test_a_chat_template_is_used_where_there_is_one(llama_folder, tmp_path, monk
     tokenizer.save_pretrained(tmp_path)
     seen = []
     monkeypatch.setattr(
-        type(model), "generate", lambda self, **given: seen.append(given["input_ids"]) or given["input_ids"]
+        type(model),
+        "generate",
+        lambda self, **given: seen.append(given["input_ids"]) or given["input_ids"],
     )
     assert open_writer(str(tmp_path))(1, 0) == []
     words = words_tokenizer().convert_ids_to_tokens(seen[0][0].tolist())

@@ -1,4 +1,6 @@
-"""`nnheads atlas` as a user issues it: revisions, a tuned model, another size, and files that name themselves oddly."""
+"""`nnheads atlas` as a user issues it: revisions, a tuned model, another size, and files that name
+themselves oddly.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ def call(capsys, *arguments: str) -> tuple[int, str, str]:
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("runs")
     for revision, by in {"step1000": 0.02, "step143000": 0.9, "step9000": 0.4}.items():
-        detected(made, "induction", planted(4, 5, (2, 1), (3, 0), by=by), model="a--base", revision=revision)
+        detected(
+            made,
+            "induction",
+            planted(4, 5, (2, 1), (3, 0), by=by),
+            model="a--base",
+            revision=revision,
+        )
     detected(made, "retrieval", planted(4, 5, (2, 1)), model="a--base", revision="step143000")
     detected(made, "induction", planted(4, 5, (2, 1), (0, 0)), model="b--tuned")
     detected(made, "induction", planted(9, 6, (5, 1)), model="c--large")
@@ -32,7 +40,10 @@ def folder(tmp_path_factory):
 def test_one_command_joins_revisions_models_and_types(folder, tmp_path, capsys):
     code, out, err = call(capsys, str(folder), "-o", str(tmp_path), "--draws", "10", "--top", "2")
     assert (code, err) == (0, "")
-    assert "induction of a--base, strongest head by revision: step1000 0.0" in out and "step143000 0.90" in out
+    assert (
+        "induction of a--base, strongest head by revision: step1000 0.0" in out
+        and "step143000 0.90" in out
+    )
     assert "heads with several roles, a--base step143000: L2H1 2" in out
     assert "induction, a--base to b--tuned: " in out and "most: L3H0 -0.84" in out
     assert "a--base step143000 induction: top 2, Jaccard 0.8 needs 2 prompts" in out
@@ -43,7 +54,10 @@ def test_one_command_joins_revisions_models_and_types(folder, tmp_path, capsys):
             np.testing.assert_array_equal(heads["flag"], original["flag"])
         assert heads["depth"].values.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
         assert tree["/emergence/a--base/induction"]["step"].values.tolist() == [1000, 9000, 143000]
-        assert tree["/changes/a--base to b--tuned/induction"].attrs["base"] == "a--base step143000 induction"
+        assert (
+            tree["/changes/a--base to b--tuned/induction"].attrs["base"]
+            == "a--base step143000 induction"
+        )
         assert tree["/overlap"]["spearman"].sizes == {"entry": 6, "other": 6}
         assert tree["/stability/c--large/main/induction"]["needed_n"].sizes == {"target": 2}
         assert len(json.loads(tree.attrs["runs"])) == 6 and "nnheads atlas" in tree.attrs["history"]
@@ -57,21 +71,25 @@ def test_names_in_files_cannot_leave_the_folder(tmp_path, capsys):
     odd = {"model": "../../up/and\\away", "revision": "", "kind": "a/b\n$x$"}
     for place in ("one", "two"):
         detected(tmp_path / "runs" / place, "kind", planted(3, 4, (1, 1)), attrs=odd)
-    code, _, err = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "out" / "atlas"), "--draws", "4")
+    code, _, err = call(
+        capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "out" / "atlas"), "--draws", "4"
+    )
     assert (code, err) == (0, "")
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "out"} and len(
         list((tmp_path / "out").iterdir())
     ) == 1
     with xr.open_datatree(tmp_path / "out" / "atlas" / "atlas.nc", engine="netcdf4") as tree:
-        assert [group for group in tree.groups if group.startswith("/heads/") and group.count("/") == 4] == [
-            "/heads/up-and-away/main/a-b-x", "/heads/up-and-away/main/a-b-x- (2)"
-        ]  # fmt: skip
+        assert [
+            group for group in tree.groups if group.startswith("/heads/") and group.count("/") == 4
+        ] == ["/heads/up-and-away/main/a-b-x", "/heads/up-and-away/main/a-b-x- (2)"]
 
 
 def test_a_model_that_was_asked_again(tmp_path, capsys):
     for place, second in (("first", (0, 3)), ("second", (2, 2))):
         detected(tmp_path / "runs" / place, "induction", planted(3, 4, (1, 1), second))
-    code, out, _ = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"), "--draws", "0", "--top", "1")
+    code, out, _ = call(
+        capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"), "--draws", "0", "--top", "1"
+    )
     pair = "owner--model main induction | owner--model main induction (2)"
     assert (
         code == 0
@@ -83,7 +101,10 @@ def test_a_model_that_was_asked_again(tmp_path, capsys):
 def test_without_single_prompts_there_is_no_stability(tmp_path, capsys):
     place = detected(tmp_path / "runs", "induction", planted(3, 4, (1, 1)), cases=3)
     code, out, _ = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
-    assert code == 0 and "no stability; 3 prompts cannot be split into halves; at least 4 are needed" in out
+    assert (
+        code == 0
+        and "no stability; 3 prompts cannot be split into halves; at least 4 are needed" in out
+    )
     (place / "scores.nc").write_bytes(b"broken")
     code, _, err = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
     assert code == 2 and "scores.nc cannot be read as netCDF" in err and len(err.splitlines()) == 1

@@ -1,4 +1,6 @@
-"""The circuit study on the shipped model: an independent recomputation, every way to name a circuit, resuming."""
+"""The circuit study on the shipped model: an independent recomputation, every way to name a
+circuit, resuming.
+"""
 
 from __future__ import annotations
 
@@ -58,13 +60,17 @@ def test_heads_say_what_they_were_ranked_by(run_folder):
     ranking = np.abs(heads["ranking"].values)
     assert inside.sum() == 6 and ranking[inside].min() >= ranking[~inside].max()
     assert heads["minimality"].notnull().values.tolist() == inside.tolist()
-    assert sorted(heads["minimality"].values[inside]) == pytest.approx(sorted(found["minimality"].values))
+    assert sorted(heads["minimality"].values[inside]) == pytest.approx(
+        sorted(found["minimality"].values)
+    )
     assert inside[0, 1], "without this head the shipped model does not do the task"
     assert int(found["heads"][-1]) == 32 and float(found["curve"][-1]) == 1.0
 
 
 def test_the_circuit_alone_equals_plain_hooks(run_folder, reference):
-    """Every head outside it at its mean over fresh names, per template and position, with hooks and no nnsight."""
+    """Every head outside it at its mean over fresh names, per template and position, with hooks and
+    no nnsight.
+    """
     scores = store.load(run_folder / "scores.nc")
     circuit = {parse_head(name) for name in scores.attrs["circuit"].split()}
     prompts = nnheads.ioi(reference.tokenizer, 15, seed=0)
@@ -99,11 +105,19 @@ def test_the_circuit_alone_equals_plain_hooks(run_folder, reference):
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
     from nnheads.patching import readings as run
 
-    monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
+    monkeypatch.setattr(
+        run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again")
+    )
     before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
     command(*SMALL, "--top", "6", "--output", str(run_folder.parents[2]))
     out = capsys.readouterr().out
-    for text in ("circuit: 6 of 32 heads, 15 prompts", "faithfulness F(C)/F(M):", "K = ", "minimality", "CPR"):
+    for text in (
+        "circuit: 6 of 32 heads, 15 prompts",
+        "faithfulness F(C)/F(M):",
+        "K = ",
+        "minimality",
+        "CPR",
+    ):
         assert text in out
     assert before == {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
 
@@ -112,8 +126,19 @@ def test_named_groups_are_the_circuit_in_a_rehearsal_too(tmp_path, run_folder, c
     named = "names: 0.1, L0H2; late: 2.2,2.6; other: 1.0"
     found = []
     for number, remote in enumerate(((), ("--remote", "local"))):
-        command(*SMALL, "--heads", named, "--output", str(tmp_path / str(number)), *remote, "--limit", "6")
-        found.append(store.load(tmp_path / str(number) / "circuit" / "reference" / "shipped" / "circuit.nc"))
+        command(
+            *SMALL,
+            "--heads",
+            named,
+            "--output",
+            str(tmp_path / str(number)),
+            *remote,
+            "--limit",
+            "6",
+        )
+        found.append(
+            store.load(tmp_path / str(number) / "circuit" / "reference" / "shipped" / "circuit.nc")
+        )
     here, there = found
     assert here.attrs["circuit"] == "L0H1 L0H2 L1H0 L2H2 L2H6"
     assert list(here["cut_heads"].values[:4]) == ["nothing", "L0H1 L0H2", "L2H2 L2H6", "L1H0"]
@@ -122,14 +147,35 @@ def test_named_groups_are_the_circuit_in_a_rehearsal_too(tmp_path, run_folder, c
 
 
 def test_heads_ranked_by_another_run(tmp_path, run_folder):
-    command(*SMALL, "--from", str(run_folder), "--statistic", "ranking", "--top", "6", "--output", str(tmp_path))
+    command(
+        *SMALL,
+        "--from",
+        str(run_folder),
+        "--statistic",
+        "ranking",
+        "--top",
+        "6",
+        "--output",
+        str(tmp_path),
+    )
     again = store.load(tmp_path / "circuit" / "reference" / "shipped" / "circuit.nc")
     before = store.load(run_folder / "circuit.nc")
     np.testing.assert_allclose(again["curve"], before["curve"], atol=1e-5)
     assert again.attrs["circuit"] == before.attrs["circuit"]
     file = run_folder / "heads.nc"
     options = ("--statistic", "ranking", "--signed", "--ablation", "zero", "--overwrite")
-    command(*SMALL, "--from", str(file), *options, "--top", "6", "--output", str(tmp_path), "--limit", "4")
+    command(
+        *SMALL,
+        "--from",
+        str(file),
+        *options,
+        "--top",
+        "6",
+        "--output",
+        str(tmp_path),
+        "--limit",
+        "4",
+    )
     helpful = store.load(tmp_path / "circuit" / "reference" / "shipped" / "heads.nc")
     assert float(helpful["ranking"].where(helpful["in_circuit"] == 1).min()) > 0
 
@@ -140,23 +186,30 @@ def test_pairs_of_ones_own(tmp_path, pairs_file):
     command(*SMALL, *options, "--output", str(tmp_path / "a"))
     command(*SMALL, *options, "--mean-set", str(pairs_file), "--output", str(tmp_path / "b"))
     one, other = (
-        store.load(tmp_path / name / "circuit" / "reference" / "shipped" / "scores.nc") for name in ("a", "b")
+        store.load(tmp_path / name / "circuit" / "reference" / "shipped" / "scores.nc")
+        for name in ("a", "b")
     )
     assert one.sizes["batch"] == 15 and list(one["answer_text"].values[:2]) == ["Mary", "John"]
     np.testing.assert_allclose(one["model"], other["model"])
-    assert np.abs(one["circuit"] - other["circuit"]).max() > 1e-4, "the file has one pair more than --limit"
+    assert np.abs(one["circuit"] - other["circuit"]).max() > 1e-4, (
+        "the file has one pair more than --limit"
+    )
 
 
 @pytest.mark.parametrize("ablation", ["mean", "resample"])
-def test_own_prompts_without_others_of_their_length_are_refused(tmp_path, pairs_file, ablation, capsys):
-    """Their own values in their place would ablate nothing, and the empty circuit would be a great one."""
+def test_own_prompts_without_others_of_their_length_are_refused(
+    tmp_path, pairs_file, ablation, capsys
+):
+    """Their own values in their place would ablate nothing, and the empty circuit would be a great
+    one.
+    """
     lines = pairs_file.read_text().splitlines()
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text("\n".join([*lines[:4], lines[4].replace("the book", "the old book")]) + "\n")
     options = [*SMALL, "--heads", "0.1", "--prompts", str(mixed), "--output", str(tmp_path)]
     said = (
-        "1 of 5 prompts have no other of their template and length in {}, so there is nothing to put in for a head; "
-        "give such with --mean-set, or --ablation corrupted, zero or uniform"
+        "1 of 5 prompts have no other of their template and length in {}, so there is nothing to"
+        " put in for a head; give such with --mean-set, or --ablation corrupted, zero or uniform"
     )
     for more, where in ([], "them"), (["--mean-set", str(pairs_file)], "the mean set"):
         with pytest.raises(SystemExit) as stop:
@@ -183,6 +236,17 @@ def test_heads_against_the_answer_are_named_beside_what_helpers_would_do(tmp_pat
 
 
 def test_one_prompt_has_no_interval(tmp_path, capsys):
-    command("--limit", "1", "--subsets", "1", "--greedy", "0", "--heads", "0.1", "--output", str(tmp_path))
+    command(
+        "--limit",
+        "1",
+        "--subsets",
+        "1",
+        "--greedy",
+        "0",
+        "--heads",
+        "0.1",
+        "--output",
+        str(tmp_path),
+    )
     out = capsys.readouterr().out
     assert "no interval: one prompt" in out and "nan" not in out

@@ -29,19 +29,34 @@ def published(tmp_path):
 
 def test_a_file_says_what_it_is(capsys, published):
     code, out, _ = call(capsys, published, "--licence", "MIT")
-    assert code == 0 and out.startswith("retrieval_head: 3 layers of 5 heads, 4 with a score, 3 above zero")
-    assert "L2H4    +0.950" in out and "licence: MIT" in out and "from model.json (retrieval_head), sha256 " in out
+    assert code == 0 and out.startswith(
+        "retrieval_head: 3 layers of 5 heads, 4 with a score, 3 above zero"
+    )
+    assert (
+        "L2H4    +0.950" in out
+        and "licence: MIT" in out
+        and "from model.json (retrieval_head), sha256 " in out
+    )
 
 
 def test_a_mask_for_grouped_heads_of_a_model(capsys, published, tmp_path):
     mask = tmp_path / "mask"
-    code, out, err = call(capsys, published, "--to", "kv_mask", "-o", mask, "--model", "reference", "--fill", "0")
+    code, out, err = call(
+        capsys, published, "--to", "kv_mask", "-o", mask, "--model", "reference", "--fill", "0"
+    )
     assert (code, err) == (0, "") and "88% stream (score of at least 0.5 keep their cache)" in out
     kept = read_heads(mask)
     # heads 2g and 2g+1 of the reference model share key/value head g
-    assert [tuple(map(int, place)) for place in zip(*kept["score"].values.nonzero())] == [(1, 0), (2, 2)]
+    assert [tuple(map(int, place)) for place in zip(*kept["score"].values.nonzero())] == [
+        (1, 0),
+        (2, 2),
+    ]
     config = json.loads((mask / "config.json").read_text())
-    assert (config["sink_size"], config["recent_size"], config["model_name"]) == (128, 256, "reference")
+    assert (config["sink_size"], config["recent_size"], config["model_name"]) == (
+        128,
+        256,
+        "reference",
+    )
     assert json.loads(kept.attrs["lineage"])[0]["file"] == "model.json"
 
 
@@ -54,14 +69,26 @@ def test_a_share_of_heads_streams(capsys, published, tmp_path):
 
 def test_the_strongest_heads_as_a_circuit(capsys, published, tmp_path):
     path = tmp_path / "circuit.json"
-    assert call(capsys, published, "--to", "mib", "-o", path, "--model", "reference", "--top", 2)[0] == 0
+    assert (
+        call(capsys, published, "--to", "mib", "-o", path, "--model", "reference", "--top", 2)[0]
+        == 0
+    )
     content = json.loads(path.read_text())
-    assert content["cfg"] == {"n_layers": 4, "n_heads": 8, "d_model": 128, "parallel_attn_mlp": False}
-    assert [name for name, node in content["nodes"].items() if node["in_graph"] and name[0] == "a"] == [
+    assert content["cfg"] == {
+        "n_layers": 4,
+        "n_heads": 8,
+        "d_model": 128,
+        "parallel_attn_mlp": False,
+    }
+    assert [
+        name for name, node in content["nodes"].items() if node["in_graph"] and name[0] == "a"
+    ] == [
         "a1.h0",
         "a2.h4",
     ]
-    code, _, _ = call(capsys, path, "--to", "qrhead_config", "-o", tmp_path / "b.yaml", "--threshold", 0.9)
+    code, _, _ = call(
+        capsys, path, "--to", "qrhead_config", "-o", tmp_path / "b.yaml", "--threshold", 0.9
+    )
     assert code == 0 and (tmp_path / "b.yaml").read_text() == 'attn_head_set: "2-4"\n'
 
 
@@ -70,14 +97,30 @@ def test_a_file_that_is_there_stays_unless_told(capsys, published, tmp_path):
     code, _, err = call(capsys, published, "--to", "scores", "-o", tmp_path / "a.json")
     assert code == 2 and "exists; use --overwrite, or another --output" in err
     assert (tmp_path / "a.json").read_text() == "mine"
-    assert call(capsys, published, "--to", "scores", "-o", tmp_path / "a.json", "--overwrite")[0] == 0
+    assert (
+        call(capsys, published, "--to", "scores", "-o", tmp_path / "a.json", "--overwrite")[0] == 0
+    )
     assert ranking(read_heads(tmp_path / "a.json"))[0] == (2, 4)
 
 
 def test_another_tools_list_can_be_knocked_out(published, tmp_path, capsys):
-    arguments = ["--from", str(published), "--top", "2", "--limit", "6", "--draws", "2", "-o", str(tmp_path / "out")]
+    arguments = [
+        "--from",
+        str(published),
+        "--top",
+        "2",
+        "--limit",
+        "6",
+        "--draws",
+        "2",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     with pytest.raises(SystemExit) as stop:
         cli.app(["knockout", *arguments])
-    assert stop.value.code == 0 and "heads L2H4, L1H0 (ranked by score in 'model.json' of ?)" in capsys.readouterr().out
+    assert (
+        stop.value.code == 0
+        and "heads L2H4, L1H0 (ranked by score in 'model.json' of ?)" in capsys.readouterr().out
+    )
     (folder,) = (tmp_path / "out" / "knockout" / "reference" / "shipped").iterdir()
     assert list(store.load(folder / "curve.nc")["listed"].values) == ["L2H4", "L1H0"]

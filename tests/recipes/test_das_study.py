@@ -1,4 +1,6 @@
-"""`nnheads das` as a user issues it: what is printed and saved, own pairs, and taking a run up again."""
+"""`nnheads das` as a user issues it: what is printed and saved, own pairs, and taking a run up
+again.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,20 @@ from nnheads.interventions import localise
 from nnheads.interventions.files import load
 from nnheads.interventions.schema import index, role
 
-SMALL = ("--at", "S2,END", "--layers", "0,1", "--steps", "20", "-n", "64", "--test", "32", "--learning-rate", "0.02")
+SMALL = (
+    "--at",
+    "S2,END",
+    "--layers",
+    "0,1",
+    "--steps",
+    "20",
+    "-n",
+    "64",
+    "--test",
+    "32",
+    "--learning-rate",
+    "0.02",
+)
 
 
 def command(capsys, *arguments: str) -> str:
@@ -44,22 +59,36 @@ def aligned(tmp_path_factory):
 def test_the_place_of_the_indirect_object_is_found_and_said(aligned):
     out, folder = aligned
     lines = out.splitlines()
-    assert lines[0].startswith("position (ioi): the indirect object is the name that is not repeated; 64 of 64 prompts")
+    assert lines[0].startswith(
+        "position (ioi): the indirect object is the name that is not repeated; 64 of 64 prompts"
+    )
     assert lines[2].split() == ["layer", "S2", "END"]
     assert float(lines[4].split()[1]) > 0.9 and float(lines[3].split()[2]) == 0.5
     assert lines[5] == "best on pairs left out of training: layer 1, S2 [95% interval]"
     assert lines[6].split() == ["all", "32", "pairs", "the", "16", "whose", "answer", "changes"]
-    with xr.open_dataset(folder / "scores.nc") as scores, xr.open_dataset(folder / "places.nc") as table:
+    with (
+        xr.open_dataset(folder / "scores.nc") as scores,
+        xr.open_dataset(folder / "places.nc") as table,
+    ):
         assert dict(scores.sizes) == {"batch": 32, "layer": 2, "place": 2}
-        assert json.loads(scores.attrs["arguments"])["variable"] is None and "2303.02536" in scores.attrs["references"]
+        assert (
+            json.loads(scores.attrs["arguments"])["variable"] is None
+            and "2303.02536" in scores.attrs["references"]
+        )
         np.testing.assert_allclose(table["trained"], scores["trained"].mean("batch"), atol=1e-6)
         best = table.sel(layer=1, place="S2")
         assert float(best["trained_low"]) > float(best["random_high"])
         words = lines[7].replace("[", "").replace("]", "").replace(",", "").split()[-6:]
-        ends = [f"trained{which}{end}" for which in ("", "_changed") for end in ("", "_low", "_high")]
+        ends = [
+            f"trained{which}{end}" for which in ("", "_changed") for end in ("", "_low", "_high")
+        ]
         assert words == [f"{float(best[name]):.3f}" for name in ends]
-        assert float(best["trained_changed"]) > 0.8 > 0.2 >= float(best["random_changed"]), "nothing is free here"
-        assert lines[11].startswith("  no intervention ") and lines[11].endswith("0.000"), "by what they are"
+        assert float(best["trained_changed"]) > 0.8 > 0.2 >= float(best["random_changed"]), (
+            "nothing is free here"
+        )
+        assert lines[11].startswith("  no intervention ") and lines[11].endswith("0.000"), (
+            "by what they are"
+        )
     assert (folder / "places.png").stat().st_size > 10_000 and not (folder / "parts").exists()
 
 
@@ -85,9 +114,31 @@ def test_own_pairs_on_an_own_model(capsys, tmp_path, llama_folder):
         if one != other
     ]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    small = ("--steps", "3", "--step-pairs", "4", "--layers", "2", "--kind", "boundless", "--at", "-1,0")
-    out = command(capsys, str(llama_folder), "--pairs", str(tmp_path / "own.jsonl"), *small, "-o", str(tmp_path / "o"))
-    assert "variable of own.jsonl: the answers that the file gives; 12 pairs: 9 to train on, 3 to test on" in out
+    small = (
+        "--steps",
+        "3",
+        "--step-pairs",
+        "4",
+        "--layers",
+        "2",
+        "--kind",
+        "boundless",
+        "--at",
+        "-1,0",
+    )
+    out = command(
+        capsys,
+        str(llama_folder),
+        "--pairs",
+        str(tmp_path / "own.jsonl"),
+        *small,
+        "-o",
+        str(tmp_path / "o"),
+    )
+    assert (
+        "variable of own.jsonl: the answers that the file gives; 12 pairs: 9 to train on, 3 to"
+        " test on" in out
+    )
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
         assert scores["place"].values.tolist() == ["-1", "0"]
         # behind the last layer the last position decides alone: the answer is that of the source

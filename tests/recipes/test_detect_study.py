@@ -32,7 +32,11 @@ def test_each_type_has_its_folder_and_its_provenance(everything):
         scores = store.load(everything / name / "scores.nc")
         assert scores[detector(name).HEADLINE].dims[:3] == ("batch", "layer", "head")
         assert heads["flag"].dims == ("layer", "head")
-        assert heads.attrs["headline"] in heads and heads.attrs["references"] and heads.attrs["model"] == "reference"
+        assert (
+            heads.attrs["headline"] in heads
+            and heads.attrs["references"]
+            and heads.attrs["model"] == "reference"
+        )
         assert json.loads((everything / name / "run.json").read_text())["complete"]
         assert (everything / name / "heads.png").stat().st_size > 5_000
     assert (everything / "all.png").stat().st_size > 10_000
@@ -43,7 +47,16 @@ def test_the_same_command_again_computes_nothing(everything, monkeypatch, capsys
     from nnheads.spans import measure as attention
 
     monkeypatch.setattr(attention, "measure_spans", lambda *_, **__: pytest.fail("measured again"))
-    command("detect", "all", "--limit", "6", "--lengths", "100,140", "--output", str(everything.parents[2]))
+    command(
+        "detect",
+        "all",
+        "--limit",
+        "6",
+        "--lengths",
+        "100,140",
+        "--output",
+        str(everything.parents[2]),
+    )
     assert "induction" in capsys.readouterr().out
 
 
@@ -60,13 +73,26 @@ def test_checkpoints_become_a_dimension(llama_folder, tmp_path, capsys):
         "head",
     )
     np.testing.assert_allclose(joined["mass"][0], joined["mass"][1])  # the same weights twice
-    assert (folder / "emergence.png").exists() and "strongest head by revision" in capsys.readouterr().out
+    assert (
+        folder / "emergence.png"
+    ).exists() and "strongest head by revision" in capsys.readouterr().out
 
 
 def test_a_rehearsal_gives_the_same_numbers(tmp_path):
     for number, remote in enumerate(((), ("--remote", "local"))):
         command(
-            "detect", "induction", "--limit", "3", "--length", "20", "--output", str(tmp_path / str(number)), *remote
+            "detect",
+            "induction",
+            "--limit",
+            "3",
+            "--length",
+            "20",
+            "--output",
+            str(tmp_path / str(number)),
+            *remote,
         )
-    here, there = (store.load(tmp_path / str(n) / "detect/reference/shipped/induction/scores.nc") for n in (0, 1))
+    here, there = (
+        store.load(tmp_path / str(n) / "detect/reference/shipped/induction/scores.nc")
+        for n in (0, 1)
+    )
     np.testing.assert_allclose(here["mass"], there["mass"], atol=1e-6)

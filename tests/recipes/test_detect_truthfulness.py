@@ -24,11 +24,19 @@ def table(tmp_path):
     path = tmp_path / "TruthfulQA.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file)
-        writer.writerow(["Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers"])
+        writer.writerow(
+            ["Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers"]
+        )
         for number in [*range(12), 3]:
             true, other, false = (places[(number * step) % 8] for step in (1, 3, 5))
             writer.writerow(
-                ["places", f"what is the code of {number} ?", true, f"{true}; {other}", f"{false}; park of {number}"]
+                [
+                    "places",
+                    f"what is the code of {number} ?",
+                    true,
+                    f"{true}; {other}",
+                    f"{false}; park of {number}",
+                ]
             )
     return path
 
@@ -40,22 +48,61 @@ def run_folder(output, model: str, revision: str):
 def test_the_reference_model(tmp_path, capsys):
     command("detect", "truthfulness", "--output", str(tmp_path), "--num-heads", "5", "--top", "3")
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("truthfulness: ") and said[0].endswith("heads beyond chance (*); correct [95% interval]")
+    assert said[0].startswith("truthfulness: ") and said[0].endswith(
+        "heads beyond chance (*); correct [95% interval]"
+    )
     assert len(said) == 5 and "+1.000" in said[1] and said[1].endswith("*")
     folder = run_folder(tmp_path, "reference", "shipped")
     heads, scores = store.load(folder / "heads.nc"), store.load(folder / "scores.nc")
-    assert int(heads["chosen"].sum()) == 5 and heads.sizes["fold"] == 2 and scores.sizes["batch"] == 400
+    assert (
+        int(heads["chosen"].sum()) == 5
+        and heads.sizes["fold"] == 2
+        and scores.sizes["batch"] == 400
+    )
     arguments = json.loads((folder / "run.json").read_text())["arguments"]
-    chosen = {"num_fold": 2, "num_heads": 5, "val_ratio": 0.2, "fold_seed": 42, "seed": 0, "data": None}
+    chosen = {
+        "num_fold": 2,
+        "num_heads": 5,
+        "val_ratio": 0.2,
+        "fold_seed": 42,
+        "seed": 0,
+        "data": None,
+    }
     assert arguments.items() >= chosen.items()
     assert (folder / "heads.png").stat().st_size > 5_000 and not (folder.parent / "parts").exists()
-    command("detect", "truthfulness", "--output", str(tmp_path), "--num-heads", "5", "--seed", "1", code=2)
+    command(
+        "detect",
+        "truthfulness",
+        "--output",
+        str(tmp_path),
+        "--num-heads",
+        "5",
+        "--seed",
+        "1",
+        code=2,
+    )
     assert "fold_seed 42 there, 1 here" in capsys.readouterr().err
 
 
 def test_a_table_of_ones_own(tmp_path, table, llama_folder, capsys):
-    options = ["--output", str(tmp_path / "out"), "--template", "{question} {answer}", "--data", str(table)]
-    command("detect", "truthfulness", str(llama_folder), *options, "--num-fold", "3", "--val-ratio", "0.3")
+    options = [
+        "--output",
+        str(tmp_path / "out"),
+        "--template",
+        "{question} {answer}",
+        "--data",
+        str(table),
+    ]
+    command(
+        "detect",
+        "truthfulness",
+        str(llama_folder),
+        *options,
+        "--num-fold",
+        "3",
+        "--val-ratio",
+        "0.3",
+    )
     said = capsys.readouterr().out
     assert "questions that came twice, merged: 1" in said
     heads = store.load(run_folder(tmp_path / "out", "tiny-llama", "local") / "heads.nc")
@@ -64,7 +111,18 @@ def test_a_table_of_ones_own(tmp_path, table, llama_folder, capsys):
 
 
 def test_all_types_go_without_it_where_it_has_no_data(tmp_path, llama_folder, capsys):
-    options = ["--limit", "2", "--length", "6", "--lengths", "60", "--steps", "4", "--output", str(tmp_path)]
+    options = [
+        "--limit",
+        "2",
+        "--length",
+        "6",
+        "--lengths",
+        "60",
+        "--steps",
+        "4",
+        "--output",
+        str(tmp_path),
+    ]
     command("detect", "all", str(llama_folder), *options)
     assert "truthfulness: left out; it needs --data" in capsys.readouterr().out
     assert not run_folder(tmp_path, "tiny-llama", "local").exists()
@@ -73,12 +131,18 @@ def test_all_types_go_without_it_where_it_has_no_data(tmp_path, llama_folder, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["induction", "--num-fold", "3"], "--num-fold is for truthfulness; 'induction' is another type"),
+        (
+            ["induction", "--num-fold", "3"],
+            "--num-fold is for truthfulness; 'induction' is another type",
+        ),
         (["induction", "--data", "x.csv"], "--data is for truthfulness"),
         (["truthfulness", "--data", "x.csv"], "no file 'x.csv'; expected a TruthfulQA CSV"),
         (["truthfulness", "--num-fold", "1"], "1 folds leave no question to test on"),
         (["truthfulness", "--num-heads", "0"], "0 heads cannot be chosen"),
-        (["truthfulness", "--limit", "2"], "2 questions leave none to train on or to validate in a fold"),
+        (
+            ["truthfulness", "--limit", "2"],
+            "2 questions leave none to train on or to validate in a fold",
+        ),
         (["truthfulness", "--lengths", "60"], "--lengths is for retrieval types"),
         (["truthfulness", "--template", "{answer}"], "must hold {question} and after it {answer}"),
     ],

@@ -35,12 +35,19 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
     out = command(capsys, "-o", str(tmp_path))
     found = drift(tmp_path, "float32-bfloat16")
     assert out.startswith("float32 (sdpa) against bfloat16 (sdpa), 16 prompts a type\n")
-    assert found["type"].values.tolist() == TYPES.split(",") and found["score"].dims == ("type", "layer", "head")
+    assert found["type"].values.tolist() == TYPES.split(",") and found["score"].dims == (
+        "type",
+        "layer",
+        "head",
+    )
     assert float(found["rank_correlation"].min()) > 0.99 and float(found["overlap"].min()) >= 0.9
     assert 1e-6 < float(found["largest"].max()) < 0.01
     for number, kind in enumerate(TYPES.split(",")):
         words = out.splitlines()[3 + number].split()
-        ranks = [float(found[name].sel(type=kind)) for name in ("rank_correlation", "rank_correlation_named")]
+        ranks = [
+            float(found[name].sel(type=kind))
+            for name in ("rank_correlation", "rank_correlation_named")
+        ]
         assert words[0] == kind and [words[1], words[4]] == [f"{rank:.4f}" for rank in ranks]
         assert words[7] == str(int(found["named"].sel(type=kind).sum()))
     for name, dtype in (("score", "float32"), ("against", "bfloat16")):
@@ -53,7 +60,9 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
 
 def test_the_same_command_again_scores_nothing(capsys, tmp_path, monkeypatch):
     first = command(capsys, *FEW, "-o", str(tmp_path))
-    monkeypatch.setattr("nnheads.detectors._stimulus.measure_all", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(
+        "nnheads.detectors._stimulus.measure_all", lambda *_, **__: pytest.fail("scored again")
+    )
     assert command(capsys, *FEW, "-o", str(tmp_path)) == first
 
 
@@ -87,12 +96,18 @@ def test_a_kill_between_the_sides_repeats_nothing(capsys, tmp_path, monkeypatch)
 
     whole = command(capsys, *FEW, "-o", str(tmp_path / "whole"))
     with monkeypatch.context() as broken:
-        broken.setattr("nnheads.recipes.drift.second_side", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(
+            "nnheads.recipes.drift.second_side", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         command(capsys, *FEW, "-o", str(tmp_path / "cut"), code=1)
     counted, plain = [], attention.measure_spans
-    monkeypatch.setattr(attention, "measure_spans", lambda *a, **k: counted.append(1) or plain(*a, **k))
+    monkeypatch.setattr(
+        attention, "measure_spans", lambda *a, **k: counted.append(1) or plain(*a, **k)
+    )
     again = command(capsys, *FEW, "-o", str(tmp_path / "cut"))
-    assert len(counted) == 1 and again.replace(str(tmp_path / "cut"), str(tmp_path / "whole")) == whole
+    assert (
+        len(counted) == 1 and again.replace(str(tmp_path / "cut"), str(tmp_path / "whole")) == whole
+    )
 
 
 def test_flags_that_come_and_go_are_named(capsys, tmp_path, monkeypatch):
@@ -123,9 +138,14 @@ def test_a_server_is_compared_with_what_is_here(capsys, tmp_path, server):
     before = len(server.executed)
     options = (*FEW, "--against", "remote", "--remote", server.url, "-o", str(tmp_path))
     out = command(capsys, "--dtype", "bfloat16", *options)
-    assert out.startswith(f"bfloat16 (sdpa) against float32 (sdpa at {server.url}), 6 prompts a type\n")
+    assert out.startswith(
+        f"bfloat16 (sdpa) against float32 (sdpa at {server.url}), 6 prompts a type\n"
+    )
     assert len(server.executed) - before == 2  # what it computes in, and all scores
-    there, here = drift(tmp_path, "bfloat16-remote"), nnheads.detect(nnheads.load(), "induction", n=6)
+    there, here = (
+        drift(tmp_path, "bfloat16-remote"),
+        nnheads.detect(nnheads.load(), "induction", n=6),
+    )
     np.testing.assert_allclose(there["against"].sel(type="induction"), here["mass"], atol=1e-5)
     assert float(there["largest"].max()) > 1e-6 and there.attrs["remote_jobs"] == 2
     alike = command(capsys, *options)

@@ -1,4 +1,6 @@
-"""The indirect-object study on the shipped model: an independent recomputation, causal sanity, every option."""
+"""The indirect-object study on the shipped model: an independent recomputation, causal sanity,
+every option.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def test_files_open_and_say_where_they_are_from(run_folder):
 
 
 def test_every_effect_equals_plain_hooks(run_folder, reference):
-    """All heads of all kept sentences again: one full forward per head with PyTorch hooks, no nnsight."""
+    """All heads of all kept sentences again: one full forward per head with PyTorch hooks, no
+    nnsight.
+    """
     module = reference._module
     with xr.open_dataset(run_folder / "scores.nc") as scores:
         prompts = nnheads.ioi(reference.tokenizer, 40, seed=0).sel(batch=scores["batch"].values)
@@ -63,22 +67,38 @@ def test_every_effect_equals_plain_hooks(run_folder, reference):
         for layer in range(sizes.layers):
             for head in range(sizes.heads):
                 where = everywhere & (torch.arange(sizes.heads) == head)
-                logits = oracle.patched_logits(module, "llama", base, donor, layer, "z", where).gather(-1, answers)
+                logits = oracle.patched_logits(
+                    module, "llama", base, donor, layer, "z", where
+                ).gather(-1, answers)
                 effect = (logits[:, 0] - logits[:, 1] - corrupted) / (clean - corrupted)
-                np.testing.assert_allclose(scores["effect"].sel(layer=layer, head=head), effect, atol=1e-4)
+                np.testing.assert_allclose(
+                    scores["effect"].sel(layer=layer, head=head), effect, atol=1e-4
+                )
 
 
 def test_the_ratio_of_means_is_what_it_says(run_folder):
-    with xr.open_dataset(run_folder / "scores.nc") as scores, xr.open_dataset(run_folder / "heads.nc") as heads:
+    with (
+        xr.open_dataset(run_folder / "scores.nc") as scores,
+        xr.open_dataset(run_folder / "heads.nc") as heads,
+    ):
         change = (scores["logit_difference"] - scores["corrupted_logit_difference"]).mean("batch")
-        gap = (scores["clean_logit_difference"] - scores["corrupted_logit_difference"]).mean("batch")
+        gap = (scores["clean_logit_difference"] - scores["corrupted_logit_difference"]).mean(
+            "batch"
+        )
         np.testing.assert_allclose(heads["effect"], change / gap, atol=1e-5)
-        np.testing.assert_allclose(heads["effect_mean_of_ratios"], scores["effect"].mean("batch"), atol=1e-5)
-        assert bool((heads["effect_low"] <= heads["effect"]).all() and (heads["effect"] <= heads["effect_high"]).all())
+        np.testing.assert_allclose(
+            heads["effect_mean_of_ratios"], scores["effect"].mean("batch"), atol=1e-5
+        )
+        assert bool(
+            (heads["effect_low"] <= heads["effect"]).all()
+            and (heads["effect"] <= heads["effect_high"]).all()
+        )
 
 
 def test_knocking_out_the_top_heads_hurts_more_than_any_random_triple(run_folder, reference):
-    """Zero the three heads of largest effect, and 20 random triples from the same layers, with plain hooks."""
+    """Zero the three heads of largest effect, and 20 random triples from the same layers, with
+    plain hooks.
+    """
     module = reference._module
     heads = store.load(run_folder / "heads.nc")
     found = [(one["layer"], one["head"]) for one in nnheads_top(heads)]
@@ -121,7 +141,17 @@ def nnheads_top(heads: xr.Dataset) -> list[dict]:
 
 @pytest.mark.parametrize("corruption", ["random", "abc", "swapped"])
 def test_every_corruption_runs(corruption, tmp_path, capsys):
-    command("ioi", "--limit", "12", "--corruption", corruption, "--gap", "0.5", "--output", str(tmp_path))
+    command(
+        "ioi",
+        "--limit",
+        "12",
+        "--corruption",
+        corruption,
+        "--gap",
+        "0.5",
+        "--output",
+        str(tmp_path),
+    )
     assert "kept" in capsys.readouterr().out
 
 
@@ -129,7 +159,9 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
     folders = []
     for number, remote in enumerate(((), ("--remote", "local"))):
         output = tmp_path / str(number)
-        command("ioi", "--limit", "10", "--noising", "--layers", "1-2", "--output", str(output), *remote)
+        command(
+            "ioi", "--limit", "10", "--noising", "--layers", "1-2", "--output", str(output), *remote
+        )
         folders.append(output / "ioi" / "reference" / "shipped")
     here, there = (store.load(folder / "scores.nc") for folder in folders)
     assert list(here["layer"].values) == [1, 2] and here.attrs["direction"] == "noising"
@@ -139,7 +171,9 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
     from nnheads.patching import readings as run
 
-    monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again"))
+    monkeypatch.setattr(
+        run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again")
+    )
     before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
     command("ioi", "--limit", "40", "--output", str(run_folder.parents[2]))
     assert "highest" in capsys.readouterr().out
@@ -148,7 +182,12 @@ def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch
 
 def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_path):
     prompts = nnheads.ioi(reference.tokenizer, 40, seed=0)
-    names = {"clean": "clean_text", "corrupted": "corrupted_text", "answer": "answer_text", "wrong": "wrong_text"}
+    names = {
+        "clean": "clean_text",
+        "corrupted": "corrupted_text",
+        "answer": "answer_text",
+        "wrong": "wrong_text",
+    }
     lines = [
         {
             **{key: str(prompts[name].values[i]) for key, name in names.items()},
@@ -157,9 +196,19 @@ def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_
         for i in range(40)
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    command("ioi", "--prompts", str(tmp_path / "pairs.jsonl"), "--limit", "40", "--output", str(tmp_path))
+    command(
+        "ioi",
+        "--prompts",
+        str(tmp_path / "pairs.jsonl"),
+        "--limit",
+        "40",
+        "--output",
+        str(tmp_path),
+    )
     ours = store.load(tmp_path / "ioi" / "reference" / "shipped" / "heads.nc")
-    np.testing.assert_allclose(ours["effect"], store.load(run_folder / "heads.nc")["effect"], atol=1e-5)
+    np.testing.assert_allclose(
+        ours["effect"], store.load(run_folder / "heads.nc")["effect"], atol=1e-5
+    )
 
 
 def test_other_sites_have_folders_of_their_own_and_their_own_units(tmp_path, capsys):
@@ -170,7 +219,9 @@ def test_other_sites_have_folders_of_their_own_and_their_own_units(tmp_path, cap
     z, v, pattern = (store.load(folder / name / "scores.nc") for name in ("", "v", "pattern"))
     assert v["effect"].dims == ("batch", "layer", "kv_head") and v.sizes["kv_head"] == 4
     assert pattern["effect"].dims == z["effect"].dims == ("batch", "layer", "head")
-    assert float(abs(pattern["effect"] - z["effect"]).max()) > 0.1, "what is looked at is not what is moved"
+    assert float(abs(pattern["effect"] - z["effect"]).max()) > 0.1, (
+        "what is looked at is not what is moved"
+    )
     assert (folder / "v" / "heads.png").stat().st_size > 10_000 and v.attrs["site"] == "v"
 
 
@@ -181,7 +232,9 @@ def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monke
     command("ioi", "--limit", "10", "--site", "z,v", "--plan", "--output", str(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("10 prompts") and lines[1] == "z:" and "one by one" in lines[2]
-    assert [line for line in lines if line.startswith("32 swaps")] and [x for x in lines if x.startswith("16 swaps")]
+    assert [line for line in lines if line.startswith("32 swaps")] and [
+        x for x in lines if x.startswith("16 swaps")
+    ]
     assert sum("s of arithmetic on this machine" in line for line in lines) == 2
     assert not list(tmp_path.iterdir())
 
@@ -191,7 +244,14 @@ def test_roles_are_told_apart_and_kept(tmp_path, capsys):
         command("ioi", "--limit", "30", "--roles", "--output", str(tmp_path))
     printed = capsys.readouterr().out
     inhibition = printed.partition("s inhibition")[2]
-    assert inhibition.splitlines()[1].strip().startswith("L2H2"), "it looks at S2 and speaks to those that write"
-    assert "the look without a sure effect: L3H0 END to IO 1.00" in printed, "the decoy is called nothing"
+    assert inhibition.splitlines()[1].strip().startswith("L2H2"), (
+        "it looks at S2 and speaks to those that write"
+    )
+    assert "the look without a sure effect: L3H0 END to IO 1.00" in printed, (
+        "the decoy is called nothing"
+    )
     table = store.load(tmp_path / "ioi" / "reference" / "shipped" / "roles" / "roles.nc")
-    assert table["role"].dims == ("layer", "head") and json.loads(table.attrs["arguments"])["corruption"] == "abc"
+    assert (
+        table["role"].dims == ("layer", "head")
+        and json.loads(table.attrs["arguments"])["corruption"] == "abc"
+    )

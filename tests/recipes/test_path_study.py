@@ -1,4 +1,6 @@
-"""`nnheads path` on the shipped model: plain hooks again, the paths that are known, a second time, every option."""
+"""`nnheads path` on the shipped model: plain hooks again, the paths that are known, a second time,
+every option.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +29,33 @@ def runs(tmp_path_factory):
     """The logits, and the queries of two heads that write, as a user would ask for them."""
     output = tmp_path_factory.mktemp("results")
     command("path", "--limit", "24", "--output", str(output))
-    command("path", "--limit", "24", "--receivers", "3.1,L3H7", "--at", "END", "--output", str(output))
+    command(
+        "path", "--limit", "24", "--receivers", "3.1,L3H7", "--at", "END", "--output", str(output)
+    )
     return output / "path" / "reference" / "shipped"
 
 
 def test_files_open_and_say_where_they_are_from(runs):
     for folder in (runs, runs / "q-L3H1-L3H7"):
         scores, heads = (store.load(folder / f"{name}.nc") for name in ("scores", "heads"))
-        assert scores["change"].dims == ("batch", "layer", "head") and scores.attrs["model"] == "reference"
-        assert json.loads(heads.attrs["arguments"])["corruption"] == "abc" and heads.attrs["kept"] == 24
-        assert {"effect", "effect_low", "effect_high", "base_logit_difference"} <= set(heads.data_vars)
+        assert (
+            scores["change"].dims == ("batch", "layer", "head")
+            and scores.attrs["model"] == "reference"
+        )
+        assert (
+            json.loads(heads.attrs["arguments"])["corruption"] == "abc"
+            and heads.attrs["kept"] == 24
+        )
+        assert {"effect", "effect_low", "effect_high", "base_logit_difference"} <= set(
+            heads.data_vars
+        )
         ratio = scores["change"].sum("batch", min_count=1) / scores["base_logit_difference"].sum()
         np.testing.assert_allclose(heads["effect"], ratio, atol=1e-5)
         assert (folder / "heads.png").stat().st_size > 10_000 and not (folder / "parts").exists()
-    assert bool(heads["effect"].sel(layer=3).isnull().all()) and heads.attrs["receivers"] == "L3H1+L3H7"
+    assert (
+        bool(heads["effect"].sel(layer=3).isnull().all())
+        and heads.attrs["receivers"] == "L3H1+L3H7"
+    )
 
 
 def test_direct_effects_equal_plain_hooks(runs):
@@ -51,12 +66,15 @@ def test_direct_effects_equal_plain_hooks(runs):
     base, new = inputs(model, prompts), inputs(model, prompts, "corrupted")
     answers = torch.from_numpy(np.stack([prompts["answer"], prompts["wrong"]], 1)).long()
     frozen, other = (
-        [oracle.value_at(module, "llama", given, layer, "z") for layer in range(4)] for given in (base, new)
+        [oracle.value_at(module, "llama", given, layer, "z") for layer in range(4)]
+        for given in (base, new)
     )
     for layer, head in ((2, 2), (3, 7), (1, 0)):
         kept = [value.clone() for value in frozen]
         size = kept[layer].shape[-1] // 8
-        kept[layer][..., head * size : (head + 1) * size] = other[layer][..., head * size : (head + 1) * size]
+        kept[layer][..., head * size : (head + 1) * size] = other[layer][
+            ..., head * size : (head + 1) * size
+        ]
         handles = [
             block.self_attn.o_proj.register_forward_pre_hook(lambda _, given, value=value: (value,))
             for block, value in zip(module.model.layers, kept)
@@ -86,23 +104,47 @@ def test_the_same_command_again_computes_nothing_and_prints_the_same(runs, capsy
     out = capsys.readouterr().out
     assert out.startswith("kept 24 of 24 prompts\nlogit difference: clean +")
     assert re.search(
-        r"^paths to the logits, change over .*; helping:\n  L2H\d    -0\.\d+ \[-0\.\d+, -0\.\d+\]$", out, re.M
+        r"^paths to the logits, change over .*; helping:\n  L2H\d    -0\.\d+ \[-0\.\d+, -0\.\d+\]$",
+        out,
+        re.M,
     )
     assert "working against the answer:" in out and out.rstrip().endswith("heads.png")
     command(
-        "path", "--limit", "24", "--receivers", "3.1,3.7", "--at", "END", "--output", str(runs.parents[2]), "--top", "2"
+        "path",
+        "--limit",
+        "24",
+        "--receivers",
+        "3.1,3.7",
+        "--at",
+        "END",
+        "--output",
+        str(runs.parents[2]),
+        "--top",
+        "2",
     )
     assert "paths to the queries of L3H1+L3H7 at END" in capsys.readouterr().out
 
 
 def test_chosen_senders_values_frozen_parts_and_a_rehearsal(tmp_path, capsys):
-    options = ["--limit", "6", "--receivers", "L2H2", "--via", "v", "--senders", "1.0,0.2", "--mlps", "freeze"]
+    options = [
+        "--limit",
+        "6",
+        "--receivers",
+        "L2H2",
+        "--via",
+        "v",
+        "--senders",
+        "1.0,0.2",
+        "--mlps",
+        "freeze",
+    ]
     command("path", *options, "--output", str(tmp_path / "here"))
     printed = capsys.readouterr().out
     assert "paths to the values of L2KV1" in printed and "feed-forward parts: freeze" in printed
     command("path", *options, "--remote", "local", "--output", str(tmp_path / "there"))
     here, there = (
-        store.load(tmp_path / place / "path/reference/shipped/v-L2H2/scores.nc") for place in ("here", "there")
+        store.load(tmp_path / place / "path/reference/shipped/v-L2H2/scores.nc")
+        for place in ("here", "there")
     )
     assert np.argwhere(here["change"].notnull().all("batch").values).tolist() == [[0, 2], [1, 0]]
     np.testing.assert_allclose(here["change"], there["change"], atol=1e-5)

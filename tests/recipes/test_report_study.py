@@ -6,9 +6,8 @@ import json
 import re
 
 import pytest
-from headruns import detected, planted, recorded
+from headruns import detected, planted, png, recorded
 from nnheads.recipes import _app as cli
-from test_report_results import png
 
 from nnheads.page import pictures
 from nnheads.runs import find as runs
@@ -44,17 +43,33 @@ def page_in(path) -> dict:
 def test_one_command_makes_one_page(made, tmp_path, capsys):
     target = tmp_path / "page.html"
     code, out, err = call(capsys, str(made), "-o", str(target))
-    assert (code, err) == (0, "") and out.splitlines()[-1].startswith(str(target)) and out.endswith(" MB)\n")
+    assert (
+        (code, err) == (0, "")
+        and out.splitlines()[-1].startswith(str(target))
+        and out.endswith(" MB)\n")
+    )
     assert target.stat().st_size < 1_000_000
-    assert "reference shipped: 4 x 8 heads" in out and [file.name for file in tmp_path.iterdir()] == ["page.html"]
+    assert "reference shipped: 4 x 8 heads" in out and [
+        file.name for file in tmp_path.iterdir()
+    ] == ["page.html"]
     page = page_in(target)
-    assert page["title"] == "Heads of reference" and page["made"]["command"].startswith("nnheads report")
+    assert page["title"] == "Heads of reference" and page["made"]["command"].startswith(
+        "nnheads report"
+    )
     (model,) = page["models"]
     kinds = {score["kind"]: score["group"] for score in model["scores"]}
     assert kinds["ioi"] == "effects" and kinds["writes copy"] == "writes"
     assert [list(text["patterns"]) for text in model["texts"]] == [["1.0"]]
-    assert model["roles"] and {role["role"] for role in model["roles"]} <= {"writer", "s_inhibition", "induction",
-        "name_mover", "backup", "duplicate_token", "previous_token", "negative_name_mover"}  # fmt: skip
+    assert model["roles"] and {role["role"] for role in model["roles"]} <= {
+        "writer",
+        "s_inhibition",
+        "induction",
+        "name_mover",
+        "backup",
+        "duplicate_token",
+        "previous_token",
+        "negative_name_mover",
+    }
     for run in page["runs"]:
         assert (
             run["command"].startswith("nnheads ")
@@ -67,19 +82,27 @@ def test_attention_of_the_model_that_was_measured(made, tmp_path, capsys):
     own = tmp_path / "texts.txt"
     own.write_text("Mary and John went to the market\n\nMary gave the book to John\n")
     target = tmp_path / "page.html"
-    code, out, _ = call(capsys, str(made), "-o", str(target), "--attention", "reference", "--texts", str(own))
+    code, out, _ = call(
+        capsys, str(made), "-o", str(target), "--attention", "reference", "--texts", str(own)
+    )
     assert code == 0 and "3 texts" in out
     texts = page_in(target)["models"][0]["texts"][1:]
     assert [text["title"] for text in texts] == ["Mary and John", "Mary gave the"]
     assert all(len(text["patterns"]) == 32 for text in texts)
     code, _, err = call(capsys, str(made), "-o", str(target), "--attention", "owner/other")
-    assert code == 2 and err.startswith("error: --attention owner/other: no run is of that model; there are reference")
+    assert code == 2 and err.startswith(
+        "error: --attention owner/other: no run is of that model; there are reference"
+    )
 
 
 def test_attention_of_other_weights_is_refused(tmp_path, capsys):
     detected(tmp_path, "induction", planted(4, 8, (1, 0)), model="reference", revision="shipped")
-    code, _, err = call(capsys, str(tmp_path), "-o", str(tmp_path / "page.html"), "--attention", "reference")
-    assert code == 2 and re.search(r"its weights \(sha256:\w+\) are not those of the runs$", err.strip())
+    code, _, err = call(
+        capsys, str(tmp_path), "-o", str(tmp_path / "page.html"), "--attention", "reference"
+    )
+    assert code == 2 and re.search(
+        r"its weights \(sha256:\w+\) are not those of the runs$", err.strip()
+    )
     assert not (tmp_path / "page.html").exists()
 
 
@@ -92,7 +115,11 @@ def test_a_page_is_made_again_and_nothing_else_is_replaced(tmp_path, capsys):
         assert code == 0 and "left out, not finished: half" in out
     target.write_text("notes")
     code, _, err = call(capsys, str(tmp_path), "-o", str(target))
-    assert code == 2 and "exists and is no page of nnheads report" in err and target.read_text() == "notes"
+    assert (
+        code == 2
+        and "exists and is no page of nnheads report" in err
+        and target.read_text() == "notes"
+    )
     assert call(capsys, str(tmp_path), "-o", str(target), "--overwrite")[0] == 0
 
 
@@ -129,4 +156,8 @@ def test_pictures_that_are_too_many_are_named(tmp_path, capsys, monkeypatch):
 
 
 def test_long_texts_in_files_are_cut():
-    assert len(runs.text("x" * 10**6)) == runs.LONGEST and runs.text(None) == "" and runs.facts("[1]") == {}
+    assert (
+        len(runs.text("x" * 10**6)) == runs.LONGEST
+        and runs.text(None) == ""
+        and runs.facts("[1]") == {}
+    )

@@ -51,7 +51,10 @@ def changed(path, change):
 def test_a_run_is_repeated_to_the_last_bit(capsys, made):
     code, out, err = rerun(capsys, made)
     assert (code, err) == (0, "") and out.splitlines()[-1] == "the same to the last bit"
-    assert "heads.nc: 13 of 13 variables are exact" in out and "scores.nc: 19 of 19 variables are exact" in out
+    assert (
+        "heads.nc: 13 of 13 variables are exact" in out
+        and "scores.nc: 19 of 19 variables are exact" in out
+    )
 
 
 def test_a_file_far_from_its_folder_finds_its_own_among_several(capsys, made, tmp_path):
@@ -62,8 +65,14 @@ def test_a_file_far_from_its_folder_finds_its_own_among_several(capsys, made, tm
 
 
 def test_another_dtype_is_drift_and_named(capsys, made, tmp_path):
-    code, out, _ = rerun(capsys, made / "heads.nc", "--output", tmp_path / "new", "--", "--dtype", "bfloat16")
-    assert code == 0 and out.splitlines()[-1] == "the same but for rounding" and "dtype: float32 -> bfloat16" in out
+    code, out, _ = rerun(
+        capsys, made / "heads.nc", "--output", tmp_path / "new", "--", "--dtype", "bfloat16"
+    )
+    assert (
+        code == 0
+        and out.splitlines()[-1] == "the same but for rounding"
+        and "dtype: float32 -> bfloat16" in out
+    )
     record = json.loads((tmp_path / "new" / "rerun.json").read_text())
     verdicts = {change["name"]: change["verdict"] for change in record["files"][0]["changes"]}
     assert verdicts["effect"] == "drift" and verdicts["layer"] == "exact"
@@ -81,11 +90,16 @@ def test_a_result_that_was_tampered_with_is_different_without_a_reason(capsys, c
         table["effect"].values[1, 2] += 0.5
 
     path = changed(copy / "heads.nc", raised)
-    said = "different: effect; its prompts one by one (scores.nc) are exact: heads are reduced from them in another way"
+    said = (
+        "different: effect; its prompts one by one (scores.nc) are exact: heads are reduced from"
+        " them in another way"
+    )
     for what in (path, copy):
         code, out, _ = rerun(capsys, what)
         assert code == 1 and "  effect: different; 1 of 32 values, by at most 0.5" in out
-        assert out.splitlines()[-1].startswith(said) and out.splitlines()[-1].endswith("now, or the file was changed")
+        assert out.splitlines()[-1].startswith(said) and out.splitlines()[-1].endswith(
+            "now, or the file was changed"
+        )
     (copy / "scores.nc").write_bytes(b"no results")
     code, out, _ = rerun(capsys, path)
     assert code == 1 and "different: effect; no" in out
@@ -123,19 +137,34 @@ def told(**attributes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.attrs.pop("history"), "was not written by nnheads: it does not record history, arguments"),
+        (
+            lambda table: table.attrs.pop("history"),
+            "was not written by nnheads: it does not record history, arguments",
+        ),
         (told(history="2026"), "records no command in its history '2026'"),
         (told(history="2026 'open"), "records no command"),
-        (told(history="2026 python study.py"), "which is no command of nnheads; repeat it in Python"),
+        (
+            told(history="2026 python study.py"),
+            "which is no command of nnheads; repeat it in Python",
+        ),
         (told(history="2026 nnheads heads"), "was made by nnheads heads, which computes no result"),
-        (told(history="2026 nnheads steer --trust"), "was made with --trust; issue that command yourself if you trust"),
-        (told(history="2026 nnheads iti bake --to=/x"), "was made with --to; issue that command yourself"),
+        (
+            told(history="2026 nnheads steer --trust"),
+            "was made with --trust; issue that command yourself if you trust",
+        ),
+        (
+            told(history="2026 nnheads iti bake --to=/x"),
+            "was made with --to; issue that command yourself",
+        ),
         (
             told(history="2026 nnheads ioi --remote https://a.b"),
             "was made on a server of its own; name one that you trust",
         ),
         (told(history="2026 nnheads ioi ./gone"), r"no model folder '\./gone'"),
-        (told(history="2026 nnheads patch"), r"the command makes no heads\.nc any more; it made scores\.nc"),
+        (
+            told(history="2026 nnheads patch"),
+            r"the command makes no heads\.nc any more; it made scores\.nc",
+        ),
     ],
 )
 def test_files_that_cannot_be_repeated_are_one_line(capsys, copy, change, message):
@@ -146,7 +175,13 @@ def test_files_that_cannot_be_repeated_are_one_line(capsys, copy, change, messag
 
 
 def test_claims_that_failed_fail_again_alike(capsys, tmp_path):
-    claim = {"id": "one", "claim": "it retrieves", "source": "nobody", "kind": "value", "published": 2}
+    claim = {
+        "id": "one",
+        "claim": "it retrieves",
+        "source": "nobody",
+        "kind": "value",
+        "published": 2,
+    }
     own = {
         **claim,
         "how": {"measure": "detect", "type": "induction", "limit": 4},

@@ -1,4 +1,6 @@
-"""`nnheads steer` as a user issues it: what is printed and saved, own files, and interventions that were saved."""
+"""`nnheads steer` as a user issues it: what is printed and saved, own files, and interventions that
+were saved.
+"""
 
 from __future__ import annotations
 
@@ -48,20 +50,29 @@ def steered(tmp_path_factory):
 
 def test_steered_toward_truth_the_model_answers_truly(steered):
     out, folder = steered
-    answers = {question.text: (question.misconception, question.true) for question in world.questions()}
+    answers = {
+        question.text: (question.misconception, question.true) for question in world.questions()
+    }
     with xr.open_dataset(folder / "scores.nc") as scores:
         first = [[str(text).split()[0] for text in row] for row in scores["written"].values]
         asked = [answers[str(text)] for text in scores["prompt_text"].values]
         assert scores["strength"].values.tolist() == [0, 2]
-        assert sum(word == popular for word, (popular, _) in zip(first[0], asked)) >= 7, "unsteered it repeats mistakes"
+        assert sum(word == popular for word, (popular, _) in zip(first[0], asked)) >= 7, (
+            "unsteered it repeats mistakes"
+        )
         assert sum(word == true for word, (_, true) in zip(first[1], asked)) >= 7
     with xr.open_dataset(folder / "curve.nc") as curve:
-        assert float(curve["effect_low"].sel(strength=2)) > 0 and float(curve["effect"].sel(strength=0)) == 0
+        assert (
+            float(curve["effect_low"].sel(strength=2)) > 0
+            and float(curve["effect"].sel(strength=0)) == 0
+        )
         one = curve.sel(strength=2)
         assert float(one["random_lowest"]) < float(one["random"]) < float(one["random_highest"])
         assert float(one["random"]) < float(one["effect"])
         line = next(line for line in out.splitlines() if line.startswith("  2 "))
-        ends = [f"{float(one[name]):+.3f}" for name in ("random", "random_lowest", "random_highest")]
+        ends = [
+            f"{float(one[name]):+.3f}" for name in ("random", "random_lowest", "random_highest")
+        ]
         assert f"{ends[0]} [{ends[1]}, {ends[2]}]" in line
         assert 0 < float(curve["kl"].sel(strength=2)) < 0.5
         assert curve.attrs["layer"] in (1, 2)
@@ -72,15 +83,28 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
 def test_the_files_hold_what_was_measured(steered):
     _, folder = steered
     found = load(folder / "intervention")
-    with xr.open_dataset(folder / "directions.nc") as table, xr.open_dataset(folder / "scores.nc") as scores:
+    with (
+        xr.open_dataset(folder / "directions.nc") as table,
+        xr.open_dataset(folder / "scores.nc") as scores,
+    ):
         vector = table["direction"].sel(layer=found.edits[0].layer)
         np.testing.assert_array_equal(found.tensors["direction"], vector)
         assert found.edits[0].do == Add("direction", scale=1.0)
-        assert dict(scores.sizes) == {"strength": 2, "prompt": 8, "neutral": 16, "text": 32, "draw": 3}
+        assert dict(scores.sizes) == {
+            "strength": 2,
+            "prompt": 8,
+            "neutral": 16,
+            "text": 32,
+            "draw": 3,
+        }
         assert json.loads(scores.attrs["arguments"])["strength"] == [0.0, 2.0]
         assert "2310.06824" in scores.attrs["references"]
         for name in ("surprisal", "projection", "kl", "change"):
-            assert scores[name].attrs["units"] and scores[name].attrs["long_name"] and scores[name].dtype == np.float32
+            assert (
+                scores[name].attrs["units"]
+                and scores[name].attrs["long_name"]
+                and scores[name].dtype == np.float32
+            )
     assert (folder / "curve.png").stat().st_size > 10_000 and not (folder / "parts").exists()
 
 
@@ -92,36 +116,66 @@ def test_the_same_command_again_computes_nothing(steered, capsys, monkeypatch):
 
 def test_what_was_saved_steers_again(steered, capsys, tmp_path):
     _, folder = steered
-    out = command(capsys, *SMALL, "--intervention", str(folder / "intervention"), "-o", str(tmp_path))
+    out = command(
+        capsys, *SMALL, "--intervention", str(folder / "intervention"), "-o", str(tmp_path)
+    )
     assert not (folder_of(out) / "directions.nc").exists() and "projection" not in out
-    with xr.open_dataset(folder / "scores.nc") as first, xr.open_dataset(folder_of(out) / "scores.nc") as again:
+    with (
+        xr.open_dataset(folder / "scores.nc") as first,
+        xr.open_dataset(folder_of(out) / "scores.nc") as again,
+    ):
         np.testing.assert_allclose(first["kl"], again["kl"], atol=1e-6)
         assert first["written"].values.tolist() == again["written"].values.tolist()
 
 
 def test_own_texts_on_an_own_model(capsys, tmp_path, llama_folder):
     files = {
-        "toward": [f"{name} and Mary went to the market" for name in ("John", "Anna", "Paul", "Leo")],
+        "toward": [
+            f"{name} and Mary went to the market" for name in ("John", "Anna", "Paul", "Leo")
+        ],
         "away": [f"the code of {name} is 4 ." for name in ("John", "Anna", "Paul", "Leo", "Mary")],
-        "prompts": ["Mary and", "the code of John is"], "neutral": ["input : 3 4 5", "what is the code of Mary ?"],
-    }  # fmt: skip
+        "prompts": ["Mary and", "the code of John is"],
+        "neutral": ["input : 3 4 5", "what is the code of Mary ?"],
+    }
     named = []
     for name, lines in files.items():
         (tmp_path / name).write_text("\n".join(lines) + "\n")
         named += [f"--{name}", str(tmp_path / name)]
-    arguments = (str(llama_folder), *named, "--layer", "1", "--site", "z", "--read", "end", "--at", "decode", *SMALL)
+    arguments = (
+        str(llama_folder),
+        *named,
+        "--layer",
+        "1",
+        "--site",
+        "z",
+        "--read",
+        "end",
+        "--at",
+        "decode",
+        *SMALL,
+    )
     out = command(capsys, *arguments, "--temperature", "2", "-o", str(tmp_path / "out"))
     edit = load(folder_of(out) / "intervention").edits[0]
     assert (edit.site, edit.layer, edit.at) == ("z", 1, ANSWER)
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
         words = [[str(text).split()[0] for text in row] for row in scores["written"].values]
         assert words[0] == words[1], "the first token is written before anything is added"
-        assert scores["neutral_text"].values.tolist() == files["neutral"] and scores.sizes["text"] == 4
+        assert (
+            scores["neutral_text"].values.tolist() == files["neutral"] and scores.sizes["text"] == 4
+        )
 
 
 def test_an_intervention_without_strength_is_compared_with_none(capsys, tmp_path, llama_folder):
     place = save(Intervention(Edit("z", Zero(), layer=1)), tmp_path / "no heads")
-    arguments = (str(llama_folder), "--prompt", "Mary and John", "--new-tokens", "2", "-o", str(tmp_path / "out"))
+    arguments = (
+        str(llama_folder),
+        "--prompt",
+        "Mary and John",
+        "--new-tokens",
+        "2",
+        "-o",
+        str(tmp_path / "out"),
+    )
     out = command(capsys, *arguments, "--intervention", str(place))
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
         assert scores["strength"].values.tolist() == [0, 1] and "change" not in scores
@@ -130,22 +184,40 @@ def test_an_intervention_without_strength_is_compared_with_none(capsys, tmp_path
     assert "effect" not in out
 
 
-def test_a_function_of_ones_own_runs_only_if_it_is_trusted(capsys, tmp_path, monkeypatch, llama_folder):
+def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
+    capsys, tmp_path, monkeypatch, llama_folder
+):
     module = tmp_path / "code" / "trusted_by_steer.py"
     module.parent.mkdir()
     module.write_text("IMPORTED = True\n\n\ndef doubled(base):\n    return 2 * base\n")
     monkeypatch.syspath_prepend(str(module.parent))
-    place = save(Intervention(Edit("z", Function("trusted_by_steer:doubled"), layer=1)), tmp_path / "double")
-    arguments = (str(llama_folder), "--prompt", "Mary and John", "--new-tokens", "2", "--intervention", str(place))
+    place = save(
+        Intervention(Edit("z", Function("trusted_by_steer:doubled"), layer=1)), tmp_path / "double"
+    )
+    arguments = (
+        str(llama_folder),
+        "--prompt",
+        "Mary and John",
+        "--new-tokens",
+        "2",
+        "--intervention",
+        str(place),
+    )
     with pytest.raises(SystemExit) as stop:
         cli.app(["steer", *arguments, "-o", str(tmp_path / "out")])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and len(err.splitlines()) == 1
-    assert "it runs your function 'trusted_by_steer:doubled'; use --trust if you trust its author" in err
+    assert (
+        "it runs your function 'trusted_by_steer:doubled'; use --trust if you trust its author"
+        in err
+    )
     assert "trusted_by_steer" not in sys.modules
     out = command(capsys, *arguments, "--trust", "-o", str(tmp_path / "out"))
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
-        assert scores["strength"].values.tolist() == [0, 1] and (scores["kl"].sel(strength=1) > 0).all()
+        assert (
+            scores["strength"].values.tolist() == [0, 1]
+            and (scores["kl"].sel(strength=1) > 0).all()
+        )
     module.write_text(module.read_text().replace("2 *", "3 *"))
     with pytest.raises(SystemExit):
         cli.app(["steer", *arguments, "--trust", "-o", str(tmp_path / "out")])
@@ -153,10 +225,25 @@ def test_a_function_of_ones_own_runs_only_if_it_is_trusted(capsys, tmp_path, mon
 
 
 def test_a_rehearsed_remote_run_says_the_same(capsys, tmp_path, llama_folder):
-    added = Intervention(Edit("resid_post", Add("v", scale=0.5), layer=0), tensors={"v": torch.ones(48)})
+    added = Intervention(
+        Edit("resid_post", Add("v", scale=0.5), layer=0), tensors={"v": torch.ones(48)}
+    )
     (tmp_path / "neutral").write_text("input : 3 4 5\n")
-    arguments = (str(llama_folder), "--prompt", "Mary and John", "--new-tokens", "2", "--strength", "3")
-    arguments += ("--intervention", str(save(added, tmp_path / "v")), "--neutral", str(tmp_path / "neutral"))
+    arguments = (
+        str(llama_folder),
+        "--prompt",
+        "Mary and John",
+        "--new-tokens",
+        "2",
+        "--strength",
+        "3",
+    )
+    arguments += (
+        "--intervention",
+        str(save(added, tmp_path / "v")),
+        "--neutral",
+        str(tmp_path / "neutral"),
+    )
     here = command(capsys, *arguments, "-o", str(tmp_path / "here"))
     there = command(capsys, *arguments, "--remote", "local", "-o", str(tmp_path / "there"))
     with xr.open_dataset(folder_of(here) / "scores.nc") as scores:

@@ -25,8 +25,12 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
 
 def some(tmp_path, names=QUICK, **changes):
     """A copy of the reference claims, some of them, with fields changed."""
-    rows = [{**row, **changes.get(row["id"], {})} for row in REFERENCE["claims"] if row["id"] in names]
-    rows = [{key: one for key, one in row.items() if key != "requires" or one in names} for row in rows]
+    rows = [
+        {**row, **changes.get(row["id"], {})} for row in REFERENCE["claims"] if row["id"] in names
+    ]
+    rows = [
+        {key: one for key, one in row.items() if key != "requires" or one in names} for row in rows
+    ]
     path = tmp_path / "own.json"
     path.write_text(json.dumps({"model": "reference", "claims": rows}))
     return path
@@ -37,21 +41,35 @@ def test_the_reference_model_keeps_every_claim(capsys, tmp_path):
     assert code == 0, out
     folder = tmp_path / "verify" / "reference" / "shipped"
     table = store.load(folder / "claims.nc")
-    assert table.sizes["claim"] == len(REFERENCE["claims"]) and set(table["verdict"].values) <= {0, 1}
+    assert table.sizes["claim"] == len(REFERENCE["claims"]) and set(table["verdict"].values) <= {
+        0,
+        1,
+    }
     assert (table["verdict"] == 0).mean() > 0.9 and int(table["negative"].sum()) >= 5
     rows = json.loads((folder / "verify.json").read_text())["claims"]
-    assert [row["claim"] for row in rows] == list(table["claim"].values) and all(row["source"] for row in rows)
+    assert [row["claim"] for row in rows] == list(table["claim"].values) and all(
+        row["source"] for row in rows
+    )
     assert not (folder / "parts").exists() and table.attrs["model"] == "reference"
 
 
 def test_doctored_claims_fail(capsys, tmp_path):
     doctored = {
-        "previous-0.0": {"published": 0.5}, "induction-1.0": {"kind": "at_most", "published": 0.2},
-        "decoy-3.0": {"kind": "at_least", "published": 0.5}, "edit-late": {"kind": "at_least", "published": 0.1},
+        "previous-0.0": {"published": 0.5},
+        "induction-1.0": {"kind": "at_most", "published": 0.2},
+        "decoy-3.0": {"kind": "at_least", "published": 0.5},
+        "edit-late": {"kind": "at_least", "published": 0.1},
         "mc1-plain": {"published": 0.9},
-    }  # fmt: skip
-    code, out, err = call(capsys, "--claims", some(tmp_path, **doctored), "-q", "-o", tmp_path / "out")
-    assert code == 1 and err == "error: 5 of 5 claims fail\n" and out.count("FAIL  ") == 5 and "5 fail" in out
+    }
+    code, out, err = call(
+        capsys, "--claims", some(tmp_path, **doctored), "-q", "-o", tmp_path / "out"
+    )
+    assert (
+        code == 1
+        and err == "error: 5 of 5 claims fail\n"
+        and out.count("FAIL  ") == 5
+        and "5 fail" in out
+    )
 
 
 def test_claims_that_ask_for_the_same_run_share_it(capsys, tmp_path, monkeypatch):
@@ -62,7 +80,9 @@ def test_claims_that_ask_for_the_same_run_share_it(capsys, tmp_path, monkeypatch
     names = ("induction-1.0", "induction-1.1", "induction-2.4")
     options = ("--claims", some(tmp_path, names), "-q", "-o", tmp_path / "out")
     assert call(capsys, *options)[0] == 0 and asked == ["induction"]
-    assert call(capsys, *options)[0] == 0 and asked == ["induction"], "a finished run measures nothing"
+    assert call(capsys, *options)[0] == 0 and asked == ["induction"], (
+        "a finished run measures nothing"
+    )
 
 
 def test_what_was_measured_before_a_kill_is_kept(capsys, tmp_path, monkeypatch):
@@ -83,12 +103,24 @@ def test_what_was_measured_before_a_kill_is_kept(capsys, tmp_path, monkeypatch):
 
 def test_what_is_not_here_is_skipped_and_said(capsys, tmp_path):
     file = {"how": {"measure": "file", "name": "list.npy"}, "where": {"variable": "listed"}}
-    path = some(tmp_path, ("previous-0.0",), **{"previous-0.0": {**file, "kind": "at_least", "published": 1.0}})
+    path = some(
+        tmp_path,
+        ("previous-0.0",),
+        **{"previous-0.0": {**file, "kind": "at_least", "published": 1.0}},
+    )
     code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "a")
-    assert code == 0 and "\nskip  " in out and "list.npy is not here; name its folder with --files" in out
+    assert (
+        code == 0
+        and "\nskip  " in out
+        and "list.npy is not here; name its folder with --files" in out
+    )
     np.save(tmp_path / "list.npy", [(layer, head) for layer in range(2) for head in range(2)])
     code, out, _ = call(capsys, "--claims", path, "--files", tmp_path, "-q", "-o", tmp_path / "b")
-    assert code == 0 and "\npass  " in out and (tmp_path / "b" / "verify" / "reference" / "files").is_dir()
+    assert (
+        code == 0
+        and "\npass  " in out
+        and (tmp_path / "b" / "verify" / "reference" / "files").is_dir()
+    )
 
 
 def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
@@ -106,8 +138,14 @@ def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
 
 def test_only_some_claims_and_their_list(capsys, tmp_path):
     code, out, _ = call(capsys, "--list", "--only", "mc1, decoy-patch")
-    assert code == 0 and out.startswith("4 claims about reference: ") and "decoy-patch: not so: " in out
-    assert "  ioi-accuracy: " in out and "; requires ioi-accuracy)" in out, "what they require is measured too"
+    assert (
+        code == 0
+        and out.startswith("4 claims about reference: ")
+        and "decoy-patch: not so: " in out
+    )
+    assert "  ioi-accuracy: " in out and "; requires ioi-accuracy)" in out, (
+        "what they require is measured too"
+    )
     code, out, _ = call(capsys, "--only", "edit-late", "-q", "-o", tmp_path)
     assert code == 0 and "1 pass" in out and "edit-all" not in out
     code, _, err = call(capsys, "--only", "nothing of that name")
@@ -119,7 +157,9 @@ def test_a_model_that_cannot_do_it_loses_nothing(capsys, tmp_path):
     untrained.write(untrained.initial_model(0), tmp_path / "untrained")
     names = ("copy-base", "copy-lost", "copy-itself", "previous-0.0")
     path = some(tmp_path, names)
-    code, out, err = call(capsys, tmp_path / "untrained", "--claims", path, "-q", "-o", tmp_path / "out")
+    code, out, err = call(
+        capsys, tmp_path / "untrained", "--claims", path, "-q", "-o", tmp_path / "out"
+    )
     assert code == 1 and err == "error: 2 of 4 claims fail\n" and "2 fail, 2 skip" in out
     lines = out.splitlines()
     for text in ("copying ends without all three induction heads", "copying needs L0H1"):

@@ -1,4 +1,6 @@
-"""`nnheads writes` as a user issues it: every kind, what is printed, what is in the files, words of one's own."""
+"""`nnheads writes` as a user issues it: every kind, what is printed, what is in the files, words of
+one's own.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,22 @@ def test_copying_heads_are_named_with_interval_and_mark(capsys, tmp_path):
     assert {line[0] for line in lines[:3]} == set(COPIERS)
     assert all(line[-1] == "*" and float(line[1]) > 0.9 for line in lines[:3])
     folder = tmp_path / "writes" / "reference" / "shipped" / "copy"
-    with xr.open_dataset(folder / "scores.nc") as scores, xr.open_dataset(folder / "heads.nc") as heads:
+    with (
+        xr.open_dataset(folder / "scores.nc") as scores,
+        xr.open_dataset(folder / "heads.nc") as heads,
+    ):
         assert scores.sizes == {"batch": 60, "layer": 4, "head": 8}
         np.testing.assert_allclose(heads["copy"], scores["copy"].mean("batch"), atol=1e-6)
         model = nnheads.load("reference")
-        whole = copying.word_scores(model, copying.single_tokens(model.tokenizer, copying.NAMES)[:60])
+        whole = copying.word_scores(
+            model, copying.single_tokens(model.tokenizer, copying.NAMES)[:60]
+        )
         for name in ("copy", "negative_null", "rank"):  # three slices are the whole
             np.testing.assert_allclose(scores[name], whole[name], atol=1e-6)
-        assert json.loads(heads.attrs["arguments"])["kind"] == "copy" and "2211.00593" in heads.attrs["references"]
+        assert (
+            json.loads(heads.attrs["arguments"])["kind"] == "copy"
+            and "2211.00593" in heads.attrs["references"]
+        )
         assert heads["copy"].attrs["units"] == "1" and heads.attrs["tokens"] == 60
     assert (folder / "heads.png").stat().st_size > 10_000 and not (folder / "parts").exists()
 
@@ -53,14 +63,28 @@ def test_successors_in_words_of_ones_own(capsys, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("Mary\nJohn\nAnna\nPaul\n")
     out = command(capsys, "--kind", "successor", "--words", str(words), "-o", str(tmp_path))
-    assert out.startswith("successor: share of tokens: the next token is ranked above all others of its class")
+    assert out.startswith(
+        "successor: share of tokens: the next token is ranked above all others of its class"
+    )
     with xr.open_dataset(tmp_path / "writes/reference/shipped/successor/scores.nc") as scores:
         assert scores["token_text"].values.tolist() == ["Mary", "John", "Anna"]
         assert scores["successor_text"].values.tolist() == ["John", "Anna", "Paul"]
 
 
 def test_suppression_says_both_of_its_scores(capsys, tmp_path):
-    out = command(capsys, "--kind", "suppression", "-n", "40", "--seed", "2", "-o", str(tmp_path), "--top", "2")
+    out = command(
+        capsys,
+        "--kind",
+        "suppression",
+        "-n",
+        "40",
+        "--seed",
+        "2",
+        "-o",
+        str(tmp_path),
+        "--top",
+        "2",
+    )
     assert "\nlowest: " in out and out.startswith("suppression: ")
     with xr.open_dataset(tmp_path / "writes/reference/shipped/suppression/heads.nc") as heads:
         assert heads.attrs["seed"] == 2 and heads.attrs["tokens"] == 40
@@ -72,19 +96,30 @@ def test_coupling_draws_sentences_and_names_the_copiers(capsys, tmp_path):
     named = [line.split()[0] for line in out.splitlines() if line.startswith("  L")]
     assert set(named[:3]) == set(COPIERS)
     with xr.open_dataset(tmp_path / "writes/reference/shipped/coupling/scores.nc") as scores:
-        assert {"attention", "write", "indirect_object"} <= set(scores.variables) and scores.sizes["batch"] == 30
+        assert {"attention", "write", "indirect_object"} <= set(scores.variables) and scores.sizes[
+            "batch"
+        ] == 30
 
 
 def test_composition_names_pairs_beside_random_heads(capsys, tmp_path):
     out = command(capsys, "--kind", "composition", "--top", "2", "-o", str(tmp_path))
     lines = out.splitlines()
     assert lines[0].startswith("composition through k; random heads 0.088")
-    assert {tuple(line.split()[:3]) for line in lines[2:4]} == {("L0H0", "->", "L1H0"), ("L0H0", "->", "L1H1")}
+    assert {tuple(line.split()[:3]) for line in lines[2:4]} == {
+        ("L0H0", "->", "L1H0"),
+        ("L0H0", "->", "L1H1"),
+    }
     with xr.open_dataset(tmp_path / "writes/reference/shipped/composition-k/scores.nc") as scores:
-        values = [scores["composition"].values[a, :, b].ravel() for a in range(4) for b in range(a + 1, 4)]
+        values = [
+            scores["composition"].values[a, :, b].ravel() for a in range(4) for b in range(a + 1, 4)
+        ]
         share = (np.concatenate(values) > float(scores["null_high"])).mean()
         assert 0.05 < share < 0.95
-        assert lines[1] == f"{share:.0%} of all 384 pairs are above that, so it is no finding by itself; the strongest:"
+        assert (
+            lines[1]
+            == f"{share:.0%} of all 384 pairs are above that, so it is no finding by itself; the"
+            " strongest:"
+        )
         again = composition_scores(nnheads.load("reference"), "k")
         np.testing.assert_allclose(scores["composition"], again["composition"], atol=1e-6)
 
@@ -93,5 +128,7 @@ def test_composition_names_pairs_beside_random_heads(capsys, tmp_path):
 def test_rehearsed_remotely_every_kind_says_the_same(kind, capsys, tmp_path):
     arguments = ("--kind", kind, "-n", "6", "--top", "3")
     here = command(capsys, *arguments, "-o", str(tmp_path / "here")).splitlines()
-    there = command(capsys, *arguments, "--remote", "local", "-o", str(tmp_path / "there")).splitlines()
+    there = command(
+        capsys, *arguments, "--remote", "local", "-o", str(tmp_path / "there")
+    ).splitlines()
     assert here[:-3] == there[:-3]

@@ -1,4 +1,6 @@
-"""Sentences from a file or an endpoint in a whole run: nothing is left out in silence, an endpoint is asked once."""
+"""Sentences from a file or an endpoint in a whole run: nothing is left out in silence, an endpoint
+is asked once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def sentences() -> bytes:
     lines = []
     for number, place in enumerate(PLACES, 1):
         first, second = ("Mary", "John") if number % 2 else ("John", "Mary")
-        lines.append(f"{number}. When {first} and {second} went to the {place}, {second} gave the book to ...")
+        lines.append(
+            f"{number}. When {first} and {second} went to the {place}, {second} gave the book"
+            " to ..."
+        )
     return chat("\n".join(lines))
 
 
@@ -50,13 +55,20 @@ def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch
         (folder / "heads.png").unlink()
         assert command(capsys, *arguments) == (0, out, "") and len(endpoint.asked) == 2
         assert (folder / "heads.png").exists()
-        assert command(capsys, *arguments, "--overwrite") == (0, out, "") and len(endpoint.asked) == 4
+        assert (
+            command(capsys, *arguments, "--overwrite") == (0, out, "") and len(endpoint.asked) == 4
+        )
     assert load(folder / "scores.nc")["effect"].attrs["long_name"] == "normalised effect"
     heads = load(folder / "heads.nc")
-    assert heads["effect"].attrs["units"] == "1" and heads["logit_difference"].attrs["units"] == "logit"
+    assert (
+        heads["effect"].attrs["units"] == "1"
+        and heads["logit_difference"].attrs["units"] == "logit"
+    )
     assert all(values.attrs["long_name"] for values in heads.data_vars.values())
     assert heads.attrs["asked"] == 10 and 1 <= heads.attrs["kept"] <= 10
-    assert json.loads((folder / "sentences.json").read_text())[0].startswith("When Mary and John went to the market")
+    assert json.loads((folder / "sentences.json").read_text())[0].startswith(
+        "When Mary and John went to the market"
+    )
 
 
 def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatch, capsys):
@@ -81,6 +93,18 @@ def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatc
 
 
 def test_pairs_beyond_the_limit_are_counted(llama_folder, pairs_file, tmp_path, capsys):
-    arguments = [str(llama_folder), "--prompts", str(pairs_file), "-n", "6", "--gap", "0", "-o", str(tmp_path)]
+    arguments = [
+        str(llama_folder),
+        "--prompts",
+        str(pairs_file),
+        "-n",
+        "6",
+        "--gap",
+        "0",
+        "-o",
+        str(tmp_path),
+    ]
     code, out, err = command(capsys, *arguments)
-    assert (code, err) == (0, "") and re.match(r"kept \d of 16 prompts \(dropped: 10 beyond --limit", out)
+    assert (code, err) == (0, "") and re.match(
+        r"kept \d of 16 prompts \(dropped: 10 beyond --limit", out
+    )

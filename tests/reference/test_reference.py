@@ -139,7 +139,9 @@ def test_held_out_words_never_occur_in_the_indirect_object_task():
     held_out = {world.token_ids()[NAMES[index]] for index in HELD_OUT_NAMES}
     for _ in range(300):
         document = documents.indirect_object(rng)
-        receiver = next(t for t, weight in zip(document.tokens, document.weights, strict=True) if weight == 1)
+        receiver = next(
+            t for t, weight in zip(document.tokens, document.weights, strict=True) if weight == 1
+        )
         assert receiver not in held_out
     assert len(documents.TRAINED_FRAMES) == len(TEMPLATES) - len(HELD_OUT_TEMPLATES)
 
@@ -163,7 +165,9 @@ def test_check_fails_on_a_model_without_its_induction_layer():
 
 def test_list_of_heads_names_every_planted_head():
     listed = json.loads((PATH / "heads.json").read_text())
-    planted = {(entry["layer"], entry["head"]): entry["job"] for entry in listed if entry["planted"]}
+    planted = {
+        (entry["layer"], entry["head"]): entry["job"] for entry in listed if entry["planted"]
+    }
     assert planted == PLANTED
 
 

@@ -1,12 +1,15 @@
-"""A server that speaks NDIF's protocol on this machine, for tests: a program of its own, in which nnheads cannot be
-imported and labels, tables and plots are hidden, as on a server that has never heard of this project.
+"""A server that speaks NDIF's protocol on this machine, for tests: a program of its own, in which
+nnheads cannot be imported and labels, tables and plots are hidden, as on a server that has never
+heard of this project.
 
     python loopback.py --store FOLDER [--port 0] [--sandbox] [--key KEY]
 
-It prints its port and serves until it is killed. What it has finished is kept in FOLDER, as NDIF keeps it in an object
-store: a server that died and came back still has it, and no longer knows the jobs that were running. `POST /faults`
-takes a list of things that go wrong, each at one stage and so many times; `executed.log` in FOLDER has a line for every
-job that ran.
+It prints its port and serves until it is killed. What it has finished is kept in FOLDER, as NDIF
+keeps it in an object
+store: a server that died and came back still has it, and no longer knows the jobs that were
+    running. `POST /faults`
+takes a list of things that go wrong, each at one stage and so many times; `executed.log` in FOLDER
+has a line for every job that ran.
 """
 
 from __future__ import annotations
@@ -28,8 +31,6 @@ from typing import ClassVar
 
 HIDDEN = (
     "nnheads",
-    "recipes",
-    "cli",
     "xarray",
     "pandas",
     "netCDF4",
@@ -102,17 +103,25 @@ class Server:
         return self.models[key]
 
     def execute(self, request: RequestModel, blob: bytes) -> tuple[bytes, dict, list[str]]:
-        """Run a job: its saved values as bytes, the size of each, and the modules that the payload named."""
+        """Run a job: its saved values as bytes, the size of each, and the modules that the payload
+        named.
+        """
         model = self.model(request.model_key)
         model._remoteable_set_env(request.env)
         persistent = model._remoteable_persistent_objects()
         if self.ndif:
             with self.turn, one_block():
                 content = untrusted(model, request, blob)
-            return zstandard.ZstdCompressor().compress(content) if request.compress else content, {}, []
+            return (
+                zstandard.ZstdCompressor().compress(content) if request.compress else content,
+                {},
+                [],
+            )
         with self.turn, one_block(), sandboxed() if self.sandbox else contextlib.nullcontext():
             Listening.modules = set()
-            tracer = RequestModel.deserialize(blob, persistent, compress=request.compress, unpickler=Listening)
+            tracer = RequestModel.deserialize(
+                blob, persistent, compress=request.compress, unpickler=Listening
+            )
             inc()
             try:
                 tracer.execute(tracer.info.code)
@@ -122,8 +131,16 @@ class Server:
                 dec()
         file = io.BytesIO()
         torch.save(saved, file)
-        found = zstandard.ZstdCompressor().compress(file.getvalue()) if request.compress else file.getvalue()
-        return found, {name: sizes_in(value) for name, value in saved.items()}, sorted(Listening.modules)
+        found = (
+            zstandard.ZstdCompressor().compress(file.getvalue())
+            if request.compress
+            else file.getvalue()
+        )
+        return (
+            found,
+            {name: sizes_in(value) for name, value in saved.items()},
+            sorted(Listening.modules),
+        )
 
     def run(self, job: str, request: RequestModel, blob: bytes, loop) -> None:
         """A job from its queue to its end; statuses go to whoever listens."""
@@ -131,7 +148,9 @@ class Server:
         def tell(status: Status, text: str = "", data=None) -> None:
             response = ResponseModel(id=job, status=status, description=text, data=data)
             if request.session_id:
-                message = response.pickle() if isinstance(data, bytes) else response.model_dump_json()
+                message = (
+                    response.pickle() if isinstance(data, bytes) else response.model_dump_json()
+                )
                 queue = self.sessions[request.session_id]
                 loop.call_soon_threadsafe(queue.put_nowait, message)
             else:
@@ -185,7 +204,9 @@ def sizes_in(value) -> list:
 
 @contextlib.contextmanager
 def one_block():
-    """What a request leaves in the caches of sources would be run by the next one from the same line."""
+    """What a request leaves in the caches of sources would be run by the next one from the same
+    line.
+    """
     import linecache
 
     caches = (linecache.cache, SOURCES, BLOCKS)
@@ -199,7 +220,9 @@ def one_block():
 
 
 def untrusted(model: TransformersModel, request: RequestModel, blob: bytes) -> bytes:
-    """What NDIF itself does for a key without trust: the block runs in a process of its own, which holds no weights."""
+    """What NDIF itself does for a key without trust: the block runs in a process of its own, which
+    holds no weights.
+    """
     from ndif.services.ray.sandbox.driver import SandboxDriver
     from ndif.services.ray.sandbox.host import spawn
 
@@ -215,15 +238,21 @@ def untrusted(model: TransformersModel, request: RequestModel, blob: bytes) -> b
 
 @contextlib.contextmanager
 def sandboxed():
-    """What keys without trust get: no weights and no gradients. Weights that the block asks for are on the meta
-    device, as they are in NDIF's runner; modules may be called, and are called here. No trace follows one that was
-    stopped: NDIF 0.1.2 leaves the stopped trace's answer on its socket, and the next one takes it for its own."""
+    """What keys without trust get: no weights and no gradients. Weights that the block asks for are
+    on the meta device, as they are in NDIF's runner; modules may be called, and are called here. No
+    trace follows one that was
+    stopped: NDIF 0.1.2 leaves the stopped trace's answer on its socket, and the next one takes it
+        for its own."""
     plain, backward, grad = Envoy.__getattr__, torch.Tensor.backward, torch.autograd.grad
     stop, interleave, stopped = InterleavingTracer.stop, Envoy.interleave, []
 
     def weightless(self, name):
         found = plain(self, name)
-        return found.to("meta") if isinstance(found, torch.Tensor) and isinstance(found, torch.nn.Parameter) else found
+        return (
+            found.to("meta")
+            if isinstance(found, torch.Tensor) and isinstance(found, torch.nn.Parameter)
+            else found
+        )
 
     def refuse(*_, **__):
         raise RuntimeError("OutOfOrderError: gradients do not cross into the sandbox")
@@ -262,9 +291,13 @@ def app(server: Server) -> Starlette:
         received = ResponseModel(id=job, status=Status.RECEIVED)
         if not asked.session_id:
             server.keep(received)
-        threading.Thread(target=server.run, args=(job, asked, blob, asyncio.get_running_loop()), daemon=True).start()
+        threading.Thread(
+            target=server.run, args=(job, asked, blob, asyncio.get_running_loop()), daemon=True
+        ).start()
         if wrong["do"] == "drop":  # the job is there, and the answer is lost
-            return Response(cut(received.model_dump_json().encode()), headers={"content-length": "100000"})
+            return Response(
+                cut(received.model_dump_json().encode()), headers={"content-length": "100000"}
+            )
         return Response(received.model_dump_json(), media_type="application/json")
 
     async def response(call):
@@ -304,7 +337,11 @@ def app(server: Server) -> Starlette:
         with contextlib.suppress(Exception):
             while True:
                 message = await queue.get()
-                await (socket.send_bytes(message) if isinstance(message, bytes) else socket.send_text(message))
+                await (
+                    socket.send_bytes(message)
+                    if isinstance(message, bytes)
+                    else socket.send_text(message)
+                )
 
     async def faults(call):
         server.faults = await call.json()
@@ -316,17 +353,22 @@ def app(server: Server) -> Starlette:
             return JSONResponse({"detail": wrong.get("detail", "no")}, wrong["code"])
         replicas = {
             str(number): {
-                "model_key": key, "repo_id": json.loads(key.split(":", 1)[1])["repo_id"], "revision": "main",
-                "deployment_level": "HOT", "application_state": "RUNNING",
+                "model_key": key,
+                "repo_id": json.loads(key.split(":", 1)[1])["repo_id"],
+                "revision": "main",
+                "deployment_level": "HOT",
+                "application_state": "RUNNING",
             }
             for number, key in enumerate(server.models)
-        }  # fmt: skip
+        }
         return JSONResponse({"deployments": replicas})
 
     async def env(_):
         import importlib.metadata as metadata
 
-        packages = {name: metadata.version(name) for name in ("nnsight", "torch", "transformers", "numpy")}
+        packages = {
+            name: metadata.version(name) for name in ("nnsight", "torch", "transformers", "numpy")
+        }
         return JSONResponse({"python_version": sys.version, "packages": packages})
 
     async def ping(_):
@@ -356,14 +398,18 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--sandbox", action="store_true")
-    parser.add_argument("--ndif", action="store_true", help="jobs run in NDIF's own runner; needs the ndif package")
+    parser.add_argument(
+        "--ndif", action="store_true", help="jobs run in NDIF's own runner; needs the ndif package"
+    )
     parser.add_argument("--key")
     given = parser.parse_args()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", given.port))
     print(listener.getsockname()[1], flush=True)
-    settings = uvicorn.Config(app(Server(given.store, given.sandbox, given.key, given.ndif)), log_level="critical")
+    settings = uvicorn.Config(
+        app(Server(given.store, given.sandbox, given.key, given.ndif)), log_level="critical"
+    )
     asyncio.run(uvicorn.Server(settings).serve(sockets=[listener]))
 
 

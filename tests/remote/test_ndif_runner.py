@@ -1,4 +1,6 @@
-"""Every recipe gives the same numbers through NDIF's own runner of untrusted code (NNHEADS_NDIF_PYTHON)."""
+"""Every recipe gives the same numbers through NDIF's own runner of untrusted code
+(NNHEADS_NDIF_PYTHON).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ def test_recipes_through_ndifs_own_runner(name, ndif, tmp_path):
     assert issue(*arguments, "-o", str(tmp_path / "there"), "--remote", ndif.url) == 0
     assert issue(*arguments, "-o", str(tmp_path / "here")) == 0
     here, there = (
-        {key: one.drop_vars(NOISE, errors="ignore") for key, one in datasets(tmp_path / side).items()}
+        {
+            key: one.drop_vars(NOISE, errors="ignore")
+            for key, one in datasets(tmp_path / side).items()
+        }
         for side in ("here", "there")
     )
     assert_same(here, there)

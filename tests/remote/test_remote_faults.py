@@ -1,4 +1,6 @@
-"""What can go wrong between here and a server, one fault at a time: nothing that was finished is lost or done twice."""
+"""What can go wrong between here and a server, one fault at a time: nothing that was finished is
+lost or done twice.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def scores(folder: Path) -> xr.Dataset:
 def assert_right(folder: Path, right: xr.Dataset) -> None:
     found = scores(folder)
     xr.testing.assert_allclose(found.drop_attrs(), right.drop_attrs(), atol=1e-5)
-    assert not [path for path in folder.rglob("*") if path.name.startswith(".") or path.name == "parts"]
+    assert not [
+        path for path in folder.rglob("*") if path.name.startswith(".") or path.name == "parts"
+    ]
 
 
 PASSING = {
@@ -79,15 +83,31 @@ def test_what_passes_is_waited_for(name, flaky, right, tmp_path, capsys):
 
 
 LASTING = {
-    "no key": ({"stage": "request", "do": "status", "code": 401, "detail": "Missing key."}, "set NDIF_API_KEY"),
-    "another key": ({"stage": "request", "do": "status", "code": 403, "detail": "Unknown."}, "check NDIF_API_KEY"),
-    "another version": (
-        {"stage": "request", "do": "status", "code": 400, "detail": "nnsight 0.7 is too old"}, "nnsight 0.7 is too old"
+    "no key": (
+        {"stage": "request", "do": "status", "code": 401, "detail": "Missing key."},
+        "set NDIF_API_KEY",
     ),
-    "the database is down": ({"stage": "request", "do": "status", "code": 503}, "it may be over soon"),
-    "results are always cut": ({"stage": "result", "do": "cut"}, "arrived damaged|cannot be reached"),
-    "no memory": ({"stage": "run", "do": "error", "detail": "CUDA out of memory"}, "CUDA out of memory"),
-}  # fmt: skip
+    "another key": (
+        {"stage": "request", "do": "status", "code": 403, "detail": "Unknown."},
+        "check NDIF_API_KEY",
+    ),
+    "another version": (
+        {"stage": "request", "do": "status", "code": 400, "detail": "nnsight 0.7 is too old"},
+        "nnsight 0.7 is too old",
+    ),
+    "the database is down": (
+        {"stage": "request", "do": "status", "code": 503},
+        "it may be over soon",
+    ),
+    "results are always cut": (
+        {"stage": "result", "do": "cut"},
+        "arrived damaged|cannot be reached",
+    ),
+    "no memory": (
+        {"stage": "run", "do": "error", "detail": "CUDA out of memory"},
+        "CUDA out of memory",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", LASTING)
@@ -97,7 +117,9 @@ def test_what_lasts_is_one_line_and_what_was_finished_is_kept(name, flaky, right
     flaky.faults({**wrong, "after": 1, "times": 1000})  # the first batch gets through
     assert issue(tmp_path, "--remote", flaky.url) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len([line for line in lines if line.startswith("error")]) == 1 and lines[-1].startswith("error")
+    assert len([line for line in lines if line.startswith("error")]) == 1 and lines[-1].startswith(
+        "error"
+    )
     assert re.search(said, lines[-1]), lines[-1]
     assert len(list(tmp_path.rglob("repeated*.nc"))) == 1
     flaky.faults()
@@ -156,19 +178,23 @@ def test_jobs_are_sent_without_waiting_and_collected_later(flaky, right, tmp_pat
     assert_right(tmp_path, right)
     assert len(flaky.executed) - before == BATCHES
     record = json.loads((folder / "run.json").read_text())
-    assert record["complete"] and record["remote"]["jobs"] == BATCHES and "--submit" in record["command"]
+    assert (
+        record["complete"]
+        and record["remote"]["jobs"] == BATCHES
+        and "--submit" in record["command"]
+    )
 
 
 def test_a_line_of_the_ledger_that_was_cut_is_no_line(tmp_path):
-    book = ledger.Book(tmp_path)
+    book = ledger.Ledger(tmp_path)
     book.note(key="part#1 abc", job="one", up=3)
     with book.path.open("a") as file:
         file.write('{"key": "part#2 abc", "jo')
-    again = ledger.Book(tmp_path)
+    again = ledger.Ledger(tmp_path)
     assert again.sent("part#1 abc") == "one" and again.sent("part#2 abc") is None
     assert again.totals == {"jobs": 1, "bytes_up": 3, "bytes_down": 0}
     again.note(key="part#2 abc", job="two", up=1)
-    assert ledger.Book(tmp_path).sent("part#2 abc") == "two"
+    assert ledger.Ledger(tmp_path).sent("part#2 abc") == "two"
 
 
 def test_keys_are_not_repeated_to_anybody(flaky, monkeypatch, tmp_path, capsys):
@@ -180,20 +206,29 @@ def test_keys_are_not_repeated_to_anybody(flaky, monkeypatch, tmp_path, capsys):
     assert issue(tmp_path, "--remote", flaky.url) == 1
     said = capsys.readouterr()
     assert "secret" not in said.err + said.out and "***" in said.err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()
+    ]
 
 
 def test_client_and_server_may_die_at_any_moment(right, tmp_path):
     own = Loopback(tmp_path / "store")
     folder, chance = tmp_path / "results", random.Random(0)
     script = (
-        "import sys, cli; from nnheads import batches, remote; batches.JOB_TOKENS = 1; remote.UNKNOWN = 0.3; "
-        "remote.DELAYS = remote.FIRST_DELAYS = (0.1,) * 40; cli.app(sys.argv[1:])"
+        "import sys; from nnheads.recipes import _app; from nnheads.remote import jobs; from"
+        " nnheads.runs import batches; batches.JOB_TOKENS = 1; jobs.UNKNOWN = 0.3; jobs.DELAYS ="
+        " jobs.FIRST_DELAYS = (0.1,) * 40; _app.app(sys.argv[1:])"
     )
     command = [sys.executable, "-c", script, *COMMAND, "-o", str(folder), "--remote", own.url]
     for _ in range(3):
         client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        own.faults({"stage": chance.choice(["run", "finish", "response"]), "do": "die", "after": chance.randrange(3)})
+        own.faults(
+            {
+                "stage": chance.choice(["run", "finish", "response"]),
+                "do": "die",
+                "after": chance.randrange(3),
+            }
+        )
         time.sleep(chance.uniform(3, 7))
         if chance.random() < 0.5:
             client.kill()
@@ -201,7 +236,10 @@ def test_client_and_server_may_die_at_any_moment(right, tmp_path):
         own.start()
         client.kill()
         client.communicate()
-    assert subprocess.run(command, capture_output=True, text=True, check=False, timeout=120).returncode == 0
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=False, timeout=120).returncode
+        == 0
+    )
     own.stop()
     assert_right(folder, right)
     assert len({job["id"] for job in own.executed}) == len(own.executed)

@@ -28,14 +28,16 @@ def there(server):
 def questions(model) -> xr.Dataset:
     from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions, statements
 
-    return statements(model.tokenizer, read_questions("reference", limit=4)[0], template=REFERENCE_TEMPLATE)
+    return statements(
+        model.tokenizer, read_questions("reference", limit=4)[0], template=REFERENCE_TEMPLATE
+    )
 
 
 def test_the_same_prompts_under_another_edit_are_another_job(there, server):
     here, prompts = nnheads.load("reference"), questions(there)
     for scale in (0.0, 3.0):
         change = Intervention(Edit("resid_post", Add(scale), layer=1))
-        found = score(there, change, prompts, remote=server.url)
+        found = score(there, change, prompts)
         xr.testing.assert_allclose(found, score(here, change, prompts), atol=1e-5)
 
 
@@ -44,12 +46,11 @@ def test_slices_of_another_run_on_the_same_prompts_are_other_jobs(there, server,
     here, prompts = nnheads.load("reference"), nnheads.ioi(there.tokenizer, n=4)
     for site in ("z", "attn_out"):
 
-        def swapped(part, m, w, site=site):
-            return nnheads.patch(m, part, site=site, remote=w)
+        def swapped(part, m, site=site):
+            return nnheads.patch(m, part, site=site)
 
         found, right = (
-            batches.run(partial(swapped, m=m, w=w), prompts, size=2, remote=w)
-            for m, w in ((there, server.url), (here, False))
+            batches.run(partial(swapped, m=m), prompts, size=2, model=m) for m in (there, here)
         )
         np.testing.assert_allclose(found["logit_difference"], right["logit_difference"], atol=1e-4)
 
@@ -59,10 +60,15 @@ def test_content_tells_values_apart_and_not_where_they_lie():
     again = {"c": np.zeros(2), "b": [1, None, "x"], "a": torch.arange(6.0)[:3]}
     assert content(first) == content(again)
     others = (
-        {**first, "a": torch.arange(3)}, {**first, "a": torch.arange(3.0)[None]}, {**first, "b": [1, None, "y"]},
-        {**first, "b": (1, None, "x")}, {**first, "c": np.zeros(3)}, {**first, "a": torch.tensor([0.0, 1.0, 3.0])},
-        {**first, "b": [True, None, "x"]}, {**first, "c": score},
-    )  # fmt: skip
+        {**first, "a": torch.arange(3)},
+        {**first, "a": torch.arange(3.0)[None]},
+        {**first, "b": [1, None, "y"]},
+        {**first, "b": (1, None, "x")},
+        {**first, "c": np.zeros(3)},
+        {**first, "a": torch.tensor([0.0, 1.0, 3.0])},
+        {**first, "b": [True, None, "x"]},
+        {**first, "c": score},
+    )
     assert len({content(one) for one in (first, *others)}) == len(others) + 1
 
 

@@ -24,7 +24,9 @@ def quiet(server):
 
 
 def test_status_shows_models_and_versions(quiet, tmp_path, capsys):
-    assert issue("inspect", "-o", str(tmp_path), "--remote", quiet.url, "--quiet") == 0  # the model is loaded there now
+    assert (
+        issue("inspect", "-o", str(tmp_path), "--remote", quiet.url, "--quiet") == 0
+    )  # the model is loaded there now
     capsys.readouterr()
     assert issue("remote", "status", "--remote", quiet.url) == 0
     said = capsys.readouterr().out
@@ -33,7 +35,9 @@ def test_status_shows_models_and_versions(quiet, tmp_path, capsys):
     name = next(line.split()[0] for line in said.splitlines() if "HOT" in line)
     assert issue("remote", "status", name, "--remote", quiet.url) == 0
     assert f"{name}: HOT, RUNNING" in capsys.readouterr().out
-    assert issue("remote", "status", "reference", "--remote", quiet.url) == 0, "what was asked for above has two names"
+    assert issue("remote", "status", "reference", "--remote", quiet.url) == 0, (
+        "what was asked for above has two names"
+    )
     assert "reference: HOT, RUNNING" in capsys.readouterr().out
 
 
@@ -49,7 +53,11 @@ REFUSED = {
     "no run": (("collect", "{here}"), 2, "has no run.json; expected the folder of a run"),
     "a broken record": (("collect", "{broken}"), 2, "is not a record of a run"),
     "no command": (("collect", "{strange}"), 2, "which is no command of nnheads"),
-    "more than a result": (("collect", "{pushes}"), 2, "was made with --push; issue that command yourself"),
+    "more than a result": (
+        ("collect", "{pushes}"),
+        2,
+        "was made with --push; issue that command yourself",
+    ),
     "moved": (("collect", "{moved}"), 2, "is not inside a folder 'ioi'"),
 }
 
@@ -61,11 +69,16 @@ def test_what_cannot_be_asked_is_one_line(name, tmp_path, capsys):
     for place in places.values():
         place.mkdir()
     (places["broken"] / "run.json").write_text("[]")
-    for name, command in (("strange", "pytest -n 2"), ("pushes", "nnheads iti bake --push owner/name")):
+    for name, command in (
+        ("strange", "pytest -n 2"),
+        ("pushes", "nnheads iti bake --push owner/name"),
+    ):
         places[name] = tmp_path / "iti" / name
         places[name].mkdir(parents=True)
         (places[name] / "run.json").write_text(json.dumps({"command": command, "recipe": "iti"}))
-    (places["moved"] / "run.json").write_text(json.dumps({"command": "nnheads ioi", "recipe": "ioi"}))
+    (places["moved"] / "run.json").write_text(
+        json.dumps({"command": "nnheads ioi", "recipe": "ioi"})
+    )
     assert issue("remote", *(one.format(**places) for one in arguments)) == code
     found = capsys.readouterr().err
     assert found.count("\n") == 1 and said in found, found
@@ -88,12 +101,19 @@ def test_versions_that_matter():
     other = service.gaps({**env, "packages": {**same, "nnsight": "0.8.0", "torch": "2.12.5"}})
     assert {row["name"] for row in other if row["matters"]} == {"nnsight", "torch"}
     patched = same["torch"].split("+")[0].rsplit(".", 1)[0] + ".99"
-    assert not any(row["matters"] for row in service.gaps({**env, "packages": {**same, "torch": patched}}))
+    assert not any(
+        row["matters"] for row in service.gaps({**env, "packages": {**same, "torch": patched}})
+    )
 
 
 def test_replicas_are_one_model_in_its_best_state():
     def replica(level: str, state: str, name: str = "a/b") -> dict:
-        return {"repo_id": name, "revision": "main", "deployment_level": level, "application_state": state}
+        return {
+            "repo_id": name,
+            "revision": "main",
+            "deployment_level": level,
+            "application_state": state,
+        }
 
     found = service.models_of(
         {
@@ -104,9 +124,16 @@ def test_replicas_are_one_model_in_its_best_state():
             }
         }
     )
-    assert found == [{"model": "a/b", "revision": "main", "level": "HOT", "state": "RUNNING", "replicas": 3}]
+    assert found == [
+        {"model": "a/b", "revision": "main", "level": "HOT", "state": "RUNNING", "replicas": 3}
+    ]
     both = service.models_of(
-        {"deployments": {"1": replica("COLD", "NOT_STARTED"), "2": replica("HOT", "RUNNING", "z/z")}}
+        {
+            "deployments": {
+                "1": replica("COLD", "NOT_STARTED"),
+                "2": replica("HOT", "RUNNING", "z/z"),
+            }
+        }
     )
     assert [row["model"] for row in both] == ["z/z", "a/b"] and service.models_of({}) == []
 
@@ -115,7 +142,9 @@ def test_what_should_be_known_before_a_job_is_sent(quiet, monkeypatch):
     answers = {
         "/env": {"python_version": "3.12.1", "packages": {"nnsight": "0.7.0"}},
         "/status": {
-            "deployments": {"1": {"repo_id": "a/b", "deployment_level": "HOT", "application_state": "RUNNING"}}
+            "deployments": {
+                "1": {"repo_id": "a/b", "deployment_level": "HOT", "application_state": "RUNNING"}
+            }
         },
     }
     monkeypatch.setattr(service, "asked", lambda host, path, timeout: answers[path])

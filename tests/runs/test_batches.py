@@ -18,8 +18,9 @@ from nnheads.recipes import _app as cli
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi import ioi
 from nnheads.runs import batches
+from nnheads.runs.folder import Run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -39,7 +40,11 @@ class Counting:
         labels = {name: part[name] for name in part.coords if part[name].dims == ("batch",)}
         out = xr.Dataset(
             {
-                "score": score.expand_dims(head=[0, 1], axis=-1).assign_attrs(long_name="a score", units="1", yes=True),
+                "score": (
+                    score.expand_dims(head=[0, 1], axis=-1).assign_attrs(
+                        long_name="a score", units="1", yes=True
+                    )
+                ),
                 "shared": ("head", np.array([1.0, 2.0], np.float32)),
             },
             labels,
@@ -52,9 +57,9 @@ class Counting:
 def test_slices_concatenate_to_the_whole(prompts, size):
     whole, sliced = Counting(), Counting()
     xr.testing.assert_identical(batches.run(sliced, prompts, size=size), whole(prompts))
-    assert [number for call in sliced.calls for number in call] == list(range(10)) and len(sliced.calls) == -(
-        -10 // size
-    )
+    assert [number for call in sliced.calls for number in call] == list(range(10)) and len(
+        sliced.calls
+    ) == -(-10 // size)
 
 
 def test_only_what_is_missing_is_computed(prompts, tmp_path):
@@ -69,7 +74,9 @@ def test_only_what_is_missing_is_computed(prompts, tmp_path):
     assert len(third.calls) == 1
     for taken_up in (once, again, mixed):
         xr.testing.assert_equal(taken_up, expected)
-        assert taken_up["score"].attrs["long_name"] == "a score" and taken_up.attrs == {"direction": "forth"}
+        assert taken_up["score"].attrs["long_name"] == "a score" and taken_up.attrs == {
+            "direction": "forth"
+        }
         assert taken_up["score"].dtype == np.float32
 
 
@@ -79,7 +86,9 @@ def test_a_damaged_part_is_computed_again(prompts, tmp_path, damage):
     part = sorted(tmp_path.iterdir())[0]
     part.write_bytes(part.read_bytes()[:2000] if damage is None else damage)
     again = Counting()
-    xr.testing.assert_equal(batches.run(again, prompts, size=5, parts=tmp_path), Counting()(prompts))
+    xr.testing.assert_equal(
+        batches.run(again, prompts, size=5, parts=tmp_path), Counting()(prompts)
+    )
     assert len(again.calls) == 1
     batches.run(again, prompts, size=5, parts=tmp_path)
     assert len(again.calls) == 1, "the damaged part was replaced"
@@ -101,7 +110,9 @@ def test_a_prompt_that_comes_twice_keeps_its_own_number(prompts, tmp_path):
 
 def test_an_impossible_size_or_nothing_to_run_is_refused(prompts):
     for size in (0, -3):
-        with pytest.raises(BadInput, match=f"--batch-size {size} is not possible; it must be at least 1"):
+        with pytest.raises(
+            BadInput, match=f"--batch-size {size} is not possible; it must be at least 1"
+        ):
             batches.run(Counting(), prompts, size=size)
     with pytest.raises(BadInput, match="there are no prompts to run"):
         batches.run(Counting(), prompts.isel(batch=[]))
@@ -139,7 +150,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np, xarray as xr
-from nnheads import batches
+from nnheads.runs import batches
 folder, deadly = Path(sys.argv[1]), sys.argv[2]
 def job(part):
     number = str(part["batch"].values.tolist())
@@ -170,7 +181,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np, xarray as xr
-from nnheads import batches
+from nnheads.runs import batches
 from nnheads.errors import RunError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 def job(part):
@@ -190,14 +201,29 @@ def test_a_full_disk_keeps_the_finished_parts_and_leaves_no_other(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("cannot write ") and done.stdout.count("\n") == 1
     (part,) = tmp_path.iterdir()
-    assert batches.results.load(part)["batch"].values.tolist() == [0, 1]
+    assert batches.store.load(part)["batch"].values.tolist() == [0, 1]
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(llama_folder, pairs_file, tmp_path, capsys):
-    options = ["ioi", str(llama_folder), "--prompts", str(pairs_file), "--batch-size", "1", "--gap", "0"]
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
+    llama_folder, pairs_file, tmp_path, capsys
+):
+    options = [
+        "ioi",
+        str(llama_folder),
+        "--prompts",
+        str(pairs_file),
+        "--batch-size",
+        "1",
+        "--gap",
+        "0",
+    ]
     arguments = [*options, "--output", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "cli.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     parts = tmp_path / "ioi" / llama_folder.name / "local" / "parts"
     end = time.monotonic() + 120
@@ -206,20 +232,22 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(llama_folder, pairs_fil
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
-    assert err == "interrupted; finished batches are kept, and the same command goes on from there\n"
+    assert (
+        err == "interrupted; finished batches are kept, and the same command goes on from there\n"
+    )
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("[!.]*")}
     assert kept and not list(parts.glob(".*")), "finished parts, and nothing half-written"
     record = json.loads((parts.parent / "run.json").read_text())
     assert record["complete"] is False
     seen = {}
-    finish = batches.results.Run.finish
+    finish = Run.finish
 
     def look(run, **more):
         seen.update({path.name: path.stat().st_mtime_ns for path in run.parts.iterdir()})
         finish(run, **more)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as done:
-        patch.setattr(batches.results.Run, "finish", look)
+        patch.setattr(Run, "finish", look)
         cli.app(arguments)
     assert done.value.code == 0 and "effect of each head" in capsys.readouterr().out
     assert kept.items() <= seen.items() and len(seen) > len(kept)

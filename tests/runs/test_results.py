@@ -1,4 +1,6 @@
-"""Result folders: what is written comes back, appears whole or not at all, and is never mixed with another run."""
+"""Result folders: what is written comes back, appears whole or not at all, and is never mixed with
+another run.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from nnheads.errors import BadInput, RunError
 from nnheads.prompts.ioi import ioi
 from nnheads.runs import provenance as origin
+from nnheads.runs import store
 from nnheads.runs.folder import Run, item_of
 from nnheads.runs.provenance import prompts_hash, provenance
 from nnheads.runs.store import load, netcdf_value, save, write
@@ -26,11 +29,25 @@ from nnheads.runs.store import load, netcdf_value, save, write
 @pytest.fixture
 def dataset() -> xr.Dataset:
     awkward = {
-        "yes": True, "no": np.bool_(False), "nothing": None, "mapping": {"a": [1, None]}, "path": Path("a/b"),
-        "text": "“ä”", "empty": "", "number": 3, "fraction": 0.5, "list": ["a", "b"], "array": np.array([1, 2]),
-        "flags": np.array([True, False]), "half": np.float16(0.5), "huge": 10**30, "not_a_number": float("nan"),
-    }  # fmt: skip
-    values = xr.DataArray(np.arange(6, dtype=np.float32).reshape(2, 3), dims=("batch", "layer"), attrs=awkward)
+        "yes": True,
+        "no": np.bool_(False),
+        "nothing": None,
+        "mapping": {"a": [1, None]},
+        "path": Path("a/b"),
+        "text": "“ä”",
+        "empty": "",
+        "number": 3,
+        "fraction": 0.5,
+        "list": ["a", "b"],
+        "array": np.array([1, 2]),
+        "flags": np.array([True, False]),
+        "half": np.float16(0.5),
+        "huge": 10**30,
+        "not_a_number": float("nan"),
+    }
+    values = xr.DataArray(
+        np.arange(6, dtype=np.float32).reshape(2, 3), dims=("batch", "layer"), attrs=awkward
+    )
     values[0, 0] = np.nan
     return xr.Dataset(
         {
@@ -50,10 +67,23 @@ def test_awkward_attributes_survive_netcdf(dataset, tmp_path):
     assert dataset.identical(before), "saving must not change what is saved"
     for attributes in (again.attrs, again["effect"].attrs, again["batch"].attrs):
         assert attributes["yes"] == 1 and attributes["no"] == 0
-        assert attributes["nothing"] == "null" and json.loads(attributes["mapping"]) == {"a": [1, None]}
-        assert attributes["path"] == "a/b" and attributes["text"] == "“ä”" and attributes["empty"] == ""
-        assert attributes["number"] == 3 and attributes["fraction"] == 0.5 and attributes["half"] == 0.5
-        assert json.loads(attributes["list"]) == ["a", "b"] and attributes["array"].tolist() == [1, 2]
+        assert attributes["nothing"] == "null" and json.loads(attributes["mapping"]) == {
+            "a": [1, None]
+        }
+        assert (
+            attributes["path"] == "a/b"
+            and attributes["text"] == "“ä”"
+            and attributes["empty"] == ""
+        )
+        assert (
+            attributes["number"] == 3
+            and attributes["fraction"] == 0.5
+            and attributes["half"] == 0.5
+        )
+        assert json.loads(attributes["list"]) == ["a", "b"] and attributes["array"].tolist() == [
+            1,
+            2,
+        ]
         assert np.array(attributes["flags"]).tolist() == [1, 0]
         assert attributes["huge"] == str(10**30) and np.isnan(attributes["not_a_number"])
     np.testing.assert_array_equal(again["effect"], dataset["effect"])
@@ -64,8 +94,14 @@ def test_awkward_attributes_survive_netcdf(dataset, tmp_path):
 
 
 json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs", "Cc"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
 )
 
 
@@ -85,7 +121,10 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file_alone(tmp_path):
         target.write_text("new but only ha")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match=r"cannot write .*run\.json: No space left on device; what was finished before"):
+    with pytest.raises(
+        RunError,
+        match=r"cannot write .*run\.json: No space left on device; what was finished before",
+    ):
         write(path, half)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(RunError):
@@ -117,7 +156,10 @@ def test_an_error_without_words_is_still_one_line(tmp_path, error):
 def test_files_have_the_permissions_of_plain_files(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("")
-    assert write(tmp_path / "a.txt", lambda path: path.write_text("x")).stat().st_mode == plain.stat().st_mode
+    assert (
+        write(tmp_path / "a.txt", lambda path: path.write_text("x")).stat().st_mode
+        == plain.stat().st_mode
+    )
 
 
 def test_a_file_that_is_missing_or_no_netcdf_is_refused(tmp_path):
@@ -149,9 +191,14 @@ def run(root, **changes) -> Run:
 def test_the_folder_names_recipe_model_and_revision(tmp_path):
     assert run(tmp_path).folder == tmp_path / "ioi" / "owner--name" / "main"
     assert run(tmp_path, item="x-1").folder == tmp_path / "ioi" / "owner--name" / "main" / "x-1"
-    assert Run(tmp_path, "ioi", "m", "refs/pr/3", {}).folder == tmp_path / "ioi" / "m" / "refs--pr--3"
+    assert (
+        Run(tmp_path, "ioi", "m", "refs/pr/3", {}).folder == tmp_path / "ioi" / "m" / "refs--pr--3"
+    )
     (tmp_path / "my model").mkdir()
-    assert Run(tmp_path, "ioi", str(tmp_path / "my model"), "local", {}).folder.parent.name == "my model"
+    assert (
+        Run(tmp_path, "ioi", str(tmp_path / "my model"), "local", {}).folder.parent.name
+        == "my model"
+    )
 
 
 def test_the_same_command_takes_a_run_up_and_another_is_refused(tmp_path, dataset):
@@ -160,9 +207,14 @@ def test_the_same_command_takes_a_run_up_and_another_is_refused(tmp_path, datase
     save(first.parts / "part.nc", dataset)
     second = run(tmp_path, batch_size=7, quiet=True, traceback=True, output=tmp_path)
     assert not second.complete and (second.parts / "part.nc").exists()
-    with pytest.raises(BadInput, match=r"another run \(layers None there, '0-3' here, seed 0 there, 1 here\)") as no:
+    with pytest.raises(
+        BadInput, match=r"another run \(layers None there, '0-3' here, seed 0 there, 1 here\)"
+    ) as no:
         run(tmp_path, seed=1, layers="0-3")
-    assert "use --overwrite, or another --output" in str(no.value) and len(str(no.value).splitlines()) == 1
+    assert (
+        "use --overwrite, or another --output" in str(no.value)
+        and len(str(no.value).splitlines()) == 1
+    )
     assert (second.parts / "part.nc").exists(), "a refusal changes nothing"
 
 
@@ -174,7 +226,11 @@ def test_a_complete_run_is_complete_until_a_file_of_it_is_gone(tmp_path, dataset
     first.finish(kept=2)
     assert not first.parts.exists() and run(tmp_path).complete
     record = json.loads((first.folder / "run.json").read_text())
-    assert record["kept"] == 2 and record["recipe"] == "ioi" and record["arguments"] == {"layers": None, "seed": 0}
+    assert (
+        record["kept"] == 2
+        and record["recipe"] == "ioi"
+        and record["arguments"] == {"layers": None, "seed": 0}
+    )
     assert run(tmp_path).load("scores")["effect"].shape == (2, 3)
     (first.folder / "scores.nc").unlink()
     assert not run(tmp_path).complete, "the same command finishes what is missing"
@@ -200,12 +256,23 @@ def test_paths_and_other_objects_are_arguments_too(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe", b'{"arguments": [], "complete": true}', b'{"arguments": {}}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"3",
+        b"\xff\xfe",
+        b'{"arguments": [], "complete": true}',
+        b'{"arguments": {}}',
+    ],
 )
 def test_a_corrupt_record_is_refused_and_overwritten_on_demand(tmp_path, content):
     path = run(tmp_path).folder / "run.json"
     path.write_bytes(content)
-    with pytest.raises(BadInput, match=r"run\.json is not a record of a run; use --overwrite to start afresh"):
+    with pytest.raises(
+        BadInput, match=r"run\.json is not a record of a run; use --overwrite to start afresh"
+    ):
         run(tmp_path)
     assert path.read_bytes() == content
     assert not run(tmp_path, overwrite=True).complete
@@ -215,7 +282,9 @@ def test_an_output_that_is_a_file_or_cannot_be_written_is_one_line(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     for root in (file, file / "deeper", Path("/proc/nnheads"), Path("/dev/null")):
-        with pytest.raises(RunError, match=rf"cannot write {root}.*; what was finished before is kept") as failure:
+        with pytest.raises(
+            RunError, match=rf"cannot write {root}.*; what was finished before is kept"
+        ) as failure:
             run(root)
         assert len(str(failure.value).splitlines()) == 1
     assert file.read_text() == "mine"
@@ -228,17 +297,19 @@ def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch, dataset):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
-    with pytest.raises(RunError, match=r"cannot write .*scores\.nc: Permission denied; what was finished"):
+    with pytest.raises(
+        RunError, match=r"cannot write .*scores\.nc: Permission denied; what was finished"
+    ):
         first.save(scores=dataset)
 
 
 FULL_DISK = """
 import resource, sys
 import numpy as np, xarray as xr
-from nnheads import provenance as origin
-from nnheads import results
+from nnheads.runs import provenance as origin
+from nnheads.runs import store
 from nnheads.errors import RunError
-folder = results.Path(sys.argv[1])
+folder = store.Path(sys.argv[1])
 noise = xr.Dataset({"a": ("x", np.random.default_rng(0).normal(size=200_000))})
 store.save(folder / "early.nc", noise)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -251,10 +322,16 @@ except RunError as error:
 
 def test_a_full_disk_is_one_line_and_earlier_files_stay(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert re.fullmatch(r"cannot write .*late\.nc: .+; what was finished before is kept\n", done.stdout)
+    assert re.fullmatch(
+        r"cannot write .*late\.nc: .+; what was finished before is kept\n", done.stdout
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["early.nc"]
     assert load(tmp_path / "early.nc")["a"].shape == (200_000,)
 
@@ -271,41 +348,92 @@ def test_any_text_names_a_folder(tmp_path_factory, texts):
 
 
 def test_items_are_named_by_their_first_words():
-    assert re.fullmatch(r"when-mary-and-john-went-[0-9a-f]{6}", item_of("When Mary and John went to the market"))
+    assert re.fullmatch(
+        r"when-mary-and-john-went-[0-9a-f]{6}", item_of("When Mary and John went to the market")
+    )
 
 
 # ---- provenance
 
 PROMISED = (
-    "Conventions", "title", "source", "references", "history", "arguments", "packages", "tokenizer_sha256",
-    "prompts_sha256", "seed", "git_commit", "git_dirty", "sample_dims",
-)  # fmt: skip
+    "Conventions",
+    "title",
+    "source",
+    "references",
+    "history",
+    "arguments",
+    "packages",
+    "tokenizer_sha256",
+    "prompts_sha256",
+    "seed",
+    "git_commit",
+    "git_dirty",
+    "sample_dims",
+)
 
 
-def test_provenance_names_everything_and_no_place_of_this_machine(llama_folder, tmp_path, monkeypatch):
+def test_provenance_names_everything_and_no_place_of_this_machine(
+    llama_folder, tmp_path, monkeypatch
+):
     from nnheads.models.load import load as load_model
 
     monkeypatch.chdir(tmp_path)
     output, pairs = tmp_path / "out", llama_folder / "my pairs.jsonl"
     monkeypatch.setattr(
-        sys, "argv",
-        ["/opt/bin/nnheads", "ioi", str(llama_folder), "-o", str(output), f"--prompts={pairs}", "--layers", "0-1"],
-    )  # fmt: skip
+        sys,
+        "argv",
+        [
+            "/opt/bin/nnheads",
+            "ioi",
+            str(llama_folder),
+            "-o",
+            str(output),
+            f"--prompts={pairs}",
+            "--layers",
+            "0-1",
+        ],
+    )
     model = load_model(str(llama_folder))
     prompts = ioi(model.tokenizer, 3, seed=4)
-    arguments = {"output": output, "prompts": pairs, "model": str(llama_folder), "seed": 4, "noising": False}
+    arguments = {
+        "output": output,
+        "prompts": pairs,
+        "model": str(llama_folder),
+        "seed": 4,
+        "noising": False,
+    }
     attributes = provenance(
-        title="t", model=model, name=str(llama_folder), prompts=prompts, arguments=arguments, references="r"
+        title="t",
+        model=model,
+        name=str(llama_folder),
+        prompts=prompts,
+        arguments=arguments,
+        references="r",
     )
     assert set(PROMISED) <= set(attributes)
-    assert all(isinstance(value, str | int | float) and not isinstance(value, bool) for value in attributes.values())
+    assert all(
+        isinstance(value, str | int | float) and not isinstance(value, bool)
+        for value in attributes.values()
+    )
     for name, value in attributes.items():
-        assert not re.search(r"(?<![\w.:/])/\w", str(value)), f"{name} holds an absolute path: {value}"
+        assert not re.search(r"(?<![\w.:/])/\w", str(value)), (
+            f"{name} holds an absolute path: {value}"
+        )
         assert str(tmp_path) not in str(value) and str(llama_folder.parent) not in str(value)
-    assert attributes["seed"] == 4 and attributes["model"] == "tiny-llama" and attributes["revision"] == "local"
+    assert (
+        attributes["seed"] == 4
+        and attributes["model"] == "tiny-llama"
+        and attributes["revision"] == "local"
+    )
     source = json.loads(attributes["source"])
-    assert source["dtype"] == "float32" and source["attention"] == "sdpa" and source["commit"].startswith("sha256:")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ nnheads ioi .*--layers 0-1", attributes["history"])
+    assert (
+        source["dtype"] == "float32"
+        and source["attention"] == "sdpa"
+        and source["commit"].startswith("sha256:")
+    )
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ nnheads ioi .*--layers 0-1", attributes["history"]
+    )
     assert "my pairs.jsonl" in attributes["history"] and "tiny-llama" in attributes["history"]
     assert {"nnsight", "torch", "transformers"} <= set(json.loads(attributes["packages"]))
     assert attributes["prompts_sha256"] == prompts_hash(prompts)
@@ -314,7 +442,9 @@ def test_provenance_names_everything_and_no_place_of_this_machine(llama_folder, 
 
 
 def test_a_text_that_starts_with_a_slash_is_no_path(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["nnheads", "inspect", "/ is a slash", "--remote=http://host/a"])
+    monkeypatch.setattr(
+        sys, "argv", ["nnheads", "inspect", "/ is a slash", "--remote=http://host/a"]
+    )
     assert origin.command() == "nnheads inspect '/ is a slash' --remote=http://host/a"
 
 
@@ -329,7 +459,9 @@ def test_the_prompts_hash_sees_every_variable():
     renamed = prompts.rename(answer="wrong", wrong="answer")
     assert prompts_hash(renamed) not in hashes
     wide = xr.Dataset({"token": (("a", "b"), np.arange(6).reshape(2, 3))})
-    assert prompts_hash(wide) != prompts_hash(xr.Dataset({"token": (("a", "b"), np.arange(6).reshape(3, 2))}))
+    assert prompts_hash(wide) != prompts_hash(
+        xr.Dataset({"token": (("a", "b"), np.arange(6).reshape(3, 2))})
+    )
     assert prompts_hash(prompts) == prompts_hash(prompts.copy(deep=True))
 
 
@@ -369,11 +501,16 @@ def test_git_state_is_of_this_checkout_only(monkeypatch, tmp_path):
     assert re.fullmatch(r"[0-9a-f]{40}|", commit) and dirty in (0, 1)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", "-C", str(tmp_path), *identity, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    subprocess.run(
+        ["git", "-C", str(tmp_path), *identity, "commit", "-q", "--allow-empty", "-m", "x"],
+        check=True,
+    )
     installed = tmp_path / "site-packages" / "results.py"
     installed.parent.mkdir()
     installed.write_text("")
     monkeypatch.setattr(origin, "__file__", str(installed))
-    assert origin.git_state() == ("", 0), "someone else's repository around an installed package says nothing"
+    assert origin.git_state() == ("", 0), (
+        "someone else's repository around an installed package says nothing"
+    )
     monkeypatch.setenv("PATH", "")
     assert origin.git_state() == ("", 0)

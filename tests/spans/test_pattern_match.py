@@ -51,13 +51,17 @@ def test_fixture(head):
     for pattern, (plain, without_first, absolute) in zip(PATTERNS, EXPECTED[head]):
         assert score(HEADS[head], pattern, "mul", False) == pytest.approx(plain, abs=1e-4)
         assert score(HEADS[head], pattern, "mul", True) == pytest.approx(without_first, abs=1e-4)
-        assert score(HEADS[head], pattern, "abs", False) == pytest.approx(absolute, abs=5e-4)  # abs rounds to 3 places
+        assert score(HEADS[head], pattern, "abs", False) == pytest.approx(
+            absolute, abs=5e-4
+        )  # abs rounds to 3 places
 
 
 def test_targets_of_an_immediate_repeat():
     ids = np.array([5, 9, 9])
     assert target(ids, "duplicate_token")[2].tolist() == [0, 1, 0]
-    assert target(ids, "induction")[2].tolist() == [0, 0, 1], "the token after the copy is the query itself"
+    assert target(ids, "induction")[2].tolist() == [0, 0, 1], (
+        "the token after the copy is the query itself"
+    )
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom", "gpt_neo"])
@@ -68,7 +72,9 @@ def test_a_model_scores_as_its_whole_patterns_do(model_type, kind, exclude):
     text = "the book and the book and the hat"
     ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        attention = build(model_type, attention="eager")(ids, use_cache=False, output_attentions=True).attentions
+        attention = build(model_type, attention="eager")(
+            ids, use_cache=False, output_attentions=True
+        ).attentions
     attention = torch.cat(attention).double().numpy()
     n = ids.shape[1]
     keep = np.ones((n, n))
@@ -81,7 +87,9 @@ def test_a_model_scores_as_its_whole_patterns_do(model_type, kind, exclude):
             plain = (masked * wanted).sum((-1, -2)) / masked.sum((-1, -2))
         else:
             plain = 1 - np.round((np.abs(attention - wanted) * keep).sum((-1, -2)) / n, 3)
-        got = match_text(model, text, pattern, kind=kind, exclude_bos=exclude[0], exclude_current=exclude[1])
+        got = match_text(
+            model, text, pattern, kind=kind, exclude_bos=exclude[0], exclude_current=exclude[1]
+        )
         np.testing.assert_allclose(got, plain, atol=1e-4 if kind == "mul" else 1.1e-3)
 
 
@@ -120,7 +128,11 @@ def test_a_head_with_nearly_all_mass_on_the_first_token_has_a_share_of_the_rest(
     ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
     eager = nnheads.load(attn_implementation="eager")._module
     with torch.no_grad():
-        attention = torch.cat(eager(ids, use_cache=False, output_attentions=True).attentions).double().numpy()
+        attention = (
+            torch.cat(eager(ids, use_cache=False, output_attentions=True).attentions)
+            .double()
+            .numpy()
+        )
     keep = np.tril(np.ones(attention.shape[-2:]), -int(exclude[1]))
     keep[:, 0] = 0
     for pattern in PATTERNS:
@@ -133,5 +145,7 @@ def test_a_head_with_nearly_all_mass_on_the_first_token_has_a_share_of_the_rest(
 
 def test_where_nothing_is_left_the_score_is_nothing():
     model, _ = tiny("llama")
-    assert not match_text(model, "Mary John", "previous_token", exclude_bos=True, exclude_current=True).any()
+    assert not match_text(
+        model, "Mary John", "previous_token", exclude_bos=True, exclude_current=True
+    ).any()
     assert match(np.array([0.0, 2e-30]), np.array([0.0, 1e-30]), 3, 4, "mul").tolist() == [0, 1]

@@ -37,7 +37,9 @@ def any_spans(draw):
     for _ in range(draw(st.integers(1, 6))):
         query = draw(st.integers(0, 12))
         start = draw(st.integers(0, query))
-        rows.append(draw(st.sampled_from([(query, start, draw(st.integers(start, query)) + 1), (-1, 0, 1)])))
+        rows.append(
+            draw(st.sampled_from([(query, start, draw(st.integers(start, query)) + 1), (-1, 0, 1)]))
+        )
     return tuple(np.array([[row[part] for row in rows]]) for part in range(3))
 
 
@@ -68,7 +70,9 @@ def test_random_targets_are_never_in_the_padding(lengths, seed):
     rows = [[(length - 1, 1, 2)] for length in lengths]
     _, mask, shift = pad_left([[7] * length for length in lengths], 0)
     query, start, stop = null_in_rows(stack_spans(rows, shift), shift, np.random.default_rng(seed))
-    assert (query == mask.shape[1] - 1).all()  # padding on the left: every text ends at the same place
+    assert (
+        query == mask.shape[1] - 1
+    ).all()  # padding on the left: every text ends at the same place
     for row in range(len(lengths)):
         assert (start[row] > shift[row]).all() and (stop[row] <= query[row] + 1).all()
         assert (start[row] != shift[row] + 1).all()
@@ -84,14 +88,20 @@ def test_padding_stands_on_the_left_and_moves_the_spans():
 
 def write(folder, *records) -> str:
     path = folder / "spans.jsonl"
-    path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in records), encoding="utf-8")
+    path.write_text(
+        "\n".join(one if isinstance(one, str) else json.dumps(one) for one in records),
+        encoding="utf-8",
+    )
     return path
 
 
 @pytest.mark.parametrize("build", [words_tokenizer, byte_tokenizer], ids=["words", "bytes"])
 def test_pieces_of_the_text_become_the_tokens_that_cover_them(build, tmp_path):
     tokenizer = build()
-    spans = [{"kind": "a", "query": "to", "key": "the book"}, {"kind": "b", "query": [22, 26], "key": [0, 4]}]
+    spans = [
+        {"kind": "a", "query": "to", "key": "the book"},
+        {"kind": "b", "query": [22, 26], "key": [0, 4]},
+    ]
     found = read_spans(write(tmp_path, {"text": TEXT, "spans": spans}), tokenizer)
     ids, offsets = encode(tokenizer, TEXT)
     assert found["token"].values[0].tolist() == ids
@@ -134,12 +144,18 @@ WRONG = {
     "a text that is none": ([{**GOOD, "text": 5}], "text must be words"),
     "half a span": ([{**GOOD, "spans": [{"query": "to"}]}], "each span needs a query and a key"),
     "a word that is not there": ([span(key="Anna")], "'Anna' occurs 0 times; give"),
-    "a word that is there twice": ([span(key="o")], r"'o' occurs \d times; give \[start, stop\] in characters"),
+    "a word that is there twice": (
+        [span(key="o")],
+        r"'o' occurs \d times; give \[start, stop\] in characters",
+    ),
     "an empty word": ([span(key="")], "'' is neither words of the text nor"),
     "three numbers": ([span(key=[1, 2, 3])], r"\[1, 2, 3\] is neither words of the text nor"),
     "characters that are not there": ([span(key=[90, 95])], "characters 90 to 95 hold no token"),
     "the future": ([span(query="Mary", key="to")], "the key 'to' comes after its query 'Mary'"),
-    "a kind that is a path": ([span(kind="../x")], r"kind '../x' cannot name a head type; use up to 60 letters"),
+    "a kind that is a path": (
+        [span(kind="../x")],
+        r"kind '../x' cannot name a head type; use up to 60 letters",
+    ),
     "a kind that looks like a null": ([span(kind="a~null")], "cannot name a head type"),
     "a kind that looks like a step": ([span(kind="a@1")], "cannot name a head type"),
     "a kind that is a number": ([span(kind=3)], "kind 3 cannot name a head type"),
@@ -186,7 +202,9 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_no_line_leads_to_anything_but_spans_or_a_refusal(record):
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder), record if isinstance(record, dict) else {**GOOD, "spans": [record]})
+        path = write(
+            Path(folder), record if isinstance(record, dict) else {**GOOD, "spans": [record]}
+        )
         try:
             read_spans(path, words_tokenizer())
         except BadInput as error:

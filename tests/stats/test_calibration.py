@@ -1,4 +1,6 @@
-"""What calibration claims: heads that merely do not vary, look at everything or at the wrong place do not pass."""
+"""What calibration claims: heads that merely do not vary, look at everything or at the wrong place
+do not pass.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ STEPS = 6
 
 def keys_of(prompts: xr.Dataset, case: int) -> list[int]:
     """Position of each input; every number is one token here."""
-    steps = [prompts.isel(batch=case, span=prompts["kind"].values == f"iteration@{t}") for t in range(STEPS)]
+    steps = [
+        prompts.isel(batch=case, span=prompts["kind"].values == f"iteration@{t}")
+        for t in range(STEPS)
+    ]
     return [int(one["key_start"][0]) for one in steps]
 
 
@@ -49,7 +54,7 @@ def made_up_attention(prompts: xr.Dataset) -> torch.Tensor:
 def calibrated_on(prompts: xr.Dataset, weights: torch.Tensor, kind: str, monkeypatch) -> xr.Dataset:
     """Scores of one layer with made-up attention [batch, head, query, key], calibrated."""
 
-    def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes, remote=False):
+    def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes):
         mass, strongest = span_mass((None, None, None, None, {}, weights), spans, hit, block_bytes)
         every = torch.stack([mass, (mass > threshold).float(), strongest])
         return torch.einsum("cbhs,bsk->cbhk", every, share)[None]
@@ -80,22 +85,36 @@ def test_a_head_that_attends_to_all_inputs_alike_does_not_pass_however_invariant
 
 def test_a_sink_does_not_vary_and_does_not_pass(heads):
     one = heads.isel(head=SINK)
-    assert float(one["invariance"]) == 1.0 and float(one["mass"]) == 0.0 and float(one["p_value"]) == 1.0
+    assert (
+        float(one["invariance"]) == 1.0
+        and float(one["mass"]) == 0.0
+        and float(one["p_value"]) == 1.0
+    )
 
 
 def test_a_head_at_the_wrong_offset_shows_in_the_column_for_it(heads):
     wrong = heads["wrong_offset"]
-    # step 0 has one neighbour, the last too, the others two; the head is on one of two at each step but the first
+    # step 0 has one neighbour, the last too, the others two; the head is on one of two at each step
+    # but the first
     assert np.allclose(wrong.isel(head=EARLIER), (STEPS - 1) / (2 * STEPS - 2))
-    assert np.allclose(wrong.isel(head=IDEAL), 0) and np.allclose(wrong.isel(head=UNIFORM), 1 / STEPS)
-    assert np.allclose(heads["mass"].isel(head=EARLIER), 1 / STEPS)  # right by accident at the first step
-    assert np.allclose(heads["mass"].isel(head=IDEAL), 1) and np.allclose(heads["hit"].isel(head=IDEAL), 1)
+    assert np.allclose(wrong.isel(head=IDEAL), 0) and np.allclose(
+        wrong.isel(head=UNIFORM), 1 / STEPS
+    )
+    assert np.allclose(
+        heads["mass"].isel(head=EARLIER), 1 / STEPS
+    )  # right by accident at the first step
+    assert np.allclose(heads["mass"].isel(head=IDEAL), 1) and np.allclose(
+        heads["hit"].isel(head=IDEAL), 1
+    )
 
 
 def test_invariance_is_one_minus_the_mean_spread_over_cases():
     values = np.random.default_rng(0).random((7, 2, 3, 5)).astype("float32")
     got = invariance(xr.DataArray(values, dims=("batch", "layer", "head", "step")))
-    expected = [[1 - np.mean([np.std(values[:, a, b, t]) for t in range(5)]) for b in range(3)] for a in range(2)]
+    expected = [
+        [1 - np.mean([np.std(values[:, a, b, t]) for t in range(5)]) for b in range(3)]
+        for a in range(2)
+    ]
     assert np.allclose(got, expected, atol=1e-6) and got.dims == ("layer", "head")
 
 
@@ -117,15 +136,17 @@ def test_a_head_that_meets_one_step_of_every_case_is_no_iteration_head():
 
 def test_steps_that_few_cases_have_do_not_raise_the_invariance():
     values = np.random.default_rng(0).random((7, 1, 1, 3)).astype("float32")
-    values[4:, ..., 1] = values[1:, ..., 2] = np.nan  # four cases have the second step, one the third
+    values[4:, ..., 1] = values[1:, ..., 2] = (
+        np.nan
+    )  # four cases have the second step, one the third
     expected = 1 - np.mean([np.std(values[:, 0, 0, 0]), np.std(values[:4, 0, 0, 1])])
     dims = ("batch", "layer", "head", "step")
     assert np.allclose(invariance(xr.DataArray(values, dims=dims)), expected, atol=1e-6)
 
 
 def at_distances(prompts: xr.Dataset, ideal: float = 1.0) -> torch.Tensor:
-    """[batch, head, query, key]: head d looks d tokens back, or at the first token; the last head puts `ideal` on the
-    right input."""
+    """[batch, head, query, key]: head d looks d tokens back, or at the first token; the last head
+    puts `ideal` on the right input."""
     batch, length = prompts["token"].shape
     query, distance = torch.meshgrid(torch.arange(length), torch.arange(length), indexing="ij")
     weights = torch.zeros(length + 1, length, length)
@@ -148,8 +169,12 @@ def test_a_head_that_looks_a_fixed_distance_back_is_no_iteration_head(n, steps, 
 
 
 @pytest.mark.parametrize("steps", [15, 16, 20])
-def test_no_preference_for_distances_reaches_the_margin_with_enough_numbers_of_steps(steps, monkeypatch):
-    """Mass is linear in the attention: what holds for each distance holds for every mixture of them."""
+def test_no_preference_for_distances_reaches_the_margin_with_enough_numbers_of_steps(
+    steps, monkeypatch
+):
+    """Mass is linear in the attention: what holds for each distance holds for every mixture of
+    them.
+    """
     prompts = iteration(words_tokenizer(), 4 * (steps - 2), steps=steps)
     heads = calibrated_on(prompts, at_distances(prompts, 0.3), "iteration", monkeypatch)
     assert float(heads["excess"][:-1].max()) < MARGIN
@@ -163,8 +188,8 @@ def test_where_all_prompts_have_as_many_steps_a_fixed_distance_passes(monkeypatc
 
 
 def heads_of_fixed_distances(prompts: xr.Dataset) -> torch.Tensor:
-    """[batch, head, query, key]: head d looks d tokens back, or at the first token; then a head on the same token of
-    the first copy, and one on the token after it."""
+    """[batch, head, query, key]: head d looks d tokens back, or at the first token; then a head on
+    the same token of the first copy, and one on the token after it."""
     batch, length = prompts["token"].shape
     weights = torch.zeros(batch, length + 2, length, length)
     for distance in range(length):
@@ -188,7 +213,9 @@ def test_a_head_that_looks_a_fixed_distance_back_is_no_duplicate_or_induction_he
 
 
 def gated(answered: list[int]) -> xr.Dataset:
-    """Scores of a type that counts answered prompts: heads 0 and 1 do something there, head 2 elsewhere."""
+    """Scores of a type that counts answered prompts: heads 0 and 1 do something there, head 2
+    elsewhere.
+    """
     generator, dims = np.random.default_rng(0), ("batch", "layer", "head")
     own = np.array(answered)[:, None, None]
     mass = generator.uniform(0, 0.01, (len(answered), 1, 4))
@@ -196,7 +223,9 @@ def gated(answered: list[int]) -> xr.Dataset:
     mass[..., 2:3] += 0.8 * (1 - own)
     values = {"score": 2 * mass, "mass": mass, "null": 0 * mass}
     scores = xr.Dataset({name: (dims, one.astype("float32")) for name, one in values.items()})
-    return scores.assign_coords(answered=("batch", answered)).assign_attrs(headline="score", counts="answered")
+    return scores.assign_coords(answered=("batch", answered)).assign_attrs(
+        headline="score", counts="answered"
+    )
 
 
 def test_prompts_that_do_not_count_are_left_out_of_every_number():
@@ -210,9 +239,15 @@ def test_prompts_that_do_not_count_are_left_out_of_every_number():
 @pytest.mark.parametrize("count", [0, 1])
 def test_where_none_or_one_prompt_counts_nothing_is_flagged(count, recwarn):
     heads = calibrated(gated([1] * count + [0] * 6))
-    assert heads.attrs["cases_counted"] == count and not heads["flag"].any() and heads["p_value"].isnull().all()
+    assert (
+        heads.attrs["cases_counted"] == count
+        and not heads["flag"].any()
+        and heads["p_value"].isnull().all()
+    )
     assert bool(heads["score"].isnull().all()) == (count == 0) and heads["score_low"].isnull().all()
-    assert not [str(one.message) for one in recwarn if "nnheads" in one.filename or "numpy" in one.filename]
+    assert not [
+        str(one.message) for one in recwarn if "nnheads" in one.filename or "numpy" in one.filename
+    ]
 
 
 def two_groups(cases: int = 20) -> tuple[xr.DataArray, xr.DataArray]:
@@ -220,7 +255,9 @@ def two_groups(cases: int = 20) -> tuple[xr.DataArray, xr.DataArray]:
     groups = generator.permutation([1] * (cases // 2) + [0] * (cases - cases // 2))
     values = generator.normal(size=(cases, 2, 3))
     values[groups == 1, 1, 2] += 4
-    scores = xr.DataArray(values, dims=("batch", "layer", "head"), name="mass", attrs={"units": "1"})
+    scores = xr.DataArray(
+        values, dims=("batch", "layer", "head"), name="mass", attrs={"units": "1"}
+    )
     return scores, xr.DataArray(groups, dims="batch", name="answered")
 
 
@@ -235,7 +272,10 @@ def test_two_sorts_of_prompts_are_compared_by_welchs_test():
         low, high = test.confidence_interval(0.95)
         one = heads.isel(layer=layer, head=head)
         expected = own[:, layer, head].mean() - other[:, layer, head].mean()
-        got = [float(one[name]) for name in ("p_value", "difference", "difference_low", "difference_high")]
+        got = [
+            float(one[name])
+            for name in ("p_value", "difference", "difference_low", "difference_high")
+        ]
         assert np.allclose(got, [test.pvalue, expected, low, high], rtol=1e-5)
     corrected = scipy_stats.false_discovery_control(p_value.ravel()).reshape(2, 3)
     assert np.allclose(heads["q_value"], corrected, rtol=1e-5)
@@ -245,8 +285,14 @@ def test_two_sorts_of_prompts_are_compared_by_welchs_test():
 @pytest.mark.parametrize("ones", [0, 1, 19, 20])
 def test_groups_too_small_to_compare_give_no_number_and_no_flag(ones):
     scores, _ = two_groups()
-    heads = contrast(scores, xr.DataArray([1] * ones + [0] * (20 - ones), dims="batch", name="answered"))
-    assert heads["difference"].isnull().all() and heads["p_value"].isnull().all() and not heads["flag"].any()
+    heads = contrast(
+        scores, xr.DataArray([1] * ones + [0] * (20 - ones), dims="batch", name="answered")
+    )
+    assert (
+        heads["difference"].isnull().all()
+        and heads["p_value"].isnull().all()
+        and not heads["flag"].any()
+    )
 
 
 def test_heads_that_never_vary_get_no_p_value_and_spoil_no_other():
@@ -264,7 +310,10 @@ GIVERS = ("Mary", "John", "Anna", "Leo", "Max", "Rita")
 @pytest.fixture
 def spans_file(tmp_path):
     path = tmp_path / "mine.jsonl"
-    spans = [{"kind": "giver", "query": "gave"}, {"kind": "current", "query": "gave", "key": "gave"}]
+    spans = [
+        {"kind": "giver", "query": "gave"},
+        {"kind": "current", "query": "gave", "key": "gave"},
+    ]
     with path.open("w") as file:
         for name in GIVERS:
             text = f"When the day came , {name} gave the book to the market"
@@ -288,7 +337,9 @@ def test_spans_of_ones_own_are_measured_and_calibrated_like_any_type(spans_file)
     for kind, heads in found.items():
         assert np.allclose(heads["mass"], np.mean(mass[kind], 0), atol=1e-5)
         assert heads["mass"].dims == ("layer", "head") and heads.attrs["headline"] == "mass"
-        assert {"null", "excess", "p_value", "q_value", "flag", "mass_low", "mass_high"} <= set(heads.data_vars)
+        assert {"null", "excess", "p_value", "q_value", "flag", "mass_low", "mass_high"} <= set(
+            heads.data_vars
+        )
         assert heads.attrs["references"] == "mine.jsonl" and heads.attrs["stimulus"] == "spans"
 
 
@@ -318,12 +369,16 @@ def test_kinds_of_other_names_do_not_meet_old_parts(spans_file, tmp_path):
 def test_prompts_beyond_the_context_are_refused_before_any_forward(names, options, monkeypatch):
     monkeypatch.setattr(attention, "measure_spans", lambda *_, **__: pytest.fail("a forward ran"))
     with pytest.raises(BadInput, match=r"the text has 1\d\d tokens; this model reads at most 128"):
-        raw_scores(tiny("llama")[0], names, n=8, seed=0, batch_size=4, remote=False, quiet=True, parts=None, **options)
+        raw_scores(
+            tiny("llama")[0], names, n=8, seed=0, batch_size=4, quiet=True, parts=None, **options
+        )
 
 
 def test_what_fits_is_prepared_once_for_all_types_of_a_stimulus():
     model = tiny("llama")[0]
-    stimuli = prepare(model, ["induction", "retrieval", "current_token"], n=2, seed=0, lengths=[80], length=10)
+    stimuli = prepare(
+        model, ["induction", "retrieval", "current_token"], n=2, seed=0, lengths=[80], length=10
+    )
     assert [stimulus.key for stimulus in stimuli] == ["repeated", "needle"]
     assert [kind.name for kind in stimuli[0].kinds] == ["induction", "current_token"]
     assert [kind.name for kind in stimuli[0].only(["induction"]).kinds] == ["induction"]

@@ -14,7 +14,9 @@ from nnheads.stats import logistic
 from nnheads.stats.logistic import fit
 
 
-def drawn(probes: int, rows: int, dim: int, *, seed: int = 0, strength: float = 1.0, decay: float = 0.0):
+def drawn(
+    probes: int, rows: int, dim: int, *, seed: int = 0, strength: float = 1.0, decay: float = 0.0
+):
     """Correlated features and noisy labels, both labels in each probe."""
     generator = np.random.default_rng(seed)
     mixed = generator.standard_normal((probes, dim, dim)) * np.arange(1, dim + 1)[:, None] ** -decay
@@ -28,7 +30,9 @@ def drawn(probes: int, rows: int, dim: int, *, seed: int = 0, strength: float = 
 
 def expected(x: np.ndarray, y: np.ndarray, penalty: float = 1.0):
     """scikit-learn's Newton solver, driven to its minimum."""
-    model = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=100_000, solver="newton-cholesky").fit(x, y)
+    model = LogisticRegression(
+        C=1 / penalty, tol=1e-10, max_iter=100_000, solver="newton-cholesky"
+    ).fit(x, y)
     return model.coef_[0], model.intercept_[0]
 
 
@@ -36,7 +40,9 @@ def assert_equal_to_sklearn(x: np.ndarray, y: np.ndarray, penalty: float = 1.0) 
     weight, intercept = fit(torch.from_numpy(x), torch.from_numpy(y), penalty)
     for probe in range(len(weight)):
         coef, bias = expected(
-            x[min(probe, len(x) - 1)], np.atleast_2d(y)[min(probe, len(np.atleast_2d(y)) - 1)], penalty
+            x[min(probe, len(x) - 1)],
+            np.atleast_2d(y)[min(probe, len(np.atleast_2d(y)) - 1)],
+            penalty,
         )
         np.testing.assert_allclose(weight[probe], coef, atol=1e-5)
         np.testing.assert_allclose(intercept[probe], bias, atol=1e-5)
@@ -44,7 +50,15 @@ def assert_equal_to_sklearn(x: np.ndarray, y: np.ndarray, penalty: float = 1.0) 
 
 @pytest.mark.parametrize(
     ("rows", "dim", "strength", "decay"),
-    [(200, 8, 1, 0), (60, 64, 1, 0), (20, 64, 5, 0), (400, 32, 30, 0), (300, 48, 2, 1.5), (2, 3, 1, 0), (50, 1, 1, 0)],
+    [
+        (200, 8, 1, 0),
+        (60, 64, 1, 0),
+        (20, 64, 5, 0),
+        (400, 32, 30, 0),
+        (300, 48, 2, 1.5),
+        (2, 3, 1, 0),
+        (50, 1, 1, 0),
+    ],
 )
 def test_coefficients_equal_scikit_learn(rows, dim, strength, decay):
     assert_equal_to_sklearn(*drawn(4, rows, dim, strength=strength, decay=decay))
@@ -115,31 +129,57 @@ def test_single_precision_features_give_the_same_probe():
 
 
 @hypothesis.given(
-    rows=st.integers(2, 60), dim=st.integers(1, 20), strength=st.floats(0, 100), decay=st.floats(0, 2),
-    scale=st.sampled_from([1e-3, 1.0, 30.0]), penalty=st.sampled_from([0.1, 1.0, 10.0]), seed=st.integers(0, 2**31),
-)  # fmt: skip
+    rows=st.integers(2, 60),
+    dim=st.integers(1, 20),
+    strength=st.floats(0, 100),
+    decay=st.floats(0, 2),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+    penalty=st.sampled_from([0.1, 1.0, 10.0]),
+    seed=st.integers(0, 2**31),
+)
 @hypothesis.settings(max_examples=40)
 def test_the_slope_vanishes_where_it_ends(rows, dim, strength, decay, scale, penalty, seed):
     """The loss is convex, so this is the minimum and there is no other."""
-    x, y = (torch.from_numpy(one) for one in drawn(2, rows, dim, seed=seed, strength=strength, decay=decay))
+    x, y = (
+        torch.from_numpy(one)
+        for one in drawn(2, rows, dim, seed=seed, strength=strength, decay=decay)
+    )
     x = x * scale if dim > 1 or rows > 2 else torch.ones_like(x)
     x = torch.nan_to_num(x)
     weight, intercept = fit(x, y, penalty)
     error = ((x @ weight.unsqueeze(-1))[..., 0] + intercept.unsqueeze(1)).sigmoid() - y
     slope = (error.unsqueeze(1) @ x)[:, 0] + penalty * weight
-    assert float(slope.abs().max()) < 1e-5 * max(1, scale * rows) and float(error.sum(1).abs().max()) < 1e-5 * rows
+    assert (
+        float(slope.abs().max()) < 1e-5 * max(1, scale * rows)
+        and float(error.sum(1).abs().max()) < 1e-5 * rows
+    )
 
 
 @pytest.mark.parametrize(
     ("x", "y", "penalty", "message"),
     [
-        (torch.zeros(1, 4, 2), torch.tensor([0, 1, 0]), 1.0, r"features \[1, 4, 2\] do not fit labels \[1, 3\]"),
+        (
+            torch.zeros(1, 4, 2),
+            torch.tensor([0, 1, 0]),
+            1.0,
+            r"features \[1, 4, 2\] do not fit labels \[1, 3\]",
+        ),
         (torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), 1.0, "do not fit labels"),
         (torch.zeros(2, 4, 2), torch.zeros(3, 4), 1.0, "do not fit labels"),
         (torch.zeros(1, 4, 0), torch.tensor([0, 1, 0, 1]), 1.0, "do not fit labels"),
-        (torch.zeros(1, 4, 2), torch.tensor([1, 1, 1, 1]), 1.0, "all 4 labels of a probe are alike"),
+        (
+            torch.zeros(1, 4, 2),
+            torch.tensor([1, 1, 1, 1]),
+            1.0,
+            "all 4 labels of a probe are alike",
+        ),
         (torch.zeros(1, 4, 2), torch.tensor([0, 1, 2, 1]), 1.0, "labels must be 0 or 1"),
-        (torch.full((1, 4, 2), torch.nan), torch.tensor([0, 1, 0, 1]), 1.0, "features are not finite"),
+        (
+            torch.full((1, 4, 2), torch.nan),
+            torch.tensor([0, 1, 0, 1]),
+            1.0,
+            "features are not finite",
+        ),
         (torch.zeros(1, 4, 2), torch.tensor([0, 1, 0, 1]), 0.0, "a penalty of 0.0 is not possible"),
     ],
 )

@@ -14,7 +14,12 @@ from nnheads.errors import BadInput
 from nnheads.models.names import head_name, parse_head, parse_numbers
 from nnheads.patching.metrics import normalised_effect
 
-ATTRIBUTES = {"long_name": "effect of a head", "units": "logit", "source": "someone", "valid_min": 0.0}
+ATTRIBUTES = {
+    "long_name": "effect of a head",
+    "units": "logit",
+    "source": "someone",
+    "valid_min": 0.0,
+}
 
 
 def scores(values, name: str = "effect", **attributes) -> xr.DataArray:
@@ -35,11 +40,17 @@ def test_the_mean_is_the_mean_and_its_interval_is_scipys():
     assert out["effect"].dims == ("layer", "head") and out["effect"].dtype == np.float32
     np.testing.assert_allclose(out["effect"], values.mean(0), rtol=1e-5)
     plain = scipy_stats.bootstrap(
-        (np.float32(values[:, 1, 2]).astype(float),), np.mean, n_resamples=20_000, method="percentile", rng=0
+        (np.float32(values[:, 1, 2]).astype(float),),
+        np.mean,
+        n_resamples=20_000,
+        method="percentile",
+        rng=0,
     ).confidence_interval
     assert abs(float(out["effect_low"][1, 2]) - plain.low) < 0.1
     assert abs(float(out["effect_high"][1, 2]) - plain.high) < 0.1
-    assert bool((out["effect_low"] < out["effect"]).all()) and bool((out["effect"] < out["effect_high"]).all())
+    assert bool((out["effect_low"] < out["effect"]).all()) and bool(
+        (out["effect"] < out["effect_high"]).all()
+    )
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -57,7 +68,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not():
 def test_blocks_of_resamples_change_nothing_but_memory(monkeypatch):
     values = scores(normal(12))
     whole = stats.mean(values)
-    monkeypatch.setattr(stats, "BLOCK", 12 * 6 * 7)
+    monkeypatch.setattr("nnheads.stats.bootstrap.BLOCK", 12 * 6 * 7)
     assert stats.mean(values).identical(whole)
 
 
@@ -77,12 +88,18 @@ def test_cases_without_a_value_are_left_out():
     values[:, 1, 1] = np.nan
     out = stats.mean(scores(values))
     np.testing.assert_allclose(out["effect"][0, 0], values[:3, 0, 0].mean(), rtol=1e-5)
-    assert float(out["effect_low"][0, 0]) <= float(out["effect"][0, 0]) <= float(out["effect_high"][0, 0])
+    assert (
+        float(out["effect_low"][0, 0])
+        <= float(out["effect"][0, 0])
+        <= float(out["effect_high"][0, 0])
+    )
     assert all(np.isnan(float(out[name][1, 1])) for name in ("effect", "effect_low", "effect_high"))
     assert bool(np.isfinite(out["effect_low"]).sum() == 5)
 
 
-@pytest.mark.parametrize("values", [normal(1), np.where(np.arange(4)[:, None, None] == 2, normal(4), np.nan)])
+@pytest.mark.parametrize(
+    "values", [normal(1), np.where(np.arange(4)[:, None, None] == 2, normal(4), np.nan)]
+)
 def test_one_case_has_a_mean_and_no_interval(values):
     out = stats.mean(scores(values))
     np.testing.assert_allclose(out["effect"], np.nanmean(values, 0), rtol=1e-5)
@@ -99,16 +116,23 @@ def test_the_ratio_of_means_is_the_ratio_of_sums():
     out = stats.ratio_of_means(scores(top), scores(bottom, "gap"))
     np.testing.assert_allclose(out["effect"], top.mean(0) / bottom.mean(), rtol=1e-5)
     plain = scipy_stats.bootstrap(
-        (top[:, 0, 0], bottom), lambda a, b, axis: a.mean(axis) / b.mean(axis),
-        paired=True, vectorized=True, n_resamples=20_000, method="percentile", rng=0,
-    ).confidence_interval  # fmt: skip
+        (top[:, 0, 0], bottom),
+        lambda a, b, axis: a.mean(axis) / b.mean(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
     assert abs(float(out["effect_low"][0, 0]) - plain.low) < 0.04
     assert abs(float(out["effect_high"][0, 0]) - plain.high) < 0.04
 
 
 def test_numerator_and_denominator_are_resampled_together():
     bottom = np.random.default_rng(1).uniform(1.0, 9.0, 15)
-    out = stats.ratio_of_means(scores(np.float32(bottom)[:, None, None] * 0.5), scores(bottom, "gap"))
+    out = stats.ratio_of_means(
+        scores(np.float32(bottom)[:, None, None] * 0.5), scores(bottom, "gap")
+    )
     for name in ("effect", "effect_low", "effect_high"):
         np.testing.assert_allclose(out[name], 0.5, rtol=1e-5)
 
@@ -121,11 +145,16 @@ def test_a_case_counts_in_both_sums_or_in_neither():
     one_head = normal(6)
     one_head[:3, 0, 0] = np.nan
     out = stats.ratio_of_means(scores(one_head), scores(np.arange(1.0, 7.0), "gap"))
-    np.testing.assert_allclose(out["effect"][0, 0], one_head[3:, 0, 0].sum() / (4 + 5 + 6), rtol=1e-5)
+    np.testing.assert_allclose(
+        out["effect"][0, 0], one_head[3:, 0, 0].sum() / (4 + 5 + 6), rtol=1e-5
+    )
 
 
 def test_a_ratio_of_nothing_is_no_number():
-    for top, bottom in ((np.full((3, 1, 1), np.nan), np.full(3, np.nan)), (np.zeros((3, 1, 1)), np.zeros(3))):
+    for top, bottom in (
+        (np.full((3, 1, 1), np.nan), np.full(3, np.nan)),
+        (np.zeros((3, 1, 1)), np.zeros(3)),
+    ):
         out = stats.ratio_of_means(scores(top), scores(bottom, "gap"))
         assert bool(out.to_dataarray().isnull().all())
 
@@ -172,11 +201,22 @@ def test_effects_are_0_without_a_change_and_1_for_the_whole_difference():
     swapped = scores(np.array([[[1.0, 3.0, 5.0]], [[-2.0, 2.0, -4.0]]]))
     effect = normalised_effect(swapped, base, donor, 0.1)
     np.testing.assert_allclose(effect, [[[0, 1, 2]], [[0, 1, -0.5]]])
-    assert effect.name == "effect" and effect.dtype == np.float32 and effect.dims == ("batch", "layer", "head")
-    assert effect.attrs == {"long_name": "normalised effect", "units": "1", "cases_masked": 0, "gap_threshold": 0.1}
+    assert (
+        effect.name == "effect"
+        and effect.dtype == np.float32
+        and effect.dims == ("batch", "layer", "head")
+    )
+    assert effect.attrs == {
+        "long_name": "normalised effect",
+        "units": "1",
+        "cases_masked": 0,
+        "gap_threshold": 0.1,
+    }
 
 
-@pytest.mark.parametrize(("threshold", "masked"), [(0.0, 1), (0.05, 1), (0.1, 1), (0.5, 2), (1e9, 4)])
+@pytest.mark.parametrize(
+    ("threshold", "masked"), [(0.0, 1), (0.05, 1), (0.1, 1), (0.5, 2), (1e9, 4)]
+)
 def test_small_gaps_are_masked_and_counted(threshold, masked):
     base, donor = scores([0.0, 0.0, 0.0, 0.0], "base"), scores([0.0, 0.125, -1.0, 2.0], "donor")
     effect = normalised_effect(scores(np.ones((4, 1, 2))), base, donor, threshold)
@@ -197,16 +237,22 @@ def test_padding_stays_unknown_and_is_no_masked_case():
 
 def masses(mass, null=0.1) -> xr.Dataset:
     mass = scores(mass, "mass")
-    return xr.Dataset({"mass": mass, "null": xr.full_like(mass, null).rename("null")}, attrs={"seed": 1})
+    return xr.Dataset(
+        {"mass": mass, "null": xr.full_like(mass, null).rename("null")}, attrs={"seed": 1}
+    )
 
 
 def test_p_values_are_those_of_a_one_sided_t_test_corrected_for_all_heads():
     values = np.random.default_rng(2).normal(0.2, 0.1, (12, 3, 4))
     out = stats.calibrate(masses(values), margin=0.05)
-    plain = scipy_stats.ttest_1samp(np.float32(values) - np.float32(0.1), 0.05, axis=0, alternative="greater").pvalue
+    plain = scipy_stats.ttest_1samp(
+        np.float32(values) - np.float32(0.1), 0.05, axis=0, alternative="greater"
+    ).pvalue
     np.testing.assert_allclose(out["p_value"], plain, rtol=1e-3)
     np.testing.assert_allclose(
-        out["q_value"], scipy_stats.false_discovery_control(plain, axis=None).reshape(3, 4), rtol=1e-3
+        out["q_value"],
+        scipy_stats.false_discovery_control(plain, axis=None).reshape(3, 4),
+        rtol=1e-3,
     )
     assert ((out["flag"] == 1) == (out["q_value"] < 0.05)).all() and out.attrs == {"seed": 1}
     np.testing.assert_allclose(out["excess"], values.mean(0) - 0.1, atol=1e-5)
@@ -226,7 +272,10 @@ def test_heads_without_spread_or_without_cases_are_judged_without_a_warning():
     values = np.full((4, 1, 3), 0.15)
     values[:, 0, 1], values[:, 0, 2] = 0.9, np.nan
     out = stats.calibrate(masses(values, 0.1), margin=0.1)
-    assert out["flag"].values.tolist() == [[0, 1, 0]] and out["p_value"].values[0, :2].tolist() == [1.0, 0.0]
+    assert out["flag"].values.tolist() == [[0, 1, 0]] and out["p_value"].values[0, :2].tolist() == [
+        1.0,
+        0.0,
+    ]
     assert np.isnan(out["p_value"].values[0, 2])
     assert not stats.calibrate(masses(normal(1)))["flag"].any(), "one case proves nothing"
 
@@ -238,11 +287,19 @@ def test_heads_are_ranked_by_value_and_unknown_ones_never():
     table = np.array([[0.5, np.nan, -1.0], [2.0, 0.5, 0.0]], np.float32)
     dims = ("layer", "head")
     heads = xr.Dataset(
-        {"effect": (dims, table), "effect_low": (dims, table - 1), "effect_high": (dims, table + 1)},
+        {
+            "effect": (dims, table),
+            "effect_low": (dims, table - 1),
+            "effect_high": (dims, table + 1),
+        },
         {"layer": [4, 7], "head": [0, 1, 2]},
     )
     best = stats.top_heads(heads, "effect", 3)
-    assert [(head["layer"], head["head"]) for head in best] == [(7, 0), (4, 0), (7, 1)], "ties in order of place"
+    assert [(head["layer"], head["head"]) for head in best] == [
+        (7, 0),
+        (4, 0),
+        (7, 1),
+    ], "ties in order of place"
     assert best[0]["value"] == 2.0 and best[0]["low"] == 1.0 and best[0]["high"] == 3.0
     worst = stats.top_heads(heads, "effect", 2, lowest=True)
     assert [(head["layer"], head["head"]) for head in worst] == [(4, 2), (7, 2)]
@@ -259,10 +316,27 @@ def test_a_head_is_read_back_from_both_ways_of_writing_it(layer, head):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "9", "9.", ".9", "9.6.1", "L9", "H6", "L9.6", "-1.2", "9,6", "a.b", "9.6x", "9" * 5000 + ".1", "²." + "1"],
+    [
+        "",
+        "9",
+        "9.",
+        ".9",
+        "9.6.1",
+        "L9",
+        "H6",
+        "L9.6",
+        "-1.2",
+        "9,6",
+        "a.b",
+        "9.6x",
+        "9" * 5000 + ".1",
+        "²." + "1",
+    ],
 )
 def test_what_is_no_head_is_refused(text):
-    with pytest.raises(BadInput, match=r"is no head; write layer and head from zero, as 9\.6 or L9H6"):
+    with pytest.raises(
+        BadInput, match=r"is no head; write layer and head from zero, as 9\.6 or L9H6"
+    ):
         parse_head(text)
 
 
@@ -279,7 +353,9 @@ def test_any_text_is_a_head_or_refused(text):
 def test_numbers_and_ranges_are_read(wanted):
     ordered = sorted(wanted)
     assert parse_numbers(",".join(map(str, ordered)), "layer", 31) == ordered
-    assert parse_numbers(f"{ordered[0]} - {ordered[-1]}", "layer", 31) == list(range(ordered[0], ordered[-1] + 1))
+    assert parse_numbers(f"{ordered[0]} - {ordered[-1]}", "layer", 31) == list(
+        range(ordered[0], ordered[-1] + 1)
+    )
     assert parse_numbers("0,2,5-8,2", "layer", 9) == [0, 2, 5, 6, 7, 8]
 
 
@@ -292,7 +368,9 @@ def test_any_text_is_a_list_of_numbers_or_refused(text, limit):
     except BadInput as error:
         assert len(str(error).splitlines()) == 1
     else:
-        assert numbers and numbers == sorted(set(numbers)) and 0 <= numbers[0] and numbers[-1] < limit
+        assert (
+            numbers and numbers == sorted(set(numbers)) and 0 <= numbers[0] and numbers[-1] < limit
+        )
 
 
 @pytest.mark.parametrize(

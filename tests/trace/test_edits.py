@@ -25,13 +25,17 @@ PLAIN = ("resid_pre", "attn_in", "z", "attn_out", "mlp_in", "mlp_hidden", "mlp_o
 def test_interchange_equals_the_sweep(model_type, site, padded):
     model, _ = tiny(model_type)
     prompts = pairs(padded)
-    swept = patch(model, prompts, site=site, layers=[1], by_position=True, gap=0.0)["logit_difference"]
+    swept = patch(model, prompts, site=site, layers=[1], by_position=True, gap=0.0)[
+        "logit_difference"
+    ]
     clean, corrupted = prompts, prompts.assign(token=prompts["corrupted"])
     unit = units(model, site) - 1
     chosen = (unit,) if site in UNITS else None
     for position in (-4, -1):
         edit = Edit(site, Interchange(), layer=1, units=chosen, at=index(position))
-        logits = run(model, Intervention(edit), corrupted, [clean], original=False, keep=1).edited[:, -1]
+        logits = run(model, Intervention(edit), corrupted, [clean], original=False, keep=1).edited[
+            :, -1
+        ]
         own = logits.gather(-1, ANSWERS)
         expected = swept.isel(layer=0, position=9 + position)
         expected = expected.isel({UNITS[site]: unit}) if site in UNITS else expected
@@ -42,14 +46,19 @@ def module_of(module, model_type: str, site: str, layer: int):
     row = FAMILIES[model_type]
     block = attrgetter(row.layers)(module)[layer]
     paths = {
-        "attn_in": row.attention, "z": row.projection, "attn_out": row.attention_adds or row.attention,
+        "attn_in": row.attention,
+        "z": row.projection,
+        "attn_out": row.attention_adds or row.attention,
         "mlp_in": row.mlp_reads or row.mlp,
-        "mlp_hidden": row.neurons, "mlp_out": row.mlp_adds or row.mlp,
-    }  # fmt: skip
+        "mlp_hidden": row.neurons,
+        "mlp_out": row.mlp_adds or row.mlp,
+    }
     return attrgetter(paths[site])(block) if site in paths else block
 
 
-def hooked_logits(module, model_type: str, site: str, layer: int, given: dict, change) -> torch.Tensor:
+def hooked_logits(
+    module, model_type: str, site: str, layer: int, given: dict, change
+) -> torch.Tensor:
     target = module_of(module, model_type, site, layer)
 
     def before(_, arguments, keywords):
@@ -62,7 +71,9 @@ def hooked_logits(module, model_type: str, site: str, layer: int, given: dict, c
 
     reads = site in ("resid_pre", "attn_in", "z", "mlp_in", "mlp_hidden")
     handle = (
-        target.register_forward_pre_hook(before, with_kwargs=True) if reads else target.register_forward_hook(after)
+        target.register_forward_pre_hook(before, with_kwargs=True)
+        if reads
+        else target.register_forward_hook(after)
     )
     try:
         with torch.no_grad():
@@ -92,7 +103,12 @@ def test_edits_of_features_equal_plain_hooks(model_type, site, padded):
         return value
 
     expected = hooked_logits(module, model_type, site, 1, given, change)
-    plain = {"layer": 1, "units": None if unit is None else (unit,), "neurons": (feature,), "at": index(1, -1)}
+    plain = {
+        "layer": 1,
+        "units": None if unit is None else (unit,),
+        "neurons": (feature,),
+        "at": index(1, -1),
+    }
     edits = Intervention(Edit(site, Scale(3.0), **plain), Edit(site, Add(0.5), **plain))
     result = run(model, edits, prompts)
     real = prompts["mask"].values.astype(bool)

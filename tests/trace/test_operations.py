@@ -34,9 +34,13 @@ GENERATOR = torch.Generator().manual_seed(0)
 BASE, SOURCE = torch.randn(2, 2, 3, 5, generator=GENERATOR)
 ROTATION = torch.linalg.qr(torch.randn(5, 5, generator=GENERATOR))[0]
 TENSORS = {
-    "vector": torch.arange(5.0), "rotation": ROTATION, "low": ROTATION[:, :2], "boundary": torch.tensor(0.5),
-    "mask": torch.linspace(-2, 2, 5), "own": lambda base, source=None: base if source is None else base * source,
-}  # fmt: skip
+    "vector": torch.arange(5.0),
+    "rotation": ROTATION,
+    "low": ROTATION[:, :2],
+    "boundary": torch.tensor(0.5),
+    "mask": torch.linspace(-2, 2, 5),
+    "own": lambda base, source=None: base if source is None else base * source,
+}
 
 
 def by_direction(weights) -> torch.Tensor:
@@ -74,13 +78,18 @@ FORMULAS = [
 
 
 def plain(do: Operation) -> dict:
-    data = {"name": do.name, **{entry.name: getattr(do, entry.name) for entry in dataclasses.fields(do)}}
+    data = {
+        "name": do.name,
+        **{entry.name: getattr(do, entry.name) for entry in dataclasses.fields(do)},
+    }
     return {**data, "function": "own"} if "function" in data else data
 
 
 @pytest.mark.parametrize(("do", "expected"), FORMULAS, ids=lambda value: getattr(value, "name", ""))
 def test_operations_are_their_formulas(do, expected):
-    torch.testing.assert_close(change(plain(do), BASE, SOURCE, TENSORS), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        change(plain(do), BASE, SOURCE, TENSORS), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_every_operation_is_tested():
@@ -139,6 +148,7 @@ def test_numbers_follow_the_features():
 
 def test_functions_return_as_many_features_as_they_get():
     with pytest.raises(
-        ValueError, match=r"^your function returned shape \(2, 3, 1\) for features of shape \(2, 3, 5\)$"
+        ValueError,
+        match=r"^your function returned shape \(2, 3, 1\) for features of shape \(2, 3, 5\)$",
     ):
         change(plain(Function("m:own")), BASE, None, {"own": lambda base: base[..., :1]})

@@ -7,7 +7,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from test_rows import eager_patterns
 
 from nnheads.errors import BadInput
@@ -37,7 +37,9 @@ def slow(model_type: str, padded, threshold: float) -> dict[str, np.ndarray]:
     ids, mask, _ = padded
     patterns = eager_patterns(model_type, oracle.fed(model_type, ids, mask)).float().numpy()
     kinds = list(dict.fromkeys(KINDS))
-    out = {name: np.full((2, 3, 4, len(kinds)), np.nan) for name in ("mass", "hit", "above", "uniform")}
+    out = {
+        name: np.full((2, 3, 4, len(kinds)), np.nan) for name in ("mass", "hit", "above", "uniform")
+    }
     for case in range(2):
         for number, kind in enumerate(kinds):
             rows = [i for i, name in enumerate(KINDS) if name == kind and QUERY[case][i] >= 0]
@@ -62,7 +64,10 @@ def test_statistics_equal_whole_patterns(model_type, padded, block_bytes):
     model, _ = tiny(model_type)
     scores = measure(model, with_spans(padded), threshold=0.3, block_bytes=block_bytes)
     expected = slow(model_type, padded, 0.3)
-    assert scores["mass"].dims == ("batch", "layer", "head", "kind") and scores["mass"].dtype == np.float32
+    assert (
+        scores["mass"].dims == ("batch", "layer", "head", "kind")
+        and scores["mass"].dtype == np.float32
+    )
     for name, values in expected.items():
         np.testing.assert_allclose(scores[name], values, atol=1e-5, err_msg=name)
 
@@ -73,7 +78,10 @@ def test_the_fast_way_gives_the_same_numbers(model_type, padded, block_bytes):
     ids, mask, length = padded
     model, _ = tiny(model_type)
     prompts = with_spans((ids, torch.ones_like(mask), length))
-    slow, fast = measure(model, prompts), measure(model, prompts, hit=False, block_bytes=block_bytes)
+    slow, fast = (
+        measure(model, prompts),
+        measure(model, prompts, hit=False, block_bytes=block_bytes),
+    )
     assert "hit" not in fast
     for name in fast.data_vars:
         np.testing.assert_allclose(fast[name], slow[name], atol=1e-5, err_msg=name)
@@ -94,19 +102,27 @@ def test_the_fast_way_is_taken(padded, monkeypatch):
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
 def test_rehearsed_remotely_gives_the_same_numbers(model_type, padded):
     model, _ = tiny(model_type)
-    here, there = (measure(model, with_spans(padded), remote=remote) for remote in (False, "local"))
+    here, there = (
+        placed(remote, measure)(model, with_spans(padded)) for remote in (False, "local")
+    )
     xr.testing.assert_allclose(here, there, atol=1e-6)
 
 
 def test_one_kind_alone_equals_it_among_others(padded):
     model, _ = tiny("llama")
-    whole, alone = measure(model, with_spans(padded)), measure(model, with_spans(padded), kinds=["wide"])
+    whole, alone = (
+        measure(model, with_spans(padded)),
+        measure(model, with_spans(padded), kinds=["wide"]),
+    )
     xr.testing.assert_allclose(alone, whole.sel(kind=["wide"]), atol=1e-6)
 
 
 def test_one_example_alone_equals_it_in_a_batch(padded):
     model, _ = tiny("llama")
-    whole, alone = measure(model, with_spans(padded)), measure(model, with_spans(padded).isel(batch=[1]))
+    whole, alone = (
+        measure(model, with_spans(padded)),
+        measure(model, with_spans(padded).isel(batch=[1])),
+    )
     xr.testing.assert_allclose(alone, whole.isel(batch=[1]), atol=1e-6)
 
 

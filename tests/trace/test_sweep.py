@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from swaps import ANSWERS, WIDTH, pairs, runs
 
 from nnheads.patching import cells as which
@@ -18,19 +18,20 @@ from nnheads.trace import sweep as engine
 from nnheads.trace.sites import SITES
 
 
-def sweep(model_type: str, prompts: xr.Dataset, cells, site: str, remote=False, **options):
+def sweep(model_type: str, prompts: xr.Dataset, cells, site: str, **options):
     model, _ = tiny(model_type)
     return measure(
         model,
-        prepare(model, prompts, cells, site=site, base="corrupted", source="token", remote=remote, **options),
-        remote,
+        prepare(model, prompts, cells, site=site, base="corrupted", source="token", **options),
     )
 
 
 def plain(
     model_type: str, prompts: xr.Dataset, layer: int, site: str, unit: int, positions: np.ndarray
 ) -> torch.Tensor:
-    """Answers' logits [case, answer] of the corrupted run with one unit's clean value at [case, position]."""
+    """Answers' logits [case, answer] of the corrupted run with one unit's clean value at [case,
+    position].
+    """
     base, source = runs(model_type, prompts)
     where = torch.from_numpy(positions)
     if site in ("z", "resid_pre", "attn_out", "mlp_out"):
@@ -38,7 +39,9 @@ def plain(
         count = 4 if site == "z" else 1
         mask = torch.zeros(*where.shape, count, dtype=torch.bool)
         mask[..., unit] = where
-        return oracle.patched_logits(module, model_type, base, source, layer, site, mask).gather(-1, ANSWERS)
+        return oracle.patched_logits(module, model_type, base, source, layer, site, mask).gather(
+            -1, ANSWERS
+        )
     _, module = tiny(model_type, "eager")
     seen = {}
 
@@ -51,7 +54,9 @@ def plain(
         return weights
 
     def exchange(name, value):
-        group = value.shape[1] // units(tiny(model_type)[0], site)  # Falcon's kernel sees a copy for every head
+        group = value.shape[1] // units(
+            tiny(model_type)[0], site
+        )  # Falcon's kernel sees a copy for every head
         value = value.clone()
         for head in range(unit * group, (unit + 1) * group):
             value[:, head] = torch.where(where.unsqueeze(-1), seen[name][:, head], value[:, head])
@@ -59,7 +64,9 @@ def plain(
 
     def change(q, k, v):
         given = {"q": q, "k": k, "v": v}
-        return tuple(exchange(name, value) if name == site else value for name, value in given.items())
+        return tuple(
+            exchange(name, value) if name == site else value for name, value in given.items()
+        )
 
     with torch.no_grad(), oracle.kernel(module, model_type, layer, look, look_at_weights):
         module(**source, use_cache=False)
@@ -68,7 +75,9 @@ def plain(
         return oracle.end_logits(module, base).gather(-1, ANSWERS)
 
 
-@pytest.mark.parametrize("differ", [slice(5, 8), slice(4, 9)], ids=["shared prefix", "nothing shared"])
+@pytest.mark.parametrize(
+    "differ", [slice(5, 8), slice(4, 9)], ids=["shared prefix", "nothing shared"]
+)
 @pytest.mark.parametrize("site", SITES)
 def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
     prompts = pairs(padded, differ)
@@ -84,7 +93,9 @@ def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
         for unit in {0, count - 1}:
             for position in (len(places) - 4, len(places) - 1):
                 expected = plain(model_type, prompts, layer, site, unit, places[position])
-                torch.testing.assert_close(logits[index, unit, position], expected, atol=2e-5, rtol=0)
+                torch.testing.assert_close(
+                    logits[index, unit, position], expected, atol=2e-5, rtol=0
+                )
                 moved = max(moved, float((expected - readings.base[:, 0]).abs().max()))
     assert moved > 1e-4, "a swap must move something, or the comparison says nothing"
 
@@ -98,14 +109,18 @@ def test_all_positions_equal_a_plain_hook(model_type, site, padded):
     for layer in range(3):
         for unit in {0, count - 1}:
             expected = plain(model_type, prompts, layer, site, unit, places[0])
-            torch.testing.assert_close(readings.swapped[layer * count + unit, :, 0], expected, atol=2e-5, rtol=0)
+            torch.testing.assert_close(
+                readings.swapped[layer * count + unit, :, 0], expected, atol=2e-5, rtol=0
+            )
 
 
 def test_both_plain_runs_are_the_models_own(model_type, padded):
     prompts = pairs(padded)
     _, module = tiny(model_type)
     base, source = runs(model_type, prompts)
-    readings = sweep(model_type, prompts, which.grid([1], 4, which.everywhere(prompts["mask"].values)), "z")
+    readings = sweep(
+        model_type, prompts, which.grid([1], 4, which.everywhere(prompts["mask"].values)), "z"
+    )
     for found, given in ((readings.base, base), (readings.source, source)):
         expected = oracle.end_logits(module, given).gather(-1, ANSWERS)
         torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=0)
@@ -117,11 +132,23 @@ def test_a_run_swapped_into_itself_changes_nothing(model_type, site, padded):
     model, _ = tiny(model_type)
     cells = which.grid([0, 1, 2], units(model, site), which.everywhere(prompts["mask"].values))
     same = prompts.assign(token=prompts["corrupted"].copy())
-    same["token"][0, 0] += 1  # so that nothing is shared and all is run; only the values are asked of position 5 on
-    late = which.grid([0, 1, 2], units(model, site), which.each_position(prompts["mask"].values)[8:])
-    assert measure(model, prepare(model, prompts, cells, site=site, source="token")).swapped.isfinite().all()
-    readings = measure(model, prepare(model, prompts, late, site=site, base="token", source="token"))
-    torch.testing.assert_close(readings.swapped, readings.base.expand_as(readings.swapped), atol=1e-5, rtol=0)
+    same["token"][0, 0] += (
+        1  # so that nothing is shared and all is run; only the values are asked of position 5 on
+    )
+    late = which.grid(
+        [0, 1, 2], units(model, site), which.each_position(prompts["mask"].values)[8:]
+    )
+    assert (
+        measure(model, prepare(model, prompts, cells, site=site, source="token"))
+        .swapped.isfinite()
+        .all()
+    )
+    readings = measure(
+        model, prepare(model, prompts, late, site=site, base="token", source="token")
+    )
+    torch.testing.assert_close(
+        readings.swapped, readings.base.expand_as(readings.swapped), atol=1e-5, rtol=0
+    )
 
 
 def test_groups_over_several_layers_equal_plain_hooks(model_type, padded):
@@ -132,7 +159,9 @@ def test_groups_over_several_layers_equal_plain_hooks(model_type, padded):
     places = which.everywhere(prompts["mask"].values)
     readings = sweep(model_type, prompts, which.groups(members, places), "z")
     for number, group in enumerate(members):
-        given = {layer: oracle.value_at(module, model_type, source, layer, "z") for layer, _ in group}
+        given = {
+            layer: oracle.value_at(module, model_type, source, layer, "z") for layer, _ in group
+        }
         with contextlib.ExitStack() as stack:
             for layer, _ in group:
                 heads = [head for own, head in group if own == layer]
@@ -151,7 +180,11 @@ def test_groups_over_several_layers_equal_plain_hooks(model_type, padded):
 def rows_run(monkeypatch) -> list[tuple[int, int]]:
     """(rows, positions) of every swapped forward."""
     seen, real = [], engine.swap
-    monkeypatch.setattr(engine, "swap", lambda *given: seen.append(tuple(given[1]["input_ids"].shape)) or real(*given))
+    monkeypatch.setattr(
+        engine,
+        "swap",
+        lambda *given: seen.append(tuple(given[1]["input_ids"].shape)) or real(*given),
+    )
     return seen
 
 
@@ -159,7 +192,8 @@ def test_only_what_can_change_is_run(padded, monkeypatch):
     prompts, seen = pairs(padded), rows_run(monkeypatch)
     cells = which.grid([0, 2], 4, which.each_position(prompts["mask"].values))
     readings = sweep("llama", prompts, cells, "z", tokens=10_000)
-    # 4 heads x 2 cases at positions 5 to 8, each from its own position on; in the last layer position 8 alone counts
+    # 4 heads x 2 cases at positions 5 to 8, each from its own position on; in the last layer
+    # position 8 alone counts
     assert sorted(seen) == [(8, 1), (8, 1), (8, 2), (8, 3), (8, 4)]
     logits = readings.swapped.reshape(2, 4, WIDTH, 2, 1, 2)
     assert torch.equal(logits[:, :, :5], readings.base.expand(2, 4, 5, 2, 1, 2))
@@ -175,7 +209,9 @@ def test_small_forwards_give_the_same_numbers(padded, monkeypatch):
     torch.testing.assert_close(whole, pieces, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"]
+)
 @pytest.mark.parametrize("remote", [False, "local"])
 def test_a_forward_that_does_not_fit_is_halved(padded, monkeypatch, message, remote):
     prompts, real, failed = pairs(padded), engine.swap, []
@@ -190,7 +226,7 @@ def test_a_forward_that_does_not_fit_is_halved(padded, monkeypatch, message, rem
         return real(model, fed, *rest)
 
     monkeypatch.setattr(engine, "swap", small_machine)
-    pieces = sweep("llama", prompts, cells, "z", remote=remote).swapped
+    pieces = placed(remote, sweep)("llama", prompts, cells, "z").swapped
     assert failed[:2] == [8, 4]
     torch.testing.assert_close(whole, pieces, atol=1e-5, rtol=0)
 
@@ -212,8 +248,12 @@ def test_other_failures_are_not_retried(padded, monkeypatch):
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom", "gptj", "falcon"])
 def test_rehearsed_remotely_gives_the_same_numbers(model_type, site, padded):
     prompts = pairs(padded)
-    cells = which.grid([0, 2], units(tiny(model_type)[0], site), which.everywhere(prompts["mask"].values))
-    here, there = (sweep(model_type, prompts, cells, site, remote=remote) for remote in (False, "local"))
+    cells = which.grid(
+        [0, 2], units(tiny(model_type)[0], site), which.everywhere(prompts["mask"].values)
+    )
+    here, there = (
+        placed(remote, sweep)(model_type, prompts, cells, site) for remote in (False, "local")
+    )
     for name in ("swapped", "base", "source"):
         torch.testing.assert_close(getattr(here, name), getattr(there, name), atol=1e-5, rtol=0)
 
@@ -266,6 +306,6 @@ def test_nothing_but_readings_leaves_the_server(padded, monkeypatch, remote):
     prompts, sent, real = pairs(padded), [], engine.save
     monkeypatch.setattr(engine, "save", lambda value: sent.append(value) or real(value))
     cells = which.grid([0, 1, 2], 4, which.everywhere(prompts["mask"].values))
-    readings = sweep("llama", prompts, cells, "z", remote=remote)
+    readings = placed(remote, sweep)("llama", prompts, cells, "z")
     assert sorted(tuple(value.shape) for value in sent) == [(2, 1, 2), (2, 1, 2), (12, 2, 1, 2)]
     assert readings.swapped.shape == (12, 2, 1, 2)

@@ -1,4 +1,6 @@
-"""Head outputs at the last token against plain hooks, on every family; kept, taken up again, and on disk."""
+"""Head outputs at the last token against plain hooks, on every family; kept, taken up again, and on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 
 from nnheads.errors import BadInput, RunError
 from nnheads.truth import activations
@@ -19,7 +21,10 @@ def prompts(padded) -> xr.Dataset:
     """Three rows, the second padded, with a coordinate."""
     ids, mask, _ = padded
     place = ("batch", "position")
-    rows = {"token": (place, ids.numpy().astype("int32")), "mask": (place, mask.numpy().astype("int8"))}
+    rows = {
+        "token": (place, ids.numpy().astype("int32")),
+        "mask": (place, mask.numpy().astype("int8")),
+    }
     return xr.Dataset(rows, {"question": ("batch", [4, 5]), "batch": [3, 9]}).isel(batch=[0, 1, 0])
 
 
@@ -27,7 +32,9 @@ def plain(model_type: str, prompts: xr.Dataset) -> torch.Tensor:
     _, module = tiny(model_type)
     ids, mask = (torch.from_numpy(prompts[name].values).long() for name in ("token", "mask"))
     given = oracle.fed(model_type, ids, mask)
-    return torch.stack([oracle.value_at(module, model_type, given, layer, "z")[:, -1] for layer in range(3)], 1)
+    return torch.stack(
+        [oracle.value_at(module, model_type, given, layer, "z")[:, -1] for layer in range(3)], 1
+    )
 
 
 def test_outputs_equal_plain_hooks(model_type, prompts):
@@ -47,7 +54,9 @@ def test_a_padded_row_equals_it_alone(prompts):
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
 def test_rehearsed_remotely(model_type, prompts):
     model, _ = tiny(model_type)
-    np.testing.assert_allclose(last_outputs(model, prompts, remote="local"), last_outputs(model, prompts), atol=1e-6)
+    np.testing.assert_allclose(
+        placed("local", last_outputs)(model, prompts), last_outputs(model, prompts), atol=1e-6
+    )
 
 
 def test_finished_batches_are_kept_and_taken_up(prompts, tmp_path, monkeypatch):
@@ -102,7 +111,9 @@ def test_what_cannot_be_read_is_refused(prompts, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="cannot write"):
         last_outputs(model, prompts, parts=tmp_path / "file")
     monkeypatch.setattr(
-        activations, "read_z", lambda layer, heads: layer.attention.projection.input.unsqueeze(2) * torch.nan
+        activations,
+        "read_z",
+        lambda layer, heads: layer.attention.projection.input.unsqueeze(2) * torch.nan,
     )
     with pytest.raises(RunError, match="the heads' outputs are not finite"):
         last_outputs(model, prompts)

@@ -1,4 +1,6 @@
-"""Baking: on every family the checkpoint gives the live edit's logits, in plain transformers, or it is refused."""
+"""Baking: on every family the checkpoint gives the live edit's logits, in plain transformers, or it
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,27 @@ from conftest import FAMILIES, VOCABULARY, build, tiny, words_tokenizer
 from oracle import fed
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions.schema import ALL, ANSWER, DECODE, Add, Edit, Intervention, Scale, Subtract, index
+from nnheads.interventions.schema import (
+    ALL,
+    ANSWER,
+    DECODE,
+    Add,
+    Edit,
+    Intervention,
+    Scale,
+    Subtract,
+    index,
+)
 from nnheads.models.geometry import geometry
 from nnheads.truth import bake as baking
 from nnheads.truth.bake import ALWAYS, AS_LLAMA, BESIDE, SWITCHES, VALUES, Baked, bake, push
 
 NO_PLACE = {
-    "mixtral": "in any configuration", "phi3": "in any configuration",
+    "mixtral": "in any configuration",
+    "phi3": "in any configuration",
     **dict.fromkeys(VALUES, "and its heads share values, so that these cannot hold it either"),
     "mistral": "and its sliding window keeps it from being saved as Llama",
-}  # fmt: skip
+}
 
 
 def prompts() -> xr.Dataset:
@@ -29,7 +42,8 @@ def prompts() -> xr.Dataset:
     token, mask = generator.integers(4, VOCABULARY, (2, 9)), np.ones((2, 9), np.int8)
     mask[1, :4] = 0
     return xr.Dataset(
-        {"token": (("batch", "position"), token), "mask": (("batch", "position"), mask)}, {"batch": [0, 1]}
+        {"token": (("batch", "position"), token), "mask": (("batch", "position"), mask)},
+        {"batch": [0, 1]},
     )
 
 
@@ -37,7 +51,10 @@ def moves(model, seed: int = 0, **options) -> Intervention:
     """Two heads of one layer and one of another."""
     generator = torch.Generator().manual_seed(seed)
     dim = geometry(model).head_dim
-    tensors = {"first": torch.randn(2 * dim, generator=generator), "last": torch.randn(dim, generator=generator)}
+    tensors = {
+        "first": torch.randn(2 * dim, generator=generator),
+        "last": torch.randn(dim, generator=generator),
+    }
     return Intervention(
         Edit("z", Add("first", scale=0.7), layer=0, units=(1, 3), **options),
         Edit("z", Subtract("last", scale=0.4), layer=2, units=(2,), **options),
@@ -80,16 +97,24 @@ def test_plain_transformers_gives_the_edited_logits(model_type, tmp_path):
     edit, asked = moves(model), prompts()
     done = bake(model, edit, tmp_path / "baked", asked)
     assert done.difference <= 1e-4 and done.moved > 0.05
-    given = fed(model_type, torch.from_numpy(asked["token"].values), torch.from_numpy(asked["mask"].values).long())
+    given = fed(
+        model_type,
+        torch.from_numpy(asked["token"].values),
+        torch.from_numpy(asked["mask"].values).long(),
+    )
     eager = {} if FAMILIES[model_type].interface else {"attn_implementation": "eager"}
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "baked", dtype=torch.float32, **eager).eval()
+    plain = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "baked", dtype=torch.float32, **eager
+    ).eval()
     with torch.no_grad():
         logits = plain(**given, use_cache=False).logits
     real = given["attention_mask"].bool()
     wanted = hooked_logits(module, model_type, edit, given)
     assert torch.allclose(logits[real], wanted[real], atol=1e-4)
     after = module.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items()), "the model itself is left alone"
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), (
+        "the model itself is left alone"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["baked"]
     assert "3 head outputs of the model" in (tmp_path / "baked" / "README.md").read_text()
 
@@ -97,7 +122,10 @@ def test_plain_transformers_gives_the_edited_logits(model_type, tmp_path):
 @pytest.mark.parametrize("model_type", NO_PLACE)
 def test_families_without_a_place_are_refused_by_name(model_type, tmp_path):
     model, _ = tiny(model_type)
-    wanted = f"family '{model_type}' has no bias at its attention output projection {NO_PLACE[model_type]}; share the"
+    wanted = (
+        f"family '{model_type}' has no bias at its attention output projection"
+        f" {NO_PLACE[model_type]}; share the"
+    )
     with pytest.raises(BadInput, match=wanted):
         bake(model, moves(model), tmp_path / "baked", prompts())
     assert not list(tmp_path.iterdir())
@@ -107,7 +135,9 @@ def wrapped(model_type: str, **changes):
     from nnsight import TransformersModel
 
     module = build(model_type, **changes)
-    return TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename())
+    return TransformersModel(
+        module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename()
+    )
 
 
 def test_a_mistral_without_window_is_saved_as_llama(tmp_path):
@@ -131,9 +161,14 @@ def test_a_qwen2_with_window_is_refused(tmp_path):
 
 
 def test_a_bias_without_w_o_fails_the_check(tmp_path, monkeypatch):
-    model = wrapped("llama", head_dim=12)  # as many features as the residual stream, or it could not even be tried
+    model = wrapped(
+        "llama", head_dim=12
+    )  # as many features as the residual stream, or it could not even be tried
     monkeypatch.setattr(baking, "through", lambda projection, v: v)
-    with pytest.raises(RunError, match=r"logits differ by .* from those of the live edit, more than 1e-04; it was not"):
+    with pytest.raises(
+        RunError,
+        match=r"logits differ by .* from those of the live edit, more than 1e-04; it was not",
+    ):
         bake(model, moves(model), tmp_path / "baked", prompts())
     assert not list(tmp_path.iterdir())
 
@@ -145,17 +180,22 @@ def test_a_bias_that_was_there_stays_in_the_sum(tmp_path):
 
     old, new = module.state_dict(), load_file(tmp_path / "baked" / "model.safetensors")
     name = "transformer.h.{}.attn.c_proj.bias"
-    assert torch.equal(old[name.format(1)], new[name.format(1)]), "a layer without edit keeps its bias"
+    assert torch.equal(old[name.format(1)], new[name.format(1)]), (
+        "a layer without edit keeps its bias"
+    )
     z = torch.zeros(4, 12)
     z[[1, 3]] = 0.7 * moves(model).tensors["first"].reshape(2, 12)
     weight = old["transformer.h.0.attn.c_proj.weight"]
-    assert torch.allclose(new[name.format(0)], old[name.format(0)] + z.flatten() @ weight, atol=1e-5)
+    assert torch.allclose(
+        new[name.format(0)], old[name.format(0)] + z.flatten() @ weight, atol=1e-5
+    )
 
 
 def test_a_constant_and_single_features_are_added_where_they_belong(tmp_path):
     model, _ = tiny("llama")
     edit = Intervention(
-        Edit("z", Add(0.5, scale=2.0), layer=1), Edit("z", Add(1.0), layer=1, units=(0,), neurons=(3, 5))
+        Edit("z", Add(0.5, scale=2.0), layer=1),
+        Edit("z", Add(1.0), layer=1, units=(0,), neurons=(3, 5)),
     )
     assert bake(model, edit, tmp_path / "baked", prompts()).difference <= 1e-4
 
@@ -163,7 +203,9 @@ def test_a_constant_and_single_features_are_added_where_they_belong(tmp_path):
 @pytest.mark.parametrize("at", [ANSWER, DECODE, index(-1)])
 def test_an_edit_of_some_positions_cannot_be_baked(at, tmp_path):
     model, _ = tiny("llama")
-    with pytest.raises(BadInput, match=f"an edit at {at.kind} cannot be baked: a bias acts at every position"):
+    with pytest.raises(
+        BadInput, match=f"an edit at {at.kind} cannot be baked: a bias acts at every position"
+    ):
         bake(model, moves(model, at=at), tmp_path / "baked", prompts())
 
 
@@ -172,7 +214,10 @@ def test_an_edit_of_some_positions_cannot_be_baked(at, tmp_path):
     [
         (Intervention(), "has no edits; there is nothing to bake"),
         (Intervention(Edit("z", Scale(0.5), layer=0)), "a bias cannot hold scale at z"),
-        (Intervention(Edit("resid_post", Add(1.0), layer=0)), "a bias cannot hold add at resid_post"),
+        (
+            Intervention(Edit("resid_post", Add(1.0), layer=0)),
+            "a bias cannot hold add at resid_post",
+        ),
         (Intervention(Edit("z", Add(1.0), layer=9)), "layer 9 does not exist"),
     ],
 )
@@ -195,7 +240,9 @@ def test_a_folder_in_use_and_other_dtypes_are_refused(tmp_path):
         bake(half, moves(half), tmp_path / "baked", prompts())
     lazy = load("reference", remote="http://127.0.0.1:1")
     with pytest.raises(BadInput, match="load the model without remote"):
-        bake(lazy, Intervention(Edit("z", Add(1.0), layer=0, at=ALL)), tmp_path / "baked", prompts())
+        bake(
+            lazy, Intervention(Edit("z", Add(1.0), layer=0, at=ALL)), tmp_path / "baked", prompts()
+        )
 
 
 def test_pushing_uploads_the_folder_and_says_in_one_line_why_not(tmp_path, monkeypatch):
@@ -217,7 +264,9 @@ def test_pushing_uploads_the_folder_and_says_in_one_line_why_not(tmp_path, monke
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     assert push(done.folder, "me/baked", private=True) == "https://huggingface.co/me/baked"
     assert calls == [("me/baked", True), done.folder]
-    monkeypatch.setattr(Hub, "upload_folder", lambda *_, **__: (_ for _ in ()).throw(OSError("no network\nat all")))
+    monkeypatch.setattr(
+        Hub, "upload_folder", lambda *_, **__: (_ for _ in ()).throw(OSError("no network\nat all"))
+    )
     with pytest.raises(BadInput, match=r"^cannot push to 'me/baked': no network$"):
         push(done.folder, "me/baked")
     with pytest.raises(BadInput, match="holds no checkpoint"):

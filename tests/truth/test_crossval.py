@@ -1,4 +1,6 @@
-"""Cross-validation of the edit: nothing that is tested was fitted, chosen or scaled by what it is tested on."""
+"""Cross-validation of the edit: nothing that is tested was fitted, chosen or scaled by what it is
+tested on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from conftest import placed, tiny
 from statements import statements
 
 from nnheads.errors import RunError
@@ -19,7 +21,17 @@ from nnheads.truth import crossval
 from nnheads.truth.activations import last_outputs
 from nnheads.truth.contrasts import EDIT, NONE, summary
 from nnheads.truth.cost import cost
-from nnheads.truth.crossval import How, Material, choose, conditions, evaluate, final, grid, orders, transfer
+from nnheads.truth.crossval import (
+    How,
+    Material,
+    choose,
+    conditions,
+    evaluate,
+    final,
+    grid,
+    orders,
+    transfer,
+)
 from nnheads.truth.directions import FITTED, question_ids
 from nnheads.truth.folds import folds
 from nnheads.truth.iti import heads_of
@@ -27,7 +39,11 @@ from nnheads.truth.multiple_choice import CHOICES, neutral_texts, score
 from nnheads.truth.probes import scores_of
 
 QUESTIONS = 20
-LAYOUT = tuple((q, label, best, 4, 2 + q % 2, 0) for q in range(QUESTIONS) for label, best in ((1, 1), (0, 0), (0, 0)))
+LAYOUT = tuple(
+    (q, label, best, 4, 2 + q % 2, 0)
+    for q in range(QUESTIONS)
+    for label, best in ((1, 1), (0, 0), (0, 0))
+)
 TEXTS = ["John and Mary went to the market", "the code of Anna is 4 ."]
 HOW = How(draws=2, batch_size=64)
 
@@ -46,7 +62,9 @@ def given(model) -> Material:
     accuracy = np.random.default_rng(0).uniform(size=(2, 3, 4)).astype("float32")
     probes["validation"] = ("fold", "layer", "head"), accuracy
     names = [f"question {number}" for number in range(QUESTIONS)]
-    return Material(prompts, z, names, parts, probes, neutral_texts(model, TEXTS), orders(z, probes, parts))
+    return Material(
+        prompts, z, names, parts, probes, neutral_texts(model, TEXTS), orders(z, probes, parts)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +75,19 @@ def found(model, given) -> xr.Dataset:
 def test_every_question_is_tested_once_under_every_condition(found, given):
     assert sorted(found["question"].values.tolist()) == list(range(QUESTIONS))
     for fold, one in enumerate(given.folds):
-        assert set(found["question"].values[found["in_fold"].values == fold].tolist()) == set(one.test)
+        assert set(found["question"].values[found["in_fold"].values == fold].tolist()) == set(
+            one.test
+        )
     kinds = [NONE, EDIT, "random_direction", "random_heads", "random_direction", "random_heads"]
     assert found["kind"].values.tolist() == kinds
     assert dict(found["kl"].sizes) == {"fold": 2, "condition": 6, "text": 2}
-    assert json.loads(found.attrs["settings"]) == [{"alpha": 1.0, "heads": 3}, {"alpha": 2.0, "heads": 2}]
-    assert found.attrs["reached"] == 1.0 and all(found[name].notnull().all() for name in found.data_vars)
+    assert json.loads(found.attrs["settings"]) == [
+        {"alpha": 1.0, "heads": 3},
+        {"alpha": 2.0, "heads": 2},
+    ]
+    assert found.attrs["reached"] == 1.0 and all(
+        found[name].notnull().all() for name in found.data_vars
+    )
 
 
 def test_scores_are_those_of_each_fold_s_own_edit(model, found, given):
@@ -73,12 +98,17 @@ def test_scores_are_those_of_each_fold_s_own_edit(model, found, given):
             there = found[name].sel(condition=EDIT).isel(question=found["in_fold"].values == fold)
             np.testing.assert_allclose(there.values, own[name].values, atol=1e-5)
         assert set(heads_of(change)) == set(given.order[fold][:count])
-        known = [given.names[number] for number in (*given.folds[fold].train, *given.folds[fold].validation)]
+        known = [
+            given.names[number]
+            for number in (*given.folds[fold].train, *given.folds[fold].validation)
+        ]
         assert set(directions["fitted"].values.tolist()) == set(question_ids(known).tolist())
     plain = score(model, Intervention(), given.prompts)
     there = found["mc2"].sel(condition=NONE).sortby("question")
     np.testing.assert_allclose(there.values, plain["mc2"].values, atol=1e-5)
-    assert (found["kl"].sel(condition=NONE) == 0).all() and (found["kl"].sel(condition=EDIT) > 0).all()
+    assert (found["kl"].sel(condition=NONE) == 0).all() and (
+        found["kl"].sel(condition=EDIT) > 0
+    ).all()
 
 
 def test_head_outputs_of_test_questions_change_nothing(model, found, given):
@@ -94,19 +124,25 @@ def test_head_outputs_of_test_questions_change_nothing(model, found, given):
 
 def test_an_edit_that_saw_its_test_questions_is_refused(model, given, monkeypatch):
     monkeypatch.setattr(Material, "known", lambda own, fold: range(QUESTIONS))
-    with pytest.raises(RunError, match="10 of 10 test questions gave the edit its direction or strength"):
+    with pytest.raises(
+        RunError, match="10 of 10 test questions gave the edit its direction or strength"
+    ):
         evaluate(model, given, [(1.0, 3), (2.0, 2)], HOW)
 
 
 def test_validation_questions_give_no_directions_while_they_choose(model, given, monkeypatch):
     seen = []
     plain = crossval.edit
-    monkeypatch.setattr(crossval, "edit", lambda found, *rest: (seen.append(found), plain(found, *rest))[1])
+    monkeypatch.setattr(
+        crossval, "edit", lambda found, *rest: (seen.append(found), plain(found, *rest))[1]
+    )
     grid(model, given, [1.0], [2], HOW)
     for fold, one in enumerate(given.folds):
         own = question_ids([given.names[number] for number in one.train])
         assert set(seen[fold]["fitted"].values.tolist()) == set(own.tolist())
-    leaky = dataclasses.replace(given.folds[0], train=(*given.folds[0].train, *given.folds[0].validation))
+    leaky = dataclasses.replace(
+        given.folds[0], train=(*given.folds[0].train, *given.folds[0].validation)
+    )
     with pytest.raises(RunError, match="2 of 2 test questions"):
         grid(model, dataclasses.replace(given, folds=[leaky, given.folds[1]]), [1.0], [2], HOW)
 
@@ -146,7 +182,9 @@ def test_controls_are_as_strong_as_the_edit(given):
 
 
 def test_the_weakest_of_the_equally_good_settings_is_chosen():
-    """In fold 1, 0.6 lies within a standard error (0.2) of 0.8, and 0.4 does not; of the two, 0.6 costs less."""
+    """In fold 1, 0.6 lies within a standard error (0.2) of 0.8, and 0.4 does not; of the two, 0.6
+    costs less.
+    """
     right = {(1.0, 2): 2, (1.0, 4): 3, (2.0, 2): 3, (2.0, 4): 4}
     price = {(1.0, 2): 0.1, (1.0, 4): 0.5, (2.0, 2): 0.2, (2.0, 4): 0.9}
     mc1, kl = np.zeros((2, 2, 10)), np.zeros((2, 2, 2, 1))
@@ -155,21 +193,32 @@ def test_the_weakest_of_the_equally_good_settings_is_chosen():
             mc1[row, column, 5 : 5 + right[alpha, count]] = 1
             kl[1, row, column] = price[alpha, count]
     table = xr.Dataset(
-        {"mc1": (("alpha", "heads", "question"), mc1), "kl": (("fold", "alpha", "heads", "text"), kl)},
         {
-            "alpha": [1.0, 2.0], "heads": [2, 4], "fold": [0, 1],
+            "mc1": (("alpha", "heads", "question"), mc1),
+            "kl": (("fold", "alpha", "heads", "text"), kl),
+        },
+        {
+            "alpha": [1.0, 2.0],
+            "heads": [2, 4],
+            "fold": [0, 1],
             "in_fold": ("question", [0] * 5 + [1] * 5),
         },
-    )  # fmt: skip
+    )
     assert choose(table, 1) == (2.0, 2)
-    assert choose(table.isel(question=slice(4, 6)), 1) == (1.0, 2), "a single question has no standard error"
+    assert choose(table.isel(question=slice(4, 6)), 1) == (1.0, 2), (
+        "a single question has no standard error"
+    )
 
 
 def test_one_fold_alone_is_the_same_fold(given):
     own = given.only(1)
     assert own.folds == given.folds[1:] and own.order == [given.order[1]]
     how = dataclasses.replace(HOW, kind="probe")
-    assert final(own, 0, 1.0, 2, how)[1] == final(given, 1, 1.0, 2, how)[1] != final(given, 0, 1.0, 2, how)[1]
+    assert (
+        final(own, 0, 1.0, 2, how)[1]
+        == final(given, 1, 1.0, 2, how)[1]
+        != final(given, 0, 1.0, 2, how)[1]
+    )
 
 
 def test_transfer_tests_an_edit_on_other_questions_and_refuses_its_own(model, given):
@@ -182,7 +231,14 @@ def test_transfer_tests_an_edit_on_other_questions_and_refuses_its_own(model, gi
     np.testing.assert_allclose(found["mc2"].sel(condition=EDIT), own["mc2"], atol=1e-5)
     assert set(summary(found)["kind"].values.tolist()) == {NONE, EDIT, "random_direction"}
     with pytest.raises(RunError, match="1 of 20 test questions"):
-        transfer(model, change, given.prompts, [*names[:-1], given.names[given.folds[0].train[0]]], given.neutral, HOW)
+        transfer(
+            model,
+            change,
+            given.prompts,
+            [*names[:-1], given.names[given.folds[0].train[0]]],
+            given.neutral,
+            HOW,
+        )
 
 
 def test_the_cost_that_is_planned_is_the_cost(model, given):
@@ -199,17 +255,35 @@ def test_the_cost_that_is_planned_is_the_cost(model, given):
     evaluate(model, given, [(1.0, 3), (2.0, 2)], HOW)
     handle.remove()
     lengths = given.neutral["mask"].values.sum(1).tolist()
-    planned = cost(given.prompts, geometry(model), folds=2, val_ratio=0.2, seed=42, cells=4, draws=2, neutral=lengths)
+    planned = cost(
+        given.prompts,
+        geometry(model),
+        folds=2,
+        val_ratio=0.2,
+        seed=42,
+        cells=4,
+        draws=2,
+        neutral=lengths,
+    )
     assert (planned.rows, planned.tokens) == (sum(rows), sum(tokens))
     assert planned.output_bytes == given.z.values.nbytes
-    alone = cost(given.prompts, geometry(model), folds=2, val_ratio=0.2, seed=42, cells=0, draws=2, neutral=lengths)
+    alone = cost(
+        given.prompts,
+        geometry(model),
+        folds=2,
+        val_ratio=0.2,
+        seed=42,
+        cells=0,
+        draws=2,
+        neutral=lengths,
+    )
     assert alone.rows == 60 + 60 * 6 + 2 * 2 * 6 * 2
 
 
 def test_a_rehearsed_remote_run_says_the_same(model, given):
     how = How(draws=0, batch_size=64)
     here, there = (
-        evaluate(model, given.only(0), [(1.0, 3)], dataclasses.replace(how, remote=remote))
+        placed(remote, evaluate)(model, given.only(0), [(1.0, 3)], how)
         for remote in (False, "local")
     )
     xr.testing.assert_allclose(here, there, atol=1e-5)
@@ -218,6 +292,8 @@ def test_a_rehearsed_remote_run_says_the_same(model, given):
 def test_what_is_there_is_not_computed_again(model, found, given, tmp_path, monkeypatch):
     how = dataclasses.replace(HOW, parts=tmp_path)
     first = evaluate(model, given, [(1.0, 3), (2.0, 2)], how)
-    monkeypatch.setattr(type(model), "trace", lambda *_, **__: pytest.fail("nothing is left to be run"))
+    monkeypatch.setattr(
+        type(model), "trace", lambda *_, **__: pytest.fail("nothing is left to be run")
+    )
     xr.testing.assert_identical(first, evaluate(model, given, [(1.0, 3), (2.0, 2)], how))
     assert torch.is_grad_enabled()

@@ -1,4 +1,6 @@
-"""Folds over questions: what the published code draws, the same every time, and no question on two sides."""
+"""Folds over questions: what the published code draws, the same every time, and no question on two
+sides.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from nnheads.truth.folds import Fold, folds, folds_of, parts_of
 
 @pytest.mark.parametrize("questions", [817, 790])
 def test_folds_are_those_of_the_published_procedure(questions):
-    """array_split in the order of the data set; numpy's global seed 42, and 80 % of the other folds to train on."""
+    """array_split in the order of the data set; numpy's global seed 42, and 80 % of the other folds
+    to train on.
+    """
     state = np.random.get_state()
     try:
         np.random.seed(42)
@@ -39,7 +43,9 @@ def test_the_first_questions_of_a_fold_do_not_change():
 PINNED = ((410, 422, 429, 430, 443), (0, 3, 9, 15, 22))
 
 
-@hypothesis.given(st.integers(6, 300), st.integers(2, 5), st.floats(0.1, 0.6), st.integers(0, 2**32 - 1))
+@hypothesis.given(
+    st.integers(6, 300), st.integers(2, 5), st.floats(0.1, 0.6), st.integers(0, 2**32 - 1)
+)
 def test_folds_cover_all_questions_and_split_none(questions, count, share, seed):
     try:
         cut = folds(questions, count, seed=seed, val_ratio=share)

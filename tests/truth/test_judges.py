@@ -22,12 +22,22 @@ def judge_folder(tmp_path_factory):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *"Q : A True Helpful yes no what is red blue ?".split()]
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    words = [
+        "<pad>",
+        "<bos>",
+        "<eos>",
+        "<unk>",
+        *"Q : A True Helpful yes no what is red blue ?".split(),
+    ]
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = tmp_path_factory.mktemp("judge") / "model"
     build("llama").save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(folder)
     return folder
 
 
@@ -38,7 +48,9 @@ def completion(choice) -> bytes:
 def test_a_judge_reads_the_prompt_of_truthfulqa():
     assert judge_prompt(" What is red? ", " blue\n") == "Q: What is red?\nA: blue\nTrue:"
     assert judge_prompt("What?", "", "informative") == "Q: What?\nA: \nHelpful:"
-    with pytest.raises(BadInput, match="cannot be asked whether an answer is 'short'; use one of true, informative"):
+    with pytest.raises(
+        BadInput, match="cannot be asked whether an answer is 'short'; use one of true, informative"
+    ):
         judge_prompt("a", "b", "short")
 
 
@@ -46,12 +58,17 @@ def test_a_local_judge_says_its_probability_of_yes(judge_folder):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     found = judged(open_judge(str(judge_folder)), ["what is red ?"] * 2, ["blue", "red"])
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(judge_folder), AutoTokenizer.from_pretrained(judge_folder)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(judge_folder),
+        AutoTokenizer.from_pretrained(judge_folder),
+    )
     wanted = []
     for answer in ("blue", "red"):
         ids = tokenizer(f"Q: what is red ?\nA: {answer}\nTrue:", return_tensors="pt")["input_ids"]
         with torch.no_grad():
-            wanted.append(float(model(ids).logits[0, -1].softmax(-1)[tokenizer.convert_tokens_to_ids("yes")]))
+            wanted.append(
+                float(model(ids).logits[0, -1].softmax(-1)[tokenizer.convert_tokens_to_ids("yes")])
+            )
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert found.dtype == np.float32 and abs(found[0] - found[1]) > 1e-6
 
@@ -63,14 +80,20 @@ def test_a_judge_that_cannot_say_yes_is_refused(llama_folder):
 
 def test_a_judge_that_reads_too_little_fails_in_one_line(judge_folder, monkeypatch):
     judge = open_judge(str(judge_folder))
-    monkeypatch.setattr(torch.nn.Embedding, "forward", lambda *_: (_ for _ in ()).throw(IndexError("too far\nindeed")))
+    monkeypatch.setattr(
+        torch.nn.Embedding,
+        "forward",
+        lambda *_: (_ for _ in ()).throw(IndexError("too far\nindeed")),
+    )
     with pytest.raises(RunError, match=r"^the judge '.*' failed: too far$"):
         judged(judge, ["what ?"], ["red"])
 
 
 def test_an_endpoint_says_its_probability_of_yes(monkeypatch, capfd):
     likely = {" yes": math.log(0.5), "Yes": math.log(0.25), " no": math.log(0.2)}
-    with serving(monkeypatch, body=completion({"text": " no", "logprobs": {"top_logprobs": [likely]}})) as endpoint:
+    with serving(
+        monkeypatch, body=completion({"text": " no", "logprobs": {"top_logprobs": [likely]}})
+    ) as endpoint:
         found = judged(open_judge("openai:ft:judge"), ["what is red ?"], ["blue"], "informative")
     assert found == pytest.approx([0.75])
     [(path, headers, asked)] = endpoint.asked
@@ -80,7 +103,9 @@ def test_an_endpoint_says_its_probability_of_yes(monkeypatch, capfd):
     assert KEY not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize(("text", "said"), [(" yes", 1.0), ("Yes.", 1.0), (" no", 0.0), ("yesterday", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "said"), [(" yes", 1.0), ("Yes.", 1.0), (" no", 0.0), ("yesterday", 0.0)]
+)
 def test_without_probabilities_what_is_written_decides(text, said):
     assert of_choice({"text": text}) == of_choice({"text": text, "logprobs": None}) == said
 

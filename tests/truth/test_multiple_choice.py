@@ -1,4 +1,6 @@
-"""Multiple-choice scores: equal to a plain PyTorch run of each statement alone, refused where an edit is too late."""
+"""Multiple-choice scores: equal to a plain PyTorch run of each statement alone, refused where an
+edit is too late.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import FAMILIES, tiny
+from conftest import FAMILIES, placed, tiny
 from oracle import fed
 from statements import LAYOUT, statements
 
@@ -47,10 +49,14 @@ from nnheads.truth.multiple_choice import (
 def push(model, at=ALL, scale: float = 0.8) -> Intervention:
     sizes = geometry(model)
     value = torch.randn(2 * sizes.head_dim, generator=torch.Generator().manual_seed(5))
-    return Intervention(Edit("z", Add("v", scale=scale), layer=1, units=(0, 2), at=at), tensors={"v": value})
+    return Intervention(
+        Edit("z", Add("v", scale=scale), layer=1, units=(0, 2), at=at), tensors={"v": value}
+    )
 
 
-def plain_logits(module, model_type: str, ids: list[int], edit: Intervention, places) -> torch.Tensor:
+def plain_logits(
+    module, model_type: str, ids: list[int], edit: Intervention, places
+) -> torch.Tensor:
     """One text alone, its head outputs moved by a plain hook at these positions."""
     row, handles = FAMILIES[model_type], []
     for one in edit.edits:
@@ -66,7 +72,11 @@ def plain_logits(module, model_type: str, ids: list[int], edit: Intervention, pl
         handles.append(projection.register_forward_pre_hook(before))
     token = torch.tensor([ids])
     with torch.no_grad():
-        logits = module(**fed(model_type, token, torch.ones_like(token)), use_cache=False).logits[0].double()
+        logits = (
+            module(**fed(model_type, token, torch.ones_like(token)), use_cache=False)
+            .logits[0]
+            .double()
+        )
     for handle in handles:
         handle.remove()
     return logits
@@ -77,13 +87,21 @@ def row_of(prompts: xr.Dataset, line: int) -> tuple[list[int], int, int]:
     return ids, int(prompts["prompt_length"][line]), int(prompts["answer_length"][line])
 
 
-def plain_scores(module, model_type: str, prompts: xr.Dataset, edit: Intervention, edited) -> list[float]:
-    """log p of each answer, one statement at a time; `edited(length, asked)` are the positions that are moved."""
+def plain_scores(
+    module, model_type: str, prompts: xr.Dataset, edit: Intervention, edited
+) -> list[float]:
+    """log p of each answer, one statement at a time; `edited(length, asked)` are the positions that
+    are moved.
+    """
     found = []
     for line in range(prompts.sizes["batch"]):
         ids, asked, said = row_of(prompts, line)
-        likely = plain_logits(module, model_type, ids, edit, edited(len(ids), asked)).log_softmax(-1)
-        found.append(sum(float(likely[place - 1, ids[place]]) for place in range(asked, asked + said)))
+        likely = plain_logits(module, model_type, ids, edit, edited(len(ids), asked)).log_softmax(
+            -1
+        )
+        found.append(
+            sum(float(likely[place - 1, ids[place]]) for place in range(asked, asked + said))
+        )
     return found
 
 
@@ -102,9 +120,13 @@ def test_answers_are_as_likely_as_a_plain_run_of_each_alone_makes_them(scope):
     at, edited = PLACES[scope]
     prompts = statements()
     found = log_probability(model, push(model, at), prompts)["log_probability"].values
-    np.testing.assert_allclose(found, plain_scores(module, "llama", prompts, push(model, at), edited), atol=1e-4)
+    np.testing.assert_allclose(
+        found, plain_scores(module, "llama", prompts, push(model, at), edited), atol=1e-4
+    )
     plain = log_probability(model, Intervention(), prompts)["log_probability"].values
-    np.testing.assert_allclose(plain, plain_scores(module, "llama", prompts, Intervention(), edited), atol=1e-4)
+    np.testing.assert_allclose(
+        plain, plain_scores(module, "llama", prompts, Intervention(), edited), atol=1e-4
+    )
     assert np.abs(found - plain).max() > 0.1, "the scored logits moved"
 
 
@@ -116,7 +138,9 @@ def test_every_family(model_type):
     np.testing.assert_allclose(found, wanted, atol=2e-3)
 
 
-def plain_choices(values: list[float], layout=LAYOUT) -> dict[int, tuple[float, float, float, float]]:
+def plain_choices(
+    values: list[float], layout=LAYOUT
+) -> dict[int, tuple[float, float, float, float]]:
     """MC1, MC2, MC3 and the ratio by their definitions, with loops."""
     found = {}
     for number in sorted({one[0] for one in layout}):
@@ -125,10 +149,17 @@ def plain_choices(values: list[float], layout=LAYOUT) -> dict[int, tuple[float, 
         false = [value for label, _, value in own if not label]
         best = next(value for _, first, value in own if first)
         top = max(true + false)
-        share = sum(math.exp(value - top) for value in true) / sum(math.exp(value - top) for value in true + false)
+        share = sum(math.exp(value - top) for value in true) / sum(
+            math.exp(value - top) for value in true + false
+        )
         beats = [value for value in true if all(value > other for other in false)]
         ratio = sum(true) / len(true) - sum(false) / len(false)
-        found[number] = (float(all(best > other for other in false)), share, len(beats) / len(true), ratio)
+        found[number] = (
+            float(all(best > other for other in false)),
+            share,
+            len(beats) / len(true),
+            ratio,
+        )
     return found
 
 
@@ -143,8 +174,12 @@ def test_choices_agree_with_an_independent_implementation(seed, edited):
     assert found["question"].values.tolist() == list(wanted) == [0, 3, 4]
     table = np.array(list(wanted.values()))
     for column, name in enumerate(CHOICES):
-        tolerance = 1e-5 if name in ("mc1", "mc2", "mc3") else 1e-4  # log p of some tens of nats in float32
-        np.testing.assert_allclose(found[name].values, table[:, column], atol=tolerance, err_msg=name)
+        tolerance = (
+            1e-5 if name in ("mc1", "mc2", "mc3") else 1e-4
+        )  # log p of some tens of nats in float32
+        np.testing.assert_allclose(
+            found[name].values, table[:, column], atol=tolerance, err_msg=name
+        )
     assert found.attrs["reached"] == (1.0 if edited else 0.0)
 
 
@@ -156,12 +191,15 @@ def test_cross_entropy_and_kl_agree_with_an_independent_implementation():
     for line, text in enumerate(texts):
         ids = model.tokenizer(text)["input_ids"][:6]
         before = plain_logits(module, "llama", ids, Intervention(), ()).log_softmax(-1)[:-1]
-        after = plain_logits(module, "llama", ids, push(model), range(len(ids))).log_softmax(-1)[:-1]
+        after = plain_logits(module, "llama", ids, push(model), range(len(ids))).log_softmax(-1)[
+            :-1
+        ]
         target = torch.tensor(ids[1:])[:, None]
         wanted = {
-            "cross_entropy": -after.gather(1, target).mean(), "original": -before.gather(1, target).mean(),
+            "cross_entropy": -after.gather(1, target).mean(),
+            "original": -before.gather(1, target).mean(),
             "kl": (before.exp() * (before - after)).sum(-1).mean(),
-        }  # fmt: skip
+        }
         for name, value in wanted.items():
             assert float(found[name][line]) == pytest.approx(float(value), abs=1e-5, rel=1e-5), name
 
@@ -170,13 +208,21 @@ def test_known_answers():
     """Answers of 4/8 and 1/8 are true, of 2/8 and 1/8 false."""
     likely = xr.Dataset(
         {"log_probability": ("batch", np.log([4 / 8, 1 / 8, 2 / 8, 1 / 8]) - 300)},
-        {"question": ("batch", [7] * 4), "label": ("batch", [1, 1, 0, 0]), "is_best": ("batch", [1, 0, 0, 0])},
+        {
+            "question": ("batch", [7] * 4),
+            "label": ("batch", [1, 1, 0, 0]),
+            "is_best": ("batch", [1, 0, 0, 0]),
+        },
     )
     found = choices(likely)
     wanted = {"mc1": 1, "mc2": 5 / 8, "mc3": 1 / 2, "ratio": (math.log(4) - math.log(2)) / 2}
     for name, value in wanted.items():
         assert float(found[name].sel(question=7)) == pytest.approx(value, abs=1e-6)
-        assert found[name].dtype == np.float32 and found[name].attrs["source"] and found[name].attrs["units"]
+        assert (
+            found[name].dtype == np.float32
+            and found[name].attrs["source"]
+            and found[name].attrs["units"]
+        )
     other = likely.assign_coords(is_best=("batch", [0, 1, 0, 0]))
     assert float(choices(other)["mc1"][0]) == 0, "only the best answer counts"
 
@@ -196,17 +242,24 @@ def test_a_question_that_cannot_be_scored_is_refused(label, best):
         {"log_probability": ("batch", [-1.0, -2.0])},
         {"question": ("batch", [5, 5]), "label": ("batch", label), "is_best": ("batch", best)},
     )
-    with pytest.raises(BadInput, match=r"question 5 has .* true, .* false and .* best answers; expected"):
+    with pytest.raises(
+        BadInput, match=r"question 5 has .* true, .* false and .* best answers; expected"
+    ):
         choices(likely)
 
 
 @pytest.mark.parametrize("at", [index(-1), index(-1, -1), steps(9)])
 def test_an_edit_that_comes_too_late_is_refused_with_the_reason(at):
-    """honest_llama, issue 47: position -1 of a whole text changes no score, and the scores looked like a result."""
+    """honest_llama, issue 47: position -1 of a whole text changes no score, and the scores looked
+    like a result.
+    """
     model, _ = tiny("llama")
     layout = tuple(one for one in LAYOUT if not one[5])
     for call in (log_probability, score):
-        with pytest.raises(BadInput, match="comes too late for every answer: the last scored token is predicted from"):
+        with pytest.raises(
+            BadInput,
+            match="comes too late for every answer: the last scored token is predicted from",
+        ):
             call(model, push(model, at), statements(layout=layout))
 
 
@@ -260,14 +313,19 @@ def test_without_an_edit_nothing_is_moved_and_parts_are_kept(tmp_path):
 
 def test_a_rehearsed_remote_run_says_the_same():
     model, _ = tiny("llama")
-    here, there = (log_probability(model, push(model), statements(), remote=remote) for remote in (False, "local"))
+    here, there = (
+        placed(remote, log_probability)(model, push(model), statements())
+        for remote in (False, "local")
+    )
     xr.testing.assert_allclose(here, there)
 
 
 def test_only_the_logits_of_the_answers_are_asked_for():
     model, module = tiny("llama")
     kept: list[int] = []
-    handle = module.lm_head.register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0].shape[1]))
+    handle = module.lm_head.register_forward_pre_hook(
+        lambda _, arguments: kept.append(arguments[0].shape[1])
+    )
     layout = tuple((q, label, best, 9, 1, 0) for q, label, best, *_ in LAYOUT)
     log_probability(model, Intervention(), statements(layout=layout))
     handle.remove()

@@ -30,8 +30,12 @@ def statements_of(questions: int, seed: int = 0, answers: tuple[int, int] = (1, 
     return xr.Dataset({"token": (("batch", "position"), np.zeros((len(label), 1), int))}, rows)
 
 
-def outputs(prompts: xr.Dataset, strength: list[float], dim: int = 6, seed: int = 0) -> xr.DataArray:
-    """One layer for each strength, of two heads: the first knows the label that well, the second the question only."""
+def outputs(
+    prompts: xr.Dataset, strength: list[float], dim: int = 6, seed: int = 0
+) -> xr.DataArray:
+    """One layer for each strength, of two heads: the first knows the label that well, the second
+    the question only.
+    """
     generator = np.random.default_rng(seed)
     rows = prompts.sizes["batch"]
     z = generator.standard_normal((rows, len(strength), 2, dim))
@@ -58,14 +62,20 @@ def rows_in(part: tuple[int, ...]) -> np.ndarray:
 def test_every_probe_is_scikit_learns(probed):
     label = PROMPTS["label"].values
     for fold, layer, head in itertools.product(range(2), range(3), range(2)):
-        train, validation, test = (rows_in(part) for part in (CUT[fold].train, CUT[fold].validation, CUT[fold].test))
+        train, validation, test = (
+            rows_in(part) for part in (CUT[fold].train, CUT[fold].validation, CUT[fold].test)
+        )
         x = Z[:, layer, head].values.astype(float)
         scaler = StandardScaler().fit(x[train])
-        model = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(scaler.transform(x[train]), label[train])
+        model = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(
+            scaler.transform(x[train]), label[train]
+        )
         one = probed.sel(fold=fold).isel(layer=layer, head=head)
         np.testing.assert_allclose(one["weight_standardised"], model.coef_[0], atol=1e-4)
         says = model.decision_function(scaler.transform(x))
-        np.testing.assert_allclose(x @ one["weight"].values + float(one["intercept"]), says, atol=1e-3)
+        np.testing.assert_allclose(
+            x @ one["weight"].values + float(one["intercept"]), says, atol=1e-3
+        )
         assert float(one["validation"]) == pytest.approx(((says > 0) == label)[validation].mean())
         assert float(one["accuracy"]) == pytest.approx(((says > 0) == label)[test].mean())
         assert float(one["auc"]) == pytest.approx(roc_auc_score(label[test], says[test]), abs=1e-6)
@@ -74,8 +84,12 @@ def test_every_probe_is_scikit_learns(probed):
 def test_known_heads_get_what_they_deserve(probed):
     assert probed["flag"].values.tolist() == [[0, 0], [1, 0], [1, 0]]
     assert float(probed["correct"][2, 0]) == 1 and float(probed["mean_auc"][2, 0]) == 1
-    assert np.all(probed["correct_low"] <= probed["correct"]) and np.all(probed["correct"] <= probed["correct_high"])
-    assert np.all(probed["auc_low"] <= probed["auc"]) and np.all(probed["auc"] <= probed["auc_high"])
+    assert np.all(probed["correct_low"] <= probed["correct"]) and np.all(
+        probed["correct"] <= probed["correct_high"]
+    )
+    assert np.all(probed["auc_low"] <= probed["auc"]) and np.all(
+        probed["auc"] <= probed["auc_high"]
+    )
     for name in ("accuracy", "auc", "validation", "weight"):
         assert "fold" in probed[name].dims and probed[name].dtype == np.float32
     for variable in probed.data_vars.values():
@@ -133,7 +147,10 @@ def test_the_null_is_the_mean_over_every_shuffle_of_labels():
     scores = scores_of(z, prompts, folds(4))
     says = (scores["correct"].values == 1) == (prompts["label"].values == 1)[:, None, None]
     question = prompts["question"].values
-    each = [says == (labels == 1)[:, None, None] for labels in shuffles(prompts["label"].values, question)]
+    each = [
+        says == (labels == 1)[:, None, None]
+        for labels in shuffles(prompts["label"].values, question)
+    ]
     np.testing.assert_allclose(scores["null"], np.mean(each, 0), atol=1e-6)
 
 
@@ -162,7 +179,9 @@ def test_the_area_and_its_error_take_answers_of_a_question_together():
     label = np.tile([True, True, False, False], 200)
 
     def drawn() -> dict:
-        noise = generator.standard_normal((200, 2))[question, label.astype(int)]  # true answers of a question agree
+        noise = generator.standard_normal((200, 2))[
+            question, label.astype(int)
+        ]  # true answers of a question agree
         return area((noise + 0.5 * label)[:, None, None], label, question)
 
     each = [drawn() for _ in range(300)]
@@ -171,12 +190,18 @@ def test_the_area_and_its_error_take_answers_of_a_question_together():
 
 
 def test_ties_count_half():
-    found = area(np.array([1.0, 0.0, 0.0, 0.0])[:, None, None], np.array([True, True, False, False]), np.arange(4))
+    found = area(
+        np.array([1.0, 0.0, 0.0, 0.0])[:, None, None],
+        np.array([True, True, False, False]),
+        np.arange(4),
+    )
     assert float(found["auc"][0, 0]) == 0.75
 
 
 def test_shuffled_labels_raise_few_alarms():
-    """Outputs that know the question and more, labels that know nothing: over 20 draws at most 5 % of heads."""
+    """Outputs that know the question and more, labels that know nothing: over 20 draws at most 5 %
+    of heads.
+    """
     shares = []
     for seed in range(20):
         prompts = statements_of(50, seed=seed)
@@ -190,7 +215,9 @@ def test_p_values_of_shuffled_labels_are_not_too_small():
     values = []
     for seed in range(20):
         prompts = statements_of(50, seed=seed)
-        scores = scores_of(outputs(prompts, [0.0] * 8, dim=8, seed=seed).isel(head=[0]), prompts, folds(50))
+        scores = scores_of(
+            outputs(prompts, [0.0] * 8, dim=8, seed=seed).isel(head=[0]), prompts, folds(50)
+        )
         values.append(judge(scores, margin=-1.0)["p_value"].values.ravel())
     for level in (0.05, 0.2):
         assert np.mean(np.concatenate(values) <= level) <= level
@@ -216,7 +243,9 @@ def test_statements_in_no_test_part_have_no_score():
     cut = (CUT[0],)
     scores = scores_of(Z, PROMPTS, cut)
     tested = rows_in(CUT[0].test)
-    assert np.isnan(scores["correct"][~tested]).all() and np.isfinite(scores["correct"][tested]).all()
+    assert (
+        np.isnan(scores["correct"][~tested]).all() and np.isfinite(scores["correct"][tested]).all()
+    )
     assert float(judge(scores)["correct"][2, 0]) == 1
 
 

@@ -1,4 +1,6 @@
-"""Answers side by side: whose edit, where they end, what they begin with, and what judges say of them."""
+"""Answers side by side: whose edit, where they end, what they begin with, and what judges say of
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from conftest import tiny
 from nnheads.interventions.generate import generate, read_texts
 from nnheads.interventions.schema import Add, Edit, Intervention
 from nnheads.models.geometry import geometry
-from nnheads.prompts.truth import Question
+from nnheads.prompts.questions import Question
 from nnheads.truth import samples
 from nnheads.truth.samples import answers, begins_with, cut, prompt_of
 
@@ -37,7 +39,10 @@ def test_each_question_is_answered_with_its_own_edit(batch_size):
     for number, (question, change) in enumerate(asked):
         prompts = read_texts(model.tokenizer, [f"input : {question.question} :"])
         new = generate(model, change, prompts, new_tokens=4)
-        assert found["written"].values[:, number].tolist() == [cut(new.original_texts[0]), cut(new.texts[0])]
+        assert found["written"].values[:, number].tolist() == [
+            cut(new.original_texts[0]),
+            cut(new.texts[0]),
+        ]
     assert (found["written"][0] != found["written"][1]).any(), "the edits do something"
 
 
@@ -63,7 +68,13 @@ def test_answers_are_compared_with_the_known_ones_and_judged(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "kept"),
-    [(" red\nmore", "red"), ("red Q: what", "red"), ("", ""), ("\n red", "red"), (" red. Blue. ", "red. Blue.")],
+    [
+        (" red\nmore", "red"),
+        ("red Q: what", "red"),
+        ("", ""),
+        ("\n red", "red"),
+        (" red. Blue. ", "red. Blue."),
+    ],
 )
 def test_an_answer_ends_with_its_line_or_at_the_next_question(text, kept):
     assert cut(text) == kept
@@ -74,6 +85,8 @@ def test_a_prompt_is_what_stands_before_the_answer():
     assert prompt_of("{question} {answer} .", "What?") == "What?"
 
 
-@pytest.mark.parametrize(("text", "value"), [("RED is it", 1), ("  blue.", -1), ("green", 0), ("", 0), ("infrared", 0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("RED is it", 1), ("  blue.", -1), ("green", 0), ("", 0), ("infrared", 0)]
+)
 def test_answers_are_known_by_how_they_begin(text, value):
     assert begins_with(text, Question("what?", ("Red.",), ("blue",), "Red.")) == value

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions.apply import run
 from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import ALL, ANSWER, ANSWERING, DECODE, PROMPT, Add, Edit, Intervention, index
+from nnheads.interventions.schema import (
+    ALL,
+    ANSWER,
+    ANSWERING,
+    DECODE,
+    PROMPT,
+    Add,
+    Edit,
+    Intervention,
+    index,
+)
 from nnheads.truth.directions import (
     FITTED,
     KINDS,
@@ -33,15 +43,19 @@ NAMES = [f"what is {number} ?" for number in range(QUESTIONS)]
 
 
 def outputs(seed: int = 0) -> xr.DataArray:
-    """Head outputs of two true and one false answer to each question; truth moves head L1H2 along its first axis."""
+    """Head outputs of two true and one false answer to each question; truth moves head L1H2 along
+    its first axis.
+    """
     generator = np.random.default_rng(seed)
     label = np.tile([1, 1, 0], QUESTIONS)
     values = generator.normal(size=(len(label), LAYERS, HEADS, DIM))
     values[label == 1, 1, 2, 0] += 9
     coordinates = {
-        "label": ("batch", label), "question": ("batch", np.repeat(np.arange(QUESTIONS), 3)),
-        "layer": range(LAYERS), "head": range(HEADS),
-    }  # fmt: skip
+        "label": ("batch", label),
+        "question": ("batch", np.repeat(np.arange(QUESTIONS), 3)),
+        "layer": range(LAYERS),
+        "head": range(HEADS),
+    }
     return xr.DataArray(values.astype(np.float32), coordinates, ("batch", "layer", "head", "dim"))
 
 
@@ -63,7 +77,9 @@ def test_mass_mean_and_its_spread_by_hand():
             toward = rows[label == 1].mean(0) - rows[label == 0].mean(0)
             toward /= np.linalg.norm(toward)
             np.testing.assert_allclose(found["direction"][layer, head], toward, atol=1e-5)
-            assert float(found["sigma"][layer, head]) == pytest.approx(float(np.std(rows @ toward)), rel=1e-5)
+            assert float(found["sigma"][layer, head]) == pytest.approx(
+                float(np.std(rows @ toward)), rel=1e-5
+            )
 
 
 def test_pca_by_hand():
@@ -81,24 +97,35 @@ def test_probe_weights_and_random_directions():
     weight = xr.DataArray(np.full((LAYERS, HEADS, DIM), 3.0), dims=("layer", "head", "dim"))
     found = directions(outputs(), use=range(4), names=NAMES, kind="probe", weight=weight)
     np.testing.assert_allclose(found["direction"], DIM**-0.5, rtol=1e-6)
-    one, same, other = (directions(outputs(), use=range(4), names=NAMES, kind="random", seed=s) for s in (1, 1, 2))
+    one, same, other = (
+        directions(outputs(), use=range(4), names=NAMES, kind="random", seed=s) for s in (1, 1, 2)
+    )
     xr.testing.assert_identical(one, same)
     assert not np.allclose(one["direction"], other["direction"])
-    np.testing.assert_allclose(one["direction"], random_directions((LAYERS, HEADS, DIM), 1), atol=1e-6)
+    np.testing.assert_allclose(
+        one["direction"], random_directions((LAYERS, HEADS, DIM), 1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_questions_that_may_not_be_used_change_nothing(kind):
-    z, weight = outputs(), xr.DataArray(np.ones((LAYERS, HEADS, DIM)), dims=("layer", "head", "dim"))
+    z, weight = (
+        outputs(),
+        xr.DataArray(np.ones((LAYERS, HEADS, DIM)), dims=("layer", "head", "dim")),
+    )
     spoiled = z.copy()
     spoiled[spoiled["question"].values >= 6] = 1e6
-    one, other = (directions(a, use=range(6), names=NAMES, kind=kind, weight=weight) for a in (z, spoiled))
+    one, other = (
+        directions(a, use=range(6), names=NAMES, kind=kind, weight=weight) for a in (z, spoiled)
+    )
     xr.testing.assert_identical(one, other)
     assert one["fitted"].values.tolist() == question_ids(NAMES[:6]).tolist()
 
 
 def test_a_sigma_that_saw_test_questions_fails_loudly():
-    """honest_llama, issue 46: the standard deviation was that of all questions, the tested ones among them."""
+    """honest_llama, issue 46: the standard deviation was that of all questions, the tested ones
+    among them.
+    """
     found = directions(outputs(), use=range(6), names=NAMES)
     guard(found, NAMES[6:])
     guard(edit(found, [(1, 2)], 1.0), NAMES[6:])
@@ -106,10 +133,13 @@ def test_a_sigma_that_saw_test_questions_fails_loudly():
     leaky = found.assign(sigma=every["sigma"], fitted=every["fitted"])
     for one in (leaky, edit(leaky, [(1, 2)], 1.0)):
         with pytest.raises(
-            RunError, match=r"2 of 2 test questions gave the edit .*: 'what is 6 \?', 'what is 7 \?'; test"
+            RunError,
+            match=r"2 of 2 test questions gave the edit .*: 'what is 6 \?', 'what is 7 \?'; test",
         ):
             guard(one, NAMES[6:])
-    with pytest.raises(RunError, match=r"8 of 8 .*'what is 4 \?' and 3 more; test on questions of another fold"):
+    with pytest.raises(
+        RunError, match=r"8 of 8 .*'what is 4 \?' and 3 more; test on questions of another fold"
+    ):
         guard(every, NAMES)
 
 
@@ -125,7 +155,10 @@ def test_the_guard_knows_a_question_from_another_file_and_an_edit_from_disk(tmp_
 @given(st.lists(st.text(), max_size=6))
 def test_ids_of_any_texts_are_stable_whole_numbers(texts):
     found = question_ids(texts)
-    assert found.dtype == np.int64 and found.tolist() == question_ids([f"  {text} " for text in texts]).tolist()
+    assert (
+        found.dtype == np.int64
+        and found.tolist() == question_ids([f"  {text} " for text in texts]).tolist()
+    )
     assert len(set(found.tolist())) == len({" ".join(text.casefold().split()) for text in texts})
 
 
@@ -164,10 +197,13 @@ def test_the_edit_is_alpha_sigma_theta_on_the_chosen_heads_alone():
     found = directions(outputs(), use=range(6), names=NAMES)
     made = edit(found, [(1, 2), (0, 1), (1, 0)], 15.0)
     assert [(one.layer, one.units, one.at, one.do.scale) for one in made.edits] == [
-        (0, (1,), ALL, 15.0), (1, (0, 2), ALL, 15.0)
-    ]  # fmt: skip
+        (0, (1,), ALL, 15.0),
+        (1, (0, 2), ALL, 15.0),
+    ]
     wanted = (found["sigma"] * found["direction"]).values
-    np.testing.assert_allclose(made.tensors["layer 1"], np.concatenate([wanted[1, 0], wanted[1, 2]]), rtol=1e-6)
+    np.testing.assert_allclose(
+        made.tensors["layer 1"], np.concatenate([wanted[1, 0], wanted[1, 2]]), rtol=1e-6
+    )
     assert heads_of(made) == [(0, 1), (1, 0), (1, 2)]
 
 
@@ -180,19 +216,22 @@ def test_the_edit_moves_z_by_alpha_sigma_theta():
     sigma = generator.uniform(1, 2, (3, 4)).astype(np.float32)
     found = xr.Dataset(
         {
-            "direction": (("layer", "head", "dim"), theta), "sigma": (("layer", "head"), sigma),
+            "direction": (("layer", "head", "dim"), theta),
+            "sigma": (("layer", "head"), sigma),
             "fitted": ("fitted", question_ids(["a"])),
         }
-    )  # fmt: skip
+    )
     made = edit(found, [(1, 3), (1, 1)], 2.5)
     seen = Edit("z", Collect("z"), layer=1)
     place = ("batch", "position")
-    prompts = xr.Dataset({"token": (place, [[5, 6, 7]]), "mask": (place, [[1, 1, 1]])}, {"batch": [0]})
+    prompts = xr.Dataset(
+        {"token": (place, [[5, 6, 7]]), "mask": (place, [[1, 1, 1]])}, {"batch": [0]}
+    )
     with torch.no_grad():
         before = run(model, Intervention(seen), prompts, original=False).collected["z"]
-        after = run(model, Intervention(*made.edits, seen, tensors=made.tensors), prompts, original=False).collected[
-            "z"
-        ]
+        after = run(
+            model, Intervention(*made.edits, seen, tensors=made.tensors), prompts, original=False
+        ).collected["z"]
     moved = (after - before).unflatten(-1, (4, 16)).numpy()
     wanted = np.zeros((4, 16), np.float32)
     wanted[[1, 3]] = 2.5 * sigma[1, [1, 3], None] * theta[1, [1, 3]]
@@ -213,9 +252,15 @@ def test_scopes_are_named_and_can_be_changed():
     for name, at in SCOPES.items():
         made = edit(found, [(0, 0)], 1.0, name)
         assert made.edits[0].at == at and rescoped(edit(found, [(0, 0)], 1.0), name) == made
-    for call in (lambda: edit(found, [(0, 0)], 1.0, "here"), lambda: rescoped(edit(found, [(0, 0)], 1.0), "here")):
+    for call in (
+        lambda: edit(found, [(0, 0)], 1.0, "here"),
+        lambda: rescoped(edit(found, [(0, 0)], 1.0), "here"),
+    ):
         with pytest.raises(
-            BadInput, match="scope 'here' is not known; use one of all, answering, answer, decode, prompt, last"
+            BadInput,
+            match=(
+                "scope 'here' is not known; use one of all, answering, answer, decode, prompt, last"
+            ),
         ):
             call()
 
@@ -256,7 +301,8 @@ def test_an_edit_of_many_heads_is_a_small_file(tmp_path):
 def test_heads_are_ranked_by_accuracy_then_by_how_far_apart_decisions_lie():
     dims = ("layer", "head")
     accuracy, apart = (
-        xr.DataArray(values, dims=dims) for values in ([[0.9, 1.0], [1.0, 0.5]], [[9.0, 2.0], [3.0, 9.0]])
+        xr.DataArray(values, dims=dims)
+        for values in ([[0.9, 1.0], [1.0, 0.5]], [[9.0, 2.0], [3.0, 9.0]])
     )
     assert ranked(accuracy, apart) == [(1, 0), (0, 1), (0, 0), (1, 1)]
     assert ranked(accuracy, apart * 0) == [(0, 1), (1, 0), (0, 0), (1, 1)]
@@ -275,7 +321,11 @@ def test_random_heads_avoid_the_chosen_ones_where_they_can():
     drawn = [random_heads(2, 3, 3, without=chosen, seed=seed) for seed in range(5)]
     assert all(not set(one) & set(chosen) and len(set(one)) == 3 for one in drawn)
     assert len(set(random_heads(2, 3, 4, without=chosen, seed=0))) == 4, "three others are too few"
-    assert random_heads(4, 8, 5, seed=1) == random_heads(4, 8, 5, seed=1) != random_heads(4, 8, 5, seed=2)
+    assert (
+        random_heads(4, 8, 5, seed=1)
+        == random_heads(4, 8, 5, seed=1)
+        != random_heads(4, 8, 5, seed=2)
+    )
     for count in (0, 7):
         with pytest.raises(BadInput, match=f"{count} heads cannot be chosen from 6; use 1 to 6"):
             random_heads(2, 3, count)

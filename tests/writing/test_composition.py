@@ -1,11 +1,13 @@
-"""Composition scores against full d_model x d_model products of weights, and the planted induction circuit."""
+"""Composition scores against full d_model x d_model products of weights, and the planted induction
+circuit.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import placed, tiny
 from uneven import gain, output_weight, uneven
 
 import nnheads
@@ -14,16 +16,27 @@ from nnheads.writing.composition import composition_scores, random_composition, 
 
 
 def llama_maps(block) -> tuple:
-    """Query, key, value rows by head [head, d_model, dim] of a block with separate, grouped projections."""
+    """Query, key, value rows by head [head, d_model, dim] of a block with separate, grouped
+    projections.
+    """
     attention = block.self_attn
-    query, key, value = (getattr(attention, f"{name}_proj").weight.T.unflatten(1, (-1, 16)) for name in "qkv")
-    grouped = [part.transpose(0, 1).repeat_interleave(4 // part.shape[1], 0) for part in (query, key, value)]
+    query, key, value = (
+        getattr(attention, f"{name}_proj").weight.T.unflatten(1, (-1, 16)) for name in "qkv"
+    )
+    grouped = [
+        part.transpose(0, 1).repeat_interleave(4 // part.shape[1], 0)
+        for part in (query, key, value)
+    ]
     return *grouped, block.input_layernorm, attention.o_proj
 
 
 def gpt2_maps(block) -> tuple:
     parts = block.attn.c_attn.weight.split(48, dim=1)
-    return *(part.unflatten(1, (4, 12)).transpose(0, 1) for part in parts), block.ln_1, block.attn.c_proj
+    return (
+        *(part.unflatten(1, (4, 12)).transpose(0, 1) for part in parts),
+        block.ln_1,
+        block.attn.c_proj,
+    )
 
 
 def neox_maps(block) -> tuple:
@@ -41,7 +54,9 @@ FAMILIES = {
 
 
 def whole_matrices(model_type: str, module, kind: str):
-    """W_OV and what reads it of every layer, [layer, head, d_model, d_model], rows in and columns out."""
+    """W_OV and what reads it of every layer, [layer, head, d_model, d_model], rows in and columns
+    out.
+    """
     writes, reads = [], []
     maps, blocks = FAMILIES[model_type]
     for block in blocks(module):
@@ -68,9 +83,13 @@ def test_scores_are_those_of_the_whole_matrices(model_type, kind):
         for low in range(3):
             for high in range(3):
                 product = (writes[low][:, None] @ reads[high][None]).norm(dim=(2, 3))
-                plain = product / writes[low].norm(dim=(1, 2))[:, None] / reads[high].norm(dim=(1, 2))
+                plain = (
+                    product / writes[low].norm(dim=(1, 2))[:, None] / reads[high].norm(dim=(1, 2))
+                )
                 plain = plain if low < high else torch.zeros_like(plain)
-                np.testing.assert_allclose(found.sel(layer=low, to_layer=high), plain, rtol=2e-3, atol=1e-6)
+                np.testing.assert_allclose(
+                    found.sel(layer=low, to_layer=high), plain, rtol=2e-3, atol=1e-6
+                )
 
 
 def test_every_family_composes_through_values(model_type):
@@ -84,20 +103,25 @@ def test_every_family_composes_through_values(model_type):
 
 def test_rehearsed_remotely_gives_the_same_scores(model_type):
     model, _ = tiny(model_type)
-    here, there = composition_scores(model, "v"), composition_scores(model, "v", remote="local")
+    here, there = composition_scores(model, "v"), placed("local", composition_scores)(model, "v")
     np.testing.assert_allclose(there["composition"], here["composition"], atol=1e-6)
 
 
 def test_the_planted_induction_circuit_is_the_strongest_through_keys():
     """The previous-token head was planted to be read by the keys of the two induction heads."""
     scores = composition_scores(nnheads.load("reference"), "k")
-    pairs = [(pair["layer"], pair["head"], pair["to_layer"], pair["to_head"]) for pair in strongest(scores, 2)]
+    pairs = [
+        (pair["layer"], pair["head"], pair["to_layer"], pair["to_head"])
+        for pair in strongest(scores, 2)
+    ]
     assert set(pairs) == {(0, 0, 1, 0), (0, 0, 1, 1)}
     assert strongest(scores, 1)[0]["value"] > 2 * float(scores["null_high"])
 
 
 def test_random_heads_score_one_over_the_root_of_the_width():
-    """A head that is turned at random within the stream has mean square 1 / d_model, whatever it is."""
+    """A head that is turned at random within the stream has mean square 1 / d_model, whatever it
+    is.
+    """
     found = random_composition(96, 8, seed=0)
     assert float(found.pow(2).mean()) == pytest.approx(1 / 96, rel=0.05)
     assert torch.equal(found, random_composition(96, 8, seed=0))
@@ -108,7 +132,8 @@ def test_normed_queries_are_refused(model_type):
     model, _ = tiny(model_type)
     for kind in "qk":
         with pytest.raises(
-            BadInput, match=rf"this {model_type} model norms its queries and keys \(.*norm\).*use kind v"
+            BadInput,
+            match=rf"this {model_type} model norms its queries and keys \(.*norm\).*use kind v",
         ):
             composition_scores(model, kind)
 

@@ -1,4 +1,6 @@
-"""Copying, suppression and succession: against weights and plain hooks on every family, hand-made and planted heads."""
+"""Copying, suppression and succession: against weights and plain hooks on every family, hand-made
+and planted heads.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import build, tiny
+from conftest import build, placed, tiny
 from scipy import stats as scipy_stats
 from uneven import output_weight, uneven, wrapped
 
@@ -47,8 +49,9 @@ def without_sinks(block):
 
 
 def plain_logits(module, model_type: str, ids: np.ndarray, sign: int = 1) -> torch.Tensor:
-    """What each head that attends to a token alone would say [token, layer, head, vocabulary]. With one token in the
-    text attention is on it, so z is the value; sinks that would take a share of it are shut off."""
+    """What each head that attends to a token alone would say [token, layer, head, vocabulary]. With
+    one token in the text attention is on it, so z is the value; sinks that would take a share of it
+    are shut off."""
     row = FAMILIES[model_type]
     texts = torch.stack([torch.full((len(ids),), 1), torch.from_numpy(ids)], 1)
     given = oracle.fed(model_type, texts, torch.ones_like(texts))
@@ -57,7 +60,10 @@ def plain_logits(module, model_type: str, ids: np.ndarray, sign: int = 1) -> tor
     norm, unembed = attrgetter(row.final_norm)(module), attrgetter(row.unembedding)(module)
     found = []
     for layer, block in enumerate(attrgetter(row.layers)(module)):
-        with oracle.hooked(module, model_type, layer, "resid_pre", lambda _: stream), without_sinks(block):
+        with (
+            oracle.hooked(module, model_type, layer, "resid_pre", lambda _: stream),
+            without_sinks(block),
+        ):
             z = oracle.value_at(module, model_type, alone, layer, "z")[:, -1].unflatten(-1, (4, -1))
         weight = output_weight(attrgetter(row.projection)(block)).unflatten(0, (4, -1))
         written = torch.einsum("chd,hdm->chm", z, weight)
@@ -75,7 +81,9 @@ def test_ranks_are_those_of_the_weights(model_type):
     pool = torch.from_numpy(ids)
     with torch.no_grad():
         nothing = attrgetter(FAMILIES[model_type].unembedding)(module)(
-            attrgetter(FAMILIES[model_type].final_norm)(module)(torch.zeros(1, module.config.hidden_size))
+            attrgetter(FAMILIES[model_type].final_norm)(module)(
+                torch.zeros(1, module.config.hidden_size)
+            )
         )
         for sign, name, others in ((1, "rank", "others"), (-1, "turned", "turned_others")):
             logits = plain_logits(module, model_type, ids, sign)
@@ -92,15 +100,15 @@ def test_ranks_are_those_of_the_weights(model_type):
 
 def test_rehearsed_remotely_gives_the_same_scores(model_type):
     model, _ = tiny(model_type)
-    here, there = word_scores(model, WORDS), word_scores(model, WORDS, remote="local")
+    here, there = word_scores(model, WORDS), placed("local", word_scores)(model, WORDS)
     for name in here.data_vars:
         np.testing.assert_array_equal(there[name], here[name])
 
 
 @pytest.fixture(scope="module")
 def made():
-    """A Llama whose blocks do nothing but this: L1H0 writes what it reads, L1H1 minus that, L1H2 the next digit's
-    embedding where it reads a digit's; every other head writes nothing."""
+    """A Llama whose blocks do nothing but this: L1H0 writes what it reads, L1H1 minus that, L1H2
+    the next digit's embedding where it reads a digit's; every other head writes nothing."""
     module = build("llama", head_dim=48, num_key_value_heads=4)
     tokenizer = wrapped(module, "llama").tokenizer
     digits = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in DIGITS.words])
@@ -139,7 +147,9 @@ def test_a_hand_made_head_counts_on(made):
     assert cases["successor_text"].values.tolist() == list(DIGITS.words[1:])
     assert heads["successor"][1, 2] == 1 and heads["successor_q_value"][1, 2] < 1e-5
     assert heads["successor_null"][1, 2] == pytest.approx(1 / 9)
-    assert heads["successor"][1, 0] == 0 and heads["successor_null"][1, 0] == 0, "a head that copies does not count on"
+    assert heads["successor"][1, 0] == 0 and heads["successor_null"][1, 0] == 0, (
+        "a head that copies does not count on"
+    )
     assert heads["successor"][1, 3] == 0, "a head that says nothing ranks nothing"
 
 
@@ -148,7 +158,9 @@ def test_classes_end_or_go_round():
     words = OrderedClass("names", ("Mary", "John", "Anna", "Nebuchadnezzar", "Paul"), cyclic=True)
     cases = successor_scores(model, [words])
     pairs = list(zip(cases["token_text"].values, cases["successor_text"].values))
-    assert pairs == [("Mary", "John"), ("John", "Anna"), ("Paul", "Mary")], "what is split has no neighbours"
+    assert pairs == [("Mary", "John"), ("John", "Anna"), ("Paul", "Mary")], (
+        "what is split has no neighbours"
+    )
     assert (cases["ordered_class"] == "names").all()
     logits = plain_logits(tiny("llama")[1], "llama", cases["token"].values)
     members = single_tokens(model.tokenizer, words.words)
@@ -160,12 +172,16 @@ def test_classes_end_or_go_round():
 
 
 def test_planted_heads_copy_and_no_other_does():
-    """The induction heads and the retrieval head of the shipped model were planted to copy what they attend to."""
+    """The induction heads and the retrieval head of the shipped model were planted to copy what
+    they attend to.
+    """
     heads = copy_scores(nnheads.load("reference"))
     strong = heads["copy"].to_series()
     assert set(strong[strong > 0.9].index) == {(1, 0), (1, 1), (2, 4)}
     assert (strong.drop([(1, 0), (1, 1), (2, 4)]) < 0.2).all()
-    assert (heads["copy_low"] <= heads["copy"]).all() and (heads["copy"] <= heads["copy_high"]).all()
+    assert (heads["copy_low"] <= heads["copy"]).all() and (
+        heads["copy"] <= heads["copy_high"]
+    ).all()
     assert heads.attrs["tokens"] > 100
 
 
@@ -188,15 +204,21 @@ def test_wilson_is_scipys():
 
 def test_what_cannot_be_read_is_refused():
     model, _ = tiny("llama")
-    with pytest.raises(BadInput, match="1 of 2 words are single tokens of this tokenizer; at least 2 are needed"):
+    with pytest.raises(
+        BadInput, match="1 of 2 words are single tokens of this tokenizer; at least 2 are needed"
+    ):
         copy_scores(model, ["Mary", "Nebuchadnezzar"])
-    with pytest.raises(BadInput, match="a top of 500 is not possible; the vocabulary has 500 tokens"):
+    with pytest.raises(
+        BadInput, match="a top of 500 is not possible; the vocabulary has 500 tokens"
+    ):
         copy_scores(model, WORDS, top=500)
     with pytest.raises(BadInput, match="1 tokens are not enough; draw at least 2"):
         suppression_scores(model, n=1)
     with pytest.raises(BadInput, match="class 'pair' has 2 words; at least 3 are needed"):
         successor_scores(model, [OrderedClass("pair", ("one", "two"))])
-    with pytest.raises(BadInput, match="no class has 3 words that are single tokens of this tokenizer"):
+    with pytest.raises(
+        BadInput, match="no class has 3 words that are single tokens of this tokenizer"
+    ):
         successor_scores(model, [OrderedClass("kings", ("Cheops", "Chephren", "Mycerinus"))])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import build, tiny
+from conftest import build, placed, tiny
 
 from nnheads.errors import BadInput
 from nnheads.writing.logit_lens import look
@@ -21,7 +21,9 @@ def test_last_lens_layer_is_the_models_own_answer(model_type):
     with torch.no_grad():
         chances = module(ids, use_cache=False).logits[0].float().softmax(-1)
     assert inside["lens_token"].values[-1].tolist() == chances.argmax(-1).tolist()
-    np.testing.assert_allclose(inside["lens_probability"].values[-1], chances.max(-1).values, atol=1e-5)
+    np.testing.assert_allclose(
+        inside["lens_probability"].values[-1], chances.max(-1).values, atol=1e-5
+    )
     np.testing.assert_allclose(inside["next_probability"], chances[-1].topk(5).values, atol=1e-5)
     assert inside["next_token"].values.tolist() == chances[-1].topk(5).indices.tolist()
 
@@ -42,13 +44,15 @@ def test_pattern_of_one_head(model_type):
     inside = look(model, TEXT, head=(1, 2))
     ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        plain = build(model_type, attention="eager")(ids, use_cache=False, output_attentions=True).attentions
+        plain = build(model_type, attention="eager")(
+            ids, use_cache=False, output_attentions=True
+        ).attentions
     np.testing.assert_allclose(inside["attention"], plain[1][0, 2], atol=1e-5)
 
 
 def test_rehearsed_remotely_gives_the_same_numbers():
     model, _ = tiny("llama")
-    here, there = look(model, TEXT, head=(0, 1)), look(model, TEXT, head=(0, 1), remote="local")
+    here, there = look(model, TEXT, head=(0, 1)), placed("local", look)(model, TEXT, head=(0, 1))
     for name in here.data_vars:
         np.testing.assert_allclose(here[name], there[name], atol=1e-6)
 
@@ -59,7 +63,11 @@ def test_rehearsed_remotely_gives_the_same_numbers():
         ("  ", {}, "the text is empty"),
         ("the " * 200, {}, "200 tokens; this model reads at most 128"),
         (TEXT, {"k": 0}, "0 candidates are not possible"),
-        (TEXT, {"head": (3, 0)}, "head 3.0 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
+        (
+            TEXT,
+            {"head": (3, 0)},
+            "head 3.0 does not exist; this model has layers 0 to 2 and heads 0 to 3",
+        ),
         (TEXT, {"head": (0, 4)}, "head 0.4 does not exist"),
     ],
 )

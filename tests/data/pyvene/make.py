@@ -1,4 +1,5 @@
-"""Folders as pyvene 0.1.8 writes them, and what it computes with them. Run where it is installed: `python make.py`.
+"""Folders as pyvene 0.1.8 writes them, and what it computes with them. Run where it is installed:
+`python make.py`.
 
 The models are not stored: their weights are a formula.
 """
@@ -17,10 +18,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = Path(__file__).parent
 SIZES = {
-    "llama": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "vocab_size": 40, "max_position_embeddings": 32, "tie_word_embeddings": False},
+    "llama": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 40,
+        "max_position_embeddings": 32,
+        "tie_word_embeddings": False,
+    },
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 40, "n_positions": 32},
-}  # fmt: skip
+}
 BASE = torch.tensor([[5, 9, 2, 31, 17, 8], [11, 3, 3, 20, 39, 1]])
 SOURCE = torch.tensor([[7, 30, 12, 6, 1, 22], [4, 18, 25, 33, 2, 10]])
 LAYER = {"layer": 1, "unit": "pos", "max_number_of_units": 1}
@@ -33,7 +42,12 @@ def network(family: str) -> torch.nn.Module:
     with torch.no_grad():
         for number, weights in enumerate(model.parameters()):
             if weights.dim() > 1:
-                weights.copy_(0.5 * torch.sin(torch.arange(weights.numel()) * (0.7 + 0.01 * number)).view_as(weights))
+                weights.copy_(
+                    0.5
+                    * torch.sin(torch.arange(weights.numel()) * (0.7 + 0.01 * number)).view_as(
+                        weights
+                    )
+                )
     return model
 
 
@@ -53,42 +67,127 @@ ONE = {"sources->base": (1, 3)}
 CASES = {
     "zero": ("llama", [part("block_output", pv.ZeroIntervention)], {"base": 2}, {}),
     "vanilla": ("llama", [part("mlp_output", pv.VanillaIntervention)], ONE, {}),
-    "everywhere": ("llama", [constant("attention_value_output", pv.AdditionIntervention, 16), {**constant(
-                   "attention_value_output", pv.AdditionIntervention, 16), "layer": 0}], None, {}),
-    "subtract": ("llama", [constant("block_input", pv.SubtractionIntervention, 16)], {"base": [0, 2, 4]}, {}),
+    "everywhere": (
+        "llama",
+        [
+            constant("attention_value_output", pv.AdditionIntervention, 16),
+            {**constant("attention_value_output", pv.AdditionIntervention, 16), "layer": 0},
+        ],
+        None,
+        {},
+    ),
+    "subtract": (
+        "llama",
+        [constant("block_input", pv.SubtractionIntervention, 16)],
+        {"base": [0, 2, 4]},
+        {},
+    ),
     "add-source": ("llama", [part("attention_output", pv.AdditionIntervention)], ONE, {}),
     "set": ("llama", [constant("mlp_input", pv.VanillaIntervention, 16)], {"base": 4}, {}),
-    "heads": ("llama", [part("head_attention_value_output", pv.VanillaIntervention, unit="h.pos",
-              max_number_of_units=2)], {"sources->base": ([[[[0, 3]] * 2, [[2, 4]] * 2]],
-              [[[[0, 3]] * 2, [[3, 5]] * 2]])}, {}),
-    "head-constant": ("llama", [constant("head_attention_value_output", pv.AdditionIntervention, 4, unit="h.pos")],
-                      {"sources->base": (None, [[[[1]] * 2, [[2, 4]] * 2]])}, {}),
+    "heads": (
+        "llama",
+        [
+            part(
+                "head_attention_value_output",
+                pv.VanillaIntervention,
+                unit="h.pos",
+                max_number_of_units=2,
+            )
+        ],
+        {"sources->base": ([[[[0, 3]] * 2, [[2, 4]] * 2]], [[[[0, 3]] * 2, [[3, 5]] * 2]])},
+        {},
+    ),
+    "head-constant": (
+        "llama",
+        [constant("head_attention_value_output", pv.AdditionIntervention, 4, unit="h.pos")],
+        {"sources->base": (None, [[[[1]] * 2, [[2, 4]] * 2]])},
+        {},
+    ),
     "query": ("llama", [part("query_output", pv.VanillaIntervention)], ONE, {}),
-    "key-head": ("llama", [part("head_key_output", pv.VanillaIntervention, unit="h.pos")],
-                 {"sources->base": ([[[[1]] * 2, [[2]] * 2]], [[[[1]] * 2, [[3]] * 2]])}, {}),
+    "key-head": (
+        "llama",
+        [part("head_key_output", pv.VanillaIntervention, unit="h.pos")],
+        {"sources->base": ([[[[1]] * 2, [[2]] * 2]], [[[[1]] * 2, [[3]] * 2]])},
+        {},
+    ),
     "value": ("llama", [part("value_output", pv.ZeroIntervention)], {"base": 1}, {}),
     "activation": ("llama", [part("mlp_activation", pv.ZeroIntervention)], {"base": 5}, {}),
-    "path": ("llama", [part("model.layers[1].mlp.down_proj.input", pv.VanillaIntervention)], ONE, {}),
-    "rotated": ("llama", [part("block_output", pv.RotatedSpaceIntervention, subspace_partition=[[0, 5], [5, 16]])], ONE,
-                {"subspaces": [0]}),
-    "low-rank": ("llama", [part("block_output", pv.LowRankRotatedSpaceIntervention, low_rank_dimension=3)], ONE, {}),
+    "path": (
+        "llama",
+        [part("model.layers[1].mlp.down_proj.input", pv.VanillaIntervention)],
+        ONE,
+        {},
+    ),
+    "rotated": (
+        "llama",
+        [part("block_output", pv.RotatedSpaceIntervention, subspace_partition=[[0, 5], [5, 16]])],
+        ONE,
+        {"subspaces": [0]},
+    ),
+    "low-rank": (
+        "llama",
+        [part("block_output", pv.LowRankRotatedSpaceIntervention, low_rank_dimension=3)],
+        ONE,
+        {},
+    ),
     "boundless": ("llama", [part("block_output", pv.BoundlessRotatedSpaceIntervention)], ONE, {}),
     "mask": ("llama", [part("block_output", pv.SigmoidMaskIntervention)], ONE, {}),
-    "masked-rotation": ("llama", [part("block_output", pv.SigmoidMaskRotatedSpaceIntervention)], ONE, {}),
-    "collect": ("llama", [part("attention_input", pv.CollectIntervention, max_number_of_units=3)],
-                {"base": [1, 3, 4]}, {}),
-    "two": ("llama", [{**part("block_output", pv.VanillaIntervention), "layer": 0}, part("mlp_output",
-            pv.VanillaIntervention)], {"sources->base": ([[[0]] * 2, [[2]] * 2], [[[1]] * 2, [[4]] * 2])}, {}),
-    "linked": ("llama", [part("block_output", pv.LowRankRotatedSpaceIntervention, low_rank_dimension=3,
-               intervention_link_key=0)], ONE, {}),
+    "masked-rotation": (
+        "llama",
+        [part("block_output", pv.SigmoidMaskRotatedSpaceIntervention)],
+        ONE,
+        {},
+    ),
+    "collect": (
+        "llama",
+        [part("attention_input", pv.CollectIntervention, max_number_of_units=3)],
+        {"base": [1, 3, 4]},
+        {},
+    ),
+    "two": (
+        "llama",
+        [
+            {**part("block_output", pv.VanillaIntervention), "layer": 0},
+            part("mlp_output", pv.VanillaIntervention),
+        ],
+        {"sources->base": ([[[0]] * 2, [[2]] * 2], [[[1]] * 2, [[4]] * 2])},
+        {},
+    ),
+    "linked": (
+        "llama",
+        [
+            part(
+                "block_output",
+                pv.LowRankRotatedSpaceIntervention,
+                low_rank_dimension=3,
+                intervention_link_key=0,
+            )
+        ],
+        ONE,
+        {},
+    ),
     "gpt2-key": ("gpt2", [part("key_output", pv.VanillaIntervention)], ONE, {}),
-    "gpt2-head-query": ("gpt2", [part("head_query_output", pv.VanillaIntervention, unit="h.pos")],
-                        {"sources->base": ([[[[2]] * 2, [[2]] * 2]], [[[[2]] * 2, [[3]] * 2]])}, {}),
+    "gpt2-head-query": (
+        "gpt2",
+        [part("head_query_output", pv.VanillaIntervention, unit="h.pos")],
+        {"sources->base": ([[[[2]] * 2, [[2]] * 2]], [[[[2]] * 2, [[3]] * 2]])},
+        {},
+    ),
     "gpt2-activation": ("gpt2", [part("mlp_activation", pv.VanillaIntervention)], ONE, {}),
     "gpt2-attention": ("gpt2", [part("attention_input", pv.VanillaIntervention)], ONE, {}),
-    "gpt2-heads": ("gpt2", [part("head_attention_value_output", pv.ZeroIntervention, unit="h")], {"base": 2}, {}),
-    "gpt2-path": ("gpt2", [part("transformer.h[0].mlp.output", pv.ZeroIntervention)], {"base": 2}, {}),
-}  # fmt: skip
+    "gpt2-heads": (
+        "gpt2",
+        [part("head_attention_value_output", pv.ZeroIntervention, unit="h")],
+        {"base": 2},
+        {},
+    ),
+    "gpt2-path": (
+        "gpt2",
+        [part("transformer.h[0].mlp.output", pv.ZeroIntervention)],
+        {"base": 2},
+        {},
+    ),
+}
 
 
 def main():
@@ -109,13 +208,20 @@ def main():
         shutil.rmtree(HERE / name, ignore_errors=True)
         model.save(str(HERE / name))
         keys = [] if locations is None else [key for key in locations if key.startswith("sources")]
-        needs = [not getattr(one, "is_source_constant", False) for one in model.interventions.values()]
-        sources = [{"input_ids": SOURCE}] * len(needs) if keys and any(needs) else [None] * len(needs)
+        needs = [
+            not getattr(one, "is_source_constant", False) for one in model.interventions.values()
+        ]
+        sources = (
+            [{"input_ids": SOURCE}] * len(needs) if keys and any(needs) else [None] * len(needs)
+        )
         with torch.no_grad():
             before, after = model(
-                {"input_ids": BASE}, sources, unit_locations=copy.deepcopy(locations),
-                output_original_output=True, **options,
-            )  # fmt: skip
+                {"input_ids": BASE},
+                sources,
+                unit_locations=copy.deepcopy(locations),
+                output_original_output=True,
+                **options,
+            )
         if model.return_collect_activations:
             numbers[f"{name}.collected"] = before[1][0].contiguous()
             before = before[0]

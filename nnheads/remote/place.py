@@ -1,0 +1,77 @@
+"""Where the sessions of a model run, and the ledger that their jobs are written to. `models.load`
+puts it into a model.
+
+    model = load("meta-llama/Llama-3.1-70B", remote=True)   # every trace of it is a job on NDIF
+    place_of(model).ledger = Ledger(folder)                   # from now on its jobs belong to the
+    run in that folder
+
+A model that was not made by `load` runs here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from nnheads.remote.jobs import job_class
+from nnheads.remote.ledger import Ledger
+from nnheads.trace.session import PLACE
+
+
+class Place:
+    """Where a model's sessions run: `remote` as nnsight takes it, False for here, "local" for a
+    rehearsal, True for NDIF, or a URL. nnsight asks it for the way that a job goes. It stays here
+    when a model's job is sent.
+
+    waiting: whether results are waited for. If not, they are taken where they are there, and
+        `Pending` is raised else.
+    """
+
+    def __init__(self, model, remote: bool | str = False, *, waiting: bool = True) -> None:
+        self.model, self.remote, self.waiting = model, remote, waiting
+        self.ledger = Ledger()
+
+    def __call__(
+        self,
+        remote: bool | str,
+        blocking: bool = True,
+        job_id: str | None = None,
+        verbose: bool = False,
+    ):
+        if remote == "local" or not blocking or job_id is not None:
+            return type(self.model)._remote_backend(self.model, remote, blocking, job_id, verbose)
+        host = remote if isinstance(remote, str) else None
+        return job_class()(
+            self, self.model.to_model_key(), host=host, env=self.model._remoteable_get_env()
+        )
+
+    def __reduce__(self):
+        return dict, ()
+
+    def belong_to(self, ledger: Ledger) -> None:
+        """Let jobs belong to a run from now on, and those too that were sent before any run was
+        opened.
+        """
+        before, self.ledger = self.ledger, ledger
+        for line in before.lines if before.folder is None else ():
+            ledger.keep(line)
+
+    @contextlib.contextmanager
+    def not_waiting(self) -> Iterator[None]:
+        """Meanwhile do not wait for results."""
+        before, self.waiting = self.waiting, False
+        try:
+            yield
+        finally:
+            self.waiting = before
+
+
+def place_of(model) -> Place:
+    """Return where a model's sessions run."""
+    found = vars(model).get(PLACE)
+    return found if isinstance(found, Place) else Place(model)
+
+
+def put(model, remote: bool | str = False, *, waiting: bool = True) -> None:
+    """Let a model's sessions run somewhere from now on."""
+    vars(model)[PLACE] = Place(model, remote, waiting=waiting)
