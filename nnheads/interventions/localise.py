@@ -30,6 +30,7 @@ from nnheads.interventions.prepare import width_of
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, Edit, Interchange, Intervention
 from nnheads.interventions.training import train
 from nnheads.models.geometry import form, geometry
+from nnheads.runs import store
 from nnheads.runs.batches import progress
 
 CONDITIONS = {
@@ -159,7 +160,7 @@ def cell(
     """
     done = None if folder is None else folder / "cell.nc"
     if folder is not None and done is not None and done.is_file():
-        return files.load(done), files.load(folder)
+        return store.load(done), files.load(folder)
     site, layer, at = where
     start = aligned(
         site,
@@ -195,7 +196,7 @@ def cell(
         scores[name] = ((), log[name].values[best], about)
     if folder is not None and done is not None:
         files.save(trained, folder)
-        files.save(done, scores)
+        store.save(done, scores)
     return scores, trained
 
 

@@ -364,12 +364,12 @@ def test_roles_and_other_positions_in_the_source_mean_the_same_in_hooks_and_trac
     source = given.sources[0].assign_coords(
         role_S=("batch", [6, 5, 8, 7]), role_T=("batch", [5, 7, 7, 6])
     )
-    placed = Pairs(base, (source,), given.answer)
+    pinned = Pairs(base, (source,), given.answer)
     scores = []
     for source_at in (None, role("T")):
         edits = aligned("resid_post", 0, role("S"), source_at=source_at, features=48, directions=20)
         here, there = (
-            placed(where, evaluate)(model, edits, placed, metric=of_answer)["score"]
+            placed(where, evaluate)(model, edits, pinned, metric=of_answer)["score"]
             for where in (False, "local")
         )
         np.testing.assert_allclose(here, there, rtol=1e-4)

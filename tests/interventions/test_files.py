@@ -134,7 +134,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, "tests")
 from conftest import tiny
 from nnheads.interventions.files import load
-from nnheads.interventions.run import run
+from nnheads.interventions.apply import run
 base, source = (xarray.load_dataset(f"{sys.argv[1]}/{name}.nc") for name in ("base", "source"))
 logits = run(tiny("qwen3")[0], load(sys.argv[1]), base, [source]).edited
 numpy.save(f"{sys.argv[1]}/logits.npy", logits.numpy())
