@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from pathlib import Path
 
@@ -137,9 +136,10 @@ def identity_of(change) -> str:
     )[:8]
 
 
-def edit_of(arguments: dict) -> tuple:
+def edit_of(arguments: dict, fit: dict) -> tuple:
     """The edit that was named, or the one that `iti fit` saved here, which for the reference is
-    fitted first if it is not there; and where it is."""
+    fitted first if it is not there; and where it is. fit: the options of `iti fit` as they are
+    without any."""
     from nnheads.errors import BadInput
     from nnheads.interventions.files import JSON_NAME, load
     from nnheads.models.shipped import REFERENCE
@@ -153,7 +153,7 @@ def edit_of(arguments: dict) -> tuple:
                 f"no edit of {arguments['model']} in {options.shown(folder)}; run nnheads iti fit"
                 " first, or name one with --intervention"
             )
-        fitted(default_fit() | {"output": arguments["output"], "quiet": True})
+        fitted(fit | {"output": arguments["output"], "quiet": True})
     return load(folder / "intervention"), options.shown(folder / "intervention")
 
 
@@ -174,14 +174,7 @@ def folder_of(arguments: dict, item: str) -> Path:
     )
 
 
-def default_fit() -> dict:
-    """The options of `iti fit` as they are without any."""
-    from nnheads.recipes.iti import fit
-
-    return {name: one.default for name, one in inspect.signature(fit).parameters.items()}
-
-
-def generated(arguments: dict) -> None:
+def generated(arguments: dict, fit: dict) -> None:
     """Write with and without the edit, and print both."""
     from nnheads.recipes._steer import lines_of
 
@@ -200,7 +193,7 @@ def generated(arguments: dict) -> None:
     sampling(sample)
     given = [arguments["prompt"]] if arguments["prompt"] is not None else None
     given = lines_of(arguments["prompts"]) if arguments["prompts"] is not None else given
-    change, place = edit_of(arguments)
+    change, place = edit_of(arguments, fit)
     given = unseen_prompts(arguments, change) if given is None else given
     where = options.remote_of(arguments["remote"])
     model = options.load(*shared.weights(arguments, where))
@@ -234,13 +227,13 @@ def unseen_prompts(arguments: dict, change) -> list[str]:
     return free[:: max(1, len(free) // shared.ASKED)][: shared.ASKED]
 
 
-def baked(arguments: dict) -> None:
+def baked(arguments: dict, fit: dict) -> None:
     """Bake, compare with the live edit, and with one of tokens as they are written."""
     from nnheads.recipes import _iti_report
 
     from nnheads.truth.bake import bake, push
 
-    change, place = edit_of(arguments)
+    change, place = edit_of(arguments, fit)
     to, item = arguments["to"], f"bake-{identity_of(change)}"
     elsewhere = ("to", "push", "private")  # where it goes changes no number
     plain = {name: value for name, value in arguments.items() if name not in elsewhere}
@@ -265,13 +258,13 @@ def baked(arguments: dict) -> None:
         options.say(push(folder, arguments["push"], private=arguments["private"]))
 
 
-def exported(arguments: dict) -> None:
+def exported(arguments: dict, fit: dict) -> None:
     """Write the edit alone, and say how large it is."""
     from nnheads.interventions.files import push, save
     from nnheads.truth.directions import fitted_on
     from nnheads.truth.iti import heads_of
 
-    change, place = edit_of(arguments)
+    change, place = edit_of(arguments, fit)
     folder = save(
         change, arguments["to"] or folder_of(arguments, "export"), model=arguments["model"]
     )

@@ -5,6 +5,8 @@ Fit, evaluate, use, bake and share the edit.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -155,7 +157,7 @@ def generate(
     arguments = dict(locals())
     from nnheads.recipes import _iti_use
 
-    _iti_use.generated(arguments)
+    _iti_use.generated(arguments, defaults_of(fit))
 
 
 @app.command()
@@ -186,7 +188,7 @@ def bake(
     arguments = dict(locals())
     from nnheads.recipes import _iti_use
 
-    _iti_use.baked(arguments)
+    _iti_use.baked(arguments, defaults_of(fit))
 
 
 @app.command()
@@ -209,4 +211,9 @@ def export(
     arguments = dict(locals())
     from nnheads.recipes import _iti_use
 
-    _iti_use.exported(arguments)
+    _iti_use.exported(arguments, defaults_of(fit))
+
+
+def defaults_of(command: Callable) -> dict:
+    """Return the options of a command as they are without any."""
+    return {name: one.default for name, one in inspect.signature(command).parameters.items()}
