@@ -38,9 +38,10 @@ def seen(model_type: str, layer: int, site: str, change):
             yield tiny(model_type)[1]
         return
     module = tiny(model_type, "eager")[1]
-    at_kernel = lambda q, k, v: tuple(
-        change(x) if name == site else x for name, x in zip("qkv", (q, k, v))
-    )  # noqa: E731
+
+    def at_kernel(q, k, v):
+        return tuple(change(x) if name == site else x for name, x in zip("qkv", (q, k, v)))
+
     options = {"reweigh": change} if site == "pattern" else {"change": at_kernel}
     with oracle.kernel(module, model_type, layer, **options):
         yield module
