@@ -181,18 +181,17 @@ def reduce(scores, seed: int):
     import xarray as xr
 
     from nnheads import stats
+    from nnheads.patching.direction import direction_in
 
-    donor, base = "clean_logit_difference", "corrupted_logit_difference"
-    if scores.attrs["direction"] == "noising":
-        base, donor = donor, base
-    gap = scores[donor] - scores[base]
+    direction = direction_in(scores)
+    gap = direction.gap(scores)
     estimated = scores["estimate"].assign_attrs(long_name="estimated effect, ratio of means")
     exact = scores["change"].rename("effect").assign_attrs(long_name="exact effect, ratio of means")
     reduced = [stats.ratio_of_means(one, gap, seed=seed) for one in (estimated, exact)]
     heads = xr.merge(
         [*reduced, stats.mean(scores["size"], seed=seed)], combine_attrs="drop_conflicts"
     )
-    for name in (base, donor):
+    for name in (direction.before(), direction.after()):
         heads[name] = (
             scores[name]
             .mean("batch")

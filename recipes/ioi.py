@@ -236,8 +236,8 @@ def compute(
     run, model, pairs, facts: dict, name: str, layers, batch_size: int, quiet: bool
 ) -> None:
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
-
     from nnheads import plot
+    from nnheads.patching.direction import direction_of
     from nnheads.patching.patch import patch
     from nnheads.runs import batches
     from nnheads.runs.provenance import provenance
@@ -275,7 +275,7 @@ def compute(
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
     positive, negative = for_and_against(heads, 5)
-    direction = "corrupted into clean" if facts["noising"] else "clean into corrupted"
+    direction = direction_of(facts["noising"]).words
     figure = plot.heatmap(
         heads["effect"],
         title=f"Indirect object: {heads.attrs['site_meaning']}, {direction}",
@@ -293,12 +293,13 @@ def reduce(scores, seed: int):
     import xarray as xr
 
     from nnheads import stats
+    from nnheads.patching.direction import direction_in
 
-    base, donor = "corrupted_logit_difference", "clean_logit_difference"
-    if scores.attrs["direction"] == "noising":
-        base, donor = donor, base
+    direction = direction_in(scores)
     usable = scores["effect"].notnull().any(scores["effect"].dims[1:])
-    change = (scores["logit_difference"] - scores[base]).where(usable).rename("effect")
+    change = (
+        (scores["logit_difference"] - scores[direction.before()]).where(usable).rename("effect")
+    )
     change.attrs = {**scores["effect"].attrs, "long_name": "normalised effect, ratio of means"}
     each = (
         scores["effect"]
@@ -307,13 +308,13 @@ def reduce(scores, seed: int):
     )
     reduced = xr.merge(
         [
-            stats.ratio_of_means(change, (scores[donor] - scores[base]).where(usable), seed=seed),
+            stats.ratio_of_means(change, direction.gap(scores).where(usable), seed=seed),
             stats.mean(each, seed=seed),
             stats.mean(scores["logit_difference"], seed=seed),
         ],
         combine_attrs="drop_conflicts",
     )
-    for name in (base, donor):
+    for name in (direction.before(), direction.after()):
         reduced[name] = (
             scores[name]
             .mean("batch")

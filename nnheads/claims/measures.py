@@ -138,6 +138,7 @@ def _patch(
     site: str = "z",
     noising: bool = False,
 ) -> xr.Dataset:
+    from nnheads.patching.direction import direction_of
     from nnheads.patching.patch import patch
     from nnheads.stats import ratio_of_means
 
@@ -149,9 +150,9 @@ def _patch(
         lambda part: patch(model, part, site=site, noising=noising, gap=0.0),
     )
     clean, corrupted = scores["clean_logit_difference"], scores["corrupted_logit_difference"]
-    base, donor = (clean, corrupted) if noising else (corrupted, clean)
-    change = (scores["logit_difference"] - base).rename("effect")
-    found = ratio_of_means(change, donor - base, seed=setting.seed)
+    direction = direction_of(noising)
+    change = (scores["logit_difference"] - scores[direction.before()]).rename("effect")
+    found = ratio_of_means(change, direction.gap(scores), seed=setting.seed)
     for name, values in (("clean", clean), ("corrupted", corrupted)):
         found[f"{name}_logit_difference"] = values.mean("batch")
     found["accuracy"] = (clean > 0).mean("batch")

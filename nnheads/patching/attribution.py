@@ -21,6 +21,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput, RunError
 from nnheads.models.labels import check_finite, label
+from nnheads.patching.direction import direction_of
 from nnheads.patching.metrics import Metric, evaluate, metric_of
 from nnheads.patching.patch import plan_patch
 from nnheads.patching.readings import Job, Readings
@@ -121,9 +122,8 @@ def attribute(
     for values in found:
         check_finite(values, "the gradients")
     scores = labelled(prompts, found, chosen, axes, method)
-    for name, values in zip(
-        ("clean", "corrupted") if noising else ("corrupted", "clean"), (base, source)
-    ):
+    direction = direction_of(noising)
+    for name, values in ((direction.changed, base), (direction.source, source)):
         own = evaluate(chosen, reading_of(job, values), values.cpu())
         about = {"long_name": f"{chosen.long_name}, {name}", "units": chosen.units}
         scores[f"{name}_{chosen.name}"] = label(own, ("batch",), **about)
@@ -133,7 +133,7 @@ def attribute(
         site=site,
         site_meaning=SITES[site],
         metric=chosen.name,
-        direction="noising" if noising else "denoising",
+        direction=direction.name,
     )
     return scores
 

@@ -21,6 +21,7 @@ from nnheads.models.labels import label
 from nnheads.models.names import head_name
 from nnheads.patching import cells as which
 from nnheads.patching.ablation_values import ABLATIONS, aligned, means, own_values, resampled
+from nnheads.patching.direction import direction_of
 from nnheads.patching.metrics import Metric, evaluate, metric_of, normalised_effect
 from nnheads.patching.readings import Readings, measure, prepare, units
 from nnheads.trace.sites import SITES, UNITS
@@ -85,17 +86,18 @@ def patch(
     )
     readings = measure(model, job)
     scores = labelled(prompts, readings, chosen, axes)
-    start, end = ("clean", "corrupted") if noising else ("corrupted", "clean")
-    for name, values in ((start, readings.base), (end, readings.source)):
-        scores[f"{name}_{chosen.name}"] = _of_case(chosen, readings, values, name)
+    direction = direction_of(noising)
+    before, after = direction.before(chosen.name), direction.after(chosen.name)
+    scores[before] = _of_case(chosen, readings, readings.base, direction.changed)
+    scores[after] = _of_case(chosen, readings, readings.source, direction.source)
     scores["effect"] = normalised_effect(
-        scores[chosen.name], scores[f"{start}_{chosen.name}"], scores[f"{end}_{chosen.name}"], gap
+        scores[chosen.name], scores[before], scores[after], gap
     ).assign_attrs(source=SOURCE)
     scores.attrs.update(
         site=site,
         site_meaning=SITES[site],
         metric=chosen.name,
-        direction="noising" if noising else "denoising",
+        direction=direction.name,
     )
     return scores
 
@@ -105,9 +107,16 @@ def plan_patch(
 ):
     """The job that `patch` runs, and the names of its axes."""
     cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
-    base, source = ("token", "corrupted") if noising else ("corrupted", "token")
+    direction = direction_of(noising)
     job = prepare(
-        model, prompts, cells, site=site, base=base, source=source, full=full, tokens=tokens
+        model,
+        prompts,
+        cells,
+        site=site,
+        base=direction.changed_token,
+        source=direction.source_token,
+        full=full,
+        tokens=tokens,
     )
     return job, axes
 

@@ -17,6 +17,7 @@ from scipy import stats as scipy_stats
 
 from nnheads.errors import BadInput
 from nnheads.patching import attribution as gradients
+from nnheads.patching.direction import TOKENS, direction_of
 from nnheads.patching.patch import patch
 from nnheads.stats import CONFIDENCE, spearman
 from nnheads.trace.sites import SITES
@@ -37,8 +38,8 @@ def estimate(
     trusted: bool = False,
 ) -> xr.Dataset:
     """`estimate` and `size` (batch, layer, unit) of every unit of a site: `gradients.attribute`, or
-    with "direct" what a head's output adds straight to the logit difference, in the donor's run
-    minus in the base run, which leaves out whatever later layers make of it.
+    with "direct" what a head's output adds straight to the logit difference, on the text that
+    gives values minus on the text that is run, which leaves out whatever later layers make of it.
 
     Raises:
         BadInput: unknown method, or "direct" with another site than z or another metric than the
@@ -61,11 +62,13 @@ def estimate(
             "direct attribution is of head outputs to the logit difference; use site z, or method"
             " atp or atp*"
         )
-    clean, corrupted = (
-        direct_logit_attribution(model, prompts, token=token) for token in ("token", "corrupted")
-    )
-    change = clean["attribution"] - corrupted["attribution"]
-    change = -change if noising else change
+    direction = direction_of(noising)
+    texts = {
+        name: direct_logit_attribution(model, prompts, token=token)
+        for name, token in TOKENS.items()
+    }
+    clean, corrupted = texts["clean"], texts["corrupted"]
+    change = texts[direction.source]["attribution"] - texts[direction.changed]["attribution"]
     about = {"units": "logit", "source": clean["attribution"].attrs["source"]}
     scores = xr.Dataset(
         {
@@ -85,7 +88,7 @@ def estimate(
         site=site,
         site_meaning=SITES[site],
         metric="logit_difference",
-        direction="noising" if noising else "denoising",
+        direction=direction.name,
     )
 
 
@@ -172,7 +175,7 @@ def verify(
     groups: Sequence = [[one] for one in members(chosen)]
     exact = patch(model, prompts, groups=groups, noising=noising, gap=0.0, **options)
     name = exact.attrs["metric"]
-    change = exact[name] - exact[f"{'clean' if noising else 'corrupted'}_{name}"]
+    change = exact[name] - exact[direction_of(noising).before(name)]
     values = np.full((exact.sizes["batch"], *chosen.shape), np.nan, np.float32)
     values[:, chosen.values > 0] = change.values
     about = {**exact[name].attrs, "long_name": f"change of {name} by the swap"}
