@@ -6,7 +6,9 @@ nothing.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 
 __version__ = "0.1.0"
 
@@ -51,7 +53,22 @@ def __getattr__(name: str):
         raise AttributeError(
             f"nnheads has no attribute {name!r}; public names: {', '.join(__all__)}"
         )
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    return _refusing_remote(value) if _takes_model(value) else value
+
+
+def _takes_model(value) -> bool:
+    """Return whether this is a function whose first parameter is `model`."""
+    return (
+        inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), "") == "model"
+    )
+
+
+@functools.cache
+def _refusing_remote(function):
+    from nnheads.remote.place import refusing_remote
+
+    return refusing_remote(function)
 
 
 def __dir__() -> list[str]:

@@ -17,13 +17,14 @@ random_directions(found)
 
 from __future__ import annotations
 
-from nnheads.interventions.alignment import aligned, evaluate, random_directions
-from nnheads.interventions.apply import run
+from nnheads.interventions.alignment import aligned, random_directions
+from nnheads.interventions.alignment import evaluate as _evaluate
+from nnheads.interventions.apply import run as _run
 from nnheads.interventions.causal_model import CausalModel, draw_counterfactuals
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.direct_path import direct_path
 from nnheads.interventions.files import load, push, save
-from nnheads.interventions.generate import generate
+from nnheads.interventions.generate import generate as _generate
 from nnheads.interventions.module import as_module
 from nnheads.interventions.pyvene_folders import read_pyvene
 from nnheads.interventions.schema import (
@@ -56,7 +57,8 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
-from nnheads.interventions.training import train
+from nnheads.interventions.training import train as _train
+from nnheads.remote.place import refusing_remote
 
 __all__ = [
     "ALL",
@@ -103,3 +105,8 @@ __all__ = [
     "steps",
     "train",
 ]
+
+run = refusing_remote(_run)
+generate = refusing_remote(_generate)
+evaluate = refusing_remote(_evaluate)
+train = refusing_remote(_train)

@@ -11,11 +11,22 @@ A model that was not made by `load` runs here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
+from nnheads.errors import BadInput
 from nnheads.remote.jobs import job_class
 from nnheads.remote.ledger import Ledger
 from nnheads.trace.session import PLACE
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+class RemoteArgument(DeprecationWarning):
+    """A function was given `remote=`, which the model says itself."""
 
 
 class Place:
@@ -75,3 +86,36 @@ def place_of(model) -> Place:
 def put(model, remote: bool | str = False, *, waiting: bool = True) -> None:
     """Let a model's sessions run somewhere from now on."""
     vars(model)[PLACE] = Place(model, remote, waiting=waiting)
+
+
+def refusing_remote(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Wrap a function of a model so that a `remote=` of earlier releases gets a clear answer.
+
+    A `remote` that agrees with the model's own is accepted for one release, with a warning
+    (`RemoteArgument`). Name, signature and docstring stay those of the function.
+
+    Raises:
+        BadInput: a `remote` that contradicts where the model runs.
+    """
+
+    @functools.wraps(function)
+    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        if "remote" in kwargs:
+            model = args[0] if args else kwargs.get("model")
+            _check_remote(function.__name__, kwargs.pop("remote"), place_of(model).remote)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _check_remote(name: str, remote: object, own: bool | str) -> None:
+    if remote != own:
+        raise BadInput(
+            f"{name} got remote={remote!r}, but this model runs with remote={own!r}."
+            " Leave it out here, and give it to nnheads.load."
+        )
+    warnings.warn(
+        f"{name} no longer takes remote: the model says where it runs. Leave it out.",
+        RemoteArgument,
+        stacklevel=3,
+    )
