@@ -1,4 +1,4 @@
-"""Each option that recipes share, spelled once, and what every recipe does at its start and end."""
+"""Names that recipes used before `_study`, `_load` and `_terminal`; goes when no recipe uses it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What every study shares: its options, each spelled once, the model that it loads, and the runs
-that it opens.
+"""Share what all studies have: options, each spelled once, the model, and the runs of results.
 
     @study(limit=100, batch_size=20)
     def main(study: Study, corruption: Annotated[str, typer.Option(help="...")] = "other") -> None:
-        pairs = ioi(study.loaded.tokenizer, study.limit, seed=study.seed, corruption=corruption)
+        pairs = ioi(study.model.tokenizer, study.limit, seed=study.seed, corruption=corruption)
         run = study.open(prompts_sha256=prompts_hash(pairs))  # taken up where it stopped
         if not run.complete:
             ...
@@ -17,18 +16,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from nnheads.errors import BadInput
 
+if TYPE_CHECKING:
+    from nnheads.runs.folder import Run
+
 RESULTS = Path("results")
 COUNTS = ("limit", "batch_size", "top")  # which have to be at least 1
+UNRECORDED = ("plan",)  # of the shared options: nothing is run with it
 
 Model = Annotated[
     str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")
@@ -79,24 +80,22 @@ SHARED: dict[str, tuple[Any, Any]] = {
 
 
 class Study:
-    """A study as it was asked for.
+    """The options of one command, its model and its runs.
 
     arguments: every option by name, shared ones and its own; they are attributes too
-        (`study.limit`).
-    recipe: the folder below the results; incidental: names of options that change no number of a
-        run.
+        (`study.limit`), except for the model's name, which is `study.name`.
+    recipe: the folder below the results.
+    incidental: names of options that change no number of a run.
+
+    Raises:
+        BadInput: `--limit`, `--batch-size` or `--top` is below 1.
     """
 
     def __init__(
         self, recipe: str, arguments: dict[str, Any], incidental: tuple[str, ...] = ()
     ) -> None:
         self.recipe, self.arguments, self.incidental = recipe, arguments, incidental
-        for name in COUNTS:
-            if arguments.get(name) is not None and arguments[name] < 1:
-                option = name.replace("_", "-")
-                raise BadInput(
-                    f"--{option} {arguments[name]} is not possible; it must be at least 1"
-                )
+        check_at_least(1, **{name: arguments.get(name) for name in COUNTS})
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -109,53 +108,55 @@ class Study:
         """The name of the model as it was typed."""
         return self.arguments["model"]
 
-    @property
-    def remote_place(self) -> bool | str:
-        """Return `--remote` as nnsight takes it: False, True (NDIF), "local" or a URL."""
-        return remote_place(self.arguments.get("remote"))
-
     @functools.cached_property
-    def loaded(self) -> Any:
-        """The model, loaded when it is first asked for."""
+    def model(self) -> Any:
+        """The model, loaded when it is first needed."""
+        from nnheads.recipes._load import load
+
         return load(self.arguments)
 
     @functools.cached_property
     def identity(self) -> dict[str, str]:
-        """Return name, revision and commit of the loaded model, as a run records them."""
+        """Name, revision and commit of the loaded model, as a run records them."""
         from nnheads.runs.provenance import model_identity
 
-        return model_identity(self.loaded, self.name)
+        return model_identity(self.model, self.name)
+
+    def changed(self, **options: Any) -> Study:
+        """Return the same study with other options, such as the second side of a comparison."""
+        return Study(self.recipe, {**self.arguments, **options}, self.incidental)
 
     def facts(self, *, without: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
-        """Return what identifies a run: the options that change its numbers, the model's weights,
-        and `more`.
-        """
-        left_out = {*self.incidental, *without}
-        asked = {name: value for name, value in self.arguments.items() if name not in left_out}
-        return {
-            **asked,
-            "model": self.identity["model"],
-            "weights": self.identity["commit"],
-            **more,
-        }
+        """Return what identifies a run: its options, the model's name and weights, and `more`.
 
-    def open(self, *, item: str = "", without: tuple[str, ...] = (), **more: Any):
-        """Open the run that these options ask for, or take up the one that is there.
-
-        item: a folder below the revision, for studies with several; without, more: as for `facts`.
+        without: options that change no number of this run.
         """
+        left_out = {*self.incidental, *UNRECORDED, *without}
+        kept = {name: value for name, value in self.arguments.items() if name not in left_out}
+        who = {"model": self.identity["model"], "weights": self.identity["commit"]}
+        return {**kept, **who, **more}
+
+    def open(self, *, item: str = "", without: tuple[str, ...] = (), **more: Any) -> Run:
+        """Open the run of these options, or take up the one that is there.
+
+        item: a folder below the revision, for studies with several. without, more: as for `facts`.
+        """
+        return self.open_as(self.facts(without=without, **more), item)
+
+    def open_as(self, facts: dict[str, Any], item: str = "") -> Run:
+        """Open a run that is identified by facts of its own."""
         from nnheads.runs.folder import Run
 
         run = Run(
-            self.arguments["output"],
+            self.output,
             self.recipe,
             self.name,
             self.identity["revision"],
-            self.facts(without=without, **more),
+            facts,
             item=item,
-            overwrite=self.arguments["overwrite"],
+            overwrite=self.overwrite,
         )
-        run.work_with(self.loaded, self.name)
+        run.work_with(self.model, self.name)
         return run
 
 
@@ -166,8 +167,7 @@ def study(
     incidental: tuple[str, ...] = (),
     **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function: put the shared options behind its own, and give it a `Study`
-    first.
+    """Make a command of a function: add the shared options, and pass a `Study` first.
 
     recipe: the folder below the results; default: the name of the function's module.
     without: shared options that this study does not have. defaults: of those that it has
@@ -176,18 +176,17 @@ def study(
     """
 
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
-        named = recipe or main.__module__.rpartition(".")[2].replace("_", "-")
+        folder = recipe or main.__module__.rpartition(".")[2].replace("_", "-")
         parameters = parameters_of(main, without, defaults)
+        own = list(inspect.signature(main).parameters)[1:]
 
         @functools.wraps(main)
         def command(**arguments: Any) -> None:
-            own = {name: arguments[name] for name in list(inspect.signature(main).parameters)[1:]}
-            main(Study(named, arguments, incidental), **own)
+            main(Study(folder, arguments, incidental), **{name: arguments[name] for name in own})
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in parameters} | {
-            "return": None
-        }
+        annotations = {one.name: one.annotation for one in parameters}
+        command.__annotations__ = {**annotations, "return": None}
         del command.__wrapped__  # what typer reads is the signature above
         return command
 
@@ -201,71 +200,26 @@ def parameters_of(
     unknown = set(defaults) - set(SHARED)
     assert not unknown, f"no shared options: {unknown}"
     hints = get_type_hints(main, include_extras=True)
-    given = list(inspect.signature(main).parameters.values())[1:]  # behind the study itself
-    own = [
-        one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for one in given
+    own = list(inspect.signature(main).parameters.values())[1:]  # behind the study itself
+    spelled = [keyword(one.name, hints[one.name], one.default) for one in own]
+    left_out = {one.name for one in own} | set(without)
+    shared = [
+        keyword(name, annotation, defaults.get(name, default))
+        for name, (annotation, default) in SHARED.items()
+        if name not in left_out
     ]
-    taken = {one.name for one in own} | set(without)
-    shared = []
-    for name, (annotation, default) in SHARED.items():
-        default = defaults.get(name, default)
-        if name not in taken and default is not inspect.Parameter.empty:
-            shared.append(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-                )
-            )
-    return own + shared
+    return spelled + [one for one in shared if one.default is not inspect.Parameter.empty]
 
 
-def remote_place(text: str | None) -> bool | str:
-    """Return `--remote` as nnsight takes it: False, True (NDIF), "local" or a URL."""
-    if text is None:
-        return False
-    if text == "ndif":
-        return True
-    if text == "local" or text.startswith(("http://", "https://")):
-        return text
-    raise BadInput(f"--remote {text!r} is not possible; use ndif, local or a URL")
+def keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """Return a parameter that is passed by name."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
-def load(arguments: dict[str, Any], **changed: Any) -> Any:
-    """Load the model that the options name, and say on stderr what somebody should know of its
-    server.
-
-    changed: options that are to be another's, such as `dtype` of the second side of a comparison;
-        `attention` is the
-    implementation.
-    """
-    from nnheads.models.load import load as load_model
-    from nnheads.remote.server import warnings_for
-
-    quieten()
-    asked = {**arguments, **changed}
-    remote, waiting = remote_place(asked.get("remote")), not asked.get("submit", False)
-    there = remote not in (False, "local")
-    if not there and not waiting:
-        raise BadInput("--submit is for jobs on a server; give --remote ndif or a URL with it")
-    loaded = load_model(
-        asked["model"],
-        revision=asked.get("revision"),
-        dtype=asked.get("dtype", "auto"),
-        quantization=asked.get("quantization"),
-        device_map=asked.get("device_map"),
-        attn_implementation=asked.get("attention"),
-        remote=remote,
-        waiting=waiting,
-    )
-    for warning in warnings_for(remote, loaded.repo_id) if there else ():
-        sys.stderr.write(f"note: {warning}\n")
-    return loaded
-
-
-def quieten() -> None:
-    """Keep libraries from talking over the study. Runs before they are imported."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def check_at_least(least: int, **values: float | None) -> None:
+    """Refuse numbers that are too small, by the name of their option; None is an option not used."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option} {value} is not possible; it must be at least {least}")

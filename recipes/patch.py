@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from nnheads.recipes import _options as options
 from nnheads.recipes._study import Study, study
+from nnheads.recipes._terminal import say, shown
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
@@ -47,7 +47,7 @@ def main(
     for name, text in texts.items():
         if not text.strip():
             raise BadInput(f"--{name} is empty")
-    prompts = one_pair(study.loaded.tokenizer, Pair(**texts))
+    prompts = one_pair(study.model.tokenizer, Pair(**texts))
     run = study.open(item=item_of(*texts.values(), str(noising)))
     if not run.complete:
         compute(run, prompts, noising, study.quiet)
@@ -130,7 +130,7 @@ def report(run, top: int) -> None:
         float(result["clean_logit_difference"]),
         float(result["corrupted_logit_difference"]),
     )
-    options.say(
+    say(
         f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}"
         f" ({result.attrs['direction']})"
     )
@@ -138,13 +138,13 @@ def report(run, top: int) -> None:
         best = result[site].fillna(0).argmax(...)
         place = {name: int(index) for name, index in best.items()}
         token = str(result["token_text"].values[place["position"]])
-        options.say(
+        say(
             f"{site:<9} strongest at layer {place['layer']}, {token!r}:"
             f" {float(result[site].isel(place)):+.3f}"
         )
     ranked = result["z"].to_series().sort_values(key=abs, ascending=False).head(top)
-    options.say("heads with the strongest effect")
+    say("heads with the strongest effect")
     for (layer, head), value in ranked.items():
-        options.say(f"  {head_name(layer, head):<7} {value:+.3f}")
+        say(f"  {head_name(layer, head):<7} {value:+.3f}")
     for path in sorted(run.folder.glob("[!.]*.*")):
-        options.say(options.shown(path))
+        say(shown(path))

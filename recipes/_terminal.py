@@ -1,0 +1,89 @@
+"""Print results and paths on stdout, each in one form.
+
+say_kept(heads.attrs)
+say_heads("highest:", stats.top_heads(heads, "effect", 8))
+say_files(run, "scores.nc", "heads.nc", "heads.png")
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def say(text: str = "") -> None:
+    """Print one line of results on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def shown(path: Path) -> str:
+    """Return a path as a reader of the terminal would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def say_files(run, *names: str) -> None:
+    """Print where files of a run are."""
+    for name in names:
+        say(shown(run.folder / name))
+
+
+def say_kept(attrs: Mapping[str, Any]) -> None:
+    """Print how many prompts were kept, and why others were dropped.
+
+    attrs: of a dataset: `kept`, `asked` and `dropped` (JSON, reason -> count).
+    """
+    reasons = json.loads(attrs["dropped"])
+    why = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+    say(f"kept {attrs['kept']} of {attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
+
+
+def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
+    """Print `L5H1  0.93 [0.91, 0.95]`, one line a head; `letters` is KV for key/value heads."""
+    say(title)
+    for head in heads:
+        name = f"L{head['layer']}{letters}{head['head']}"
+        interval = f"[{head['low']:+.3f}, {head['high']:+.3f}]"
+        star = "*" if head.get("flag") else ""
+        say(f"  {name:<7} {head['value']:+.3f} {interval} {star}".rstrip())
+
+
+def say_values(heads: list[dict]) -> None:
+    """Print `L5H1  0.93`, one line a head, where one prompt gives no interval."""
+    from nnheads.models.names import head_name
+
+    for head in heads:
+        say(f"  {head_name(head['layer'], head['head']):<7} {head['value']:+.3f}")
+
+
+def with_interval(
+    table, name: str, form: str = ".3f", ends: tuple[str, str] = ("_low", "_high")
+) -> str:
+    """Return `0.938 [0.875, 0.984]`: a number of a table, and its interval where it has one.
+
+    A dash stands for a number that is missing.
+    """
+    value, low, high = (float(table[f"{name}{end}"]) for end in ("", *ends))
+    if value != value:
+        return "-"
+    alone = format(value, form)
+    return alone if low != low else f"{alone} [{low:{form}}, {high:{form}}]"
+
+
+def say_plan(model, job) -> None:
+    """Print what a sweep would cost; seconds only where it would run here."""
+    from nnheads.patching.cost import cost, describe, rate
+    from nnheads.trace.session import on_server
+
+    price = cost(model, job)
+    device = next(model._module.parameters()).device
+    seconds = None
+    if not on_server(model):
+        seconds = price.flops / rate(device, 512, model.config.hidden_size)
+    for line in describe(price, seconds):
+        say(line)
