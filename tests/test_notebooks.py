@@ -24,13 +24,16 @@ def test_every_command_has_a_notebook_and_none_stands_in_for_a_module_of_python(
 
 
 @pytest.fixture(scope="module")
-def runner():
-    return script("notebooks")
+def run():
+    """Run a notebook in a folder; one kernel does for all."""
+    runner = script("notebooks")
+    with runner.kernel() as manager:
+        yield lambda path, folder: runner.executed(path, folder, manager)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, runner, tmp_path):
-    notebook = runner.executed(path, tmp_path)
+def test_notebook_runs(path, run, tmp_path):
+    notebook = run(path, tmp_path)
     assert all(
         cell.get("outputs") is not None for cell in notebook.cells if cell.cell_type == "code"
     )

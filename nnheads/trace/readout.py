@@ -80,7 +80,7 @@ def readout(model, residual, scale: float, cap: float | None):
     return logits.log_softmax(-1)
 
 
-def answer_columns(model, answers: Int[torch.Tensor, "row question answer"]) -> dict:
+def answer_columns(model, answers: Int[torch.Tensor, "row *question answer"]) -> dict:
     """Return the unembedding's columns of the answers, for `read_logits`, where its weights are at
     hand and plain.
 
