@@ -36,7 +36,7 @@ _WHERE = {
     "suppression_scores": "nnheads.writing.copy_score",
     "successor_scores": "nnheads.writing.succession",
     "composition_scores": "nnheads.writing.composition",
-    "look": "nnheads.writing.logit_lens",
+    "logit_lens": "nnheads.writing.logit_lens",
     "measure": "nnheads.spans.measure",
     "detect": "nnheads.detectors._detect",
     "detect_heads": "nnheads.detectors._detect",

@@ -53,7 +53,7 @@ for name, module in modules.items():
     best = ranking(heads)[0]
     prompt = STIMULI[module.STIMULUS](model.tokenizer, 1, seed=3)
     query, target = (int(prompt[part].values[0, prompt.kind.values == name][-1]) for part in ("query", "key_start"))
-    inside = nnheads.look(model, model.tokenizer.decode(prompt.token.values[0], skip_special_tokens=True), head=best)
+    inside = nnheads.logit_lens(model, model.tokenizer.decode(prompt.token.values[0], skip_special_tokens=True), head=best)
     attention, token = inside.attention[query], inside.token_text.values
     strongest = int(attention.argmax("key"))
     rows[name] = {
@@ -130,7 +130,7 @@ pd.concat({kind: table.head(4) for kind, table in tables.items()}).round(2)
 # What the second guess looks like:
 
 # %%
-seen = nnheads.look(model, records[0]["text"], head=ranking(found["own_copy"])[0])
+seen = nnheads.logit_lens(model, records[0]["text"], head=ranking(found["own_copy"])[0])
 head = head_name(*ranking(found["own_copy"])[0])
 plot.show(plot.pattern(seen.attention, list(seen.token_text.values), title=f"Attention of {head}"))
 

@@ -33,11 +33,11 @@ nnheads.geometry(model)
 # %% [markdown]
 # ## 1. Look at one sentence
 #
-# First, does the model do the task at all? `look` runs one text and reports what is going on inside: the
+# First, does the model do the task at all? `logit_lens` runs one text and reports what is going on inside: the
 # candidates for the next word, and what each layer would answer if it were the last (the *logit lens*).
 
 # %%
-inside = nnheads.look(model, "When Mary and John went to the market, John gave the book to", k=4)
+inside = nnheads.logit_lens(model, "When Mary and John went to the market, John gave the book to", k=4)
 inside[["next_probability"]].to_dataframe()
 
 # %%

@@ -31,12 +31,12 @@ nnheads.geometry(model)
 # %% [markdown]
 # ## 1. Tokens, and the candidates for the next word
 #
-# `look` runs one text. A model reads **tokens**: here one a word, and a `<bos>` in front that marks the beginning.
+# `logit_lens` runs one text. A model reads **tokens**: here one a word, and a `<bos>` in front that marks the beginning.
 # Always look at them first. A word that a tokenizer does not know, or splits, is a common reason for odd results.
 
 # %%
 text = "When Mary and John went to the market, John gave the book to"
-inside = nnheads.look(model, text, k=5)
+inside = nnheads.logit_lens(model, text, k=5)
 print(" | ".join(inside.token_text.values))
 inside[["next_probability"]].to_dataframe()
 
@@ -45,7 +45,7 @@ inside[["next_probability"]].to_dataframe()
 # gives. Nothing else changes, and now the other name must come.
 
 # %%
-other = nnheads.look(model, text.replace("John gave", "Mary gave"), k=5)
+other = nnheads.logit_lens(model, text.replace("John gave", "Mary gave"), k=5)
 other[["next_probability"]].to_dataframe()
 
 # %% [markdown]
@@ -92,7 +92,7 @@ plot.show(plot.heatmap(parts.attribution, title="What each head adds to Mary ove
 # the tokens up to it. This is L3H0, head 0 of layer 3.
 
 # %%
-looked = nnheads.look(model, text, head=(3, 0))
+looked = nnheads.logit_lens(model, text, head=(3, 0))
 plot.show(plot.pattern(looked.attention, list(looked.token_text.values), title="Attention of L3H0"))
 
 # %% [markdown]

@@ -39,13 +39,13 @@ def main(
     from nnheads.models.names import parse_head
     from nnheads.runs.folder import Run, item_of
     from nnheads.runs.provenance import model_identity, provenance
-    from nnheads.writing.logit_lens import look
+    from nnheads.writing.logit_lens import logit_lens
 
     options.positive(top=top)
     chosen = None if head is None else parse_head(head)
     where = options.remote_of(remote)
     loaded = options.load(model, revision, dtype, device_map, where, quantization)
-    inside = look(loaded, text, k=top, head=chosen)
+    inside = logit_lens(loaded, text, k=top, head=chosen)
     identity = model_identity(loaded, model)
     facts = {**arguments, "model": identity["model"], "weights": identity["commit"]}
     inside.attrs.update(

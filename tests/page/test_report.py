@@ -20,7 +20,7 @@ from nnheads.page.rounding import shortest
 from nnheads.runs import find as runs
 from nnheads.runs import store
 from nnheads.runs.find import columns, find_runs, roles_in
-from nnheads.writing.logit_lens import look
+from nnheads.writing.logit_lens import logit_lens
 
 IN_A_NAME = (
     "x<img src=x onerror=alert(3)>\"'&{{ 7*7 }}"  # as far as files and variables can be called that
@@ -331,7 +331,7 @@ def test_attention_is_what_the_lens_sees(family):
     found = patterns.attention_of(model, ids)
     for head in [(0, 1), (1, 0)]:
         np.testing.assert_allclose(
-            found[head] / 255, look(model, text, head=head)["attention"], atol=0.0021
+            found[head] / 255, logit_lens(model, text, head=head)["attention"], atol=0.0021
         )
     np.testing.assert_array_equal(placed("local", patterns.attention_of)(model, ids), found)
     with pytest.raises(BadInput, match="a text of 97 tokens cannot be drawn; give 1 to 96"):

@@ -1,4 +1,4 @@
-"""What `look` reports, against plain forwards with `output_hidden_states` on every family."""
+"""What `logit_lens` reports, against plain forwards with `output_hidden_states` on every family."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from conftest import build, placed, tiny
 
 from nnheads.errors import BadInput
-from nnheads.writing.logit_lens import look
+from nnheads.writing.logit_lens import logit_lens
 
 TEXT = "When Mary and John went to the market"
 
 
 def test_last_lens_layer_is_the_models_own_answer(model_type):
     model, module = tiny(model_type)
-    inside = look(model, TEXT, k=5)
+    inside = logit_lens(model, TEXT, k=5)
     ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         chances = module(ids, use_cache=False).logits[0].float().softmax(-1)
@@ -30,7 +30,7 @@ def test_last_lens_layer_is_the_models_own_answer(model_type):
 
 def test_norms_are_those_of_the_residual_stream(model_type):
     model, module = tiny(model_type)
-    inside = look(model, TEXT)
+    inside = logit_lens(model, TEXT)
     ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
     given = oracle.fed(model_type, ids, torch.ones_like(ids))
     for layer in range(3):
@@ -41,7 +41,7 @@ def test_norms_are_those_of_the_residual_stream(model_type):
 
 def test_pattern_of_one_head(model_type):
     model, _ = tiny(model_type)
-    inside = look(model, TEXT, head=(1, 2))
+    inside = logit_lens(model, TEXT, head=(1, 2))
     ids = model.tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         plain = build(model_type, attention="eager")(
@@ -52,7 +52,10 @@ def test_pattern_of_one_head(model_type):
 
 def test_rehearsed_remotely_gives_the_same_numbers():
     model, _ = tiny("llama")
-    here, there = look(model, TEXT, head=(0, 1)), placed("local", look)(model, TEXT, head=(0, 1))
+    here, there = (
+        logit_lens(model, TEXT, head=(0, 1)),
+        placed("local", logit_lens)(model, TEXT, head=(0, 1)),
+    )
     for name in here.data_vars:
         np.testing.assert_allclose(here[name], there[name], atol=1e-6)
 
@@ -60,9 +63,9 @@ def test_rehearsed_remotely_gives_the_same_numbers():
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("  ", {}, "the text is empty"),
+        ("  ", {}, "empty"),
         ("the " * 200, {}, "200 tokens; this model reads at most 128"),
-        (TEXT, {"k": 0}, "0 candidates are not possible"),
+        (TEXT, {"k": 0}, "candidates"),
         (
             TEXT,
             {"head": (3, 0)},
@@ -74,4 +77,4 @@ def test_rehearsed_remotely_gives_the_same_numbers():
 def test_what_cannot_be_looked_at_is_refused(text, options, message):
     model, _ = tiny("llama")
     with pytest.raises(BadInput, match=message):
-        look(model, text, **options)
+        logit_lens(model, text, **options)
