@@ -13,7 +13,7 @@ from nnsight import save
 from nnheads.errors import BadInput
 from nnheads.interventions import prepare as plan
 from nnheads.interventions.schema import Edit, FromSource, Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.trace.edits import apply_edits, chosen, gathered, read
 from nnheads.trace.session import remote_of
@@ -56,7 +56,7 @@ def run(
             "run takes a language model from nnheads.load; for any other module use"
             " interventions.as_module"
         )
-    shape = form(model)
+    shape = model_spec(model)
     plan.check_model(model, intervention, shape)
     if len(sources) != intervention.sources:
         raise BadInput(

@@ -30,7 +30,7 @@ from nnheads.interventions import prepare as plan
 from nnheads.interventions.apply import check_places, features_of, places
 from nnheads.interventions.operations import is_whole
 from nnheads.interventions.schema import At, Edit, FromSource, Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import check_length, check_tokens, inputs
 from nnheads.spans.layout import pad_left
 from nnheads.trace.decode import write_on
@@ -104,7 +104,7 @@ def generate(
             that are not known.
         RunError: predictions that are no numbers.
     """
-    shape = form(model)
+    shape = model_spec(model)
     plan.check_model(model, intervention, shape)
     check_asked(model, intervention, prompts, sources, new_tokens)
     order, fed = plan.ordered(model, intervention), inputs(model, prompts)

@@ -16,7 +16,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions import prepare as plan
 from nnheads.interventions.apply import forward, places
 from nnheads.interventions.schema import ANSWER, At, Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
 from nnheads.spans.layout import pad_left
@@ -43,7 +43,7 @@ def compare(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Datase
         (batch), in nats, means over the measured tokens: `log_probability`, `original`, `kl`. NaN
         where there are none.
     """
-    shape = form(model)
+    shape = model_spec(model)
     plan.check_model(model, intervention, shape)
     if intervention.sources:
         raise BadInput(

@@ -29,7 +29,7 @@ from nnheads.interventions.operations import At, plain
 from nnheads.interventions.prepare import width_of
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, Edit, Interchange, Intervention
 from nnheads.interventions.training import train
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.runs import store
 from nnheads.runs.batches import progress
 
@@ -51,7 +51,7 @@ def site_features(model, site: str, layer: int) -> int:
     sizes = geometry(model)
     width = None
     if site not in ("pattern", "input", "output"):
-        width = width_of(model, Edit(site, Interchange(), layer=layer), sizes, form(model))
+        width = width_of(model, Edit(site, Interchange(), layer=layer), sizes, model_spec(model))
     if width is None:
         raise BadInput(
             f"site {site!r} has no features to rotate; use resid_post, resid_pre, z, mlp_out, ..."

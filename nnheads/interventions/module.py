@@ -31,7 +31,7 @@ from nnheads.interventions.schema import (
     Rotate,
 )
 from nnheads.models.families import FAMILIES, family_of
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.trace.blocks import split_heads
 from nnheads.trace.edits import (
     chosen,
@@ -269,7 +269,7 @@ def check(module: torch.nn.Module, intervention: Intervention) -> None:
             )
     if any(edit.path is None for edit in intervention.edits):
         model = named(module)
-        plan.check_model(model, intervention, form(model))
+        plan.check_model(model, intervention, model_spec(model))
 
 
 def named(module: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nnsight import TransformersModel
 from nnheads.models.families import family
+from nnheads.trace.plain import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,22 @@ def geometry(model: TransformersModel) -> Geometry:
     )
 
 
-def form(model: TransformersModel) -> dict:
-    """What traces have to know of a model's shape, as plain data that travels: head counts, what a
-    block returns, where attention is computed, and the reach of local attention layers that no mask
-    shows (None: all)."""
+def model_spec(model: TransformersModel) -> ModelSpec:
+    """Return what traces have to know of a model's shape, as plain data that travels."""
     config, row, sizes = model.config, family(model), geometry(model)
     kinds = getattr(config, "attention_layers", None) or [None] * sizes.layers  # GPT-Neo
     alibi = row.kernel == "falcon" and getattr(config, "alibi", False)
-    return {
-        "heads": sizes.heads,
-        "kv_heads": sizes.kv_heads,
-        "tuple_block": row.tuple_block,
-        "kernel": "falcon_alibi" if alibi else row.kernel,
-        "attention_adds": row.attention_adds or row.attention,
-        "mlp_adds": row.mlp_adds or row.mlp,
-        "neurons": row.neurons,
-        "mlp_reads": row.mlp_reads or row.mlp,
-        "windows": [config.window_size if kind == "local" else None for kind in kinds],
-    }
+    return ModelSpec(
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        tuple_block=row.tuple_block,
+        kernel="falcon_alibi" if alibi else row.kernel,
+        attention_adds=row.attention_adds or row.attention,
+        mlp_adds=row.mlp_adds or row.mlp,
+        mlp_reads=row.mlp_reads or row.mlp,
+        neurons=row.neurons,
+        windows=[config.window_size if kind == "local" else None for kind in kinds],
+    )
 
 
 def _kv_heads(config, heads: int) -> int:

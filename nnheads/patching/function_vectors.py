@@ -24,7 +24,7 @@ from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.errors import BadInput
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite, label
 from nnheads.patching import cells as which
@@ -42,7 +42,7 @@ def end_outputs(model, prompts: xr.Dataset) -> xr.Dataset:
     """`z` (batch, layer, head, dim) at the last position of prompts with `target` (batch, step),
     averaged over them where it is computed, so that every prompt has the mean of all; and whether
     the model answers right, `correct` (batch), 0 or 1."""
-    fed, heads, layers = inputs(model, prompts), form(model)["heads"], geometry(model).layers
+    fed, heads, layers = inputs(model, prompts), model_spec(model)["heads"], geometry(model).layers
     with (
         torch.no_grad(),
         model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote_of(model)),

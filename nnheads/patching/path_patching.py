@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.labels import check_finite
 from nnheads.models.names import head_name
 from nnheads.patching import cells as which
@@ -89,7 +89,7 @@ def path_patch(
         model, prompts, cells, base="token", source="corrupted", full=chosen.full, tokens=tokens
     )
     how = {
-        "form": form(model),
+        "form": model_spec(model),
         "via": via if hearing else None,
         "receivers": hearing,
         "freeze": mlps == "freeze",

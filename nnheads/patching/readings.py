@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
 from nnheads.patching.cells import Cells, Schedule, schedule
@@ -170,7 +170,7 @@ def prepare(
     }
     how: dict = {
         "site": site,
-        "form": form(model),
+        "form": model_spec(model),
         "fill": fill,
         "offset": min(shared, first_asked),
         "add": add,

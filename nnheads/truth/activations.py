@@ -15,7 +15,7 @@ import xarray as xr
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
 from nnheads.runs import batches
@@ -96,7 +96,7 @@ def last_outputs(
 
 def read_last(model, prompts: xr.Dataset) -> torch.Tensor:
     """[batch, layer, head, dim] of one batch, in one trace."""
-    fed, heads, layers = inputs(model, prompts), form(model)["heads"], geometry(model).layers
+    fed, heads, layers = inputs(model, prompts), model_spec(model)["heads"], geometry(model).layers
     with (
         torch.no_grad(),
         model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote_of(model)),

@@ -26,7 +26,7 @@ from nnheads.interventions import prepare as plan
 from nnheads.interventions.apply import run
 from nnheads.interventions.schema import ALL, Add, Intervention, Subtract
 from nnheads.models.families import family
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.load import load
 from nnheads.models.loading import one_line, whole_checkpoint
 from nnheads.runs.store import writing
@@ -183,7 +183,7 @@ def check(model, intervention: Intervention, folder: Path) -> None:
             f"the model is in {str(weights.dtype).removeprefix('torch.')}; load it in float32 to"
             " bake it"
         )
-    plan.check_model(model, intervention, form(model))
+    plan.check_model(model, intervention, model_spec(model))
     if not intervention.edits:
         raise BadInput("this intervention has no edits; there is nothing to bake")
     for edit in intervention.edits:

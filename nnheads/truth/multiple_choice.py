@@ -25,7 +25,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions import prepare as plan
 from nnheads.interventions.likelihood import compare, continuations, read_places
 from nnheads.interventions.schema import PLACES, At, Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
 from nnheads.runs import batches
@@ -67,7 +67,7 @@ def read(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
     """`log_probability` of a slice of statements, of which an edit may reach none although it
     reaches others.
     """
-    shape, prompts = form(model), without_padding(prompts)
+    shape, prompts = model_spec(model), without_padding(prompts)
     plan.check_model(model, intervention, shape)
     fed, scored = inputs(model, prompts), answer_tokens(prompts)
     first = int(scored.any(0).nonzero()[0])

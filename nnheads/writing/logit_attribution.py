@@ -19,7 +19,7 @@ from nnsight import save
 
 from nnheads.errors import BadInput, RunError
 from nnheads.models.families import family
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite, label
 from nnheads.spans.layout import span_dataset
@@ -37,7 +37,7 @@ COARSE = 3e-2  # of 16-bit activations, whose sums are rounded at every layer
 
 
 def writing_form(model) -> dict:
-    """`model.form`, and the norm between attention and the residual stream (`post_norm`, None for
+    """`model_spec`, and the norm between attention and the residual stream (`post_norm`, None for
     most families).
 
     Raises BadInput for a model that norms the stream itself: nothing that is written there stays as
@@ -51,7 +51,7 @@ def writing_form(model) -> dict:
             f"this {config.model_type} model norms its residual stream after every block, so its"
             " logits are no sum of what heads write; patch or ablate heads instead"
         )
-    return {**form(model), "post_norm": family(model).post_norm}
+    return {**model_spec(model), "post_norm": family(model).post_norm}
 
 
 def logit_scale(model) -> float:

@@ -29,7 +29,7 @@ from nnheads.interventions.schema import (
     steps,
 )
 from nnheads.models.families import FAMILIES
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 
 
 @st.composite
@@ -233,7 +233,7 @@ VECTOR = {"v": torch.ones(5)}
 def test_what_a_model_does_not_have(edit, tensors, says):
     model, _ = tiny("llama")
     with pytest.raises(BadInput, match=f"^{says}"):
-        plan.check_model(model, Intervention(edit, tensors=tensors), form(model))
+        plan.check_model(model, Intervention(edit, tensors=tensors), model_spec(model))
 
 
 def test_experts_have_no_neurons_of_their_own():
@@ -241,7 +241,7 @@ def test_experts_have_no_neurons_of_their_own():
     with pytest.raises(
         BadInput, match=r"^this family's feed-forward part is shared by experts and has no neurons"
     ):
-        plan.check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), form(model))
+        plan.check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), model_spec(model))
 
 
 def test_a_module_that_never_runs_is_refused():

@@ -17,7 +17,7 @@ from nnsight import TransformersModel
 import nnheads
 from nnheads.errors import ModelError
 from nnheads.models.families import FAMILIES
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.runs.provenance import model_identity, precision
 
@@ -94,7 +94,7 @@ def numbers(model) -> dict[str, np.ndarray]:
 def test_packed_projections_are_read_as_what_they_stand_for():
     packed, plain = packed_and_plain()
     assert packed.layers[0].attention.projection._module.weight.shape == (48 * 64, 1)
-    assert nnheads.geometry(packed) == nnheads.geometry(plain) and form(packed) == form(plain)
+    assert nnheads.geometry(packed) == nnheads.geometry(plain) and model_spec(packed) == model_spec(plain)
     there = numbers(plain)
     for name, values in numbers(packed).items():
         assert np.isfinite(values).any()
