@@ -47,7 +47,7 @@ SETTINGS = (Setting("parity", "state", 1, 1), Setting("ioi", "answer", 3, 16))
 
 
 def save_inputs(setting: Setting, given, path: Path) -> None:
-    """Pairs to train and to test on, as token ids of one length; and the settings of the training."""
+    """Pairs to train and to test on, as token ids of one length; and settings of the training."""
     task, tokenizer, arrays = TASKS[setting.task], AutoTokenizer.from_pretrained(PATH), {}
     seen: set[tuple] = set()
     length = 0

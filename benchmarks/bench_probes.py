@@ -75,7 +75,7 @@ def loop(x: np.ndarray, label: np.ndarray, tolerance: float, threads: int | None
 def check(
     x: np.ndarray, unseen: np.ndarray, models: list, weight: np.ndarray, intercept: np.ndarray
 ) -> tuple:
-    """The largest difference between coefficients, and how many decisions on rows held out differ."""
+    """The largest difference of coefficients, and how many decisions on rows held out differ."""
     difference, other = 0.0, 0
     for head, model in enumerate(models):
         difference = max(difference, float(np.abs(model.coef_[0] - weight[head]).max()))

@@ -15,8 +15,9 @@
 # # What leaves my machine when the model is elsewhere?
 #
 # A model of seventy billion parameters does not fit on a laptop. [NDIF](https://ndif.us) and other servers hold such
-# models and run experiments on them (Fiotto-Kaufman et al. 2024, arXiv 2407.14561). Everything in nnheads that traces a
-# model takes `remote=`, and every command `--remote`: `ndif`, an address, or `local`, a rehearsal on your own machine.
+# models and run experiments on them (Fiotto-Kaufman et al. 2024, arXiv 2407.14561). Where a model runs is said once,
+# when it is loaded: `load(..., remote=)`, or `--remote` of a command, takes NDIF, an address, or a rehearsal on your own
+# machine. Whatever is asked of the model afterwards goes there.
 #
 # Before you send anything, you may want to know: are the numbers the same? What exactly is sent, and how much? What
 # happens if the connection breaks? This notebook answers without a server.
@@ -28,8 +29,9 @@ import pandas as pd
 import nnheads
 
 model = nnheads.load("reference")
+rehearsing = nnheads.load("reference", remote="local")
 here = nnheads.detect(model, "induction", n=8)
-rehearsed = nnheads.detect(model, "induction", n=8, remote="local")
+rehearsed = nnheads.detect(rehearsing, "induction", n=8)
 largest = {name: float(np.nanmax(abs(here[name].astype(float) - rehearsed[name]))) for name in here.data_vars}
 print(f"{len(largest)} variables, largest difference {max(largest.values()):g}")
 
@@ -58,15 +60,15 @@ def packets(experiment) -> list[bytes]:
         return pack(tracer, compress=compress)
 
     with patch.object(RequestModel, "serialize", listening):
-        experiment(remote="local")
+        experiment()
     return found
 
 
 prompts = nnheads.ioi(model.tokenizer, n=8)
 asked = {
-    "induction, 8 prompts": lambda **to: nnheads.detect(model, "induction", n=8, **to),
-    "induction, 32 prompts": lambda **to: nnheads.detect(model, "induction", n=32, **to),
-    "patch every head, 8 pairs": lambda **to: nnheads.patch(model, prompts, **to),
+    "induction, 8 prompts": lambda: nnheads.detect(rehearsing, "induction", n=8),
+    "induction, 32 prompts": lambda: nnheads.detect(rehearsing, "induction", n=32),
+    "patch every head, 8 pairs": lambda: nnheads.patch(rehearsing, prompts),
 }
 sent = {name: packets(experiment) for name, experiment in asked.items()}
 weights = sum(one.numel() * one.element_size() for one in model._module.parameters())
@@ -132,9 +134,9 @@ def spread(z):
     return float(xr.DataArray(z.detach().numpy()).std())
 
 
-def careless(remote):
-    with model.trace("When Mary and John went to the market", remote=remote):
-        found = save(spread(read_z(model.layers[1], 8)))
+def careless():
+    with rehearsing.trace("When Mary and John went to the market", remote="local"):
+        found = save(spread(read_z(rehearsing.layers[1], 8)))
     print(f"the rehearsal passes: {found:.2f}")
 
 
@@ -153,9 +155,10 @@ print("needs:", ", ".join(sorted(opened(packets(careless)[0])[0])))
 from nnheads.errors import NNHeadsError
 
 NOBODY = "http://127.0.0.1:9"  # a port of this machine on which nothing listens
+elsewhere = nnheads.load("reference", remote=NOBODY)
 for experiment in (nnheads.attribute, nnheads.patch):
     try:
-        experiment(model, prompts, remote=NOBODY)
+        experiment(elsewhere, prompts)
     except NNHeadsError as error:
         print(f"{experiment.__name__}: {error}\n")
 

@@ -230,7 +230,7 @@ def pairs_file(tmp_path_factory):
 
 @pytest.fixture
 def padded():
-    """Two prompts of different length, padded on the left: ids, mask, and the second one's length."""
+    """Two prompts of different length, padded on the left: ids, mask, the second one's length."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(4, VOCABULARY, (2, 9), generator=generator)
     mask = torch.ones_like(ids)

@@ -26,7 +26,7 @@ MASS = {
 def scores(
     strength: np.ndarray, *, cases: int = 12, noise: float = 0.01, seed: int = 0
 ) -> xr.Dataset:
-    """Attention mass (batch, layer, head) about `strength` (layer, head), and a null about nothing."""
+    """Attention mass (batch, layer, head) about `strength` (layer, head), and a null."""
     generator = np.random.default_rng(seed)
     mass = np.clip(strength + generator.normal(0, noise, (cases, *strength.shape)), 0, 1).astype(
         np.float32

@@ -1,4 +1,4 @@
-"""Every public name says what it is and shows it: docstrings that are complete, examples that run."""
+"""Every public name says what it is and shows it: complete docstrings, examples that run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_public_name_has_an_example_that_runs(name, scope, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_public_docstring_begins_with_an_imperative_sentence_and_says_what_comes_back(name):
+def test_a_public_docstring_is_an_imperative_sentence_and_what_comes_back(name):
     text = inspect.getdoc(getattr(nnheads, name)) or ""
     first = text.split("\n")[0]
     assert first.endswith((".", "?")) and not first.startswith(("The ", "A ", "An ", "What ")), first

@@ -16,9 +16,11 @@ CODE = """
 import sys
 import beartype
 from jaxtyping import install_import_hook
-install_import_hook(["nnheads.trace", "nnheads.models.inputs", "nnheads.models.labels"], "beartype.beartype")
+rooms = ["nnheads.trace", "nnheads.models.inputs", "nnheads.models.labels"]
+install_import_hook(rooms, "beartype.beartype")
 import pytest
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore", *sys.argv[1:]]))
+plain = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
+sys.exit(pytest.main([*plain, *sys.argv[1:]]))
 """
 FILES = [
     "tests/trace",

@@ -26,7 +26,7 @@ def run(*line: str | Path, folder: Path | None = None, **options) -> subprocess.
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel of a copy of what is tracked and what is new, so that nothing is left in the tree."""
+    """The wheel of a copy of what is tracked and new, so that nothing is left in the tree."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()

@@ -45,7 +45,7 @@ def centres(norm) -> bool:
 
 
 def held(norm, x: torch.Tensor, ran: torch.Tensor) -> torch.Tensor:
-    """A norm of `x` without its bias, centred if it centres, with the scale that it had for `ran`."""
+    """A norm of `x` without its bias, centred if it centres, with the scale it had for `ran`."""
     epsilon = getattr(norm, "eps", None) or norm.variance_epsilon
     if centres(norm):
         x, ran = x - x.mean(-1, keepdim=True), ran - ran.mean(-1, keepdim=True)

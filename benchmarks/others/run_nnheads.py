@@ -22,7 +22,9 @@ from nnheads.trace.blocks import read_z, split_heads
 
 
 def nnheads_patch(model, prompts: xr.Dataset):
-    """logit difference [case, layer, head] with the clean head output in the corrupted run, at all positions."""
+    """logit difference [case, layer, head] with the clean head output in the corrupted run, at all
+    positions.
+    """
     return (
         patch(model, prompts, site="z")["logit_difference"]
         .transpose("batch", "layer", "head")

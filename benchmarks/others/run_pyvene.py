@@ -1,8 +1,9 @@
 """pyvene: one intervenable model per head.
 
-It is used as fast as its interface allows: the head outputs of the other run are collected once and handed to every
-intervention, and only the last position's logits are computed. As in its tutorials, which run both prompts for every
-head, it takes about twice as long.
+It is used as fast as its interface allows: the head outputs of the other run are collected once and
+    handed to every
+intervention, and only the last position's logits are computed. As in its tutorials, which run both
+prompts for every head, it takes about twice as long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ SITE = {"component": "head_attention_value_output", "unit": "h.pos"}
 
 
 def sweep(model: str, given: dict):
-    """logit difference [case, layer, head] with the clean head output in the corrupted run, at all positions."""
+    """logit difference [case, layer, head] with the clean head output in the corrupted run, at all
+    positions.
+    """
     module, pair = (
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(),
         pairs(given),
@@ -64,8 +67,8 @@ def sweep(model: str, given: dict):
 
 
 def align(model: str, given: dict):
-    """Interchange accuracy [seed] on test pairs of a low-rank rotation, trained in the loop of its tutorials, but that
-    only the last position's logits are computed."""
+    """Interchange accuracy [seed] on test pairs of a low-rank rotation, trained in the loop of its
+    tutorials, but that only the last position's logits are computed."""
     module = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     site = {
         "layer": int(given["layer"]),

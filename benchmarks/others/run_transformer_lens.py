@@ -10,14 +10,18 @@ from transformer_lens.patching import get_act_patch_attn_head_out_all_pos
 
 
 def boot(model: str):
-    """The weights as they are: nothing is folded or centred, so its numbers can be compared with anybody's."""
+    """The weights as they are: nothing is folded or centred, so its numbers can be compared with
+    anybody's.
+    """
     bridge = TransformerBridge.boot_transformers(model, device="cpu")
     bridge.cfg.default_prepend_bos = False  # the same tokens for everybody
     return bridge
 
 
 def sweep(model: str, given: dict):
-    """logit difference [case, layer, head] with the clean head output in the corrupted run, at all positions."""
+    """logit difference [case, layer, head] with the clean head output in the corrupted run, at all
+    positions.
+    """
     bridge, pair = boot(model), pairs(given)
     clean, corrupted = given["token"].long(), given["corrupted"].long()
     bridge(corrupted)
@@ -33,8 +37,8 @@ def sweep(model: str, given: dict):
 
 
 def detect(model: str, given: dict, shared: bool):
-    """The score [type, layer, head] of its three head types on one text, from one run each, or from the patterns of
-    one run."""
+    """The score [type, layer, head] of its three head types on one text, from one run each, or from
+    the patterns of one run."""
     bridge = boot(model)
     text = " ".join(map(str, given["token"][0].tolist()))
     if not torch.equal(bridge.to_tokens(text), given["token"].long()):

@@ -1,8 +1,11 @@
-"""The far side of a benchmark: a process that loads one tool and runs one timed round for every line it reads.
+"""The far side of a benchmark: a process that loads one tool and runs one timed round for every
+line it reads.
 
     python run_TOOL.py WAY MODEL INPUTS VALUES THREADS
-MODEL is a folder of save_pretrained, INPUTS an .npz file, VALUES the .npy file that each round writes. The process
-answers on stdout in lines of JSON: once when it is ready, then after every round. It imports torch and numpy alone, so
+MODEL is a folder of save_pretrained, INPUTS an .npz file, VALUES the .npy file that each round
+writes. The process
+answers on stdout in lines of JSON: once when it is ready, then after every round. It imports torch
+    and numpy alone, so
 that it works in the environment of any tool.
 """
 
@@ -22,8 +25,9 @@ import torch
 
 
 def serve(ways: dict, package: str) -> None:
-    """Prepare one of `ways` (a function of the model's folder and the inputs that returns a round to be timed), then
-    run a round per line until stdin ends. A round returns an array or a tensor."""
+    """Prepare one of `ways` (a function of the model's folder and the inputs that returns a round
+    to be timed), then run a round per line until stdin ends. A round returns an array or a
+    tensor."""
     way, model, inputs, values, threads = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a tool prints is no answer
@@ -51,8 +55,8 @@ def forget_peak() -> None:
 
 
 def peak() -> float:
-    """Most memory that this process held, in MiB. Linux hands getrusage's number down from the process that started
-    this one, so there the process's own mark is read instead."""
+    """Most memory that this process held, in MiB. Linux hands getrusage's number down from the
+    process that started this one, so there the process's own mark is read instead."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**10
@@ -63,8 +67,8 @@ def peak() -> float:
 def runs(given: dict[str, torch.Tensor]) -> list[dict]:
     """The corrupted and the clean run's arguments, for logits of the last position alone.
 
-    That position is a tensor because a slice of the hidden states is not contiguous: where weights need no gradient,
-    torch then reads the unembedding once per case, which is several times slower.
+    That position is a tensor because a slice of the hidden states is not contiguous: where weights
+    need no gradient, torch then reads the unembedding once per case, which is several times slower.
     """
     last = torch.tensor([given["token"].shape[1] - 1])
     return [
@@ -73,7 +77,9 @@ def runs(given: dict[str, torch.Tensor]) -> list[dict]:
 
 
 def difference(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
-    """logit(answer) - logit(wrong) [case] at the last position of `logits` [case, position, vocabulary]."""
+    """logit(answer) - logit(wrong) [case] at the last position of `logits` [case, position,
+    vocabulary].
+    """
     own = logits[:, -1].gather(-1, pair)
     return own[:, 0] - own[:, 1]
 
@@ -84,7 +90,9 @@ def pairs(given: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def batches(given: dict[str, torch.Tensor], seed: int) -> list[torch.Tensor]:
-    """Rows of every step of a training: all pairs once before any comes again, but for those that fill no batch."""
+    """Rows of every step of a training: all pairs once before any comes again, but for those that
+    fill no batch.
+    """
     size, steps = int(given["batch"]), int(given["steps"])
     generator, found = torch.Generator().manual_seed(seed), []
     while len(found) < steps:
