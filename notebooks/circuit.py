@@ -188,4 +188,4 @@ print(f"\nwith means of sentences with three names: whole model {whole:.1f} logi
 #   "movers: 9.9,9.6; inhibition: 7.3" openai-community/gpt2`; a ranking from another run: `--from results/ioi/...`.
 # * Other answers to *what do removed heads say*: `--ablation zero`, `resample`, `corrupted`.
 # * Notebooks nearby: [ioi](ioi.ipynb) makes the ranking by patching, [knockout](knockout.ipynb) asks what breaks
-#   without a list of heads, [path](path.ipynb) which head speaks to which.
+#   without a list of heads, [path](path.ipynb) which head sends to which.

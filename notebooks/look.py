@@ -84,7 +84,7 @@ plot.show(plot.heatmap(parts.attribution, title="What each head adds to Mary ove
 
 # %% [markdown]
 # Both numbers add up to the first; nnheads refuses to answer where they do not. Some heads write for Mary, some
-# against her, and the feed-forward parts, which are no heads, write about as much as all heads together.
+# against her, and the MLPs, which are no heads, write about as much as all heads together.
 #
 # ## 4. Where does a head look?
 #
@@ -127,14 +127,14 @@ pd.concat([table.sort_values("change without it").head(6), table.loc[[(3, 0)]]])
 # * **The look was empty.** Without L3H0, the last line, nothing changes. It was planted in this model to make that
 #   point.
 # * **So was the contribution, in a way.** The three heads that the answer needs most write next to nothing
-#   themselves. They prepare what later heads and feed-forward parts write, and a split of the last sum cannot see
+#   themselves. They prepare what later heads and MLPs write, and a split of the last sum cannot see
 #   that.
 # * **One sentence is not the average.** Compare the two columns that say what a head writes.
 #
 # ## The answer
 #
 # In this run the model says Mary with hardly a doubt, the name can be read from the stream before the last layer, and
-# heads and feed-forward parts of the upper layers write it. That much one run shows. *Which* heads make the
+# heads and MLPs of the upper layers write it. That much one run shows. *Which* heads make the
 # difference, it does not show. Looking inside is where questions come from, not answers.
 #
 # ## Where to go from here

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # Who speaks to whom?
+# # Which head sends to which?
 #
 # *"When Mary and John went to the market, John gave the book to"* and Mary follows. Swapping the output of one head
 # tells *that* it matters. It does not tell along which way: a head may write the answer itself, or it may tell a
@@ -58,31 +58,31 @@ table.sort_values("total").head(8).round(2)
 
 # %% [markdown]
 # The heads of layer 0 matter more than any, and say nothing to the logits: all that they do, they do through others.
-# L2H2 is in between. The last two columns differ in the feed-forward parts: in *direct* they may take up what a head
-# says and pass it on, as in the paper, in *frozen* they may not. Little of L2H2 is left then. So who listens to it?
+# L2H2 is in between. The last two columns differ in the MLPs: in *direct* they may take up what a head
+# says and pass it on, as in the paper, in *frozen* they may not. Little of L2H2 is left then. So which heads receive it?
 #
-# ## 2. Who speaks to the queries of the writers?
+# ## 2. Which heads send to the queries of the writers?
 #
-# The **writers** are the heads of the last layer that go straight to the logits. `receivers` makes them listen, and
+# The **writers** are the heads of the last layer that go straight to the logits. `receivers` names them, and
 # `via="q"` by their queries alone: what they ask for, which decides where they look.
 
 # %%
 last = direct.sel(layer=[3])
 writers = [(head["layer"], head["head"]) for head in stats.top_heads(share(last), "effect", 3, lowest=True)]
 print("writers:", ", ".join(head_name(*head) for head in writers))
-heard = share(nnheads.path_patch(model, prompts, receivers=writers, via="q", at="END"))
-speakers = stats.top_heads(heard, "effect", 1, lowest=True)
+received = share(nnheads.path_patch(model, prompts, receivers=writers, via="q", at="END"))
+senders = stats.top_heads(received, "effect", 1, lowest=True)
 title = "To the queries of " + ", ".join(head_name(*head) for head in writers)
-plot.show(plot.heatmap(heard.effect, title=title, marked=speakers))
+plot.show(plot.heatmap(received.effect, title=title, marked=senders))
 
 # %% [markdown]
-# One head speaks, L2H2: it decides what they ask for. Wang et al. found such heads in GPT-2, where they tell later
+# One head sends, L2H2: it decides what they ask for. Wang et al. found such heads in GPT-2, where they tell later
 # heads which name *not* to look at, and called them **S-inhibition** heads. The layer of the receivers is blank,
 # since heads of one layer do not hear each other.
 #
 # ## 3. Back to the first layer
 #
-# Now the same question about L2H2, and about those who speak to it. For each step we ask by queries, by keys (what
+# Now the same question about L2H2, and about those that send to it. For each step we ask by queries, by keys (what
 # stands to be found where) and by values (what is handed on).
 
 # %%
@@ -96,7 +96,7 @@ table = pd.DataFrame(columns)
 table[(table < -0.05).any(axis=1)].round(2)
 
 # %% [markdown]
-# L2H2 hands on (v) what L1H0, L1H1 and L0H2 say. And these two look where they look because L0H1 and L0H2 speak to
+# L2H2 hands on (v) what L1H0, L1H1 and L0H2 say. And these two look where they look because L0H1 and L0H2 send to
 # their queries, and L0H0 to their keys. Put together:
 #
 # * L0H0 notes at each token what stood before it. L1H0 and L1H1 find that note (k).
@@ -133,17 +133,17 @@ for name, (sender, via, lists) in paths.items():
 pd.DataFrame(rows).T[["effect", "effect_low", "effect_high"]].astype(float).round(2)
 
 # %% [markdown]
-# The first line of each block is the story. The other heads of layer 3 listen to L2H2 as well, though less, and the
-# other heads of layer 1 do not listen to L0H0 at all.
+# The first line of each block is the story. The other heads of layer 3 receive from L2H2 as well, though less, and the
+# other heads of layer 1 receive nothing from L0H0 at all.
 #
 # ## What misleads
 #
-# * **"Direct" is not quite direct.** With feed-forward parts recomputed, as is usual, a direct effect includes what
+# * **"Direct" is not quite direct.** With MLPs recomputed, as is usual, a direct effect includes what
 #   they make of it. Compare the two columns of the first table before you call a head a writer.
 # * **Paths need not add up.** Each is followed with all else frozen. In a chain the same loss is seen at every link:
 #   L0H0 and L0H1 both account for most of the answer, and for the same part of it.
 # * **Keys and values are shared.** In this model two heads have one key. L1H0 and L1H1 are such a pair, so nothing
-#   can be said to the keys of one alone; `nnheads.path_patch` names in its attributes who really listened.
+#   can be sent to the keys of one alone; `nnheads.path_patch` names in its attributes which really received.
 #
 # ## The answer
 #
@@ -155,6 +155,6 @@ pd.DataFrame(rows).T[["effect", "effect_low", "effect_high"]].astype(float).roun
 # ## Where to go from here
 #
 # * The same as commands: `nnheads path` for ways to the logits, `nnheads path --receivers 3.1,3.6,3.7 --via q --at
-#   END` for those to later heads, with `--mlps freeze` if feed-forward parts shall not help.
+#   END` for those to later heads, with `--mlps freeze` if MLPs shall not help.
 # * All of this evidence at once, as a table of roles: `nnheads ioi --roles`. Total effects: [patch](patch.ipynb) and
 #   [ioi](ioi.ipynb). Is the circuit faithful and complete? [circuit](circuit.ipynb).

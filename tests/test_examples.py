@@ -42,7 +42,7 @@ def test_a_public_name_has_an_example_that_runs(name, scope, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_public_docstring_is_an_imperative_sentence_and_what_comes_back(name):
+def test_a_public_docstring_says_what_to_do_and_what_comes_back(name):
     text = inspect.getdoc(getattr(nnheads, name)) or ""
     first = text.split("\n")[0]
     assert first.endswith((".", "?")) and not first.startswith(("The ", "A ", "An ", "What ")), first
