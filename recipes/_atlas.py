@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnheads.recipes import _options as options
+from nnheads.recipes._terminal import say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -17,9 +17,9 @@ SHOWN = 8  # rows of a table in the terminal; the file holds all
 def report(entries: list[Entry], parts: dict[str, dict], unfinished: list[str]) -> None:
     """Say what was joined, what is alike, what changes, and how far lists can be trusted."""
     models = {(one.model, one.revision) for one in entries}
-    options.say(f"{len(entries)} scores, {len(models)} models or revisions")
+    say(f"{len(entries)} scores, {len(models)} models or revisions")
     for folder in unfinished:
-        options.say(f"  left out, not finished: {folder}")
+        say(f"  left out, not finished: {folder}")
     say_alike(parts["overlap"][()])
     say_again(parts["overlap"][()])
     say_roles(parts["roles"])
@@ -36,7 +36,7 @@ def say_roles(roles: dict[tuple[str, str], xr.Dataset]) -> None:
         counts = dataset["count"].to_series().sort_values(ascending=False, kind="stable")
         several = [f"{head_name(*head)} {count}" for head, count in counts.items() if count > 1]
         named = ", ".join(several[:SHOWN]) or "none"
-        options.say(f"heads with several roles, {model} {revision}: {named}")
+        say(f"heads with several roles, {model} {revision}: {named}")
 
 
 def say_emergence(curves: dict[tuple[str, str], xr.Dataset]) -> None:
@@ -44,7 +44,7 @@ def say_emergence(curves: dict[tuple[str, str], xr.Dataset]) -> None:
     for (model, kind), curve in curves.items():
         steps = zip(curve["revision"].values, curve["strongest"])
         values = ", ".join(f"{revision} {float(value):.2f}" for revision, value in steps)
-        options.say(f"{kind} of {model}, strongest head by revision: {values}")
+        say(f"{kind} of {model}, strongest head by revision: {values}")
 
 
 def say_changes(changes: dict[tuple[str, str], xr.Dataset]) -> None:
@@ -53,7 +53,7 @@ def say_changes(changes: dict[tuple[str, str], xr.Dataset]) -> None:
         flagged = "no test: other prompts"
         if "flag" in dataset:
             flagged = f"{int(dataset['flag'].sum())} heads change"
-        options.say(f"{kind}, {pair}: {flagged}{largest(dataset['difference'])}")
+        say(f"{kind}, {pair}: {flagged}{largest(dataset['difference'])}")
 
 
 def largest(difference: xr.DataArray) -> str:
@@ -73,14 +73,14 @@ def say_alike(overlap: xr.Dataset) -> None:
     size = len(beyond)
     pairs = [(beyond[i, j], i, j) for i in range(size) for j in range(i) if beyond[i, j] > 0]
     if pairs:
-        options.say(
+        say(
             f"most heads in common, of the top {overlap.attrs['top']} (Jaccard; Spearman over all"
             " heads):"
         )
     names = overlap["entry"].values
     for _, i, j in sorted(pairs, reverse=True)[:SHOWN]:
         shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
-        options.say(f"  {shared:.2f}  {rank:+.2f}  {names[j]} | {names[i]}")
+        say(f"  {shared:.2f}  {rank:+.2f}  {names[j]} | {names[i]}")
 
 
 def say_again(overlap: xr.Dataset) -> None:
@@ -93,7 +93,7 @@ def say_again(overlap: xr.Dataset) -> None:
     for i, j in pairs:
         flagged = float(overlap["jaccard_flagged"][i, j])
         shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
-        options.say(
+        say(
             f"asked again: {names[i]} | {names[j]}: Jaccard of flagged {flagged:.2f}, of the top"
             f" {top} {shared:.2f}; Spearman {rank:.2f}"
         )
@@ -102,12 +102,12 @@ def say_again(overlap: xr.Dataset) -> None:
 def say_stability(stability: dict[tuple, xr.Dataset]) -> None:
     """Say how alike two samples are, and how many prompts a list needs."""
     if stability:
-        options.say("lists found again by other prompts:")
+        say("lists found again by other prompts:")
     for keys, dataset in stability.items():
         needs = ", ".join(need(dataset, target) for target in dataset["target"].values)
         value = float(dataset["reliability_all"])
         reliability = f"{value:.2f}" if value == value else "unknown"
-        options.say(
+        say(
             f"  {' '.join(keys)}: top {dataset.attrs['top']}, {needs};"
             f" rank correlation {reliability}"
         )

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnheads.recipes._options import positive
+from nnheads.recipes._study import check_at_least
 
 from nnheads.errors import BadInput
 
@@ -39,7 +39,7 @@ def sizes_of(model: str | None, shape: str | None, kv_heads: int | None) -> dict
 
 def model_sizes(name: str) -> dict[str, Any]:
     """Return the geometry of a model and what a circuit's file says of it; no weights are read."""
-    from nnheads.recipes._study import quieten
+    from nnheads.recipes._load import quieten
 
     from nnheads.models.geometry import geometry
     from nnheads.models.load import load
@@ -52,10 +52,8 @@ def model_sizes(name: str) -> dict[str, Any]:
 
 def kv_heads_of(count: int | None) -> dict[str, int]:
     """Return `--kv-heads` as a size."""
-    if count is None:
-        return {}
-    positive(kv_heads=count)
-    return {"kv_heads": count}
+    check_at_least(1, kv_heads=count)
+    return {} if count is None else {"kv_heads": count}
 
 
 def shape_of(text: str | None) -> dict[str, int]:
@@ -77,8 +75,7 @@ def unit_of(heads: xr.Dataset) -> str:
 
 def prepared(heads: xr.Dataset, to: str, sizes: dict, selection: Selection) -> xr.Dataset:
     """Return the table that the model needs, with the heads that were asked for."""
-    if selection.top is not None:
-        positive(top=selection.top)
+    check_at_least(1, top=selection.top)
     if selection.sparsity is not None and to != MASK:
         raise BadInput(
             "--sparsity is for --to kv_mask; other formats list heads: use --top or --threshold"

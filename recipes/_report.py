@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnheads.recipes import _options as options
+from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput
 
@@ -29,13 +29,13 @@ def add_attention(page: dict, study: Study, name: str) -> None:
     """Load a model and add its heads' attention to the model of the same name and weights on the
     page.
     """
-    from nnheads.recipes._study import load
+    from nnheads.recipes._load import load
 
     from nnheads.page.patterns import drawn_texts, own_texts, texts_for
 
     folder = folder_of(page, name)
     lines = None if study.texts is None else lines_of(study.texts)
-    loaded = load(study.arguments, model=name)
+    loaded = load(study.arguments, model=name, attention=None)  # `--attention` names models
     models = of_weights(page, folder, loaded, name)
     drawn = drawn_texts(loaded, study.seed) if lines is None else own_texts(loaded, lines)
     for model in models:
@@ -93,10 +93,10 @@ def wanted(score: dict) -> list[int]:
 
 def say_model(model: dict, runs: list[dict]) -> None:
     """Say what the page holds of a model, and what of its runs is left out."""
-    options.say(
+    say(
         f"  {model['name']} {model['revision']}: {model['layers']} x {model['heads']} heads, "
         f"{len(model['scores'])} scores, {len(model['texts'])} texts"
     )
     for result in model["results"]:
         for reason in result["unseen"]:
-            options.say(f"  left out of {runs[result['run']]['folder']}: {reason}")
+            say(f"  left out of {runs[result['run']]['folder']}: {reason}")

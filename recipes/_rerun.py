@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from nnheads.recipes import _options as options
+from nnheads.recipes._terminal import say, shown
 
 if TYPE_CHECKING:
     from nnheads.compare.repeat import Change
@@ -42,30 +42,28 @@ def report(file: Path, found: list[Comparison], output: Path | None, exact_promp
     for one in found:
         say_changes(one)
     lines = list(dict.fromkeys(line for one in found for line in one.circumstances))
-    options.say(
-        "what differed when they were made:" if lines else "nothing that is recorded differed"
-    )
+    say("what differed when they were made:" if lines else "nothing that is recorded differed")
     for line in lines:
-        options.say(f"  {line}")
+        say(f"  {line}")
     if output is not None:
-        options.say(options.shown(recorded(output, file, found)))
+        say(shown(recorded(output, file, found)))
     every = [change for one in found for change in one.changes]
     different = sorted({change.name for change in every if not change.same})
     if different:
-        options.say(verdict(different, lines, exact_prompts))
+        say(verdict(different, lines, exact_prompts))
         raise typer.Exit(1)
     drifted = any(change.verdict == "drift" for change in every)
-    options.say("the same but for rounding" if drifted else "the same to the last bit")
+    say("the same but for rounding" if drifted else "the same to the last bit")
 
 
 def say_changes(one: Comparison) -> None:
     """Say the variables of a file that are not exact, the worst first."""
     exact, count = len(one.changes) - len(one.moved), len(one.changes)
-    options.say(f"{one.file}: {exact} of {count} variables are exact")
+    say(f"{one.file}: {exact} of {count} variables are exact")
     for change in sorted(one.moved, key=by_size)[:WORST]:
-        options.say(f"  {line_of(change)}")
+        say(f"  {line_of(change)}")
     if len(one.moved) > WORST:
-        options.say(f"  ... and {len(one.moved) - WORST} more")
+        say(f"  ... and {len(one.moved) - WORST} more")
 
 
 def by_size(change: Change) -> tuple[bool, float]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from nnheads.recipes import _atlas, _atlas_pictures
-from nnheads.recipes import _options as options
-from nnheads.recipes._study import RESULTS, Quiet, Seed, Traceback
+from nnheads.recipes._study import RESULTS, Quiet, Seed, Traceback, check_at_least
+from nnheads.recipes._terminal import say, shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,16 +54,13 @@ def main(
     _atlas_pictures.save(output, parts)
     _atlas.report(entries, parts, unfinished)
     for file in (path, *sorted(output.glob("*.png"))):
-        options.say(options.shown(file))
+        say(shown(file))
 
 
 def check_draws(top: int, draws: int) -> None:
     """Refuse counts that are none."""
-    from nnheads.errors import BadInput
-
-    options.positive(top=top)
-    if draws < 0:
-        raise BadInput(f"--draws {draws} is not possible; it must be at least 0")
+    check_at_least(1, top=top)
+    check_at_least(0, draws=draws)
 
 
 def entries_in(paths: list[Path]) -> tuple[list[Entry], list, list[str]]:
@@ -85,7 +82,7 @@ def gathered(entries: list[Entry], top: int, draws: int, seed: int) -> dict[str,
 
     found, refused = stable(entries, top=top, draws=draws, seed=seed)
     for name, reason in refused.items():
-        options.say(f"{name}: no stability; {reason}")
+        say(f"{name}: no stability; {reason}")
     return {
         "heads": {(one.model, one.revision, one.type): one.heads for one in entries},
         "overlap": {(): atlas.overlap(entries, top)},

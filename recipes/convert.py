@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from nnheads.recipes import _options as options
 from nnheads.recipes._convert import GATES, MASK, Selection, prepared, sizes_of, unit_of
 from nnheads.recipes._study import Traceback
+from nnheads.recipes._terminal import say, shown
 
 from nnheads.errors import BadInput
 
@@ -109,20 +109,20 @@ def write(heads: xr.Dataset, to: str, output: Path) -> None:
     from nnheads.interchange import write_heads
 
     path = write_heads(heads, output, format=GATES if to == MASK else to)
-    options.say(summary(heads))
-    options.say(options.shown(path))
+    say(summary(heads))
+    say(shown(path))
 
 
 def describe(heads: xr.Dataset) -> None:
     """Say what a file holds, its strongest heads, and where it is from."""
-    options.say(f"{heads.attrs['source_format']}: {summary(heads)}")
+    say(f"{heads.attrs['source_format']}: {summary(heads)}")
     if unit_of(heads) == "head":
         say_strongest(heads)
     for name in ABOUT:
         if heads.attrs.get(name):
-            options.say(f"{name}: {heads.attrs[name]}")
+            say(f"{name}: {heads.attrs[name]}")
     for one in json.loads(heads.attrs["lineage"]):
-        options.say(f"from {one['file']} ({one['format']}), sha256 {one['sha256'][:12]}")
+        say(f"from {one['file']} ({one['format']}), sha256 {one['sha256'][:12]}")
 
 
 def say_strongest(heads: xr.Dataset) -> None:
@@ -131,7 +131,7 @@ def say_strongest(heads: xr.Dataset) -> None:
     from nnheads.models.names import head_name
 
     for head in ranking(heads)[:SHOWN]:
-        options.say(f"  {head_name(*head):<7} {float(heads['score'].values[head]):+.3f}")
+        say(f"  {head_name(*head):<7} {float(heads['score'].values[head]):+.3f}")
 
 
 def summary(heads: xr.Dataset) -> str:

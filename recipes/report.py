@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nnheads.recipes import _options as options
 from nnheads.recipes import _report
-from nnheads.recipes._study import RESULTS, Study, study
+from nnheads.recipes._load import parse_remote
+from nnheads.recipes._study import RESULTS, Study, check_at_least, study
+from nnheads.recipes._terminal import say
 
 Runs = Annotated[
     list[Path] | None,
@@ -78,8 +79,8 @@ def check(study: Study) -> None:
     """
     from nnheads.errors import BadInput
 
-    if study.draws < 0:
-        raise BadInput(f"--draws {study.draws} is not possible; it must be at least 0")
+    check_at_least(0, draws=study.draws)
+    parse_remote(study.remote)
     if study.texts is not None and not study.attention:
         raise BadInput("--texts is read by a model; name it with --attention MODEL")
     if study.output.exists() and not study.overwrite and not _report.is_page(study.output):
@@ -104,17 +105,17 @@ def made() -> dict[str, str]:
 def title_of(page: dict) -> str:
     """Return a title that names the page's models."""
     names = list(dict.fromkeys(model["name"] for model in page["models"]))
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Heads of {shown}" if names else "Runs"
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"Heads of {named}" if names else "Runs"
 
 
 def report(page: dict, output: Path, size: int) -> None:
     """Say what is on the page, what is not, and where it is."""
-    shown = sum(run["shown"] for run in page["runs"])
-    options.say(f"{len(page['runs'])} runs, {shown} with numbers by head")
+    with_numbers = sum(run["shown"] for run in page["runs"])
+    say(f"{len(page['runs'])} runs, {with_numbers} with numbers by head")
     for model in page["models"]:
         _report.say_model(model, page["runs"])
     for folder in page["unfinished"]:
-        options.say(f"  left out, not finished: {folder}")
+        say(f"  left out, not finished: {folder}")
     large = "; large to send: report fewer runs" if size > _report.LARGEST else ""
-    options.say(f"{options.shown(output)} ({size / 1e6:.1f} MB{large})")
+    say(f"{shown(output)} ({size / 1e6:.1f} MB{large})")

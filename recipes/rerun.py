@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nnheads.recipes import _issued, _rerun
-from nnheads.recipes import _options as options
 from nnheads.recipes._study import Traceback
+from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput, RunError
 
@@ -60,7 +60,7 @@ def main(
     _issued.check_repeatable(file, words, more)
     check_changed(more)
     with folder_for(output) as place:
-        options.say(f"repeating: {shlex.join([*words, *more])}")
+        say(f"repeating: {shlex.join([*words, *more])}")
         issue(words, more, place)
         found = compared(files, place, tolerance)
         _rerun.report(file, found, output, prompts_exact(file, found, place, tolerance))
