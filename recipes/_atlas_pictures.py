@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 MOST = 40  # entries of an overlap that can still be read as a picture
 
@@ -27,7 +26,7 @@ def save(output: Path, parts: dict[str, dict]) -> None:
         store.write(output / f"{name}.png", partial(plot.render, figure))
 
 
-def side_by_side(parts: dict[str, dict]) -> dict[str, Figure]:
+def side_by_side(parts: dict[str, dict]) -> dict[str, Any]:
     """Draw all scores on one picture: heads in common, and where in depth the strongest are."""
     from nnheads import plot
     from nnheads.compare.atlas import depth_map, label
@@ -45,7 +44,7 @@ def side_by_side(parts: dict[str, dict]) -> dict[str, Figure]:
     }
 
 
-def emerging(curves: dict[tuple[str, str], xr.Dataset]) -> dict[str, Figure]:
+def emerging(curves: dict[tuple[str, str], xr.Dataset]) -> dict[str, Any]:
     """Draw how heads come about over the revisions of a model, type by type."""
     from nnheads import plot
     from nnheads.compare.atlas import file_name, label
@@ -59,7 +58,7 @@ def emerging(curves: dict[tuple[str, str], xr.Dataset]) -> dict[str, Figure]:
     return drawn
 
 
-def roles(dataset: xr.Dataset, model: str, revision: str) -> dict[str, Figure]:
+def roles(dataset: xr.Dataset, model: str, revision: str) -> dict[str, Any]:
     """Draw the flagged heads of a model, each type in its colour."""
     from nnheads import plot
     from nnheads.compare.atlas import file_name, label
@@ -73,7 +72,7 @@ def roles(dataset: xr.Dataset, model: str, revision: str) -> dict[str, Figure]:
 
 def found_again(
     stability: dict[tuple[str, str, str], xr.Dataset], model: str, revision: str
-) -> dict[str, Figure]:
+) -> dict[str, Any]:
     """Draw how alike the lists of two samples are, type by type."""
     from nnheads import plot
     from nnheads.compare.atlas import file_name, label

@@ -10,7 +10,7 @@ import typer
 from nnheads.recipes import _report
 from nnheads.recipes._load import parse_remote
 from nnheads.recipes._study import RESULTS, Study, check_at_least, study
-from nnheads.recipes._terminal import say
+from nnheads.recipes._terminal import say, shown
 
 Runs = Annotated[
     list[Path] | None,
