@@ -1,6 +1,4 @@
-"""Lists and scores of heads in other tools' files: read, written, converted, each with where it
-came from.
-"""
+"""Read and write lists of heads in other tools' files, each with where it came from."""
 
 from __future__ import annotations
 

@@ -9,33 +9,34 @@ from pathlib import Path
 
 import xarray as xr
 
-from nnheads.interchange.table import check_place, listed
+from nnheads.interchange.table import Head, by_layer, check_index, listed
 
 NAME = "intervention.json"  # as `interventions.files` calls it
 
 
 def from_intervention(folder: Path) -> tuple[str, xr.Dataset]:
-    """The heads of a saved intervention, in the order of its edits.
+    """Return the heads of a saved intervention, in the order of its edits.
 
-    Raises ValueError if it edits anything else.
+    Raises:
+        ValueError: an edit of anything but head outputs.
     """
     from nnheads.interventions.files import load
 
-    heads: list[tuple[int, int]] = []
+    heads: list[Head] = []
     for edit in load(folder).edits:
         if edit.site != "z" or edit.layer is None or edit.units is None:
             raise ValueError("it edits more than outputs of heads (site z, with units)")
-        heads += [(check_place(edit.layer), check_place(unit)) for unit in edit.units]
+        heads += [(check_index(edit.layer), check_index(unit)) for unit in edit.units]
     return "intervention", listed(list(dict.fromkeys(heads)))
 
 
-def write_intervention(heads: list[tuple[int, int]], folder: Path, model: str) -> None:
-    """An intervention that sets these heads' outputs to zero, an edit for each layer."""
+def write_intervention(heads: list[Head], folder: Path, model: str) -> None:
+    """Save an intervention that sets these heads' outputs to zero, an edit for each layer."""
     from nnheads.interventions.files import save
     from nnheads.interventions.schema import Edit, Intervention, Zero
 
-    by_layer: dict[int, list[int]] = {}
-    for layer, head in heads:
-        by_layer.setdefault(layer, []).append(head)
-    edits = [Edit("z", Zero(), layer=layer, units=tuple(own)) for layer, own in by_layer.items()]
+    edits = [
+        Edit("z", Zero(), layer=layer, units=tuple(units))
+        for layer, units in by_layer(heads).items()
+    ]
     save(Intervention(*edits), folder, model=model)

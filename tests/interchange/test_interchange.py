@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
 from nnheads.interchange import read_heads, write_heads
+from nnheads.interchange.formats import ENDINGS, FORMATS
 from nnheads.interchange.masks import kv_mask
-from nnheads.interchange.read import FORMATS
 from nnheads.interchange.table import KV, fitted, labelled, listed, ranking
-from nnheads.interchange.write import ENDINGS
 from nnheads.runs import store
 
-GATES = "8.593750000000000000e-01\t-9.250640869140625000e-05\n1.000000000000000000e+00\t3.398437500000000000e-01\n"
+GATES = (
+    "8.593750000000000000e-01\t-9.250640869140625000e-05\n"
+    "1.000000000000000000e+00\t3.398437500000000000e-01\n"
+)
 CONFIG = {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": False, "d_model": 8}
 CIRCUIT = {
     "cfg": CONFIG,
@@ -503,6 +505,7 @@ BROKEN = [
     (b'{"1-1": 1, "01-1": 2}', "a head is in it twice"),
     (b'{"999999-0": 1}', "layer or head 999999 is more than any model has"),
     (b'{"1-1": Infinity}', "infinite scores"),
+    (b'{"1-1": 1e300}', "infinite scores"),
     (b'{"1-1": "high"}', "'high' is no score"),
     (b'{"1-1": true}', "True is no score"),
     (b'{"1-1": [1, null]}', "None is no score"),
