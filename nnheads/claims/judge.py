@@ -10,6 +10,7 @@ import xarray as xr
 from nnheads.claims.files import ABOVE, OVER_HEADS, Claim
 from nnheads.errors import BadInput
 from nnheads.models.names import head_name
+from nnheads.stats import ranked
 
 PASS, WARN, FAIL, SKIP = "pass", "warn", "fail", "skip"
 VERDICTS = (PASS, WARN, FAIL, SKIP)
@@ -94,10 +95,10 @@ def reading(claim: Claim, run: xr.Dataset, grids: dict[str, np.ndarray]) -> floa
 
 def _among(table: np.ndarray, heads: list, count: int, lowest: bool) -> float:
     """How many of some heads are among the `count` strongest, or weakest."""
-    ranked = np.argsort(
-        np.where(np.isnan(table), np.inf, table if lowest else -table), axis=None, kind="stable"
-    )
-    best = {tuple(np.unravel_index(place, table.shape)) for place in ranked[:count]}
+    best = {
+        tuple(np.unravel_index(place, table.shape))
+        for place in ranked(table, lowest=lowest)[:count]
+    }
     return float(sum(tuple(head) in best and bool(np.isfinite(table[head])) for head in heads))
 
 

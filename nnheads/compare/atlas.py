@@ -12,14 +12,13 @@ import re
 
 import numpy as np
 import xarray as xr
-from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.compare.entries import Entry
 from nnheads.compare.stability import chance_jaccard, jaccard
 from nnheads.errors import BadInput
 from nnheads.runs.find import CELL, text
-from nnheads.stats import spearman
+from nnheads.stats import ranked, spearman
 
 DEPTHS = np.linspace(0, 1, 21)
 FARTHEST = 0.3  # of relative depth by which profiles are moved to match
@@ -79,12 +78,11 @@ def _heads_alike(first: Entry, second: Entry, top: int) -> dict[str, float]:
     known = [np.flatnonzero(np.isfinite(one)) for one in (a, b)]
     top = min(top, *map(len, known))  # a published list may be shorter
     if 0 < top < max(map(len, known)):
-        ranked = [
-            set(own[np.argsort(-one[own], kind="stable")[:top]].tolist())
-            for one, own in zip((a, b), known)
+        strongest = [
+            set(ranked(np.where(np.isfinite(one), one, np.nan))[:top].tolist()) for one in (a, b)
         ]
         found |= {
-            "jaccard_top": jaccard(*ranked),
+            "jaccard_top": jaccard(*strongest),
             "jaccard_chance": chance_jaccard(top, max(map(len, known))),
         }
     if "flag" in first.heads and "flag" in second.heads:
@@ -208,26 +206,8 @@ def changes(base: Entry, tuned: Entry) -> xr.Dataset:
         return difference.to_dataset().assign_attrs(base=base.name, tuned=tuned.name, paired=0)
     result = stats.mean(pair.rename("difference").assign_attrs(about))
     values = pair.transpose("batch", *CELL).values.astype(float)
-    same = (values.std(0) == 0) | (np.isfinite(values).sum(0) < 2)
-    p_value = np.full(values.shape[1:], np.nan)
-    p_value[~same] = scipy_stats.ttest_1samp(values[:, ~same], 0, nan_policy="omit").pvalue
-    p_value[(values == 0).all(0)] = 1.0
-    q_value = stats.adjusted(p_value)
-    result["p_value"] = (
-        CELL,
-        p_value.astype(np.float32),
-        {"long_name": "p of no change", "units": "1"},
-    )
-    result["q_value"] = (
-        CELL,
-        q_value.astype(np.float32),
-        {"long_name": "p adjusted for all heads", "units": "1"},
-    )
-    result["flag"] = (
-        CELL,
-        (q_value < 0.05).astype(np.int8),
-        {"long_name": "changes", "units": "1"},
-    )
+    p_value = stats.differs_from(values)
+    result = result.assign(stats.discoveries(p_value, "p of no change", "changes"))
     return result.assign_attrs(base=base.name, tuned=tuned.name, paired=1)
 
 

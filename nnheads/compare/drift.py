@@ -16,7 +16,7 @@ from nnheads.detectors._detect import calibrated, ranking
 from nnheads.errors import BadInput
 from nnheads.models.inputs import inputs
 from nnheads.models.loading import DTYPES, QUANTIZATIONS
-from nnheads.stats import CONFIDENCE, RESAMPLES, spearman
+from nnheads.stats import ends, names_of_ends, resamples, spearman
 from nnheads.trace.session import remote_of
 
 ATTENTION = ("eager", "sdpa")
@@ -172,13 +172,11 @@ def correlation(
     """Spearman over the heads `of` [layer, head] with its interval: name -> (value, what it is)."""
     low, high = interval(first, second, seed, of.ravel())
     which = "all heads" if of.all() else "the heads named"
+    meaning = names_of_ends("the rank correlation over prompts")
     return {
         name: (spearman(score.values[of], against.values[of]), f"Spearman over {which}"),
-        f"{name}_low": (low, f"lower end of its {CONFIDENCE:.0%} bootstrap interval over prompts"),
-        f"{name}_high": (
-            high,
-            f"upper end of its {CONFIDENCE:.0%} bootstrap interval over prompts",
-        ),
+        f"{name}_low": (low, meaning["low"]),
+        f"{name}_high": (high, meaning["high"]),
     }
 
 
@@ -192,16 +190,10 @@ def interval(
     units = int(unit.max()) + 1
     if units < 2:
         return float("nan"), float("nan")
-    counts = (
-        np.random.default_rng(seed)
-        .multinomial(units, np.full(units, 1 / units), RESAMPLES)[:, unit]
-        .astype(float)
-    )
+    counts = resamples(units, seed)[:, unit].astype(float)
     chosen = slice(None) if of is None else of
     drawn = spearman(headline(first, counts)[:, chosen], headline(second, counts)[:, chosen])
-    if np.isnan(drawn).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = ends(drawn, skipna=True)
     return float(low), float(high)
 
 

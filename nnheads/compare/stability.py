@@ -20,7 +20,7 @@ from sklearn.isotonic import IsotonicRegression
 from nnheads.compare.drift import headline
 from nnheads.compare.entries import Entry
 from nnheads.errors import BadInput
-from nnheads.stats import CONFIDENCE, spearman
+from nnheads.stats import CONFIDENCE, ends, spearman
 
 TARGETS = (0.8, 0.9)
 SIZES = 12  # of samples that are tried
@@ -176,9 +176,7 @@ def _summary(values: np.ndarray) -> np.ndarray:
     """Mean over draws and the ends of where most lie; NaN of none."""
     if values.size == 0:
         return np.full(3, np.nan)
-    return np.array(
-        [values.mean(), *np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])]
-    )
+    return np.array([values.mean(), *ends(values)])
 
 
 def needed_n(sizes: np.ndarray, values: np.ndarray, target: float) -> float:

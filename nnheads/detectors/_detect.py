@@ -24,7 +24,7 @@ from nnheads.prompts.repeated import repeated
 from nnheads.prompts.truth import knows_reference
 from nnheads.runs.store import save
 from nnheads.spans.layout import NULL, read_spans
-from nnheads.stats import calibrate, contrast
+from nnheads.stats import calibrate, contrast, ranked_heads
 from nnheads.truth.chance import chosen, judge
 from nnheads.truth.folded_statements import truth
 
@@ -188,8 +188,7 @@ def ranking(heads: xr.Dataset, *, flagged: bool = False) -> list[tuple[int, int]
     """(layer, head) by the headline statistic, strongest first."""
     values = heads[heads.attrs["headline"]]
     values = values.where(heads["flag"] == 1) if flagged else values
-    order = values.to_series().dropna().sort_values(ascending=False, kind="stable")
-    return [(int(layer), int(head)) for layer, head in order.index]
+    return ranked_heads(values)
 
 
 def raw_scores(

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 
 from nnheads.errors import BadInput
 from nnheads.interchange.table import KV, check_whole, labelled
+from nnheads.stats import ranked
 
 TABLE, CONFIG = "full_attention_heads.tsv", "config.json"
 SIZES = {"sink_size": 128, "recent_size": 256}  # tokens, as DuoAttention trains
@@ -115,7 +116,7 @@ def _above(values: Gates, threshold: float) -> tuple[Kept, str]:
 def _highest(values: Gates, sparsity: float) -> tuple[Kept, str]:
     """Return all but the lowest scores, of equal ones the later, and this rule in words."""
     streaming = round(sparsity * values.size)
-    order = np.argsort(values, axis=None, kind="stable")
+    order = ranked(values, lowest=True, unknown=True)
     kept = np.ones(values.size, bool)
     kept[order[:streaming]] = False
     rule = f"the highest {values.size - streaming} of {values.size} scores"

@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from nnheads.errors import BadInput
+from nnheads.stats import ranked_heads
 
 Head = tuple[int, int]
 T = TypeVar("T", bound=Hashable)
@@ -174,11 +175,10 @@ def ranking(heads: xr.Dataset, statistic: str | None = None) -> list[Head]:
         why = "these are key/value heads" if KV in heads.dims else missing
         raise BadInput(f"{why}; expected scores of query heads")
     by_rank = statistic is None and "rank" in heads
-    values = heads["rank" if by_rank else name].transpose("layer", "head").to_series().dropna()
-    if values.empty:
+    order = ranked_heads(heads["rank" if by_rank else name], lowest=by_rank)
+    if not order:
         raise BadInput(f"{name!r} is not a number for any head, so it ranks none")
-    order = values.sort_values(ascending=by_rank, kind="stable")
-    return [(int(layer), int(head)) for layer, head in order.index]
+    return order
 
 
 def by_layer(heads: Iterable[Head]) -> dict[int, list[int]]:

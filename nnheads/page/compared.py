@@ -15,6 +15,7 @@ from nnheads.compare.stability import stable
 from nnheads.errors import BadInput
 from nnheads.page.rounding import numbers
 from nnheads.runs.find import Finished
+from nnheads.stats import ranked
 
 ORDER = ("looks", "effects", "writes", "other")  # of scores, as everywhere on the page
 MOST = 40  # scores of an overlap that can still be read as a table
@@ -101,8 +102,8 @@ def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
     that lacks some.
     """
     values = entry.heads["score"].values.ravel()
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(-values[known], kind="stable")]
+    known = np.isfinite(values)
+    order = ranked(np.where(known, values, np.nan))
     missing = [
         ~np.isfinite(one.heads["score"].values.ravel())
         for one in entries

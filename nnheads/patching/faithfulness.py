@@ -27,7 +27,7 @@ from nnheads.patching.circuit import (
     named,
 )
 from nnheads.patching.metrics import metric_of
-from nnheads.stats import CONFIDENCE, RESAMPLES
+from nnheads.stats import ends, names_of_ends, ranked_heads, resamples
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 PAPER = "Wang et al. 2022, arXiv 2211.00593"
@@ -53,7 +53,7 @@ def knocked_out(remove: Remove, everything: Heads, *, seed: int = 0) -> xr.Datas
     members = sorted(everything)
     values = remove([frozenset(), *(frozenset([head]) for head in members)])
     loss = [values[:, :1] - values[:, 1:], values[:, 0]]
-    found = interval(_over, loss, resamples(len(values), seed))
+    found = interval(_over, loss, shares_of_cases(len(values), seed))
     shape = tuple(max(part) + 1 for part in zip(*members))
     about = ("share of F(M) lost when the head is removed", "1", PAPER)
     grid = tuple(part.reshape(shape) for part in found)
@@ -66,11 +66,8 @@ def order(values: xr.DataArray, *, signed: bool = False) -> list[Head]:
     """Heads (layer, head), the highest value first, or the largest in size; those without a value
     come last.
     """
-    size = (values if signed else abs(values)).transpose("layer", "head").to_series()
-    return [
-        (int(layer), int(head))
-        for layer, head in size.sort_values(ascending=False, kind="stable").index
-    ]
+    size = values if signed else abs(values)
+    return ranked_heads(size, unknown=True)
 
 
 def study(
@@ -229,7 +226,7 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
             f"the model does not do this task: F(M) is {full:+.3f} on average; shares of it mean"
             " nothing"
         )
-    weights, table = resamples(len(parts["model"]), seed), {}
+    weights, table = shares_of_cases(len(parts["model"]), seed), {}
     for name, dims, about, statistic, of, absolute in _numbers(
         scores["size"].values, scores["model"].attrs["units"]
     ):
@@ -344,11 +341,9 @@ def areas(share: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.trapezoid(curve, share, axis=-1), np.trapezoid(np.abs(1 - curve), share, axis=-1)
 
 
-def resamples(cases: int, seed: int) -> np.ndarray:
+def shares_of_cases(cases: int, seed: int) -> np.ndarray:
     """[draw, case]: the weight of each case in resamples of all."""
-    return (
-        np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES) / cases
-    )
+    return resamples(cases, seed) / cases
 
 
 def interval(
@@ -363,7 +358,7 @@ def interval(
         low = high = np.full(value.shape, np.nan)
         if weights.shape[1] > 1:
             drawn = statistic(*(np.tensordot(weights, part, 1) for part in parts))
-            low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+            low, high = ends(drawn)
     if absolute:
         below = value < 0
         low, high = np.where(below, -high, low), np.where(below, -low, high)
@@ -374,18 +369,15 @@ def interval(
 def _variables(name: str, dims: tuple, about: tuple[str, str, str], found: tuple) -> dict:
     """A variable and its bounds."""
     long_name, units, source = about
-    ends = {
+    bounds = names_of_ends(long_name)
+    meaning = {
         name: {
             "cell_methods": "batch: mean",
             "ancillary_variables": f"{name}_low {name}_high",
             "long_name": long_name,
         },
-        f"{name}_low": {
-            "long_name": f"lower end of the {CONFIDENCE:.0%} bootstrap interval of {long_name}"
-        },
-        f"{name}_high": {
-            "long_name": f"upper end of the {CONFIDENCE:.0%} bootstrap interval of {long_name}"
-        },
+        f"{name}_low": {"long_name": bounds["low"]},
+        f"{name}_high": {"long_name": bounds["high"]},
     }
     return {
         key: (
@@ -393,5 +385,5 @@ def _variables(name: str, dims: tuple, about: tuple[str, str, str], found: tuple
             np.asarray(values, np.float32),
             {**attributes, "units": units, "source": source},
         )
-        for (key, attributes), values in zip(ends.items(), found)
+        for (key, attributes), values in zip(meaning.items(), found)
     }

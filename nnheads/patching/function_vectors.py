@@ -20,7 +20,6 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from nnsight import save
-from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.errors import BadInput
@@ -34,7 +33,7 @@ from nnheads.trace.blocks import read_z
 from nnheads.trace.session import remote_of
 
 SOURCE = "Todd et al. 2024, arXiv 2310.15213"
-ROUNDING = 1e-6  # of a probability in single precision
+PROBABILITY = 1.0  # the size of what effects are differences of, for `stats.greater_than`
 Outputs = Float[torch.Tensor, "task layer head dim"]
 
 
@@ -275,26 +274,9 @@ def average_effects(
         "long_name": "average indirect effect, shown minus shuffled",
     }
     heads = xr.merge([*parts, over_tasks(excess, seed=seed)], combine_attrs="drop_conflicts")
-    q_value = stats.adjusted(_more_than_nothing(excess.transpose("batch", "layer", "head").values))
-    dims = ("layer", "head")
-    heads["q_value"] = (
-        dims,
-        q_value.astype("float32"),
-        {"long_name": "p of no excess, adjusted", "units": "1"},
+    p_value = stats.greater_than(
+        excess.transpose("batch", "layer", "head").values, size=PROBABILITY
     )
-    flag = {"long_name": "more than shuffled examples", "units": "1", "false_discovery_rate": rate}
-    heads["flag"] = (dims, (q_value < rate).astype("int8"), flag)
-    return heads
-
-
-def _more_than_nothing(values: np.ndarray) -> np.ndarray:
-    """One-sided p of a mean of 0 over the first axis; 1 where nothing ever changes, NaN with one
-    case. What is no more
-    than rounding counts as nothing: its sign differs from machine to machine."""
-    values = np.where(np.abs(values) < ROUNDING, 0.0, values)
-    if len(values) < 2:
-        return np.full(values.shape[1:], np.nan)
-    alike = np.ptp(values, 0) == 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_value = scipy_stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
-    return np.where(alike, np.where(values[0] > 0, 0.0, 1.0), p_value)
+    tested = stats.discoveries(p_value, "p of no excess", "more than shuffled examples", rate=rate)
+    tested.pop("p_value")
+    return heads.assign(tested)

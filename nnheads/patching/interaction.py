@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.errors import BadInput
@@ -218,28 +217,18 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         each = [
             scores[name].transpose("batch", "layer", "head").values for name in ("growth", "after")
         ]
-        p_value = np.maximum(*(above_zero(sign * values) for values in each))
-        q_value = stats.adjusted(p_value)
+        p_value = np.maximum(*(stats.greater_than(sign * values.astype(float)) for values in each))
         least = np.minimum(*(sign * reduced[name].values for name in ("growth", "after")))
-        flag = (q_value < RATE) & (least >= NAMED * base)
-        dims = ("layer", "head")
-        reduced["p_value"] = (
-            dims,
-            p_value.astype("float32"),
-            {"long_name": "p of no growth, or of no help", "units": "1"},
+        named = NAMED * base
+        tested = stats.discoveries(
+            p_value,
+            "p of no growth, or of no help",
+            "steps in",
+            rate=RATE,
+            also=least >= named,
+            margin=named,
         )
-        reduced["q_value"] = (
-            dims,
-            q_value.astype("float32"),
-            {"long_name": "p adjusted for all heads", "units": "1"},
-        )
-        about = {
-            "long_name": "steps in",
-            "units": "1",
-            "false_discovery_rate": RATE,
-            "margin": NAMED * base,
-        }
-        reduced["flag"] = (dims, flag.astype("int8"), about)
+        reduced = reduced.assign(tested)
     return reduced
 
 
@@ -262,19 +251,6 @@ def _verdict(reduced: xr.Dataset, sign: int) -> dict:
             " than once"
         )
     return {"adds_up": 0, "warning": f"the parts do not add up: {why}"}
-
-
-def above_zero(values: np.ndarray) -> np.ndarray:
-    """One-sided p of a mean [case, ...] of at most 0 over cases; NaN where it is not known, or
-    there is one case.
-    """
-    count = values.shape[0]
-    if count < 2:
-        return np.full(values.shape[1:], np.nan)
-    centre, spread = values.mean(0, dtype=float), values.std(0, ddof=1, dtype=float)
-    t = centre / np.where(spread > 0, spread / np.sqrt(count), 1)
-    p = np.where(spread > 0, scipy_stats.t.sf(t, count - 1), np.where(centre > 0, 0.0, 1.0))
-    return np.where(np.isnan(centre), np.nan, p)
 
 
 def stepping_in(reduced: xr.Dataset, k: int) -> list[dict]:

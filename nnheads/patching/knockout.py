@@ -286,8 +286,7 @@ def ranked_heads(heads: xr.Dataset, statistic: str | None = None) -> tuple[list[
         raise BadInput(
             f"no {name!r} by layer and head ranks these heads; they have {shown} (see --statistic)"
         )
-    values = heads[name].transpose("layer", "head")
-    order = values.to_series().dropna().sort_values(ascending=False, kind="stable")
-    if order.empty:
+    order = stats.ranked_heads(heads[name])
+    if not order:
         raise BadInput(f"{name!r} is not a number for any head, so it ranks none")
-    return [(int(layer), int(head)) for layer, head in order.index], name
+    return order, name

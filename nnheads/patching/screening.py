@@ -19,7 +19,7 @@ from nnheads.errors import BadInput
 from nnheads.patching import attribution as gradients
 from nnheads.patching.direction import TOKENS, direction_of
 from nnheads.patching.patch import patch
-from nnheads.stats import CONFIDENCE, spearman
+from nnheads.stats import CONFIDENCE, ranked, spearman
 from nnheads.trace.sites import SITES
 from nnheads.writing.logit_attribution import direct_logit_attribution
 
@@ -144,7 +144,7 @@ def choose(scores: xr.Dataset, top: int, sample: int, seed: int = 0) -> xr.DataA
             " or more"
         )
     size = scores["size"].mean("batch")
-    order = np.argsort(-size.values.ravel(), kind="stable")
+    order = ranked(size.values, unknown=True)
     chosen = np.zeros(size.size, np.int8)
     chosen[order[:top]] = FOUND
     drawn = np.random.default_rng(seed).permutation(order[top:])[:sample]

@@ -1,4 +1,9 @@
-"""TODO docstring."""
+"""Is a head's score more than chance, and does it differ between two groups of cases?
+
+    heads = calibrate(scores)  # mass, null (batch, layer, head) -> flag, q_value, ... (layer, head)
+
+A head without enough cases gets no p and no flag; nothing here raises for what is not known.
+"""
 
 from __future__ import annotations
 
@@ -6,93 +11,86 @@ import warnings
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float
 from scipy import stats as scipy_stats
 
 from nnheads.stats.bootstrap import CONFIDENCE, mean
-from nnheads.stats.chance import _greater_than
-from nnheads.stats.discovery import adjusted
+from nnheads.stats.chance import greater_than
+from nnheads.stats.discovery import HEADS, RATE, discoveries
 
 MARGIN = 0.05  # of attention mass: less is no head type, however significant
 
 
 def calibrate(
-    scores: xr.Dataset, *, margin: float = MARGIN, rate: float = 0.05, seed: int = 0
+    scores: xr.Dataset, *, margin: float = MARGIN, rate: float = RATE, seed: int = 0
 ) -> xr.Dataset:
-    """Is a head's score more than chance? Scores (batch, layer, head) with `mass` and `null` in,
-    heads out.
+    """Return which heads score more than chance, with every statistic's mean and interval.
 
     A head is flagged when its mass exceeds that on random targets of the same queries by more than
-    `margin`,
-    at a false discovery rate of `rate` over all heads: a one-sided t test over the batch, corrected
-        by
-    Benjamini and Hochberg. Without the margin, any preference, however small, would be significant
-    with enough prompts, in a random model too. Scores with `by_step` (batch, layer, head, step; NaN
-    where a case has no such
-    step) must also pass a t test over the steps: these stand at the same places in all prompts, so
-        that a head which
-    looks at the target of one step by accident does so in every prompt. Where cases have different
-    numbers of steps,
-    they must pass one over these numbers too: a head that looks a fixed distance back is right with
-        one of them alone.
+    `margin`, at a false discovery rate of `rate` over all heads: a one-sided t test over the batch,
+    corrected by Benjamini and Hochberg. Without the margin, any preference, however small, would be
+    significant with enough prompts, in a random model too.
+
+    Scores with `by_step` must also pass a t test over the steps: these stand at the same positions
+    in all prompts, so that a head which looks at the target of one step by accident does so in
+    every prompt. Where cases have different numbers of steps, they must pass one over these numbers
+    too: a head that looks a fixed distance back is right with one of them alone.
+
+    Args:
+        scores: `mass` and `null` (batch, layer, head), further statistics, and perhaps `by_step`
+            (batch, layer, head, step), NaN where a case has no such step.
 
     Returns:
         (layer, head): every statistic's mean with its interval; `excess` (mass minus null) with its
-        interval, `p_value`, `q_value` and `flag` (1 or 0).
+        interval, `p_value`, `q_value` and `flag` (1 or 0); with `by_step` also `invariance`.
     """
     steps = scores.get("by_step")
     scores = scores.drop_vars("by_step", errors="ignore")
     excess = (scores["mass"] - scores["null"]).rename("excess")
-    excess.attrs = {
-        **scores["mass"].attrs,
-        "long_name": "mass beyond random targets",
-        "valid_min": -1.0,
-    }
+    about = {"long_name": "mass beyond random targets", "valid_min": -1.0}
+    excess.attrs = {**scores["mass"].attrs, **about}
     heads = xr.merge(
         [mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="drop_conflicts"
     )
     heads = heads.merge(mean(excess, seed=seed), combine_attrs="drop_conflicts")
-    dims = ("layer", "head")
-    p_value = _greater_than(excess.transpose("batch", *dims).values, margin)
+    p_value = greater_than(excess.transpose("batch", *HEADS).values, margin)
     if steps is not None:
-        each = (steps - scores["null"]).mean("batch").transpose("step", *dims)
-        p_value = np.maximum(p_value, _greater_than(each.values, margin))
-        numbers = steps.notnull().any(dims).sum("step").values
-        alike = [
-            excess.isel(batch=numbers == number).mean("batch") for number in np.unique(numbers)
-        ]
-        if len(alike) > 1:
-            p_value = np.maximum(
-                p_value, _greater_than(np.stack([one.transpose(*dims) for one in alike]), margin)
-            )
-    q_value = adjusted(p_value)
-    heads["p_value"] = (
-        dims,
-        p_value.astype("float32"),
-        {"long_name": f"p of excess <= {margin}", "units": "1"},
-    )
-    heads["q_value"] = (
-        dims,
-        q_value.astype("float32"),
-        {"long_name": "p adjusted for all heads", "units": "1"},
-    )
-    flag = {
-        "long_name": "more than chance",
-        "units": "1",
-        "false_discovery_rate": rate,
-        "margin": margin,
-    }
-    heads["flag"] = (dims, (q_value < rate).astype("int8"), flag)
+        p_value = np.maximum(p_value, _over_steps(excess, steps, scores["null"], margin))
+    meaning = f"p of excess <= {margin}"
+    tested = discoveries(p_value, meaning, "more than chance", rate=rate, margin=margin)
+    heads = heads.assign(tested)
     if steps is not None:
         heads["invariance"] = invariance(steps)
     return heads.assign_attrs(scores.attrs)
 
 
+def _over_steps(
+    excess: xr.DataArray, by_step: xr.DataArray, null: xr.DataArray, margin: float
+) -> Float[np.ndarray, "layer head"]:
+    """Return the larger p of the tests over steps and over numbers of steps."""
+    each_step = (by_step - null).mean("batch").transpose("step", *HEADS)
+    p_value = greater_than(each_step.values, margin)
+    numbers = by_step.notnull().any(HEADS).sum("step").values
+    each_number = [
+        excess.isel(batch=numbers == number).mean("batch").transpose(*HEADS)
+        for number in np.unique(numbers)
+    ]
+    if len(each_number) == 1:
+        return p_value
+    over_numbers = greater_than(np.stack(each_number), margin)
+    return np.maximum(p_value, over_numbers)
+
+
 def invariance(by_step: xr.DataArray) -> xr.DataArray:
-    """1 minus the mean over steps of the standard deviation over cases (Cabannes et al. 2024).
+    """Return 1 minus the mean over steps of the standard deviation over cases.
 
     A secondary column: a head that attends alike in every case scores 1 whatever it attends to.
-        Steps that fewer than
-    two cases have say nothing about it and are left out.
+    Steps that fewer than two cases have say nothing about it and are left out.
+
+    Args:
+        by_step: (batch, layer, head, step), NaN where a case has no such step.
+
+    Source: Cabannes et al. 2024, arXiv 2406.02128.
     """
     spread = by_step.where(by_step.notnull().sum("batch") > 1).std("batch").mean("step")
     about = {
@@ -103,45 +101,49 @@ def invariance(by_step: xr.DataArray) -> xr.DataArray:
     return (1 - spread).astype("float32").assign_attrs(about)
 
 
-def contrast(scores: xr.DataArray, groups: xr.DataArray, *, rate: float = 0.05) -> xr.Dataset:
-    """Do two sorts of cases differ? Scores (batch, layer, head); `groups` (batch) is 1 or 0.
+def contrast(scores: xr.DataArray, groups: xr.DataArray, *, rate: float = RATE) -> xr.Dataset:
+    """Return how far two groups of cases differ.
+
+    Args:
+        scores: (batch, layer, head). groups: (batch), 1 or 0.
 
     Returns:
         (layer, head): `difference` (mean of group 1 minus group 0) with a 95% t interval, `p_value`
         (Welch, two sided), `q_value`, `flag`. NaN, and no flag, where a group has fewer than two
-        cases.
+        cases, or where a head never varies.
     """
-    values = scores.transpose("batch", "layer", "head").values.astype(float)
-    own = groups.values.astype(bool)
-    shape = values.shape[1:]
-    low = high = p_value = np.full(shape, np.nan)
-    value = np.full(shape, np.nan)
-    if min(own.sum(), (~own).sum()) >= 2:
-        with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # heads that never vary: NaN says it
-            test = scipy_stats.ttest_ind(values[own], values[~own], equal_var=False)
-            low, high = test.confidence_interval(CONFIDENCE)
-        value, p_value = values[own].mean(0) - values[~own].mean(0), test.pvalue
-    q_value = adjusted(p_value)
+    values = scores.transpose("batch", *HEADS).values.astype(float)
+    difference, low, high, p_value = _welch(values, groups.values.astype(bool))
     about = {
         "units": str(scores.attrs.get("units", "1")),
         "source": str(scores.attrs.get("source", "")),
     }
-    meaning = {
-        "difference": (
-            value,
-            f"{scores.attrs.get('long_name', scores.name)}: {groups.name} minus not",
-        ),
-        "difference_low": (low, "lower end of its 95% interval"),
-        "difference_high": (high, "upper end of its 95% interval"),
-        "p_value": (p_value, "p of no difference"),
-        "q_value": (q_value, "p adjusted for all heads"),
+    meaning = f"{scores.attrs.get('long_name', scores.name)}: {groups.name} minus not"
+    interval = f"end of its {CONFIDENCE:.0%} interval"
+    measured = {
+        "difference": (difference, meaning),
+        "difference_low": (low, f"lower {interval}"),
+        "difference_high": (high, f"upper {interval}"),
     }
-    dims = ("layer", "head")
-    heads = {
-        name: (dims, np.asarray(a, np.float32), {"long_name": text, **about})
-        for name, (a, text) in meaning.items()
-    }
-    flag = {"long_name": "the groups differ", "units": "1", "false_discovery_rate": rate}
-    result = xr.Dataset({**heads, "flag": (dims, (q_value < rate).astype("int8"), flag)})
-    return result.assign_coords({name: scores[name] for name in dims if name in scores.coords})
+    heads = xr.Dataset(
+        {
+            name: (HEADS, np.asarray(of, np.float32), {"long_name": text, **about})
+            for name, (of, text) in measured.items()
+        }
+    )
+    heads = heads.assign(discoveries(p_value, "p of no difference", "the groups differ", rate=rate))
+    return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
+
+
+def _welch(
+    values: Float[np.ndarray, "case layer head"], first: Bool[np.ndarray, " case"]
+) -> tuple[Float[np.ndarray, "layer head"], ...]:
+    """Return the difference of two groups, the ends of its interval, and Welch's two-sided p."""
+    if min(first.sum(), (~first).sum()) < 2:
+        unknown = np.full(values.shape[1:], np.nan)
+        return unknown, unknown, unknown, unknown
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # heads that never vary: NaN says it
+        test = scipy_stats.ttest_ind(values[first], values[~first], equal_var=False)
+        low, high = test.confidence_interval(CONFIDENCE)
+    return values[first].mean(0) - values[~first].mean(0), low, high, test.pvalue

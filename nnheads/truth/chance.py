@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats as scipy_stats
 
-from nnheads.stats import CONFIDENCE, MARGIN, RESAMPLES, adjusted
+from nnheads.stats import CONFIDENCE, MARGIN, adjusted, ends, greater_than, ranked, resamples
 
 CELL = ("layer", "head")
 FOLD = ("fold", "layer", "head")
@@ -78,15 +78,13 @@ def _fold(
     right, expected = (
         _by_question(rows[name], number, len(answers)) for name in ("correct", "null")
     )
-    counts = generator.multinomial(
-        len(answers), np.full(len(answers), 1 / len(answers)), RESAMPLES
-    ).astype(float)
+    counts = resamples(len(answers), generator).astype(float)
     drawn, drawn_null = (
         np.tensordot(counts, each, 1) / (counts @ answers)[:, None, None]
         for each in (right, expected)
     )
     excess = (right - expected) / answers.mean()  # its mean over questions is that over statements
-    p_value = np.maximum(_beyond(excess, margin), _shuffled(rows, label, number, answers))
+    p_value = np.maximum(greater_than(excess, margin), _shuffled(rows, label, number, answers))
     return {
         "accuracy": rows["correct"].mean(0),
         "chance": rows["null"].mean(0),
@@ -101,16 +99,6 @@ def _by_question(values: np.ndarray, number: np.ndarray, questions: int) -> np.n
     found = np.zeros((questions, *values.shape[1:]))
     np.add.at(found, number, values)
     return found
-
-
-def _beyond(values: np.ndarray, margin: float) -> np.ndarray:
-    """One-sided p of mean(values) <= margin over questions; NaN for fewer than two."""
-    if len(values) < 2:
-        return np.full(values.shape[1:], np.nan)
-    centre, spread = values.mean(0) - margin, values.std(0, ddof=1) / np.sqrt(len(values))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_value = scipy_stats.t.sf(centre / spread, len(values) - 1)
-    return np.where(spread == 0, np.where(centre > 0, 0.0, 1.0), p_value)
 
 
 def _shuffled(rows: dict, label: np.ndarray, number: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -154,18 +142,13 @@ def area(decision: np.ndarray, label: np.ndarray, question: np.ndarray) -> dict[
     }
 
 
-def _ends(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return low, high
-
-
 def _in_folds(folds: list[dict]) -> dict[str, tuple]:
     found = {}
     for name in ("accuracy", "auc", "validation", "chance", "fold_p_value"):
         found[name] = (FOLD, np.stack([one[name] for one in folds]))
-    ends = [_ends(one["drawn"]) for one in folds]
+    bounds = [ends(one["drawn"]) for one in folds]
     for place, end in enumerate(("low", "high")):
-        found[f"accuracy_{end}"] = (FOLD, np.stack([each[place] for each in ends]))
+        found[f"accuracy_{end}"] = (FOLD, np.stack([each[place] for each in bounds]))
         reach = scipy_stats.norm.ppf((1 - CONFIDENCE) / 2) * (1 if end == "low" else -1)
         values = np.stack([one["auc"] + reach * one["auc_error"] for one in folds])
         found[f"auc_{end}"] = (FOLD, values.clip(0, 1))
@@ -182,7 +165,7 @@ def _over_folds(folds: list[dict], rows: dict, rate: float, margin: float) -> di
     }
     found["excess"] = (CELL, found["correct"][1] - found["null"][1])
     for name, drawn in (("correct", "drawn"), ("excess", "drawn_excess")):
-        for end, values in zip(("low", "high"), _ends(np.mean([one[drawn] for one in folds], 0))):
+        for end, values in zip(("low", "high"), ends(np.mean([one[drawn] for one in folds], 0))):
             found[f"{name}_{end}"] = (CELL, values)
     area_mean = np.mean([one["auc"] for one in folds], 0)
     error = np.sqrt(np.sum([one["auc_error"] ** 2 for one in folds], 0)) / len(folds)
@@ -200,7 +183,7 @@ def chosen(heads: xr.Dataset, count: int) -> xr.Dataset:
     0; and `chosen`, 1 for the first `count`. Test questions have no say in it; heads that are equal
     rank in their order."""
     values = heads["mean_validation"].transpose(*CELL).values
-    order = np.argsort(-values, axis=None, kind="stable")
+    order = ranked(values, unknown=True)
     rank = np.argsort(order).reshape(values.shape).astype(np.int32)
     about = {"long_name": "place by validation accuracy over all folds", "units": "1"}
     heads = heads.assign(rank=(CELL, rank, about))

@@ -17,6 +17,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.labels import check_finite, label
+from nnheads.stats import ranked
 from nnheads.trace.composition import compose, core, overlap
 from nnheads.writing.logit_attribution import writing_form
 
@@ -99,7 +100,7 @@ def share_above(scores: xr.Dataset) -> tuple[float, int]:
 def strongest(scores: xr.Dataset, top: int) -> list[dict]:
     """The pairs with the highest scores: layer, head, to_layer, to_head, value."""
     flat = scores["composition"].stack(pair=("layer", "head", "to_layer", "to_head"))
-    chosen = flat.isel(pair=(-flat.values).argsort(kind="stable")[:top])
+    chosen = flat.isel(pair=ranked(flat.values, unknown=True)[:top])
     names = ("layer", "head", "to_layer", "to_head")
     return [
         {**dict(zip(names, map(int, pair))), "value": float(value)}

@@ -10,8 +10,6 @@ Sources: Wang et al. 2022, arXiv 2211.00593; Elhage et al. 2021, "A mathematical
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 import xarray as xr
@@ -24,7 +22,7 @@ from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite, label
 from nnheads.spans.layout import span_dataset
 from nnheads.spans.measure import measure
-from nnheads.stats import CONFIDENCE, RESAMPLES
+from nnheads.stats import ends, names_of_ends, resamples
 from nnheads.trace.readout import answer_columns
 from nnheads.trace.session import remote_of
 from nnheads.trace.writes import read_attribution
@@ -214,9 +212,7 @@ def coupling(cases: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     count, shape = len(x), x.shape[1:]
     x, y = (one.reshape(count, -1) - one.reshape(count, -1).mean(0) for one in (x, y))
     x[:, x.std(0) < SPREAD] = np.nan
-    drawn = (
-        np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    )
+    drawn = resamples(count, seed) / count
     found = _line(x, y, np.full((1, count), 1 / count))
     resampled = _line(x, y, drawn)
     data, long = (
@@ -228,21 +224,11 @@ def coupling(cases: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     )
     for place, (name, meaning) in enumerate(long.items()):
         about = {"units": "logit" if name == "slope" else "1", "source": COUPLING_SOURCE}
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "All-NaN slice encountered", RuntimeWarning
-            )  # NaN says it
-            ends = np.nanquantile(
-                resampled[place], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0
-            )
-        ends = ends if count > 2 else np.full_like(ends, np.nan)
-        each = {name: found[place][0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
+        bounds = np.stack(ends(resampled[place], skipna=True))
+        bounds = bounds if count > 2 else np.full_like(bounds, np.nan)
+        each = {name: found[place][0], f"{name}_low": bounds[0], f"{name}_high": bounds[1]}
         for which, values in each.items():
-            said = (
-                meaning
-                if which == name
-                else f"{which.rpartition('_')[2]} end of the 95% bootstrap interval of {meaning}"
-            )
+            said = names_of_ends(meaning).get(which.rpartition("_")[2], meaning)
             data[which] = (
                 dims,
                 values.reshape(shape).astype("float32"),

@@ -34,7 +34,7 @@ from nnheads.patching.faithfulness import (
     judge,
     knocked_out,
     order,
-    resamples,
+    shares_of_cases,
     study,
 )
 
@@ -295,13 +295,13 @@ def test_heads_are_ranked_by_what_is_lost_without_them():
 def test_intervals_resample_cases_and_keep_the_direction():
     generator = np.random.default_rng(0)
     drawn = generator.normal(-2.0, 1.0, 400)
-    weights = resamples(400, 0)
+    weights = shares_of_cases(400, 0)
     np.testing.assert_allclose(weights.sum(1), 1.0)
     value, low, high = interval(lambda mean: mean, [drawn], weights)
     assert value == drawn.mean() and low < value < high
     assert high - low == pytest.approx(2 * 1.96 * drawn.std() / 20, rel=0.1)
     assert interval(lambda mean: mean, [drawn], weights, absolute=True) == (-value, -high, -low)
-    one = interval(lambda mean: mean, [drawn[:1]], resamples(1, 0))
+    one = interval(lambda mean: mean, [drawn[:1]], shares_of_cases(1, 0))
     assert one[0] == drawn[0] and np.isnan(one[1:]).all()
 
 

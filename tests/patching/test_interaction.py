@@ -11,8 +11,6 @@ import pytest
 import torch
 import xarray as xr
 from conftest import placed, tiny
-from hypothesis import given
-from hypothesis import strategies as some
 from swaps import pairs
 from test_knockout import alike, hooked_difference
 
@@ -20,7 +18,7 @@ import nnheads
 from nnheads.errors import BadInput
 from nnheads.patching import interaction
 from nnheads.patching.behaviours import ask_for
-from nnheads.patching.interaction import above_zero, interactions, stepping_in, summary
+from nnheads.patching.interaction import interactions, stepping_in, summary
 
 LIST = [(0, 1), (1, 2), (2, 3)]
 CASES = 12
@@ -155,20 +153,6 @@ def test_noise_is_no_interaction(monkeypatch):
     _, reduced = found()
     assert int(reduced["flag"].sum()) == 0
     assert (reduced["surplus_low"] < 0 < reduced["surplus_high"]) == bool(reduced.attrs["adds_up"])
-
-
-@given(some.sampled_from([-5.0, -0.1, 0.0, 0.3, 2.5]), some.integers(2, 8))
-def test_p_of_a_mean_is_scipys_and_sure_where_nothing_varies(shift, count):
-    from scipy import stats
-
-    values = np.stack(
-        [np.linspace(-1, 2, count) + shift, np.full(count, shift), np.full(count, np.nan)], 1
-    )
-    p = above_zero(values)
-    expected = stats.ttest_1samp(values[:, 0], 0, alternative="greater").pvalue
-    np.testing.assert_allclose(p[0], expected, atol=1e-9)
-    np.testing.assert_allclose(p[1], 0 if shift > 0 else 1, atol=1e-6)
-    assert np.isnan(p[2]) and np.isnan(above_zero(values[:1])).all()
 
 
 def test_every_effect_equals_plain_hooks(model_type, padded):
