@@ -21,21 +21,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-
-from nnheads.errors import BadInput
+from nnheads.recipes._checks import check_at_least
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from nnheads.runs.folder import Run
 
 RESULTS = Path("results")
 COUNTS = ("limit", "batch_size", "top")  # which have to be at least 1
 UNRECORDED = ("plan",)  # of the shared options: nothing is run with it
+NEEDS_DEFAULT = inspect.Parameter.empty
 
 Model = Annotated[
     str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
+Top = Annotated[int, typer.Option(help="How many heads to name.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -59,11 +62,12 @@ Plan = Annotated[bool, typer.Option("--plan", help="Say what it would cost, and 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
-# In the order of the help. `limit`, `batch_size` and `plan` are for studies that give a default.
+# In the order of the help. Those without a default are for studies that give one (`limit=100`).
 SHARED: dict[str, tuple[Any, Any]] = {
     "model": (Model, "reference"),
-    "limit": (Limit, inspect.Parameter.empty),
-    "batch_size": (BatchSize, inspect.Parameter.empty),
+    "limit": (Limit, NEEDS_DEFAULT),
+    "batch_size": (BatchSize, NEEDS_DEFAULT),
+    "top": (Top, NEEDS_DEFAULT),
     "seed": (Seed, 0),
     "revision": (Revision, None),
     "dtype": (Dtype, "auto"),
@@ -73,7 +77,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "submit": (Submit, False),
     "output": (Output, RESULTS),
     "overwrite": (Overwrite, False),
-    "plan": (Plan, inspect.Parameter.empty),
+    "plan": (Plan, NEEDS_DEFAULT),
     "quiet": (Quiet, False),
     "traceback": (Traceback, False),
 }
@@ -159,6 +163,32 @@ class Study:
         run.work_with(self.model, self.name)
         return run
 
+    def in_batches(
+        self,
+        run: Run,
+        measure: Callable[[xr.Dataset], xr.Dataset],
+        prompts: xr.Dataset,
+        *,
+        name: str,
+        title: str,
+    ) -> xr.Dataset:
+        """Measure prompts in batches of `--batch-size`, each of which is kept in the run's folder.
+
+        name, title: of what is measured, in file names and beside the progress bar.
+        """
+        from nnheads.runs import batches
+
+        return batches.run(
+            measure,
+            prompts,
+            size=self.batch_size,
+            parts=run.parts,
+            name=name,
+            title=title,
+            quiet=self.quiet,
+            model=run.model,
+        )
+
 
 def study(
     recipe: str | None = None,
@@ -208,18 +238,10 @@ def parameters_of(
         for name, (annotation, default) in SHARED.items()
         if name not in left_out
     ]
-    return spelled + [one for one in shared if one.default is not inspect.Parameter.empty]
+    return spelled + [one for one in shared if one.default is not NEEDS_DEFAULT]
 
 
 def keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     """Return a parameter that is passed by name."""
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
-
-
-def check_at_least(least: int, **values: float | None) -> None:
-    """Refuse numbers that are too small, by the name of their option; None is an option not used."""
-    for name, value in values.items():
-        if value is not None and value < least:
-            option = name.replace("_", "-")
-            raise BadInput(f"--{option} {value} is not possible; it must be at least {least}")

@@ -43,6 +43,13 @@ def say_kept(attrs: Mapping[str, Any]) -> None:
     say(f"kept {attrs['kept']} of {attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
 
 
+def say_logit_difference(table) -> None:
+    """Print the logit difference on either text of a pair."""
+    names = ("clean_logit_difference", "corrupted_logit_difference")
+    clean, corrupted = (float(table[name]) for name in names)
+    say(f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}")
+
+
 def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
     """Print `L5H1  0.93 [0.91, 0.95]`, one line a head; `letters` is KV for key/value heads."""
     say(title)

@@ -1,0 +1,35 @@
+"""Refuse options that are impossible, by their names on the command line.
+
+check_at_least(1, new_tokens=new_tokens, draws=draws)
+check_choice("--kind", kind, KINDS)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from nnheads.errors import BadInput
+
+
+def check_at_least(least: int, **values: int | None) -> None:
+    """Refuse counts that are too small, by the name of their option; None is an option not used."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option} {value} is not possible; it must be at least {least}")
+
+
+def check_size(**values: float | None) -> None:
+    """Refuse numbers that are negative, infinite or none, by the name of their option."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value < math.inf:
+            expected = "it must be a number that is at least 0"
+            raise BadInput(f"--{name.replace('_', '-')} {value} is not possible; {expected}")
+
+
+def check_choice(option: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of those that an option takes."""
+    choices = list(known)
+    if value not in choices:
+        raise BadInput(f"{option} {value!r} is not known; use one of {', '.join(choices)}")

@@ -1,0 +1,156 @@
+"""Pairs of indirect-object sentences: their options, where they are from, and which ones are kept.
+
+    pairs = pairs_of(study)
+    kept, dropped = answered(study, run, pairs)  # only these are patched
+
+A file or an endpoint without a usable sentence is refused; a model that answers none of the
+prompts ends the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from nnheads.recipes._study import Study
+
+from nnheads.errors import BadInput, RunError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nnheads.runs.folder import Run
+
+REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
+
+Corruption = Annotated[str, typer.Option(help="other, random, abc or swapped.")]
+PairsFile = Annotated[Path | None, typer.Option(help="Pairs made elsewhere: .jsonl or .csv.")]
+Noising = Annotated[
+    bool, typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Answers must be best of the whole vocabulary.")
+]
+
+
+def pairs_of(study: Study, spread: int = 0) -> xr.Dataset:
+    """Return the pairs of `--prompts`, or sentences of our own (batch, position)."""
+    from nnheads.prompts.ioi import ioi
+    from nnheads.prompts.pairs import read_pairs
+
+    tokenizer, limit = study.model.tokenizer, study.limit
+    if study.prompts is None:
+        options = {"corruption": study.corruption, "spread": spread}
+        return ioi(tokenizer, limit, seed=study.seed, **options)
+    pairs = read_pairs(study.prompts)
+    beyond = Counter({"beyond --limit": max(0, len(pairs) - limit)})
+    return well_formed(tokenizer, pairs[:limit], len(pairs), beyond)
+
+
+def written_pairs(study: Study, run: Run) -> xr.Dataset:
+    """Return pairs of what a model wrote for this run (batch, position).
+
+    It is asked once for a run, because an endpoint need not repeat itself.
+    """
+    from nnheads.prompts.format import from_sentences
+    from nnheads.prompts.writer import open_writer
+    from nnheads.runs import store
+
+    path = run.folder / "sentences.json"
+    if path.exists():
+        sentences = json.loads(path.read_text())
+    else:
+        sentences = open_writer(study.writer)(study.limit, study.seed)
+    pairs, dropped = from_sentences(sentences, study.corruption)
+    prompts = well_formed(study.model.tokenizer, pairs, len(sentences), dropped)
+    store.write(path, lambda target: target.write_text(json.dumps(sentences, indent=1)))
+    return prompts
+
+
+def well_formed(tokenizer, pairs: list, asked: int, dropped: Counter) -> xr.Dataset:
+    """Tokenize the pairs that have the form of the task, and count the others by their reasons.
+
+    asked: how many sentences there were before any was left out.
+
+    Raises:
+        BadInput: none can be used.
+    """
+    from nnheads.prompts.format import keep_well_formed
+    from nnheads.prompts.pairs import tokenize
+
+    pairs, malformed = keep_well_formed(pairs)
+    dropped = dropped + malformed
+    if not pairs:
+        reason = dropped.most_common(1)[0][0] if dropped else "nothing was written"
+        raise BadInput(f"none of {asked} sentences can be used: {reason}")
+    prompts = tokenize(tokenizer, pairs)
+    reasons = Counter(json.loads(prompts.attrs["dropped"])) + dropped
+    return prompts.assign_attrs(asked=asked, dropped=json.dumps(dict(reasons)))
+
+
+def answered(
+    study: Study, run: Run, pairs: xr.Dataset, *, strict: bool = False, both: bool = True
+) -> tuple[xr.Dataset, dict[str, int]]:
+    """Return the pairs that the model gets right, and how many were dropped for which reason.
+
+    strict: the answer is the first choice of all tokens. both: right on the corrupted prompt too.
+
+    Raises:
+        RunError: none is right.
+    """
+    import numpy as np
+
+    from nnheads.models.answers import correct
+
+    pool = np.unique(np.concatenate([pairs["answer"], pairs["wrong"]]))
+    right = study.in_batches(
+        run,
+        lambda part: correct(run.model, part, candidates=pool, strict=strict),
+        pairs,
+        name="correct",
+        title="answers",
+    )
+    clean, corrupted = right["correct_clean"].values == 1, right["correct_corrupted"].values == 1
+    good = clean & corrupted if both else clean
+    if not good.any():
+        why = "right; there is no path to follow"
+        if both:
+            why = "right on both runs; nothing can be patched"
+        raise RunError(f"{study.name} answers none of {pairs.attrs['asked']} prompts {why}")
+    dropped = json.loads(pairs.attrs["dropped"])
+    dropped["wrong on the clean prompt"] = int((~clean).sum())
+    dropped["right on clean, wrong on the corrupted prompt"] = int((clean & ~good).sum())
+    reasons = {reason: count for reason, count in dropped.items() if count}
+    return pairs.isel(batch=np.flatnonzero(good)), reasons
+
+
+def about_pairs(
+    run: Run, title: str, pairs: xr.Dataset, kept: xr.Dataset, dropped: dict, references: str
+) -> dict[str, Any]:
+    """Return what repeats a study of pairs, and how many of them it kept, as attributes."""
+    about = run.about(title=title, prompts=pairs, references=references)
+    counts = {"asked": pairs.attrs["asked"], "dropped": dropped, "kept": kept.sizes["batch"]}
+    return {**about, **counts}
+
+
+def add_means(heads: xr.Dataset, scores: xr.Dataset, *names: str) -> None:
+    """Add the mean over prompts (batch) of what is measured once a prompt."""
+    for name in names:
+        about = {**scores[name].attrs, "cell_methods": "batch: mean"}
+        heads[name] = scores[name].mean("batch").assign_attrs(about)
+
+
+def for_and_against(heads: xr.Dataset, top: int) -> tuple[list[dict], list[dict]]:
+    """Return the strongest heads in both directions, of those whose interval leaves zero out."""
+    from nnheads import stats
+
+    heads = heads.rename(kv_head="head") if "kv_head" in heads.dims else heads
+    highest = stats.top_heads(heads, "effect", top)
+    lowest = stats.top_heads(heads, "effect", top, lowest=True)
+    # not <= and not >=, because one prompt alone has no interval (NaN)
+    positive = [one for one in highest if one["value"] > 0 and not one["low"] <= 0]
+    negative = [one for one in lowest if one["value"] < 0 and not one["high"] >= 0]
+    return positive, negative
