@@ -154,3 +154,8 @@ def for_and_against(heads: xr.Dataset, top: int) -> tuple[list[dict], list[dict]
     positive = [one for one in highest if one["value"] > 0 and not one["low"] <= 0]
     negative = [one for one in lowest if one["value"] < 0 and not one["high"] >= 0]
     return positive, negative
+
+
+def letters_of(heads) -> str:
+    """Return the letters of a head's name: KV where key/value heads are swapped."""
+    return "KV" if "kv_head" in heads.dims else "H"

@@ -233,7 +233,7 @@ def report(run, top: int) -> None:
         gap = heads["effect"].attrs["gap_threshold"]
         say(f"{masked} cases have a gap below {gap} logit: left out of effects")
     positive, negative = _pairs.for_and_against(heads, top)
-    letters = "KV" if "kv_head" in heads.dims else "H"
+    letters = _pairs.letters_of(heads)
     swap = f"{heads.attrs['site_meaning']}, {heads.attrs['direction']}"
     title = f"effect of each head, {swap}, ratio of means [95% interval]; highest:"
     say_heads(title, positive, letters)

@@ -140,7 +140,7 @@ def test_chosen_senders_values_frozen_parts_and_a_rehearsal(tmp_path, capsys):
     ]
     command("path", *options, "--output", str(tmp_path / "here"))
     printed = capsys.readouterr().out
-    assert "paths to the values of L2KV1" in printed and "feed-forward parts: freeze" in printed
+    assert "paths to the values of L2KV1" in printed and "MLPs: freeze" in printed
     command("path", *options, "--remote", "local", "--output", str(tmp_path / "there"))
     here, there = (
         store.load(tmp_path / place / "path/reference/shipped/v-L2H2/scores.nc")
