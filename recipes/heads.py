@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from nnheads.recipes import _options as options
+from nnheads.recipes._study import Traceback
+from nnheads.recipes._terminal import say
 
 
-def main(traceback: options.Traceback = False) -> None:
+def main(traceback: Traceback = False) -> None:
     """List the head types: meaning, statistic, source."""
     from nnheads.detectors._detect import ALIASES, detector, types
 
@@ -14,5 +15,5 @@ def main(traceback: options.Traceback = False) -> None:
     for name, meaning in types().items():
         module = detector(name)
         alias = f" (alias {other[name]})" if name in other else ""
-        options.say(f"{name:<{width}}  {meaning}{alias}")
-        options.say(f"{'':<{width}}  statistic: {module.HEADLINE}; {module.SOURCE}")
+        say(f"{name:<{width}}  {meaning}{alias}")
+        say(f"{'':<{width}}  statistic: {module.HEADLINE}; {module.SOURCE}")

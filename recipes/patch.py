@@ -1,6 +1,4 @@
-"""Your own pair of prompts: patch residual stream, attention, MLP, heads, and what heads are made
-of.
-"""
+"""Patch your own pair of prompts: residual stream, attention, MLP, heads, and their inputs."""
 
 from __future__ import annotations
 
