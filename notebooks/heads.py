@@ -157,7 +157,7 @@ lists = {
 }  # fmt: skip
 rows = {}
 for title, chosen in lists.items():
-    scores = nnheads.knockout(model, asked, chosen, ks=[0, len(chosen)], how="uniform", metric="accuracy", draws=40)
+    scores = nnheads.knockout(model, asked, chosen, ks=[0, len(chosen)], ablation="uniform", metric="accuracy", draws=40)
     reduced = curve(scores)[["accuracy", "random_median", "random_lowest", "random_highest"]]
     rows[title] = {"heads": " ".join(head_name(*one) for one in chosen), **reduced.isel(k=-1).to_pandas()}
 print(f"with all heads: {float(reduced.accuracy[0]):.2f}")

@@ -139,13 +139,14 @@ def report_plan(
     """What the two jobs of a batch would cost, and how many batches there are."""
     from nnheads.patching import interaction
     from nnheads.patching.behaviours import BEHAVIOURS
-    from nnheads.patching.knockout import chosen_lists, plan_without
+    from nnheads.patching.head_sets import plan_without
+    from nnheads.patching.knockout import chosen_lists
 
     asked, others = prompts
     part = asked.isel(batch=slice(arguments["batch_size"]))
     metric = arguments["metric"] or BEHAVIOURS[arguments["behaviour"]].metric
     counts, listed, random = chosen_lists(model, heads, ks, arguments["draws"], arguments["seed"])
-    sets = interaction.chosen_lists(model, heads, arguments["pairs"], arguments["backup"])
+    sets = interaction.chosen_sets(model, heads, arguments["pairs"], arguments["backup"])
     jobs = {
         "knockout": [one[:k] for one in (listed, *random) for k in counts],
         "interactions": [one for each in sets.values() for one in each],
@@ -159,7 +160,7 @@ def report_plan(
             model,
             part,
             lists,
-            how=arguments["ablation"],
+            ablation=arguments["ablation"],
             reference=others,
             metric=metric,
             at=arguments["at"],
@@ -254,7 +255,7 @@ def compute(
         heads = found_heads(run, model, facts, quiet)
         chosen_lists(model, heads, facts["ks"], facts["draws"], facts["seed"])
     how = {
-        "how": facts["ablation"],
+        "ablation": facts["ablation"],
         "reference": others,
         "metric": facts["metric"] or behaviour.metric,
         "at": facts["at"],

@@ -256,7 +256,7 @@ def _knockout(
             listed,
             ks=[len(listed)],
             draws=0,
-            how=ablation,
+            ablation=ablation,
             reference=others,
             metric=metric,
             seed=setting.seed,

@@ -1,36 +1,38 @@
-"""Do the effects of heads add up? Single, conditional and joint effects of a list, and the heads
-that step in for it.
+"""Do the effects of heads add up? Effects of a list alone, together, and after each other.
+
+    scores = interactions(model, prompts, [(1, 0), (1, 1)], backup=True)
+    summary(scores)  # means over cases, whether the parts add up, and who steps in
 
 The effect of a set of heads is the metric without them minus the metric with all: a head that helps
 has a negative one (for `kl` and `rank`, where more is worse, a positive one). Where heads stand in
-for each other, each one's own effect
-says too little: the joint effect is larger than the sum of its parts. Where they are links of one
-    chain it is smaller.
+for each other, each one's own effect says too little: the joint effect is larger than the sum of
+its parts. Where they are links of one chain it is smaller.
 After: comp_u(S) of CoAx, arXiv 2607.01940, here in the plain metric; Wang et al. 2022, arXiv
-    2211.00593 (backups).
+2211.00593 (backups).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from nnheads import stats
-from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
-from nnheads.patching.cells import check_members
-from nnheads.patching.knockout import Head, without
+from nnheads.patching.head_sets import Ablating, Head, checked_heads, without
 
 SOURCE = "after arXiv 2607.01940"
 LESS_IS_BETTER = ("kl", "rank")
 MARGIN = 0.1  # of the larger of joint effect and sum of parts: below it they count as equal
 # of the intact metric, or of the joint effect: a head whose effect grows by less does not step in
 NAMED = 0.01
-RATE = 0.05  # false discoveries among the heads that are said to step in
+
+Effects = dict[str, Float[np.ndarray, "case set"]]  # by what the sets are for
 
 
 def interactions(
@@ -40,72 +42,68 @@ def interactions(
     *,
     pairs: bool = False,
     backup: bool = False,
-    how: str = "mean",
-    reference: xr.Dataset | None = None,
-    metric: str | Callable = "logit_difference",
-    at: str | None = None,
     seed: int = 0,
-    tokens: int | None = None,
+    **ablating: Unpack[Ablating],
 ) -> xr.Dataset:
-    """Effects of the heads of a list alone, together and after each other, as one job.
+    """Return the effects of the heads of a list alone, together and after each other.
 
     Args:
-        heads: (layer, head). pairs: also each pair. backup: also every other head, before and after
-            the whole list is ablated. how, reference, metric, at, seed, tokens, remote: as for
-            `patching.patch.ablate`.
+        prompts: pairs, or prompts with `ask` and `target` (batch, step).
+        heads: (layer, head).
+        pairs: also the effect of each pair.
+        backup: also the effect of every other head, before and after the whole list is ablated.
+        seed: of the prompts that "resample" draws.
+        ablating: `ablation` ("mean", "zero", "uniform" or "resample"), `reference`, `metric`, `at`
+            and `tokens`, see `nnheads.patching.head_sets.Ablating`.
 
     Returns:
-        float32: `alone` (batch, member) and `last` (batch, member), the effect of a head when
-            nothing and when all the
-        others of the list are ablated, and their difference `shift`; `joint`, `sum_of_parts` and
-        `surplus` (joint minus sum), (batch); with pairs `pair` and `pair_surplus` (batch, member,
-        other), NaN for a head with itself; with backup `before`, `after` and `growth`, (batch,
-        layer, head), NaN for heads of the list: the effect of each other head alone, after the
-            whole list is ablated, and by how much it grows (after minus before); `base_<metric>`
-        (batch).
+        float32, in the unit of the metric. `alone` and `last` (batch, member): the effect of a head
+        when nothing, and when all the others of the list are ablated; `shift`, last minus alone.
+        `joint`, `sum_of_parts` and `surplus`, joint minus sum (batch). With pairs, `pair` and
+        `pair_surplus` (batch, member, other), NaN for a head with itself. With backup, `before`,
+        `after` and `growth` (batch, layer, head), NaN for heads of the list: the effect of each
+        other head alone, after the whole list, and after minus before. `base_<metric>` (batch).
 
     Raises:
         BadInput: as `ablate`; no heads, or one twice. RunError: logits that are not finite.
+
+    Source: after arXiv 2607.01940.
+
+    Example:
+        >>> model = nnheads.load()
+        >>> prompts = nnheads.ioi(model.tokenizer, 4)
+        >>> scores = nnheads.interactions(model, prompts, [(1, 0), (2, 2)], ablation="zero")
+        >>> scores["member"].values.tolist()
+        ['L1H0', 'L2H2']
+        >>> scores["surplus"].dims
+        ('batch',)
     """
+    sets = chosen_sets(model, heads, pairs, backup)
+    every = [one for group in sets.values() for one in group]
+    ablated = without(model, prompts, every, seed=seed, **ablating)
+    ends = np.cumsum([len(group) for group in sets.values()])[:-1]
+    effects = dict(zip(sets, np.split(ablated["change"].values, ends, axis=1)))
     sizes = geometry(model)
-    lists = chosen_lists(model, heads, pairs, backup)
-    found = without(
-        model,
-        prompts,
-        [one for group in lists.values() for one in group],
-        how=how,
-        reference=reference,
-        metric=metric,
-        at=at,
-        seed=seed,
-        tokens=tokens,
-    )
-    ends = np.cumsum([len(group) for group in lists.values()])[:-1]
-    parts = dict(zip(lists, np.split(found["change"].values, ends, axis=1)))
-    couples = list(itertools.combinations(range(len(lists["alone"])), 2)) if pairs else []
-    rest = [head for (head,) in lists["before"]]
     values = {
-        **_of_list(parts),
-        **_of_pairs(parts, couples),
-        **_of_rest(parts, rest, (sizes.layers, sizes.heads)),
+        **_of_list(effects),
+        **(_of_pairs(effects) if effects["pair"].size else {}),
+        **_of_rest(effects, [head for (head,) in sets["before"]], (sizes.layers, sizes.heads)),
     }
-    names = [head_name(*head) for (head,) in lists["alone"]]
-    return _labelled(found, values, names, list(range(sizes.layers)), list(range(sizes.heads)))
+    names = [head_name(*head) for (head,) in sets["alone"]]
+    index = {"layer": list(range(sizes.layers)), "head": list(range(sizes.heads))}
+    return _labelled(ablated, values, {"member": names, "other": names, **index})
 
 
-def chosen_lists(
+def chosen_sets(
     model, heads: Sequence[Head], pairs: bool, backup: bool
 ) -> dict[str, list[list[Head]]]:
-    """Every set of heads that `interactions` ablates, by what it is for.
+    """Return every set of heads that `interactions` ablates, by what it is for.
 
-    Raises BadInput as `interactions`.
+    Raises:
+        BadInput: as `interactions`.
     """
-    sizes = geometry(model)
-    listed = [(int(layer), int(head)) for layer, head in heads]
-    if not listed:
-        raise BadInput("there are no heads to ablate; the list is empty")
-    check_members([listed], sizes.layers, sizes.heads)
-    every = [(layer, head) for layer in range(sizes.layers) for head in range(sizes.heads)]
+    listed, sizes = checked_heads(model, heads), geometry(model)
+    every = itertools.product(range(sizes.layers), range(sizes.heads))
     rest = [head for head in every if head not in listed] if backup else []
     return {
         "joint": [listed],
@@ -117,9 +115,10 @@ def chosen_lists(
     }
 
 
-def _of_list(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    joint, alone = parts["joint"][:, 0], parts["alone"]
-    last, total = joint[:, None] - parts["others"], alone.sum(1)
+def _of_list(effects: Effects) -> dict[str, np.ndarray]:
+    """Return the effects of the list's heads [case, member], and of the list [case]."""
+    joint, alone = effects["joint"][:, 0], effects["alone"]
+    last, total = joint[:, None] - effects["others"], alone.sum(1)
     return {
         "alone": alone,
         "last": last,
@@ -130,44 +129,41 @@ def _of_list(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _of_pairs(
-    parts: dict[str, np.ndarray], couples: list[tuple[int, int]]
-) -> dict[str, np.ndarray]:
-    if not couples:
-        return {}
-    cases, count = parts["alone"].shape
+def _of_pairs(effects: Effects) -> dict[str, Float[np.ndarray, "case member other"]]:
+    """Return the effect of each pair, and by how much it differs from the sum of its parts."""
+    alone = effects["alone"]
+    cases, count = alone.shape
     pair = np.full((cases, count, count), np.nan, np.float32)
-    first, second = np.array(couples).T
-    pair[:, first, second] = pair[:, second, first] = parts["pair"]
-    return {
-        "pair": pair,
-        "pair_surplus": pair - parts["alone"][:, :, None] - parts["alone"][:, None],
-    }
+    first, second = np.array(list(itertools.combinations(range(count), 2))).T
+    pair[:, first, second] = pair[:, second, first] = effects["pair"]
+    return {"pair": pair, "pair_surplus": pair - alone[:, :, None] - alone[:, None]}
 
 
 def _of_rest(
-    parts: dict[str, np.ndarray], rest: list[Head], shape: tuple[int, int]
-) -> dict[str, np.ndarray]:
+    effects: Effects, rest: list[Head], shape: tuple[int, int]
+) -> dict[str, Float[np.ndarray, "case layer head"]]:
+    """Return the effects of all other heads, before and after the list; nothing without them."""
     if not rest:
         return {}
     layer, head = np.array(rest).T
-    before, after = (np.full((len(parts["joint"]), *shape), np.nan, np.float32) for _ in range(2))
-    before[:, layer, head] = parts["before"]
-    after[:, layer, head] = parts["after"] - parts["joint"]
+    before, after = (np.full((len(effects["joint"]), *shape), np.nan, np.float32) for _ in range(2))
+    before[:, layer, head] = effects["before"]
+    after[:, layer, head] = effects["after"] - effects["joint"]
     return {"before": before, "after": after, "growth": after - before}
 
 
+# what is drawn by head has a colour bar's room for its name
 MEANING = {
-    "alone": (("batch", "member"), "effect of the head alone"),
-    "last": (("batch", "member"), "effect of the head after the others of the list"),
-    "shift": (("batch", "member"), "effect after the others minus effect alone"),
-    "joint": (("batch",), "effect of the list together"),
-    "sum_of_parts": (("batch",), "sum of the effects alone"),
-    "surplus": (("batch",), "joint effect minus sum of parts"),
-    "pair": (("batch", "member", "other"), "effect of two heads together"),
+    "alone": (("batch", "member"), "effect of the head alone on {}"),
+    "last": (("batch", "member"), "effect of the head after the others of the list on {}"),
+    "shift": (("batch", "member"), "effect after the others minus effect alone on {}"),
+    "joint": (("batch",), "effect of the list together on {}"),
+    "sum_of_parts": (("batch",), "sum of the effects alone on {}"),
+    "surplus": (("batch",), "joint effect minus sum of parts on {}"),
+    "pair": (("batch", "member", "other"), "effect of two heads together on {}"),
     "pair_surplus": (
         ("batch", "member", "other"),
-        "effect of two heads minus the sum of their effects alone",
+        "effect of two heads minus the sum of their effects alone on {}",
     ),
     "before": (("batch", "layer", "head"), "effect alone"),
     "after": (("batch", "layer", "head"), "effect after the list"),
@@ -176,85 +172,76 @@ MEANING = {
 
 
 def _labelled(
-    found: xr.Dataset, values: dict, names: list[str], layers: list[int], heads: list[int]
+    ablated: xr.Dataset, values: dict[str, np.ndarray], coordinates: dict[str, list]
 ) -> xr.Dataset:
-    metric = found.attrs["metric"]
-    units = found[metric].attrs["units"]
-    scores = found[[f"base_{metric}"]].drop_vars("group", errors="ignore")
+    """Label the effects, beside the metric of the intact model."""
+    metric = ablated.attrs["metric"]
+    scores = ablated[[f"base_{metric}"]].drop_vars("group", errors="ignore")
     for name, value in values.items():
-        dims, text = MEANING[name]
-        named = (
-            text if "layer" in dims else f"{text} on {metric}"
-        )  # what is drawn by head has a colour bar's room
-        about = {"long_name": named, "units": units, "source": SOURCE}
+        dims, meaning = MEANING[name]
+        about = {"units": ablated[metric].attrs["units"], "source": SOURCE}
+        about = {"long_name": meaning.format(metric), **about}
         scores[name] = (dims, np.asarray(value, np.float32), about)
-    coordinates = {"member": names, "other": names, "layer": layers, "head": heads}
-    return scores.assign_coords(
-        {name: index for name, index in coordinates.items() if name in scores.dims}
-    )
+    known = {name: index for name, index in coordinates.items() if name in scores.dims}
+    return scores.assign_coords(known)
 
 
 def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """`interactions` reduced over cases: means with bootstrap intervals.
+    """Return the scores of `interactions` reduced over cases: means with bootstrap intervals.
 
-    With `growth` also `p_value` (the larger of two one-sided t tests: the effect does not grow, and
-    the head does not help after the list), `q_value` over all heads and `flag`, 1 for heads that
-    step in: q below RATE, and both growth and effect after the list at least NAMED of the intact
-        metric or, if that is more, of the joint effect. A head that
-    worked against the answer and ceases to is none. attrs: `adds_up`, 0 where the interval of the
-        surplus leaves zero
-    out and it is more than MARGIN of the joint effect or of the sum of parts; then `warning` says
-    which way. One case alone has no `adds_up`.
+    Returns:
+        every variable without `batch`, and its `_low` and `_high`. With `growth` also `p_value`
+        (layer, head), the larger of two (the effect does not grow, and the head does not help after
+        the list), `q_value` over all heads and `flag`, 1 for heads that step in: q below
+        `stats.RATE`, and both growth and effect after the list at least NAMED of the intact metric
+        or, if that is more, of the joint effect. A head that worked against the answer and ceases
+        to is none. attrs: `adds_up`, 0 where the interval of the surplus leaves zero out and it is
+        more than MARGIN of the joint effect or of the sum of parts; then `warning` says which way.
+        One case alone has no `adds_up`.
     """
-    reduced = xr.merge(
-        [stats.mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="override"
-    )
-    reduced = reduced.assign_attrs(scores.attrs)
+    means = [stats.mean(scores[name], seed=seed) for name in scores.data_vars]
+    reduced = xr.merge(means, combine_attrs="override").assign_attrs(scores.attrs)
     sign = 1 if scores.attrs["metric"] in LESS_IS_BETTER else -1
     reduced.attrs.update(_verdict(reduced, sign))
-    if "growth" in scores:
-        base = max(abs(float(reduced[one])) for one in (f"base_{scores.attrs['metric']}", "joint"))
-        each = [
-            scores[name].transpose("batch", "layer", "head").values for name in ("growth", "after")
-        ]
-        p_value = np.maximum(*(stats.greater_than(sign * values.astype(float)) for values in each))
-        least = np.minimum(*(sign * reduced[name].values for name in ("growth", "after")))
-        named = NAMED * base
-        tested = stats.discoveries(
-            p_value,
-            "p of no growth, or of no help",
-            "steps in",
-            rate=RATE,
-            also=least >= named,
-            margin=named,
-        )
-        reduced = reduced.assign(tested)
-    return reduced
+    return reduced.assign(_steps_in(scores, reduced, sign)) if "growth" in scores else reduced
 
 
-def _verdict(reduced: xr.Dataset, sign: int) -> dict:
+def _steps_in(scores: xr.Dataset, reduced: xr.Dataset, sign: int) -> dict:
+    """Test of every other head whether it steps in for the list: p, q and flag (layer, head)."""
+    named = ("growth", "after")
+    intact = f"base_{scores.attrs['metric']}"
+    margin = NAMED * max(abs(float(reduced[one])) for one in (intact, "joint"))
+    cases = [scores[one].transpose("batch", "layer", "head").values.astype(float) for one in named]
+    p_value = np.maximum(*(stats.greater_than(sign * values) for values in cases))
+    least = np.minimum(*(sign * reduced[one].values for one in named))
+    meaning = "p of no growth, or of no help"
+    return stats.discoveries(p_value, meaning, "steps in", also=least >= margin, margin=margin)
+
+
+def _verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
+    """Say whether the parts add up, and if not, which way; nothing of one case."""
     low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
     if np.isnan(low):
-        return {}  # one case
+        return {}
     surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))
     beyond_chance = low > 0 or high < 0
     if not beyond_chance or abs(surplus) <= MARGIN * max(abs(joint), abs(total)):
         return {"adds_up": 1}
-    if sign * surplus > 0:
-        why = (
-            "these heads stand in for each other (self-repair), and each one's own effect says too"
-            " little"
-        )
-    else:
-        why = (
-            "these heads work through one another, and their own effects count the same thing more"
-            " than once"
-        )
+    why = STAND_IN if sign * surplus > 0 else CHAIN
     return {"adds_up": 0, "warning": f"the parts do not add up: {why}"}
 
 
-def stepping_in(reduced: xr.Dataset, k: int) -> list[dict]:
-    """The k heads, of those that step in, whose effect grows most: as `stats.top_heads`."""
+STAND_IN = (
+    "these heads stand in for each other (self-repair), and each one's own effect says too little"
+)
+CHAIN = (
+    "these heads work through one another, and their own effects count the same thing more than"
+    " once"
+)
+
+
+def stepping_in(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
+    """Return the k heads, of those that step in, whose effect grows most, as `stats.top_heads`."""
     down = reduced.attrs["metric"] not in LESS_IS_BETTER
     flagged = reduced.assign(growth=reduced["growth"].where(reduced["flag"] == 1))
     return stats.top_heads(flagged, "growth", k, lowest=down)

@@ -20,8 +20,9 @@ from nnheads.errors import BadInput
 from nnheads.patching.ablation_values import means, resampled, same_text
 from nnheads.patching.circuit import every_head, removal
 from nnheads.patching.cost import cost
+from nnheads.patching.head_sets import plan_without
 from nnheads.patching.interaction import interactions
-from nnheads.patching.knockout import knockout, plan_without
+from nnheads.patching.knockout import knockout
 from nnheads.patching.patch import ablate
 
 FAMILIES = ["gpt2", "llama", "bloom", "falcon", "gptj", "gemma2", "gpt_oss", "qwen3"]
@@ -153,9 +154,8 @@ def test_resampling_draws_another_text():
 
 def test_leaving_one_out_costs_nothing():
     model, own = tiny("llama")[0], prompts()
-    how = {"metric": "logit_difference", "at": None, "seed": 0}
     mean, one = (
-        cost(model, plan_without(model, own, [HEADS], how=name, reference=None, **how))
+        cost(model, plan_without(model, own, [HEADS], ablation=name))
         for name in ("mean", "resample")
     )
     assert mean == one and mean.forwards == 3, (
