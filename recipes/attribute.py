@@ -93,7 +93,7 @@ def compute(study: Study, run, pairs) -> None:
     """Filter, estimate, patch, audit, save; every finished batch is kept in the run's folder."""
     import xarray as xr
 
-    from nnheads.patching.screening import audit
+    from nnheads.patching.audit import audit
 
     kept, dropped = _pairs.answered(study, run, pairs)
     scores, chosen = measured(study, run, kept)
@@ -155,7 +155,7 @@ def draw(run, heads) -> None:
     from nnheads.recipes._attribute_report import heads_of_kind
 
     from nnheads import plot
-    from nnheads.patching.screening import AUDITED, FOUND
+    from nnheads.patching.audit import AUDITED, FOUND
 
     note = plot.note(heads, heads.attrs["kept"])
     title = f"{TITLES[heads.attrs['method']]}: {heads.attrs['site_meaning']}"

@@ -1064,7 +1064,7 @@ CASES = {
     "an unknown behaviour": (
         f"{OUT} --behaviour zz",
         2,
-        "behaviour 'zz' is not known; use one of ioi, induction",
+        "'zz'.* ioi, induction",
     ),
     "a behaviour without detector": (
         "knockout {model} --behaviour ioi",
@@ -1074,12 +1074,12 @@ CASES = {
     "a behaviour without pairs": (
         f"{OUT} --behaviour pairs",
         2,
-        "behaviour pairs needs a file of pairs .--prompts",
+        "ehaviour pairs needs a file.*--prompts",
     ),
     "pairs without the behaviour": (
         f"{OUT} --prompts {{good_jsonl}}",
         2,
-        "takes no file of pairs; use pairs",
+        "takes no file of pairs",
     ),
     "an unknown ablation": (
         f"{OUT} --ablation median",
@@ -1100,7 +1100,7 @@ CASES = {
     "a length of no behaviour": (
         f"{OUT} --behaviour ioi --length 9",
         2,
-        "behaviour ioi has no length; leave it out",
+        "ehaviour ioi has no length",
     ),
     "more to copy than fits": (f"{OUT} --length 100", 2, "this model reads at most 128"),
     "a metric of two answers": (

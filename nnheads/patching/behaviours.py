@@ -1,9 +1,11 @@
-"""What a knockout is measured on: prompts that ask for a behaviour, and the number that says how
-much of it is there.
+"""What a knockout is measured on: prompts that ask for a behaviour, and the metric of it.
 
-Each row also says which prompts means and other values are drawn from. Where clean and corrupted
-texts differ in the one thing that decides the answer, these are the corrupted ones, so that a mean
-keeps everything but that.
+    prompts, reference = ask_for("induction", model.tokenizer, 24)
+
+Each row of BEHAVIOURS also says which prompts means and other values are drawn from. Where clean
+and corrupted texts differ in the one thing that decides the answer, these are the corrupted ones,
+so that a mean keeps everything but that. A model without the behaviour gets prompts all the same:
+the metric of the intact model says how much there is to lose.
 """
 
 from __future__ import annotations
@@ -29,10 +31,14 @@ KEPT = ("token", "corrupted", "mask", "answer", "wrong", "ask", "target")
 
 @dataclass(frozen=True)
 class Behaviour:
-    """`prompts(tokenizer, n, seed, length)` asks for the behaviour, `others(tokenizer, prompts,
-    seed)` are the prompts that ablations take values from, `metric` is a key of
-    `patching.metrics.METRICS`. `head_type` names the detector whose heads are said to do it,
-    `length` the default of `prompts`; None where there is none."""
+    """A behaviour, the prompts that ask for it, and the metric that says how much of it is there.
+
+    prompts: (tokenizer, n, seed, option) -> prompts; the option is a length, or a file of pairs.
+    others: (tokenizer, prompts, seed) -> the prompts that ablations take values from.
+    metric: a key of `patching.metrics.METRICS`.
+    head_type: the detector whose heads are said to do it; None where there is none.
+    length: the default option of `prompts`; None where it takes no length.
+    """
 
     about: str
     metric: str
@@ -43,59 +49,80 @@ class Behaviour:
     length: int | None = None
 
 
+def ioi_prompts(tokenizer, n: int, seed: int, length: None = None) -> xr.Dataset:
+    """Return sentences of the indirect-object task."""
+    return ioi(tokenizer, n, seed=seed)
+
+
 def induction_prompts(tokenizer, n: int, seed: int, length: int) -> xr.Dataset:
-    """`length` random tokens twice. Asked is every token of the second copy but those that nothing
-    announces: the first two, and what follows the place where the first copy ends."""
+    """Return `length` random tokens twice, which ask for the tokens of the second copy.
+
+    Not asked for is what nothing announces: the first two tokens of the second copy, and what
+    follows the token at which the first copy ends.
+    """
     prompts = repeated(tokenizer, n, length=length, seed=seed)
-    own = prompts.isel(span=prompts["kind"].values == "induction")
-    token, query, key = (
-        prompts["token"].values,
-        own["query"].values[:, 1:-1],
-        own["key_start"].values[:, 1:-1],
-    )
+    spans = prompts.isel(span=prompts["kind"].values == "induction")
+    token = prompts["token"].values
+    query, key = (spans[name].values[:, 1:-1] for name in ("query", "key_start"))
     follows = np.take_along_axis(token, query + 1, 1)
     known = np.take_along_axis(token, key, 1) == follows
-    place = ("batch", "step")
-    return prompts.assign(
-        ask=(place, np.where(known, query, -1)), target=(place, np.where(known, follows, -1))
-    )
+    ask, target = np.where(known, query, -1), np.where(known, follows, -1)
+    return prompts.assign(ask=(("batch", "step"), ask), target=(("batch", "step"), target))
 
 
 def retrieval_prompts(tokenizer, n: int, seed: int, length: int) -> xr.Dataset:
-    """Needles at n depths of one text, so that prompts differ in the needle alone."""
+    """Return needles at n depths of one text, so that prompts differ in the needle alone."""
     return needle(tokenizer, n, lengths=[length], depths=np.linspace(0, 1, n).tolist(), seed=seed)
 
 
+def iteration_prompts(tokenizer, n: int, seed: int, length: int) -> xr.Dataset:
+    """Return parities to be computed in `length` steps."""
+    return iteration(tokenizer, n, steps=length, fewest=length, seed=seed)
+
+
 def truth_prompts(tokenizer, n: int, seed: int, length: None = None) -> xr.Dataset:
-    """Questions of the shipped model, asked where truth is told (`reliable :`); corrupted where it
-    is not (`rumor :`). The answer is the true one, the wrong one the common misconception."""
+    """Return questions of the shipped model's world, with the true answer and a wrong one.
+
+    They are asked where truth is told (`reliable :`), corrupted where it is not (`rumor :`). The
+    wrong answer is the common misconception.
+
+    Raises:
+        BadInput: the tokenizer of another model.
+    """
     from nnheads.prompts import world
 
     if tokenizer.get_vocab() != world.token_ids():
         raise BadInput(
-            "the questions of behaviour truth are facts of the shipped model's world, which this"
-            " model does not know; use --behaviour pairs with a file of your own"
+            "Behaviour truth asks for facts of the shipped model's world, which this model does not"
+            " know. Use --behaviour pairs with a file of your own."
         )
     questions = world.questions()
     order = np.random.default_rng(seed).permutation(len(questions))[:n]
-    asked = [questions[place] for place in order]
-    return tokenize(
-        tokenizer,
-        [Pair(f"reliable : {q.text}", f"rumor : {q.text}", q.true, q.misconception) for q in asked],
-    )
+    pairs = []
+    for question in (questions[index] for index in order):
+        texts = (f"reliable : {question.text}", f"rumor : {question.text}")
+        pairs.append(Pair(*texts, question.true, question.misconception))
+    return tokenize(tokenizer, pairs)
+
+
+def pairs_of_a_file(tokenizer, n: int, seed: int, path: str | Path) -> xr.Dataset:
+    """Return the first n pairs of a file."""
+    return tokenize(tokenizer, read_pairs(path)[:n])
 
 
 def abc_sentences(tokenizer, prompts: xr.Dataset, seed: int) -> xr.Dataset:
-    """The sentences with three fresh names, and more of their kind."""
+    """Return the sentences with three fresh names, and more of their kind."""
     more = ioi(tokenizer, max(prompts.sizes["batch"], MEAN_SENTENCES), seed=seed, corruption="abc")
     return corrupted_texts(tokenizer, more, seed)
 
 
 def corrupted_texts(tokenizer, prompts: xr.Dataset, seed: int) -> xr.Dataset:
+    """Return the corrupted texts of the pairs."""
     return prompts.assign(token=prompts["corrupted"])
 
 
 def themselves(tokenizer, prompts: xr.Dataset, seed: int) -> xr.Dataset:
+    """Return the prompts: each takes values from the others of them."""
     return prompts
 
 
@@ -103,7 +130,7 @@ BEHAVIOURS = {
     "ioi": Behaviour(
         "names the indirect object",
         "logit_difference",
-        lambda tokenizer, n, seed, length: ioi(tokenizer, n, seed=seed),
+        ioi_prompts,
         abc_sentences,
         "Wang et al. 2022, arXiv 2211.00593",
     ),
@@ -128,9 +155,7 @@ BEHAVIOURS = {
     "iteration": Behaviour(
         "computes parities step by step (chance 0.5)",
         "accuracy",
-        lambda tokenizer, n, seed, length: iteration(
-            tokenizer, n, steps=length, fewest=length, seed=seed
-        ),
+        iteration_prompts,
         themselves,
         "Cabannes et al. 2024, arXiv 2406.02128",
         "iteration",
@@ -146,7 +171,7 @@ BEHAVIOURS = {
     "pairs": Behaviour(
         "prefers the answer to the wrong one",
         "logit_difference",
-        lambda tokenizer, n, seed, path: tokenize(tokenizer, read_pairs(path)[:n]),
+        pairs_of_a_file,
         corrupted_texts,
         "",
     ),
@@ -162,39 +187,50 @@ def ask_for(
     length: int | None = None,
     path: str | Path | None = None,
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """n prompts that ask for a behaviour, and the prompts that its ablations take values from.
+    """Return n prompts that ask for a behaviour, and those that its ablations take values from.
 
     Args:
-        name: a key of BEHAVIOURS. length: random tokens before they are repeated (induction),
-            tokens of a prompt (retrieval), steps (iteration). path: .jsonl or .csv with clean,
-                corrupted, answer, wrong (pairs).
+        name: a key of BEHAVIOURS.
+        length: random tokens before they are repeated (induction), tokens of a prompt (retrieval),
+            steps (iteration).
+        path: .jsonl or .csv with clean, corrupted, answer, wrong (pairs).
+
+    Returns:
+        prompts with token, mask (batch, position), and answer, wrong (batch) or ask, target (batch,
+        step); and others with token, mask (batch, position).
 
     Raises:
         BadInput: an unknown behaviour, an option that it does not know, or a tokenizer or file that
             does not serve.
     """
-    if name not in BEHAVIOURS:
-        raise BadInput(f"behaviour {name!r} is not known; use one of {', '.join(BEHAVIOURS)}")
-    if (path is not None) != (name == "pairs"):
-        missing = (
-            "needs a file of pairs (--prompts)"
-            if path is None
-            else "takes no file of pairs; use pairs"
-        )
-        raise BadInput(f"behaviour {name} {missing}")
+    _check(name, length, path)
     behaviour = BEHAVIOURS[name]
-    if length is not None and behaviour.length is None:
-        raise BadInput(f"behaviour {name} has no length; leave it out")
-    option = path if path is not None else (length if length is not None else behaviour.length)
-    prompts = behaviour.prompts(tokenizer, n, seed, option)
+    length = behaviour.length if length is None else length
+    prompts = behaviour.prompts(tokenizer, n, seed, length if path is None else path)
     others = behaviour.others(tokenizer, prompts, seed)
     kept = [variable for variable in KEPT if variable in prompts]
-    return prompts[kept].drop_vars("kind", errors="ignore"), others[["token", "mask"]].drop_vars(
-        "kind", errors="ignore"
-    )
+    asked, reference = prompts[kept], others[["token", "mask"]]
+    return asked.drop_vars("kind", errors="ignore"), reference.drop_vars("kind", errors="ignore")
+
+
+def _check(name: str, length: int | None, path: str | Path | None) -> None:
+    """Refuse an unknown behaviour, and options that it does not take."""
+    if name not in BEHAVIOURS:
+        raise BadInput(f"Not a behaviour: {name!r}. Use one of {', '.join(BEHAVIOURS)}.")
+    if path is None and name == "pairs":
+        raise BadInput("Behaviour pairs needs a file of pairs. Name it with --prompts.")
+    if path is not None and name != "pairs":
+        raise BadInput(f"Behaviour {name} takes no file of pairs. Use --behaviour pairs.")
+    if length is not None and BEHAVIOURS[name].length is None:
+        raise BadInput(f"Behaviour {name} has no length. Leave it out.")
 
 
 def with_others(prompts: xr.Dataset, reference: xr.Dataset) -> np.ndarray:
-    """[case] whether another text of the same template and length is in the reference: a prompt's
-    own value in its place would ablate nothing."""
+    """Return whether each case has another text of its template and length in the reference.
+
+    A prompt's own value in place of its value would ablate nothing.
+
+    Returns:
+        bool [case].
+    """
     return np.asarray(sources(prompts, reference).any(1))

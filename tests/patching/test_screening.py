@@ -15,17 +15,9 @@ from swaps import pairs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.patching.attribution import attribute
+from nnheads.patching.audit import AUDITED, FOUND, audit, most_missed
 from nnheads.patching.patch import patch
-from nnheads.patching.screening import (
-    AUDITED,
-    FOUND,
-    audit,
-    choose,
-    estimate,
-    members,
-    most_missed,
-    screen,
-)
+from nnheads.patching.screening import choose, estimate, members, screen
 from nnheads.writing.logit_attribution import direct_logit_attribution
 
 
@@ -152,7 +144,7 @@ def test_an_audit_by_hand():
 
 
 @pytest.mark.parametrize("noising", [False, True])
-def test_direct_estimates_are_what_the_donor_writes_instead(noising, padded):
+def test_direct_estimates_are_what_the_source_text_writes_instead(noising, padded):
     model, prompts = tiny("llama")[0], pairs(padded)
     found = estimate(model, prompts, method="direct", noising=noising)
     clean, corrupted = (
@@ -168,21 +160,21 @@ def test_direct_estimates_are_what_the_donor_writes_instead(noising, padded):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "acdc"}, r"method 'acdc' is not known; use one of atp, atp\*, direct"),
+        ({"method": "acdc"}, r"'acdc'.*atp, atp\*, direct"),
         (
             {"method": "direct", "site": "v"},
-            r"direct attribution is of head outputs.*use site z, or method atp or atp\*",
+            r"direct.*site v.*site z",
         ),
         (
             {"method": "direct", "metric": "logit"},
-            r"direct attribution is of head outputs to the logit difference",
+            "direct.*metric logit_difference",
         ),
         (
             {"top": 0},
-            r"top 0 and sample 20 are not possible; patch at least 1 head, and sample 0 or more",
+            "top 0, sample 20",
         ),
-        ({"sample": -1}, r"top 10 and sample -1 are not possible"),
-        ({"metric": "accuracy"}, r"metric accuracy has no gradient"),
+        ({"sample": -1}, "top 10, sample -1"),
+        ({"metric": "accuracy"}, "accuracy.*gradient|gradient.*accuracy"),
     ],
 )
 def test_screens_that_cannot_be_are_refused(options, message, padded):

@@ -1,0 +1,89 @@
+"""What a screen missed: a bound from a random sample of the heads that it left out.
+
+    audit(scores, chosen)["missed_most"]
+
+The sample is drawn without replacement, so the bound is exact for the number of units that there
+are: the largest number of strong units among all others that would still leave so few in the sample
+with a chance of 5%.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy import stats as scipy_stats
+
+from nnheads.stats import CONFIDENCE, spearman
+
+FOUND, AUDITED = 1, 2  # what `screening.choose` writes
+MEANING = {
+    "threshold": "mean size of an exact change above which a unit counts as missed",
+    "others": "units outside the top",
+    "audited": "units patched outside the top, drawn at random",
+    "missed": "of the sample, units above the threshold",
+    "missed_most": f"most units outside the top that can be above it, {CONFIDENCE:.0%} bound",
+    "missed_share": "the same as a share",
+    "rank_correlation": "Spearman, estimated and exact size",
+}
+
+
+def audit(scores: xr.Dataset, chosen: xr.DataArray, threshold: float | None = None) -> xr.Dataset:
+    """Return what a screen missed, judged by its sample.
+
+    Args:
+        scores: `size` and `change` (batch, layer[, unit]).
+        chosen: (layer[, unit]), as `screening.choose` returns it.
+        threshold: as for `screening.screen`.
+
+    Returns:
+        `chosen` and `exact_size` (layer[, unit]), the mean size of the exact change, NaN where
+        nothing was patched. Scalars: `threshold`, `others` (units outside the top), `audited`,
+        `missed` (of the sample, above the threshold), `missed_most` (bound on their number among
+        the others) and `missed_share` (the same as a share; NaN without a sample or others);
+        `rank_correlation` of estimated and exact sizes over all units that were patched, NaN with
+        fewer than three.
+    """
+    exact_size = abs(scores["change"]).mean("batch").astype("float32").rename("exact_size")
+    about = {
+        **scores["change"].attrs,
+        "long_name": "mean size of the exact change",
+        "cell_methods": "batch: mean",
+    }
+    result = xr.Dataset({"chosen": chosen, "exact_size": exact_size.assign_attrs(about)})
+    size = scores["size"].mean("batch").values
+    for name, value in _judged(size, exact_size.values, chosen.values, threshold).items():
+        units = scores["change"].attrs["units"] if name == "threshold" else "1"
+        result[name] = ((), np.float32(value), {"long_name": MEANING[name], "units": units})
+    return result
+
+
+def _judged(
+    size: np.ndarray, exact: np.ndarray, chosen: np.ndarray, threshold: float | None
+) -> dict[str, float]:
+    """Return the scalars of `audit`, by the keys of MEANING; sizes and choice [layer, unit]."""
+    found, audited = chosen == FOUND, chosen == AUDITED
+    patched = found | audited
+    limit = float(exact[found].min()) if threshold is None else float(threshold)
+    others, sample = int((~found).sum()), int(audited.sum())
+    missed = int((exact[audited] > limit).sum())
+    most = most_missed(others, sample, missed) if sample else others
+    return {
+        "threshold": limit,
+        "others": others,
+        "audited": sample,
+        "missed": missed,
+        "missed_most": most,
+        "missed_share": most / others if others and sample else np.nan,
+        "rank_correlation": float(spearman(size[patched], exact[patched])),
+    }
+
+
+def most_missed(others: int, sample: int, missed: int) -> int:
+    """Return an upper bound on how many of `others` are strong.
+
+    `missed` of a `sample` of them, drawn without replacement, are: the finite-population form of
+    Clopper and Pearson's one-sided bound.
+    """
+    strong = np.arange(missed, others - (sample - missed) + 1)
+    possible = scipy_stats.hypergeom.cdf(missed, others, strong, sample) > 1 - CONFIDENCE
+    return int(strong[possible].max())
