@@ -7,7 +7,7 @@ import io
 import json
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -42,7 +42,7 @@ def heatmap(
     *,
     title: str,
     signed: bool = True,
-    marked: list[dict] | None = None,
+    marked: Sequence[Mapping] | None = None,
     texts: np.ndarray | None = None,
     note: str = "",
 ) -> Figure:

@@ -35,7 +35,7 @@ def report(run) -> None:
 
 def say_audit(heads) -> None:
     """Print how many heads that matter are not in the top, as far as the sample can tell."""
-    from nnheads.patching.screening import AUDITED
+    from nnheads.patching.audit import AUDITED
 
     others, audited, missed, most = (
         int(heads[name]) for name in ("others", "audited", "missed", "missed_most")

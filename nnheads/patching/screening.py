@@ -12,6 +12,7 @@ stated confidence, how many of all the others can be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -58,8 +59,15 @@ def estimate(
     if method == "direct":
         _check_direct(site, metric)
         return _direct_estimate(model, prompts, noising)
-    options = {"site": site, "noising": noising, "metric": metric, "trusted": trusted}
-    return gradients.attribute(model, prompts, method=method, **options)
+    return gradients.attribute(
+        model,
+        prompts,
+        method=method,
+        site=site,
+        noising=noising,
+        metric=metric,
+        trusted=trusted,
+    )
 
 
 def _check_direct(site: str, metric: str | Callable) -> None:
@@ -144,7 +152,7 @@ def screen(
         >>> int(scores["audited"])
         3
     """
-    options = {"site": site, "noising": noising, "metric": metric}
+    options: dict[str, Any] = {"site": site, "noising": noising, "metric": metric}
     scores = estimate(model, prompts, method=method, trusted=trusted, **options)
     chosen = choose(scores, top, sample, seed)
     scores["change"] = verify(model, prompts, chosen, tokens=tokens, **options)

@@ -116,5 +116,5 @@ def test_behaviours_that_cannot_be_are_refused(name, options, message, tokenizer
 
 
 def test_truth_is_asked_of_the_shipped_model_alone():
-    with pytest.raises(BadInput, match="shipped model.*--behaviour pairs"):
+    with pytest.raises(BadInput, match=r"shipped model.*--behaviour pairs"):
         ask_for("truth", byte_tokenizer(), 4)
