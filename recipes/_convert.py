@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnheads.recipes._study import check_at_least
+from nnheads.recipes._checks import check_at_least
 
 from nnheads.errors import BadInput
 

@@ -1,21 +1,20 @@
-"""What the commands of `nnheads iti` share: options, questions and texts, and the edit that they
-act on.
-"""
+"""The options that the commands of `nnheads iti` share, and what is refused of them."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from nnheads.recipes import _options as options
-from nnheads.recipes import _steer
+
+if TYPE_CHECKING:
+    from nnheads.recipes._study import Study
 
 REFERENCES = "Li et al. 2023, arXiv 2306.03341; Lin et al. 2022, arXiv 2109.07958"
 ALPHAS, HEADS = "0.5,1,2,4,8,15", "4,8,16,48"
 SEED = 42  # of the folds, as in the published code, so that they are the same
-ASKED = 8  # questions that are answered as samples
+SAMPLES = 8  # questions that are answered in words
+LARGEST = 1e6  # below which numbers of a list have to be
 
 Data = Annotated[
     str | None,
@@ -53,9 +52,15 @@ Heads = Annotated[
         help="How many heads, at most half of all; of several, validation questions choose one."
     ),
 ]
+FoldNumber = Annotated[
+    int, typer.Option(min=0, help="The fold whose test questions are left alone.")
+]
 Folds = Annotated[int, typer.Option(help="Parts of the questions; each is once the test part.")]
 ValRatio = Annotated[
     float, typer.Option(help="Share of a fold's other questions that heads are chosen by.")
+]
+Draws = Annotated[
+    int, typer.Option(min=0, help="Random directions, and random heads, to compare with.")
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", "-n", help="Only the first so many questions.")
@@ -63,10 +68,30 @@ Limit = Annotated[
 Neutral = Annotated[
     Path | None, typer.Option(help="Texts that the edit should not touch, one a line.")
 ]
+Samples = Annotated[int, typer.Option(min=0, help="Test questions that are answered in words.")]
+NewTokens = Annotated[int, typer.Option(help="How many tokens to write at most.")]
+Judge = Annotated[
+    str | None,
+    typer.Option(help="Says whether answers are true: a Hub id, a folder, or openai:NAME."),
+]
+InfoJudge = Annotated[str | None, typer.Option(help="Says whether they are informative, likewise.")]
+Tested = Annotated[
+    str | None,
+    typer.Option(
+        "--intervention",
+        help="Test this edit on all questions instead (transfer): a folder or a Hub id.",
+    ),
+]
 Saved = Annotated[
     str | None,
     typer.Option("--intervention", help="A folder or Hub id; default: what `iti fit` saved here."),
 ]
+Prompt = Annotated[
+    str | None, typer.Option(help="What the model continues; default: test questions.")
+]
+Prompts = Annotated[Path | None, typer.Option(help="Prompts to continue, one a line.")]
+Temperature = Annotated[float | None, typer.Option(help="Draw tokens; default: the likeliest.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens with this share.")]
 Push = Annotated[
     str | None, typer.Option(help="Also upload it to this Hub repository, owner/name.")
 ]
@@ -76,94 +101,44 @@ To = Annotated[
 ]
 
 
-def weights(arguments: dict, where: bool | str) -> tuple:
-    """What `options.load` is asked for; a checkpoint is only baked from whole weights."""
-    names = ("model", "revision", "dtype", "device_map")
-    return (*(arguments[name] for name in names), where, arguments.get("quantization"))
+def check(study: Study) -> None:
+    """Refuse what no model could be asked, before one is loaded."""
+    from nnheads.recipes._checks import check_choice
 
-
-def check(arguments: dict) -> None:
-    """Refuse what no model could be asked before one is loaded."""
-    from nnheads.errors import BadInput
     from nnheads.truth.directions import KINDS
     from nnheads.truth.iti import SCOPES
 
-    options.positive(batch_size=arguments["batch_size"])
-    if arguments["limit"] is not None:
-        options.positive(limit=arguments["limit"])
     for name, known in (("direction", KINDS), ("scope", SCOPES)):
-        if arguments.get(name) is not None and arguments[name] not in known:
-            raise BadInput(
-                f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}"
-            )
+        if name in study.arguments:  # not every command has both
+            check_choice(f"--{name}", study.arguments[name], known)
 
 
-def numbers_in(text: str, name: str, whole: bool = False) -> list:
-    """`1,2.5,4` -> [1.0, 2.5, 4.0], in order, each once."""
+def check_lists(study: Study) -> None:
+    """Refuse strengths and numbers of heads that are none."""
+    numbers_in(study.alpha, "alpha")
+    numbers_in(study.heads, "heads", whole=True)
+
+
+def numbers_in(text: str, name: str, whole: bool = False) -> list[Any]:
+    """Return `1,2.5,4` as [1.0, 2.5, 4.0], in order, each once.
+
+    name: of the option, for the error. whole: counts, from 1 on.
+    """
     from nnheads.errors import BadInput
 
     try:
-        found = sorted({(int if whole else float)(piece) for piece in text.split(",")})
+        numbers = sorted({(int if whole else float)(piece) for piece in text.split(",")})
     except ValueError:
-        found = []
-    if not found or not all(abs(one) < 1e6 for one in found) or (whole and min(found) < 1):
+        numbers = []
+    finite = all(abs(number) < LARGEST for number in numbers)
+    if not numbers or not finite or (whole and min(numbers) < 1):
         example = "4,16,48" if whole else "5,10,15"
-        raise BadInput(
-            f"--{name} {text!r} is no list of {'counts' if whole else 'numbers'}; write {example}"
-        )
-    return found
+        what = "counts" if whole else "numbers"
+        raise BadInput(f"--{name} {text!r} is no list of {what}; write {example}")
+    return numbers
 
 
 def counts_in(text: str, heads: int) -> list[int]:
-    """Numbers of heads, at most half of all, so that as many others remain to compare with."""
-    return sorted(
-        {min(count, max(1, heads // 2)) for count in numbers_in(text, "heads", whole=True)}
-    )
-
-
-def read(arguments: dict) -> tuple:
-    """The questions, what was left out of them, and the name of their source."""
-    from nnheads.errors import BadInput
-    from nnheads.models.shipped import REFERENCE
-    from nnheads.prompts.truth import read_questions
-
-    source = arguments["data"]
-    if source is None and arguments["model"] != REFERENCE:
-        raise BadInput(
-            "--data is needed: a TruthfulQA CSV, mc_task.json, JSON lines or a Hub data set"
-            " (tqa_mc2)"
-        )
-    source = REFERENCE if source is None else source
-    questions, dropped = read_questions(source, limit=arguments["limit"])
-    return questions, dropped, str(source)
-
-
-def laid_out(tokenizer, arguments: dict, questions, dropped: dict, source: str) -> tuple:
-    """Questions whose words the tokenizer knows, and their statements, numbered alike."""
-    from nnheads.prompts.truth import statements, template_for
-
-    template = arguments["template"] or template_for(source)
-    prompts = statements(tokenizer, questions, template=template, dropped=dropped)
-    known = sorted(set(prompts["question"].values.tolist()))
-    if len(known) < len(questions):
-        questions = tuple(questions[number] for number in known)
-        left_out = prompts.attrs["dropped"]
-        prompts = statements(tokenizer, questions, template=template).assign_attrs(dropped=left_out)
-    return questions, prompts
-
-
-def neutral_of(arguments: dict) -> list[str]:
-    """Texts that say nothing of the questions: from a file, of the reference's own world, or our
-    own.
-    """
-    from nnheads.models.shipped import REFERENCE
-
-    if arguments["neutral"] is not None:
-        return _steer.lines_of(arguments["neutral"])
-    if arguments["model"] == REFERENCE:
-        return _steer.own_world(0)["neutral"]
-    return list(_steer.NEUTRAL)
-
-
-def digest(*parts) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    """Return numbers of heads, at most half of all, so that as many others remain to compare."""
+    most = max(1, heads // 2)
+    return sorted({min(count, most) for count in numbers_in(text, "heads", whole=True)})

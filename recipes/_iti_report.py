@@ -4,141 +4,176 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nnheads.recipes import _options as options
+from nnheads.recipes._terminal import say, say_files, shown
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nnheads.runs.folder import Run
 
 ORDER = ("none", "random_direction", "random_heads", "edit")
 SCORES = {"mc1": "MC1", "mc2": "MC2", "mc3": "MC3", "ratio": "log-likelihood ratio"}
 SCOPES = ("none", "all", "answering", "decode")  # which an edit is baked beside
 SHOWN = 4  # questions whose answers are printed
+FITTED = ("probes.nc", "directions.nc", "grid.nc", "heads.png", "intervention")
+EVALUATED = (
+    "scores.nc",
+    "summary.nc",
+    "grid.nc",
+    "samples.nc",
+    "grid.png",
+    "cost.png",
+    "heads.png",
+)
 
 
-def files(run, names: tuple[str, ...]) -> None:
-    for name in names:
-        if (run.folder / name).exists():
-            options.say(options.shown(run.folder / name))
+def say_there(run: Run, names: tuple[str, ...]) -> None:
+    """Print where files are, of those that this run has."""
+    say_files(run, *(name for name in names if (run.folder / name).exists()))
 
 
-def fitted(run) -> None:
-    """The edit that was fitted, the heads it moves, and the files."""
-    probes, found = run.load("probes"), run.load("directions")
-    about = found.attrs
-    edited = json.loads((run.folder / "run.json").read_text())["heads"]
-    options.say(
+def record_of(run: Run) -> dict:
+    """Return what the run's record says."""
+    return json.loads((run.folder / "run.json").read_text())
+
+
+def fitted(run: Run) -> None:
+    """Print the edit that was fitted, the heads it moves, and the files."""
+    probes, directions = run.load("probes"), run.load("directions")
+    about = directions.attrs
+    say(
         f"fold {about['fold']}: {about['heads']} heads, {about['alpha']:g} standard deviations"
-        f" along {about['direction']}, scope {about['scope']}, fitted on {found.sizes['fitted']}"
-        " questions"
+        f" along {about['direction']}, scope {about['scope']}, fitted on"
+        f" {directions.sizes['fitted']} questions"
     )
-    for layer, head in edited:
-        one = probes.sel(fold=about["fold"], layer=layer, head=head)
-        options.say(
-            f"  L{layer}H{head}  validation {float(one['validation']):.3f}, test"
-            f" {float(one['accuracy']):.3f} [{float(one['accuracy_low']):.3f},"
-            f" {float(one['accuracy_high']):.3f}], sigma"
-            f" {float(found['sigma'].sel(layer=layer, head=head)):.3g}"
-        )
+    for layer, head in record_of(run)["heads"]:
+        cell = {"layer": layer, "head": head}
+        sigma, probe = float(directions["sigma"].sel(cell)), probes.sel(fold=about["fold"], **cell)
+        say(f"  L{layer}H{head}  {accuracy(probe)}, sigma {sigma:.3g}")
     size = sum(path.stat().st_size for path in (run.folder / "intervention").iterdir())
-    options.say(f"the edit takes {size / 1000:.1f} kB")
-    files(run, ("probes.nc", "directions.nc", "grid.nc", "heads.png", "intervention"))
+    say(f"the edit takes {size / 1000:.1f} kB")
+    say_there(run, FITTED)
 
 
-def evaluated(run) -> None:
-    """Each score of each condition with its interval and its paired test, costs, and some answers."""
+def accuracy(one: xr.Dataset) -> str:
+    """Return how well a head's probe does on validation and on test statements."""
+    low, high = float(one["accuracy_low"]), float(one["accuracy_high"])
+    validation, test = float(one["validation"]), float(one["accuracy"])
+    return f"validation {validation:.3f}, test {test:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def evaluated(run: Run) -> None:
+    """Print each score of each condition with its interval and its paired test, costs, and some
+    answers.
+    """
     table = run.load("summary")
+    say_settings(table)
+    questions = run.load("scores").sizes["question"]
+    say(
+        f"{questions} questions, each tested with an edit that has not seen it [95% interval]; p:"
+        " edit against this"
+    )
     kinds = [kind for kind in ORDER if kind in table["kind"].values]
-    n = run.load("scores").sizes["question"]
+    for name, text in SCORES.items():
+        say(text)
+        for kind in kinds:
+            one = table.sel(kind=kind)
+            say(f"  {kind:<17}{_interval(one, name)}{gain(one, name)}")
+    say_costs(table, kinds)
+    say_samples(run)
+    say_there(run, EVALUATED)
+
+
+def say_settings(table: xr.Dataset) -> None:
+    """Print what each fold's edit is, and whether it is known what it was fitted on."""
     for fold, setting in enumerate(json.loads(table.attrs.get("settings", "[]"))):
-        options.say(
-            f"fold {fold}: {setting['heads']} heads, {setting['alpha']:g} standard deviations"
-        )
+        say(f"fold {fold}: {setting['heads']} heads, {setting['alpha']:g} standard deviations")
     if table.attrs.get("guarded") == 0:
-        options.say(
+        say(
             "this edit does not say what it was fitted on: whether these questions gave it is not"
             " known"
         )
-    options.say(
-        f"{n} questions, each tested with an edit that has not seen it [95% interval]; p: edit"
-        " against this"
-    )
-    for name, said in SCORES.items():
-        options.say(said)
-        for kind in kinds:
-            one = table.sel(kind=kind)
-            p = float(one[f"{name}_p"])
-            gain = "" if p != p else f"   edit {_interval(one, f'{name}_gain', '+')}, p {p:.1e}"
-            options.say(f"  {kind:<17}{_interval(one, name)}{gain}")
-    options.say("on neutral texts, nats per token")
+
+
+def gain(one: xr.Dataset, name: str) -> str:
+    """Return how much more the edit scores than this condition, and the paired test of it."""
+    p = float(one[f"{name}_p"])
+    return "" if p != p else f"   edit {_interval(one, f'{name}_gain', '+')}, p {p:.1e}"
+
+
+def say_costs(table: xr.Dataset, kinds: list[str]) -> None:
+    """Print what each condition does to neutral texts, and how many answers the edit reaches."""
+    say("on neutral texts, nats per token")
     for kind in kinds:
         one = table.sel(kind=kind)
-        options.say(
-            f"  {kind:<17}cross-entropy {_interval(one, 'cross_entropy')}   KL"
-            f" {_interval(one, 'kl')}"
-        )
-    if table.attrs["reached"] < 1:
-        options.say(
-            f"the edit reaches {table.attrs['reached']:.0%} of the answers; the others are scored"
-            " as without it"
-        )
-    samples(run)
-    names = (
-        "scores.nc",
-        "summary.nc",
-        "grid.nc",
-        "samples.nc",
-        "grid.png",
-        "cost.png",
-        "heads.png",
-    )
-    files(run, names)
+        entropy, divergence = _interval(one, "cross_entropy"), _interval(one, "kl")
+        say(f"  {kind:<17}cross-entropy {entropy}   KL {divergence}")
+    reached = table.attrs["reached"]
+    if reached < 1:
+        say(f"the edit reaches {reached:.0%} of the answers; the others are scored as without it")
 
 
-def samples(run) -> None:
-    """Answers side by side, and what judges say of them."""
+def say_samples(run: Run) -> None:
+    """Print answers side by side, and what judges say of them."""
     if not (run.folder / "samples.nc").is_file():
         return
     table = run.load("samples")
     for condition in table["condition"].values:
-        one, parts = table.sel(condition=condition), []
-        parts.append(f"{float((one['begins'] == 1).mean()):.0%} begin with a true answer")
-        parts.append(f"{float((one['begins'] == -1).mean()):.0%} with a false one")
-        for about in ("true", "informative"):
-            if about in table:
-                parts.append(f"{float((one[about] > 0.5).mean()):.0%} judged {about}")
-        if "true" in table and "informative" in table:
-            parts.append(
-                f"{float(((one['true'] > 0.5) & (one['informative'] > 0.5)).mean()):.0%} both"
-            )
-        options.say(f"{table.sizes['sample']} answers, {condition}: {', '.join(parts)}")
+        shares = ", ".join(shares_of(table.sel(condition=condition)))
+        say(f"{table.sizes['sample']} answers, {condition}: {shares}")
     for number in range(min(SHOWN, table.sizes["sample"])):
-        one = table.isel(sample=number)
-        options.say(f"{str(one['question_text'].values)!r}")
-        for condition in table["condition"].values:
-            options.say(f"  {condition:<5} {str(one['written'].sel(condition=condition).values)!r}")
+        say_answers(table.isel(sample=number))
 
 
-def baked(run, folder: Path) -> None:
-    """The check, and how an edit everywhere differs from one of written tokens."""
-    found = json.loads((run.folder / "run.json").read_text())
-    options.say(
-        f"baked logits differ from the live edit's by at most {found['difference']:.1e}; the edit"
-        f" moves them by up to {found['moved']:.3g}"
+def shares_of(one: xr.Dataset) -> list[str]:
+    """Return which shares of a condition's answers are true, false and informative."""
+    parts = [
+        f"{float((one['begins'] == 1).mean()):.0%} begin with a true answer",
+        f"{float((one['begins'] == -1).mean()):.0%} with a false one",
+    ]
+    judged = {about: one[about] > 0.5 for about in ("true", "informative") if about in one}
+    parts += [f"{float(yes.mean()):.0%} judged {about}" for about, yes in judged.items()]
+    if len(judged) == 2:
+        both = judged["true"] & judged["informative"]
+        parts.append(f"{float(both.mean()):.0%} both")
+    return parts
+
+
+def say_answers(one: xr.Dataset) -> None:
+    """Print a question, and what is written in each condition."""
+    say(f"{str(one['question_text'].values)!r}")
+    for condition in one["condition"].values:
+        say(f"  {condition:<5} {str(one['written'].sel(condition=condition).values)!r}")
+
+
+def baked(run: Run, folder: Path) -> None:
+    """Print the check, and how an edit everywhere differs from one of written tokens."""
+    record = record_of(run)
+    say(
+        f"baked logits differ from the live edit's by at most {record['difference']:.1e}; the edit"
+        f" moves them by up to {record['moved']:.3g}"
     )
-    options.say(
-        "on questions that did not give the edit; a bias acts everywhere, as scope all does:"
-    )
+    say("on questions that did not give the edit; a bias acts everywhere, as scope all does:")
     for name in SCOPES:
-        one = found["scopes"][name]
-        mc1 = f"{one['mc1']:.3f}" if isinstance(one["mc1"], float) else "not possible"
-        options.say(
-            f"  {name:<9} MC1 {mc1}, answers written: {one['true']:.0%} true, {one['false']:.0%}"
-            f" false, KL on neutral texts {one['kl']:.4f}"
-        )
-        if not isinstance(one["mc1"], float):
-            options.say(f"          {one['mc1']}")
-    options.say(options.shown(folder))
+        say_scope(name, record["scopes"][name])
+    say(shown(folder))
 
 
-def _interval(one, name: str, sign: str = "") -> str:
+def say_scope(name: str, one: dict) -> None:
+    """Print how the edit scores in one scope, or why it has no score there."""
+    scored = isinstance(one["mc1"], float)
+    mc1 = f"{one['mc1']:.3f}" if scored else "not possible"
+    say(
+        f"  {name:<9} MC1 {mc1}, answers written: {one['true']:.0%} true, {one['false']:.0%}"
+        f" false, KL on neutral texts {one['kl']:.4f}"
+    )
+    if not scored:
+        say(f"          {one['mc1']}")
+
+
+def _interval(one: xr.Dataset, name: str, sign: str = "") -> str:
     value, low, high = (float(one[key]) for key in (name, f"{name}_low", f"{name}_high"))
     if low != low:
         return f"{value:{sign}.3f}"

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes import _report
+from nnheads.recipes._checks import check_at_least
 from nnheads.recipes._load import parse_remote
-from nnheads.recipes._study import RESULTS, Study, check_at_least, study
+from nnheads.recipes._study import RESULTS, Study, study
 from nnheads.recipes._terminal import say, shown
 
 Runs = Annotated[

@@ -1,0 +1,152 @@
+"""What `nnheads steer` computes: a direction, and what every strength of it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nnheads.recipes import _steer, _steer_report
+from nnheads.recipes._edits import save_edits
+
+from nnheads.errors import BadInput
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nnheads.interventions.schema import Intervention
+    from nnheads.runs.folder import Run
+
+SHOWN = {
+    "effect": "log odds of texts toward against away",
+    "random": "the same, random directions: mean and range",
+    "kl": "KL divergence on neutral text",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """What steers, in words and as an intervention; and the direction that it came from, if it was
+    found here: its dataset (layer) and its layer.
+    """
+
+    words: str
+    intervention: Intervention
+    directions: xr.Dataset | None = None
+    layer: int = -1
+
+
+def compute(run: Run, request: _steer.Request) -> None:
+    """Find the direction, sweep its strength, reduce, draw, save."""
+    from nnheads.interventions.steering import reduced
+    from nnheads.interventions.steering_directions import SOURCE
+
+    about = run.about(
+        title="steering",
+        prompts=run.facts["texts"],
+        references=SOURCE,
+        sample_dims="prompt text neutral",
+    )
+    steering = steering_of(run, request)
+    if steering.directions is not None:
+        found = steering.directions
+        run.save(directions=found.assign_attrs({**found.attrs, **about}))
+    scores = swept(run, request.texts, steering).assign_attrs(about)
+    curve = reduced(scores, seed=run.facts["seed"]).assign_attrs(
+        {**about, "layer": steering.layer, "steering": steering.words}
+    )
+    run.save(scores=scores, curve=curve)
+    draw(run, scores, curve)
+    save_edits(run, steering.intervention, about["model"])
+    run.finish(strengths=run.facts["strength"])
+
+
+def steering_of(run: Run, request: _steer.Request) -> Steering:
+    """Return the saved intervention, or the direction between the two sorts of texts."""
+    if request.saved is not None:
+        return Steering(f"intervention {request.name}", request.saved)
+    facts = run.facts
+    directions, layer, intervention = found_direction(run.model, request.texts, facts)
+    words = (
+        f"{facts['site']} of layer {layer}, direction read at {facts['read']}, added at"
+        f" {facts['at']}"
+    )
+    return Steering(words, intervention, directions, layer)
+
+
+def found_direction(
+    model: Any, texts: _steer.Texts, facts: dict[str, Any]
+) -> tuple[xr.Dataset, int, Intervention]:
+    """Return the direction at every layer, the layer that is steered, and the intervention."""
+    from nnheads.interventions.schema import ALL, ANSWER, PROMPT
+    from nnheads.interventions.steering_directions import END, best_layer, direction, steering
+
+    check_layer(model, facts["layer"])
+    directions = direction(
+        model,
+        texts.toward,
+        texts.away,
+        site=facts["site"],
+        at=ALL if facts["read"] == "all" else END,
+        batch_size=facts["batch_size"],
+        seed=facts["seed"],
+    )
+    layer = best_layer(directions) if facts["layer"] == "auto" else int(facts["layer"])
+    at = {"all": ALL, "prompt": PROMPT, "decode": ANSWER}[facts["at"]]
+    return directions, layer, steering(directions, layer, at=at)
+
+
+def check_layer(model: Any, layer: str) -> None:
+    """Refuse a layer that the model does not have."""
+    from nnheads.models.geometry import geometry
+
+    layers = geometry(model).layers
+    if layer != "auto" and int(layer) >= layers:
+        raise BadInput(f"layer {layer} does not exist; this model has layers 0 to {layers - 1}")
+
+
+def swept(run: Run, texts: _steer.Texts, steering: Steering) -> xr.Dataset:
+    """Return what every strength does (strength; prompt, text, neutral text)."""
+    from nnheads.interventions.steering import sweep
+
+    facts = run.facts
+    gave_direction = steering.directions is not None
+    return sweep(
+        run.model,
+        steering.intervention,
+        texts.prompts,
+        texts.neutral,
+        strengths=facts["strength"],
+        found=steering.directions,
+        layer=steering.layer,
+        toward=unseen(texts.toward, gave_direction, facts["seed"]),
+        away=unseen(texts.away, gave_direction, facts["seed"]),
+        new_tokens=facts["new_tokens"],
+        sample=_steer.sample_of(facts),
+        draws=facts["draws"],
+        parts=run.parts,
+        batch_size=facts["batch_size"],
+        seed=facts["seed"],
+        quiet=facts["quiet"],
+    )
+
+
+def unseen(texts: list[str] | None, gave_direction: bool, seed: int) -> list[str]:
+    """Return the texts of one sort that gave no direction."""
+    from nnheads.interventions.steering_directions import halves
+
+    if texts is None or not gave_direction:
+        return texts or []
+    return [text for text, used in zip(texts, halves(len(texts), seed)) if not used]
+
+
+def draw(run: Run, scores: xr.Dataset, curve: xr.Dataset) -> None:
+    """Draw effect and cost over the strength."""
+    from nnheads import plot
+
+    lines = {}
+    for name, text in SHOWN.items():
+        if name in curve:
+            ends = [curve[f"{name}{end}"] for end in _steer_report.ENDS[name]]
+            lines[text] = (curve[name].assign_attrs(long_name="per token"), *ends)
+    note = plot.note(scores, scores.sizes["prompt"])
+    run.picture("curve", plot.curves(lines, title=curve.attrs["steering"], note=note))
