@@ -7,7 +7,7 @@ import io
 import json
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -135,7 +135,7 @@ def _visible(token, longest: int = 24) -> str:
     return text.replace("$", r"\$")
 
 
-def _mark(axes, values: xr.DataArray, mark: dict, signed: bool) -> None:
+def _mark(axes, values: xr.DataArray, mark: Mapping, signed: bool) -> None:
     row = int(np.flatnonzero(values["layer"].values == mark["layer"])[0])
     column = int(np.flatnonzero(values[values.dims[1]].values == mark["head"])[0])
     axes.add_patch(
