@@ -1,99 +1,122 @@
-"""What `nnheads knockout` is told, and what it says on the terminal."""
+"""Resolve the options of `nnheads knockout`: the list of heads, and the prompts."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-from nnheads.recipes import _options as options
+from nnheads.recipes._checks import check_at_least, check_choice
+from nnheads.recipes._study import Study
+
+from nnheads.errors import BadInput, RunError
 
 # heads taken from a ranking without flags: those whose interval is above zero, at most so many
 CLEAR = 10
-PAIRS = 10  # shown; all are in interactions.nc
-signed = partial(options.with_interval, form="+.3f")
-ABOVE_ZERO = ("accuracy", "logit_difference")  # where not, a model does not do what is asked
+# added to the seed of prompts, so that no head is tested on the prompts that it was found on
+APART = 1_000_000
+DETECTION_PROMPTS = 32
+ALONE = "without another of their length, whose mean would be themselves"
+
+Head = tuple[int, int]
 
 
-def check(arguments: dict) -> None:
+@dataclass(frozen=True)
+class HeadList:
+    """Heads, strongest first, and where the list is from; None: a detector is yet to find them."""
+
+    heads: list[Head] | None
+    origin: str
+
+
+def check(study: Study) -> None:
     """Refuse options that do not go together, before anything is loaded."""
-    from nnheads.errors import BadInput
     from nnheads.patching.ablation_values import ABLATIONS
     from nnheads.patching.behaviours import BEHAVIOURS
     from nnheads.patching.metrics import metric_of
 
-    behaviour, ablation, top, draws = (
-        arguments[name] for name in ("behaviour", "ablation", "top", "draws")
-    )
-    if behaviour not in BEHAVIOURS:
-        raise BadInput(f"behaviour {behaviour!r} is not known; use one of {', '.join(BEHAVIOURS)}")
-    if ablation not in ABLATIONS:
-        raise BadInput(f"ablation {ablation!r} is not known; use one of {', '.join(ABLATIONS)}")
-    if arguments["heads"] is not None and arguments["from_"] is not None:
+    check_choice("--behaviour", study.behaviour, BEHAVIOURS)
+    check_choice("--ablation", study.ablation, ABLATIONS)
+    if study.heads is not None and study.from_ is not None:
         raise BadInput("--heads and --from exclude each other; the list comes from one of them")
     for name in ("top", "statistic"):
-        if arguments[name] is not None and arguments["from_"] is None:
+        if study.arguments[name] is not None and study.from_ is None:
             raise BadInput(f"--{name} needs --from, a run that ranks heads")
-    if top is not None:
-        options.positive(top=top)
-    if draws < 0:
-        raise BadInput(f"--draws {draws} is not possible; it must be at least 0")
-    if arguments["length"] is not None:
-        options.positive(length=arguments["length"])
-    metric_of(arguments["metric"] or BEHAVIOURS[behaviour].metric)
+    check_at_least(0, draws=study.draws)
+    check_at_least(1, length=study.length)
+    metric_of(metric_name(study))
+
+
+def metric_name(study: Study) -> str:
+    """Return the metric of `--metric`, or that of the behaviour."""
+    from nnheads.patching.behaviours import BEHAVIOURS
+
+    return study.metric or BEHAVIOURS[study.behaviour].metric
 
 
 def counts_in(text: str) -> list[int]:
-    """`0,1,2,5` -> [0, 1, 2, 5]."""
-    from nnheads.errors import BadInput
-
+    """Return the numbers of `0,1,2,5`, in order."""
     pieces = [piece.strip() for piece in text.split(",")]
     if not all(piece.isascii() and piece.isdigit() and len(piece) < 7 for piece in pieces):
         raise BadInput(f"--ks {text!r} is no list of numbers; write 0,1,2,5")
     return sorted({int(piece) for piece in pieces})
 
 
-def names(heads: list[tuple[int, int]]) -> list[str]:
+def names_of(heads: list[Head]) -> list[str]:
+    """Return the heads as they are printed: L9H6."""
     from nnheads.models.names import head_name
 
     return [head_name(*head) for head in heads]
 
 
-def listed_heads(
-    heads: str | None, source: Path | None, top: int | None, statistic: str | None, behaviour: str
-) -> tuple[list[tuple[int, int]] | None, str]:
-    """The list and where it is from; None for one that a detector is yet to find."""
-    from nnheads.errors import BadInput
+def check_list(study: Study, heads: list[Head], counts: list[int] | None) -> None:
+    """Refuse counts beyond the list, and heads that the model does not have."""
+    from nnheads.patching.knockout import chosen_lists, counts_of
+
+    counts_of(counts, len(heads))
+    chosen_lists(study.model, heads, counts, study.draws, study.seed)
+
+
+def head_list(study: Study) -> HeadList:
+    """Return the list of `--heads` or `--from`, or what a detector is to find."""
     from nnheads.models.names import parse_head
     from nnheads.patching.behaviours import BEHAVIOURS
 
-    if heads is not None:
-        return [parse_head(piece) for piece in heads.split(",")], "named"
-    if source is not None:
-        return ranked_in(source, top, statistic)
-    head_type = BEHAVIOURS[behaviour].head_type
+    if study.heads is not None:
+        return HeadList([parse_head(piece) for piece in study.heads.split(",")], "named")
+    if study.from_ is not None:
+        return ranked_in(study.from_, study.top, study.statistic)
+    head_type = BEHAVIOURS[study.behaviour].head_type
     if head_type is None:
         raise BadInput(
-            f"no detector finds the heads of behaviour {behaviour}; name them with --heads or"
+            f"no detector finds the heads of behaviour {study.behaviour}; name them with --heads or"
             " --from"
         )
-    return None, f"flagged by detect {head_type}"
+    return HeadList(None, f"flagged by detect {head_type}")
 
 
-def ranked_in(
-    source: Path, top: int | None, statistic: str | None
-) -> tuple[list[tuple[int, int]], str]:
-    """Heads of a run, strongest first: the first `top`, or those that it flags, or whose interval
-    is above zero.
-    """
-    from nnheads.errors import BadInput
+def ranked_in(source: Path, top: int | None, statistic: str | None) -> HeadList:
+    """Return the heads of a run or a file: the first `top`, or those that are beyond chance."""
+    path = source / "heads.nc" if source.is_dir() else source
+    table, name, ranked = read_ranking(path, statistic)
+    title, model = table.attrs.get("title", path.name), table.attrs.get("model", "?")
+    origin = f"ranked by {name} in {title!r} of {model}"
+    if top is None:
+        ranked = beyond_chance(table, name, ranked)
+        if not ranked:
+            raise BadInput(f"no head of {path} is beyond chance; say with --top how many to take")
+    elif top > len(ranked):
+        raise BadInput(f"--top {top} is more than the {len(ranked)} heads that {path} ranks")
+    return HeadList(ranked[:top], origin)
+
+
+def read_ranking(path: Path, statistic: str | None) -> tuple:
+    """Return the table of a file (layer, head), what it is ranked by, and its heads in order."""
     from nnheads.interchange.read import read_heads
     from nnheads.interchange.table import ranking
     from nnheads.patching.knockout import ranked_heads
     from nnheads.runs import store
 
-    path = source / "heads.nc" if source.is_dir() else source
     if not path.is_file():
         raise BadInput(
             f"no file {str(path)!r}; --from takes a run of detect or ioi, its heads.nc, or a list"
@@ -102,119 +125,85 @@ def ranked_in(
     if path.suffix == ".nc":
         table = store.load(path)
         ranked, name = ranked_heads(table, statistic)
-    else:
-        table, name = read_heads(path, statistic=statistic), "score"
-        ranked = ranking(table)
-    origin = (
-        f"ranked by {name} in {table.attrs.get('title', path.name)!r} of"
-        f" {table.attrs.get('model', '?')}"
-    )
-    if top is not None:
-        if top > len(ranked):
-            raise BadInput(f"--top {top} is more than the {len(ranked)} heads that {path} ranks")
-        return ranked[:top], origin
+        return table, name, ranked
+    table = read_heads(path, statistic=statistic)
+    return table, "score", ranking(table)
+
+
+def beyond_chance(table, name: str, ranked: list[Head]) -> list[Head]:
+    """Return those that are flagged or, without flags, whose interval is above zero."""
     if "flag" in table:
         clear, most = table["flag"] == 1, len(ranked)
     else:
         clear, most = table.get(f"{name}_low", table[name]) > 0, CLEAR
-    own = [(layer, head) for layer, head in ranked if bool(clear.sel(layer=layer, head=head))][
-        :most
-    ]
-    if not own:
-        raise BadInput(f"no head of {path} is beyond chance; say with --top how many to take")
-    return own, origin
+    own = [(layer, head) for layer, head in ranked if bool(clear.sel(layer=layer, head=head))]
+    return own[:most]
 
 
-def report(run) -> None:
-    """The curve against the random lists, whether the parts add up, and where the files are."""
-    reduced = run.load("curve")
-    metric, about = reduced.attrs["metric"], reduced.attrs
-    dropped = "; ".join(
-        f"{count} {reason}" for reason, count in json.loads(about["dropped"]).items()
+def prompts_of(study: Study) -> tuple:
+    """Return the prompts (batch, position), and what their ablations take values from.
+
+    Left out are prompts that no other is like.
+    """
+    from nnheads.models.inputs import check_length
+    from nnheads.patching.behaviours import ask_for
+    from nnheads.patching.metrics import metric_of
+    from nnheads.patching.patch import role
+
+    prompts, reference = ask_for(
+        study.behaviour,
+        study.model.tokenizer,
+        study.limit,
+        seed=study.seed + APART,
+        length=study.length,
+        path=study.prompts,
     )
-    options.say(f"{about['behaviour']}; heads {about['heads']} ({about['origin']})")
-    options.say(
-        f"kept {about['kept']} of {about['asked']} prompts"
-        + (f" (dropped: {dropped})" if dropped else "")
-    )
-    low = reduced[f"base_{metric}_low"].fillna(
-        reduced[f"base_{metric}"]
-    )  # one prompt has no interval
-    if metric in ABOVE_ZERO and float(low) <= 0:
-        options.say(
-            f"the intact model has {metric} {signed(reduced, f'base_{metric}')}: there is little to"
-            " lose"
+    check_length(int(prompts["mask"].sum("position").max()), study.model.config)
+    if study.at is not None:
+        role(prompts, study.at)
+    metric = metric_of(metric_name(study))
+    if metric.pair and "wrong" not in prompts:
+        raise BadInput(
+            f"{metric.name} compares two answers; these prompts have one: try log_probability or"
+            " accuracy"
         )
-    options.say(
-        f"{metric} [95% interval] without the first K heads; in their place: {about['meaning']}"
-    )
-    if "random_median" in reduced:
-        options.say(
-            "without K random heads of the same layers: median [range]; p, share of lists that"
-            " change as much"
-        )
-    for place, k in enumerate(reduced["k"].values):
-        one = reduced.isel(k=place)
-        line = f"  {int(k):>3}  {signed(one, metric)}"
-        if "random_median" in one:
-            median, lowest, highest = (
-                float(one[f"random_{text}"]) for text in ("median", "lowest", "highest")
+    return with_reference(study, prompts, reference), reference
+
+
+def with_reference(study: Study, prompts, reference):
+    """Return the prompts that others can stand in for, and count those that are left out."""
+    from nnheads.patching.behaviours import with_others
+
+    dropped = json.loads(prompts.attrs.get("dropped", "{}"))
+    count = prompts.attrs.get("asked", prompts.sizes["batch"])
+    if study.ablation in ("mean", "resample"):
+        usable = with_others(prompts, reference)
+        if not usable.any():
+            raise BadInput(
+                f"none of {len(usable)} prompts has another of its length, so there is nothing to"
+                " put in for a head; use more (--limit), or --ablation uniform or zero"
             )
-            line += (
-                f"   {median:+.3f} [{lowest:+.3f}, {highest:+.3f}]   p {float(one['p_value']):.3f}"
-            )
-        options.say(line)
-    say_interactions(run.load("interactions"))
-    names = ["scores.nc", "curve.nc", "interactions.nc", "curve.png"]
-    if (run.folder / "heads.nc").is_file():
-        say_backups(run.load("heads"))
-        names += ["heads.nc", "heads.png"]
-    for name in names:
-        options.say(options.shown(run.folder / name))
+        dropped[ALONE] = int((~usable).sum())
+        prompts = prompts.isel(batch=usable)
+    dropped = {reason: number for reason, number in dropped.items() if number}
+    return prompts.assign_attrs(asked=count, dropped=json.dumps(dropped))
 
 
-def say_interactions(table) -> None:
-    """Effects alone, after the others and together; a table of pairs where there is one."""
-    if table.sizes["member"] < 2:
-        return
-    options.say("effect of each head alone; after the others of the list")
-    for place, name in enumerate(table["member"].values):
-        one = table.isel(member=place)
-        options.say(f"  {name:<7} {signed(one, 'alone')}   {signed(one, 'last')}")
-    joint, total, surplus = (signed(table, name) for name in ("joint", "sum_of_parts", "surplus"))
-    options.say(f"together {joint}; sum of the parts {total}; difference {surplus}")
-    alone = "one prompt cannot say whether the parts add up"
-    options.say(
-        table.attrs.get("warning", "the parts add up" if "adds_up" in table.attrs else alone)
-    )
-    if "pair" not in table:
-        return
-    couples = list(itertools.combinations(range(table.sizes["member"]), 2))
-    differs = abs(table["pair_surplus"]).values
-    most = sorted(couples, key=lambda couple: -differs[couple])[:PAIRS]
-    which = (
-        "" if len(most) == len(couples) else f" (the {PAIRS} of {len(couples)} that differ most)"
-    )
-    options.say(
-        f"effect of two heads together; by how much it differs from the sum of their own{which}"
-    )
-    for a, b in most:
-        one = table.isel(member=a, other=b)
-        title = f"{table['member'].values[a]} + {table['member'].values[b]}"
-        options.say(f"  {title:<15} {signed(one, 'pair')}   {signed(one, 'pair_surplus')}")
+def detected_heads(study: Study, run) -> list[Head]:
+    """Return the heads that the behaviour's detector flags; found once for a run."""
+    from nnheads.detectors._detect import detect, ranking
+    from nnheads.patching.behaviours import BEHAVIOURS
+    from nnheads.runs import store
 
-
-def say_backups(table) -> None:
-    """The heads whose effect grows when the list is gone."""
-    from nnheads.models.names import head_name
-    from nnheads.patching.interaction import stepping_in
-
-    found = stepping_in(table, 8)
-    if not found:
-        options.say("no other head steps in for the list")
-        return
-    options.say("heads that step in: effect alone; after the list; growth")
-    for head in found:
-        one = table.sel(layer=head["layer"], head=head["head"])
-        shown = "   ".join(signed(one, name) for name in ("before", "after", "growth"))
-        options.say(f"  {head_name(head['layer'], head['head']):<7} {shown}")
+    path = run.folder / "found.json"
+    if path.exists():
+        return [(layer, head) for layer, head in json.loads(path.read_text())]
+    kind = str(BEHAVIOURS[study.behaviour].head_type)
+    heads = detect(run.model, kind, n=DETECTION_PROMPTS, seed=study.seed, quiet=study.quiet)
+    assert not isinstance(heads, dict), "one type has one dataset"
+    flagged = ranking(heads, flagged=True)
+    if not flagged:
+        name = study.identity["model"]
+        raise RunError(f"detect {kind} flags no head of {name}; name some with --heads or --from")
+    store.write(path, lambda target: target.write_text(json.dumps(flagged)))
+    return flagged
