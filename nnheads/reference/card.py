@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nnheads.models.shipped import FOLDER as PATH
 from nnheads.reference import trials as prompts
-from nnheads.reference.check import Claim, attention_to, label, measure
+from nnheads.reference.check import measure
+from nnheads.reference.claim import Claim, attention_from_end, attention_to, label
 from nnheads.reference.knockout import TASKS, Head, Knockouts
 from nnheads.reference.scaffold import DECOY, PLANTED
 
@@ -53,11 +54,8 @@ def scores(model: PreTrainedModel, seed: int = 0) -> dict[str, torch.Tensor]:
     }
     sentences = prompts.people(rng, 60, held_out=True).sentences
     for job in ("subject", "receiver"):
-        looks = []
-        for sentence in sentences:
-            tokens = prompts.encode([list(sentence.words)])
-            key = torch.tensor([[getattr(sentence, f"{job}_at")]])
-            looks.append(attention_to(model, tokens, torch.tensor([[len(sentence.words)]]), key))
+        keys = [getattr(sentence, f"{job}_at") for sentence in sentences]
+        looks = [attention_from_end(model, one, key) for one, key in zip(sentences, keys)]
         found[job] = torch.stack(looks).mean(0)
     return found
 
@@ -69,14 +67,24 @@ def head_list(found: dict[str, torch.Tensor], lost: dict[Head, dict[str, float]]
         for layer, head in (values >= NOTEWORTHY).nonzero().tolist():
             if PLANTED.get((layer, head)) != job:
                 rows.append(((layer, head), job, False))
-    listed = []
-    for head, job, planted in rows:
-        note = f"attention to {WHAT[job]}: {found[job][head].item():.2f}"
-        if head == DECOY and planted:
-            note += "; a pattern without effect: silenced in 70 % of the training rows"
-        entry = {"layer": head[0], "head": head[1], "job": job, "planted": planted}
-        listed.append(entry | {"note": note, "without_it": lost[head]})
-    return listed
+    return [
+        {
+            "layer": head[0],
+            "head": head[1],
+            "job": job,
+            "planted": planted,
+            "note": note_on(head, job, planted, found[job][head].item()),
+            "without_it": lost[head],
+        }
+        for head, job, planted in rows
+    ]
+
+
+def note_on(head: Head, job: str, planted: bool, attention: float) -> str:
+    note = f"attention to {WHAT[job]}: {attention:.2f}"
+    if head == DECOY and planted:
+        note += "; a pattern without effect: silenced in 70 % of the training rows"
+    return note
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -106,42 +114,55 @@ def induction_heads(found: dict[str, torch.Tensor]) -> list[Head]:
     return [tuple(head) for head in (found["induction"] >= NOTEWORTHY).nonzero().tolist()]
 
 
+def head_table(listed: list[dict]) -> str:
+    rows = []
+    for entry in listed:
+        head = label((entry["layer"], entry["head"]))
+        origin = "planted" if entry["planted"] else "arose"
+        rows.append([head, entry["job"], origin, entry["note"]])
+    return table(["head", "job", "origin", "note"], rows)
+
+
+def lost_alone(knockouts: Knockouts, layers: int) -> dict[Head, dict[str, float]]:
+    """Return what is left of each task without each head."""
+    found = {}
+    for head in itertools.product(range(layers), range(8)):
+        found[head] = {task: round(value, 3) for task, value in knockouts([head]).items()}
+    return found
+
+
+def lost_together(
+    knockouts: Knockouts, looking: list[Head], lost: dict[Head, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Return what is left without nothing, each head, and sets of induction heads, by name."""
+    named = {"nothing": knockouts([])} | {label(head): values for head, values in lost.items()}
+    for together in [*itertools.combinations(looking, 2), looking]:
+        named[" + ".join(map(label, together))] = knockouts(list(together))
+    return named
+
+
+def write_card(folder: Path, parts: list[str]) -> None:
+    """Put the measured parts between the two markers of the card."""
+    card = (folder / "README.md").read_text()
+    before, after = card.split(START)[0], card.split(STOP)[1]
+    (folder / "README.md").write_text(before + "\n\n".join([START, *parts, STOP]) + after)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=PATH)
     folder = parser.parse_args().folder
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     claims, found, knockouts = measure(model), scores(model), Knockouts(model)
-    every = [(layer, head) for layer in range(found["induction"].shape[0]) for head in range(8)]
-    lost = {
-        head: {task: round(value, 3) for task, value in knockouts([head]).items()} for head in every
-    }
-    named = {"nothing": knockouts([])} | {label(head): values for head, values in lost.items()}
-    looking = induction_heads(found)
-    for together in [*itertools.combinations(looking, 2), looking]:
-        named[" + ".join(map(label, together))] = knockouts(list(together))
+    lost = lost_alone(knockouts, found["induction"].shape[0])
     listed = head_list(found, lost)
     (folder / "heads.json").write_text(json.dumps(listed, indent=1) + "\n")
-    heads = [
-        [
-            label((e["layer"], e["head"])),
-            e["job"],
-            "planted" if e["planted"] else "arose",
-            e["note"],
-        ]
-        for e in listed
-    ]
-    parts = [
-        "### Behaviour and planted heads",
-        claim_table(claims),
-        "### Heads and where they look",
-        table(["head", "job", "origin", "note"], heads),
-        "### Mean ablation",
-        knockout_table(named),
-    ]
-    card = (folder / "README.md").read_text()
-    before, after = card.split(START)[0], card.split(STOP)[1]
-    (folder / "README.md").write_text(before + "\n\n".join([START, *parts, STOP]) + after)
+    parts = {
+        "### Behaviour and planted heads": claim_table(claims),
+        "### Heads and where they look": head_table(listed),
+        "### Mean ablation": knockout_table(lost_together(knockouts, induction_heads(found), lost)),
+    }
+    write_card(folder, [text for part in parts.items() for text in part])
     for claim in claims:
         print(f"{'ok  ' if claim.passed else 'FAIL'} {claim.measured:8.3f}  {claim.name}")
 

@@ -7,40 +7,17 @@ that is predicted; it is large only where the token can be known from what came 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 
 from nnheads.prompts import world
 from nnheads.prompts import world_words as words
 from nnheads.prompts.ioi_words import HELD_OUT_NAMES, HELD_OUT_TEMPLATES, NAMES, OBJECTS, PLACES
+from nnheads.reference.document import TEXT, Document
 
-TEXT = 0.03
 FILLER_TOTAL = 1.3
 ROW = 64
 ALL_TOKENS = range(len(words.SPECIAL), len(world.vocabulary()))
 NAME_TOKENS = tuple(world.token_ids()[name] for name in NAMES)
 TRAINED_FRAMES = tuple(frame for i, frame in enumerate(world.FRAMES) if i not in HELD_OUT_TEMPLATES)
-
-
-@dataclass
-class Document:
-    """One training row; `spans` are attention targets (job, query position, key position)."""
-
-    task: str
-    tokens: list[int] = field(default_factory=lambda: [world.token_ids()["<bos>"]])
-    weights: list[float] = field(default_factory=lambda: [0.0])
-    spans: list[tuple[str, int, int]] = field(default_factory=list)
-
-    def add(self, text: list[str], weight: float = TEXT) -> None:
-        ids = world.token_ids()
-        self.add_ids([ids[word] for word in text], weight)
-
-    def add_ids(self, tokens: list[int], weight: float) -> None:
-        self.tokens += tokens
-        self.weights += [weight] * len(tokens)
-
-    def end(self) -> Document:
-        self.add([".", "<eos>"], TEXT)
-        return self
 
 
 def _two_people(rng: random.Random) -> list[str]:
@@ -183,18 +160,28 @@ def random_tokens(rng: random.Random, size: int, distinct: bool = True) -> list[
 
 
 def repeats(rng: random.Random, length: int) -> Document:
-    """A random sequence that starts over, or random tokens into which earlier stretches are copied."""
+    """A random sequence that starts over, or random tokens into which stretches are copied."""
+    return starting_over(rng, length) if rng.random() < 0.6 else with_copies(rng, length)
+
+
+def starting_over(rng: random.Random, length: int) -> Document:
+    """A random sequence, again and again."""
     document = Document("repeat")
     room = length - 1
-    if rng.random() < 0.6:
-        # Two copies that fill the row teach the longest lags, short periods the most repetitions.
-        period = room // 2 if rng.random() < 0.5 else rng.randint(5, room // 2)
-        period_tokens = random_tokens(rng, period, distinct=rng.random() < 0.7)
-        document.add_ids(period_tokens, 0.0)
-        copies = period_tokens * (room // period)
-        document.add_ids(copies[: room - period], 1.0)
-        document.weights[1 + period] = TEXT
-        return document
+    # Two copies that fill the row teach the longest lags, short periods the most repetitions.
+    period = room // 2 if rng.random() < 0.5 else rng.randint(5, room // 2)
+    period_tokens = random_tokens(rng, period, distinct=rng.random() < 0.7)
+    document.add_ids(period_tokens, 0.0)
+    copies = period_tokens * (room // period)
+    document.add_ids(copies[: room - period], 1.0)
+    document.weights[1 + period] = TEXT
+    return document
+
+
+def with_copies(rng: random.Random, length: int) -> Document:
+    """Random tokens into which earlier stretches are copied."""
+    document = Document("repeat")
+    room = length - 1
     document.add_ids(random_tokens(rng, rng.randint(4, max(4, room // 3)), distinct=False), 0.0)
     while len(document.tokens) < length:
         document.add_ids(random_tokens(rng, rng.randint(1, 8), distinct=False), 0.0)

@@ -1,4 +1,4 @@
-"""What the reference model loses when heads are silenced: mean ablation with plain forward hooks."""
+"""What the reference model loses when heads are silenced: mean ablation with forward hooks."""
 
 from __future__ import annotations
 

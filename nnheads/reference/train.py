@@ -14,23 +14,19 @@ import os
 import random
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from transformers import LlamaForCausalLM
 
-from nnheads.reference import documents
 from nnheads.reference.optim import Muon
 from nnheads.reference.scaffold import (
     PLANTED,
     Scaffold,
-    Targets,
     dropped_heads,
-    span_targets,
-    token_targets,
 )
+from nnheads.reference.step_rows import SCAFFOLD_END, Batch, draw
 from nnheads.reference.untrained import initial_model, write
 
 PROCESSES = 2
@@ -40,70 +36,15 @@ CONSTANT_UNTIL, LAST_RATE = 0.5, 0.02
 MUON_RATE, ADAM_RATE, ADAM_BETAS = 5e-3, 3e-3, (0.9, 0.98)
 # Scaffold: full weight, then a line down to what stays to the end for the jobs that fade without
 # it.
-SCAFFOLD, SCAFFOLD_FULL, SCAFFOLD_END = 0.7, 0.12, 0.25
+SCAFFOLD, SCAFFOLD_FULL = 0.7, 0.12
 # The duplicate-token head is the hardest to teach: it also has to look away from its own position.
 SCAFFOLD_FACTOR = {"duplicate": 2.0}
 SCAFFOLD_REST = {"duplicate": 0.3, "induction": 0.05, "receiver": 0.03}
-# Rows per process and step before and after SCAFFOLD_END.
-SHORT_ROWS = (
-    {"indirect_object": 8, "facts": 12, "iteration": 8, "duplicates": 4},
-    {"indirect_object": 8, "facts": 24, "iteration": 6, "duplicates": 3},
-)
-REPEAT_TOKENS, NEEDLE_TOKENS = (1280, 1024), (1024, 1088)
 TASK_WEIGHTS = (
     {"repeat": 2.5, "duplicate": 2.0, "needle": 1.5, "ioi": 0.7, "facts": 1.2, "states": 1.0},
     {"repeat": 1.5, "duplicate": 1.0, "needle": 1.5, "ioi": 1.0, "facts": 1.5, "states": 1.0},
 )
-# Row lengths as (until this share of the run, lengths to choose from).
-REPEAT_LENGTHS = ((0.06, (24, 48)), (0.15, (48, 96, 200)), (1.0, (48, 96, 128, 200, 200, 256, 400)))
-NEEDLE_LENGTHS = ((0.04, (64,)), (0.08, (128,)), (0.14, (128, 256)), (1.0, (128, 256, 400, 544)))
 LOG_EVERY, SAVE_EVERY = 50, 300
-
-
-@dataclass
-class Batch:
-    """Rows of one length class: tokens, loss weights, tasks and attention targets."""
-
-    tokens: torch.Tensor
-    weights: torch.Tensor
-    tasks: list[str]
-    targets: dict[str, Targets]
-
-
-def choose(rng: random.Random, table: tuple, progress: float) -> int:
-    return rng.choice(next(lengths for until, lengths in table if progress <= until))
-
-
-def collate(drawn: list[documents.Document], generator: torch.Generator) -> Batch:
-    length = max(len(document.tokens) for document in drawn)
-    tokens = torch.zeros(len(drawn), length, dtype=torch.long)
-    weights = torch.zeros(len(drawn), length)
-    for row, document in enumerate(drawn):
-        tokens[row, : len(document.tokens)] = torch.tensor(document.tokens)
-        weights[row, : len(document.tokens)] = torch.tensor(document.weights)
-    targets = token_targets(tokens, generator, copied=drawn[0].task == "repeat")
-    targets |= span_targets([document.spans for document in drawn], length)
-    return Batch(tokens, weights, [document.task for document in drawn], targets)
-
-
-def draw(rng: random.Random, generator: torch.Generator, progress: float) -> list[Batch]:
-    """The documents of one step, in batches of like length."""
-    late = progress > SCAFFOLD_END
-    short = [
-        getattr(documents, name)(rng)
-        for name, count in SHORT_ROWS[late].items()
-        for _ in range(count)
-    ]
-    batches = [collate(short, generator)]
-    sources = (
-        (documents.repeats, REPEAT_LENGTHS, REPEAT_TOKENS),
-        (documents.needle, NEEDLE_LENGTHS, NEEDLE_TOKENS),
-    )
-    for source, lengths, tokens in sources:
-        length = choose(rng, lengths, progress)
-        rows = [source(rng, length) for _ in range(max(1, round(tokens[late] / length)))]
-        batches.append(collate(rows, generator))
-    return batches
 
 
 def task_losses(

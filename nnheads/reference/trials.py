@@ -53,7 +53,7 @@ class People:
         return found
 
     def corrupted(self) -> People:
-        """The receiver named a second time instead of the subject: now the subject should follow."""
+        """The receiver named a second time instead of the subject, which now should follow."""
         return self._with([sentence.receiver for sentence in self.sentences])
 
     def fresh(self, rng: random.Random, *, held_out: bool) -> People:
@@ -110,7 +110,7 @@ def repeated(rng: random.Random, period: int, size: int) -> Batch:
 
 
 def states(rng: random.Random, job: str, steps: int, size: int) -> Batch:
-    """`input : b1..bn parity : s1..sn` (or copy); the head that computes state t looks at input t."""
+    """`input : b1..bn parity : s1..sn` (or copy); the head for state t looks at input t."""
     texts = []
     for _ in range(size):
         bits = [rng.randint(0, 1) for _ in range(steps)]
