@@ -47,7 +47,8 @@ print(to_judge.clean_text.values[0], fresh.corrupted_text.values[0], sep="\n")
 
 # %%
 from nnheads.patching.circuit import alone, every_head, removal
-from nnheads.patching.faithfulness import judge, knocked_out, order, study
+from nnheads.patching.circuit_runs import study
+from nnheads.patching.faithfulness import judge, knocked_out, order
 
 every = every_head(model)
 remove, unseen = (removal(model, prompts, reference=three_names) for prompts in (to_find, to_judge))

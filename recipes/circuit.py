@@ -199,7 +199,8 @@ def compute(
 ) -> None:
     """Rank, judge, save; what is measured is kept in the run's folder, set by set."""
     from nnheads.patching.circuit import every_head, removal
-    from nnheads.patching.faithfulness import judge, knocked_out, order, study
+    from nnheads.patching.circuit_runs import study
+    from nnheads.patching.faithfulness import judge, knocked_out, order
     from nnheads.runs.provenance import provenance
 
     keep = {"ablation": facts["ablation"], "reference": sets["mean_set"], "seed": facts["seed"]}

@@ -605,9 +605,9 @@ CASES = {
     "groups that overlap": (
         ["circuit", "{model}", "--heads", "a: 1.1; b: L1H1"],
         2,
-        "L1H1 is in two groups, a and b",
+        "L1H1.* two groups, a and b",
     ),
-    "a head twice": ("circuit {model} --heads 1.1,1.2,1.1", 2, "L1H1 is named twice in circuit"),
+    "a head twice": ("circuit {model} --heads 1.1,1.2,1.1", 2, "L1H1.* twice in circuit"),
     "a circuit of no heads": (
         "circuit {model} --heads all",
         2,
@@ -616,7 +616,7 @@ CASES = {
     "a circuit beyond the model": (
         "circuit {model} --heads 1.1,3.0",
         2,
-        "L3H0 does not exist; this model has",
+        "L3H0.*this model has",
     ),
     "an unknown removal": (
         "circuit {model} --ablation knock",

@@ -18,25 +18,11 @@ from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.patching import readings as engine
-from nnheads.patching.circuit import (
-    alone,
-    check_groups,
-    completeness,
-    every_head,
-    minimality,
-    removal,
-    sampled,
-)
-from nnheads.patching.faithfulness import (
-    SIZES,
-    areas,
-    interval,
-    judge,
-    knocked_out,
-    order,
-    shares_of_cases,
-    study,
-)
+from nnheads.patching.circuit import alone, check_groups, every_head, removal
+from nnheads.patching.circuit_cuts import Search, completeness, minimality, sampled
+from nnheads.patching.circuit_numbers import area_to_one, area_under
+from nnheads.patching.circuit_runs import SIZES, study
+from nnheads.patching.faithfulness import interval, judge, knocked_out, order, shares_of_cases
 
 FAMILIES = ["gpt2", "llama", "bloom", "falcon", "gptj", "gemma2", "gpt_oss", "qwen3"]
 EVERYTHING = frozenset((layer, head) for layer in range(3) for head in range(4))
@@ -172,19 +158,19 @@ def backup(left) -> float:
 
 
 def test_a_circuit_that_lacks_a_backup_is_incomplete():
-    cuts = completeness(made(backup), EVERYTHING, {"all": [(0, 0), (1, 1)]}, subsets=0, steps=2)
+    cuts = completeness(made(backup), EVERYTHING, {"all": [(0, 0), (1, 1)]}, Search(0, 2))
     worst = cuts.worst
     assert cuts.cut[worst] == {(0, 0)} and cuts.kind[worst] == "greedy"
     assert (cuts.first[0, worst], cuts.second[0, worst]) == (1.0, 3.0)
     assert cuts.kind[0] == "none" and cuts.first[0, 0] == cuts.second[0, 0] == 3.0
-    whole = completeness(made(backup), EVERYTHING, {"all": sorted(EVERYTHING)}, subsets=9)
+    whole = completeness(made(backup), EVERYTHING, {"all": sorted(EVERYTHING)}, Search(9))
     assert np.array_equal(whole.first, whole.second)
 
 
 @pytest.mark.parametrize("options", [{"subsets": 0, "steps": 1}, {"subsets": 40, "steps": 0}])
 def test_a_backup_matters_once_what_it_backs_up_is_cut(options):
     groups = {"first": [(0, 0)], "other": [(1, 1)], "spare": [(2, 2)], "idle": [(1, 3)]}
-    heads = minimality(made(backup), EVERYTHING, groups, **options)
+    heads = minimality(made(backup), EVERYTHING, groups, Search(**options))
     change = {
         head: float(np.abs(cuts.first - cuts.second)[0, cuts.worst]) for head, cuts in heads.items()
     }
@@ -196,9 +182,9 @@ def test_a_backup_matters_once_what_it_backs_up_is_cut(options):
 
 def test_groups_are_cut_as_wholes():
     groups = {"first": [(0, 0), (2, 2)], "other": [(1, 1)]}
-    cuts = completeness(made(backup), EVERYTHING, groups, subsets=0, steps=0)
+    cuts = completeness(made(backup), EVERYTHING, groups, Search(0, 0))
     assert cuts.kind == ["none", "group", "group"] and cuts.cut[1:] == [{(0, 0), (2, 2)}, {(1, 1)}]
-    heads = minimality(made(backup), EVERYTHING, groups, subsets=0, steps=0)
+    heads = minimality(made(backup), EVERYTHING, groups, Search(0, 0))
     assert heads[0, 0].cut == [frozenset(), {(2, 2)}, {(1, 1)}], "a head is never cut before itself"
 
 
@@ -213,6 +199,10 @@ def test_what_is_cut_is_part_of_the_circuit(groups, count):
     )
     assert all(cut <= circuit for _, cut in cuts) and cuts[0] == ("none", frozenset())
     assert sum(kind == "random" for kind, _ in cuts) == (count if circuit else 0)
+
+
+def areas(share: np.ndarray, curve: np.ndarray) -> tuple:
+    return area_under(share, curve), area_to_one(share, curve)
 
 
 def test_areas_are_known():
@@ -318,7 +308,7 @@ def test_another_circuit_stands_beside():
     assert "helpers" not in judge(
         study(additive(), EVERYTHING, {"early": ranking[:3]}, ranking, **options)
     )
-    with pytest.raises(BadInput, match="L0H9 does not exist"):
+    with pytest.raises(BadInput, match="L0H9"):
         study(additive(), EVERYTHING, {}, ranking, helpers=[(0, 9)])
 
 
@@ -333,16 +323,14 @@ def test_another_circuit_stands_beside():
         ([float("nan"), 1], "nan, 1"),
         ([0.1, float("nan"), 1], "0.1, nan, 1"),
         ([1.0], "1"),
-        ([], "of none"),
+        ([], "none"),
     ],
 )
 def test_sizes_that_make_no_curve_are_refused(sizes, shown):
     """A share of 0 has no logarithm, and areas over one size, or over sizes back and forth, are
     none.
     """
-    message = (
-        rf"sizes {shown} make no curve; give two shares or more that rise from above 0 to at most 1"
-    )
+    message = f"sizes of a curve: {shown}"
     with pytest.raises(BadInput, match=message):
         study(
             lambda sets: pytest.fail("refused too late"),
@@ -384,21 +372,19 @@ def test_shares_of_nothing_are_refused():
     scores = study(
         made(lambda left: -0.5), EVERYTHING, {"all": ranking}, ranking, subsets=1, steps=0, draws=1
     )
-    with pytest.raises(
-        RunError, match=r"the model does not do this task: F\(M\) is -0\.500 on average"
-    ):
+    with pytest.raises(RunError, match=r"does not do this task: F\(M\) is -0\.500"):
         judge(scores)
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"a": [(0, 1), (0, 1)]}, "L0H1 is named twice in a"),
+        ({"a": [(0, 1), (0, 1)]}, "L0H1.* twice in a"),
         (
             {"a": [(0, 1)], "b": [(1, 1), (0, 1)]},
-            "L0H1 is in two groups, a and b; groups must not overlap",
+            "L0H1.* two groups, a and b",
         ),
-        ({"a": [(0, 4)]}, "L0H4 does not exist; this model has layers 0 to 2 and heads 0 to 3"),
+        ({"a": [(0, 4)]}, "L0H4"),
     ],
 )
 def test_groups_that_cannot_be_are_refused(groups, message):
@@ -408,10 +394,10 @@ def test_groups_that_cannot_be_are_refused(groups, message):
 
 def test_other_refusals(padded):
     model, _ = tiny("llama")
-    with pytest.raises(BadInput, match=r"ablation 'shuffle' is not known; use one of mean, zero"):
+    with pytest.raises(BadInput, match=r"'shuffle'.* mean, zero"):
         removal(model, pairs(padded), ablation="shuffle")
     other = mean_set(pairs(padded)).assign_coords(template=("batch", [7] * 6))
-    with pytest.raises(BadInput, match=r"the mean set has no prompt of template 0 with 9 tokens"):
+    with pytest.raises(BadInput, match="template 0"):
         removal(model, pairs(padded), reference=other)([EVERYTHING])
-    with pytest.raises(BadInput, match=r"the ranking names 2 heads; it must name all 12 once"):
+    with pytest.raises(BadInput, match=r"ranking names 2 heads.* 12"):
         study(additive(), EVERYTHING, {}, [(0, 0), (0, 1)])
