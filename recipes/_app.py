@@ -79,9 +79,9 @@ def _root(
 def app(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected failure is one line on stderr and exit code 1 or 2."""
     from nnheads.errors import BadInput, NNHeadsError, Pending
-    from nnheads.remote.ledger import start_counting
+    from nnheads.remote.ledger import counting
 
-    start_counting()
+    sent: list[dict] = []
     if arguments is not None:
         sys.argv = ["nnheads", *arguments]  # what a run's record says that it was made with
     arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
@@ -89,10 +89,11 @@ def app(arguments: list[str] | None = None) -> None:
         if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
             _fail(f"error: argument {argument!a} is not UTF-8 text", 2)
     try:
-        code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
+        with counting(sent):
+            code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
-        _say_jobs()
+        _say_jobs(sent)
         sys.stdout.flush()  # what is buffered fails here, where it can be said, and not at exit
         raise SystemExit(code)
     except KeyboardInterrupt:
@@ -108,7 +109,7 @@ def app(arguments: list[str] | None = None) -> None:
             said = " ".join(error.format_message().split()).rstrip(".")
             _fail(f"error: {said}; nnheads{name} --help shows what there is", 2)
         if isinstance(error, Pending):
-            _say_jobs()
+            _say_jobs(sent)
             from nnheads.recipes._options import shown
 
             where = (
@@ -148,11 +149,11 @@ def command(line: str) -> None:
         sys.argv = before
 
 
-def _say_jobs() -> None:
+def _say_jobs(lines: list[dict]) -> None:
     """What servers did for a run, if they did anything."""
-    from nnheads.remote.ledger import counted
+    from nnheads.remote.ledger import totals
 
-    sent = counted()
+    sent = totals(lines)
     if sent["jobs"]:
         up, down = (f"{sent[name] / 1000:,.1f} kB" for name in ("bytes_up", "bytes_down"))
         jobs = "1 job" if sent["jobs"] == 1 else f"{sent['jobs']} jobs"

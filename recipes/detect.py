@@ -204,15 +204,11 @@ def compute(runs: dict, stimuli: list, model, name: str, arguments: dict) -> Non
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
     from nnheads.detectors._detect import calibrated
     from nnheads.detectors._stimulus import measure_all
-    from nnheads.remote.ledger import Ledger
-    from nnheads.remote.place import place_of
+    from nnheads.runs.folder import share_jobs
     from nnheads.runs.provenance import provenance
 
     parts = beside(next(iter(runs.values())), "parts")
-    shared = Ledger(parts, next(iter(runs.values())).folder)  # types that share prompts share jobs
-    place_of(model).belong_to(shared)
-    for run in runs.values():
-        run.ledger = shared
+    share_jobs(runs.values(), model, parts)
     raw = measure_all(
         model, stimuli, batch_size=arguments["batch_size"], quiet=arguments["quiet"], parts=parts
     )

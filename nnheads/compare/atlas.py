@@ -17,7 +17,7 @@ from nnheads import stats
 from nnheads.compare.entries import Entry
 from nnheads.compare.stability import chance_jaccard, jaccard
 from nnheads.errors import BadInput
-from nnheads.runs.find import CELL, text
+from nnheads.runs.columns import CELL, text
 from nnheads.stats import ranked, spearman
 
 DEPTHS = np.linspace(0, 1, 21)

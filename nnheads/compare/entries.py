@@ -16,7 +16,8 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.interchange.read import read_heads
 from nnheads.interchange.table import KV, fitted
-from nnheads.runs.find import CELL, Column, Finished, columns, kind_of, text
+from nnheads.runs.columns import CELL, Column, columns, text
+from nnheads.runs.find import Finished, kind_of
 from nnheads.runs.provenance import model_folder
 
 LIST = "list"  # the revision of what a file says, which names none

@@ -16,19 +16,18 @@ from nnheads.page.compared import compared
 from nnheads.page.pictures import add_pictures
 from nnheads.page.rounding import numbers
 from nnheads.page.tables import tables_of
-from nnheads.runs.find import (
+from nnheads.runs.columns import (
     CELL,
     SHARED_CELL,
     Column,
-    Finished,
     columns,
     facts,
-    kind_of,
     label_of,
     roles_in,
     tables_in,
     text,
 )
+from nnheads.runs.find import Finished, kind_of
 
 LONGEST_TEXT = 96  # tokens of a text whose attention is drawn
 GROUPS = {

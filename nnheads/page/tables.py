@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.page.rounding import numbers
-from nnheads.runs.find import CELL, SHARED_CELL, label_of, text
+from nnheads.runs.columns import CELL, SHARED_CELL, label_of, text
 
 MOST = 200  # cells of a variable that a page shows
 MOST_COLUMNS = 60  # of a table

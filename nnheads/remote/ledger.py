@@ -1,8 +1,15 @@
 """What was sent to a server: a line for each job of a run, written before it is awaited.
 
+    sent = []
+    with counting(sent):    # a command
+        run = Run(...)      # owns a ledger
+        run.jobs_of(model)  # the model's jobs are written there
+    totals(sent)            # what the command sent and received
+
 A ledger belongs to a run. The model that a run works with holds it while the run lasts
 (`place.Place`), so that the jobs of its traces are written there; another process that opens the
-same folder goes on with the same jobs.
+same folder goes on with the same jobs. A line that was cut when its writer was killed counts as
+none.
 """
 
 from __future__ import annotations
@@ -11,35 +18,44 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 LEDGER = "jobs.jsonl"
-_WRITTEN: list[dict] = []  # by this process since its command began, to whichever ledger
+Line = dict[str, Any]
+_COMMAND: ContextVar[list[Line] | None] = ContextVar("lines of the command that runs", default=None)
 
 
 @dataclass
 class Ledger:
-    """The jobs of a run: in a file if it has a folder, so that another process can go on. `run` is
-    where the record of that run is."""
+    """The jobs of a run.
+
+    folder: where they are written, so that another process can go on; None keeps them in memory.
+    run: the folder that holds the run's record.
+    part, number: which part of the run is worked on, and how many jobs it had so far.
+    lines: all that was written, by whichever process. own: those of this object.
+    """
 
     folder: Path | None = None
     run: Path | None = None
     part: str = "run"
     number: int = 0
-    lines: list[dict] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    own: list[Line] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         path = self.path
         if path is not None and path.is_file():
             for text in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(
-                    ValueError
-                ):  # a line that was cut when its writer was killed
+                # a line that was cut when its writer was killed
+                with contextlib.suppress(ValueError):
                     self.lines.append(json.loads(text))
 
     @property
     def path(self) -> Path | None:
+        """The file of the ledger, if it has one."""
         return None if self.folder is None else self.folder / LEDGER
 
     def key(self, digest: str) -> str:
@@ -52,14 +68,26 @@ class Ledger:
         found = [line["job"] for line in self.lines if line.get("key") == key and "job" in line]
         return found[-1] if found else None
 
-    def note(self, **line) -> None:
-        """Write down what this process sent or received."""
-        _WRITTEN.append(line)
-        self.keep(line)
+    def sent_here(self, job: str) -> bool:
+        """Return whether this object sent a job, and not another process before it."""
+        return any(line.get("job") == job for line in self.own)
 
-    def keep(self, line: dict) -> None:
+    def note(self, **line: Any) -> None:
+        """Write down what was sent or received just now."""
+        counted = _COMMAND.get()
+        if counted is not None:
+            counted.append(line)
+        self._keep(line)
+
+    def take_over(self, other: Ledger) -> None:
+        """Write what another ledger, which has no folder, sent before this one was opened."""
+        for line in other.own if other.folder is None else ():
+            self._keep(line)
+
+    def _keep(self, line: Line) -> None:
         """Write a line, so that it is on the disk before anything else happens."""
         self.lines.append(line)
+        self.own.append(line)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -69,7 +97,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count the jobs of one part of a run by themselves, so that parts may finish in any order."""
+        """Count the jobs of one part of a run apart, so that parts may finish in any order."""
         before = self.part, self.number
         self.part, self.number = part, 0
         try:
@@ -83,7 +111,7 @@ class Ledger:
         return totals(self.lines)
 
 
-def totals(lines: list[dict]) -> dict[str, int]:
+def totals(lines: list[Line]) -> dict[str, int]:
     """Count jobs, and bytes sent and received, in some lines of a ledger."""
     return {
         "jobs": sum("job" in line for line in lines),
@@ -92,16 +120,11 @@ def totals(lines: list[dict]) -> dict[str, int]:
     }
 
 
-def start_counting() -> None:
-    """Begin a command: nothing was sent yet."""
-    _WRITTEN.clear()
-
-
-def sent_now(job: str) -> bool:
-    """Return whether this command sent a job, and not one before it."""
-    return any(line.get("job") == job for line in _WRITTEN)
-
-
-def counted() -> dict[str, int]:
-    """Count jobs and bytes of this command."""
-    return totals(_WRITTEN)
+@contextlib.contextmanager
+def counting(lines: list[Line]) -> Iterator[None]:
+    """Add to `lines` what is sent and received meanwhile, to whichever ledger it is written."""
+    before = _COMMAND.set(lines)
+    try:
+        yield
+    finally:
+        _COMMAND.reset(before)

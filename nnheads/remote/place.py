@@ -1,9 +1,9 @@
-"""Where the sessions of a model run, and the ledger that their jobs are written to. `models.load`
-puts it into a model.
+"""Where the sessions of a model run, and the ledger that their jobs are written to.
 
-    model = load("meta-llama/Llama-3.1-70B", remote=True)   # every trace of it is a job on NDIF
-    place_of(model).ledger = Ledger(folder)                   # from now on its jobs belong to the
-    run in that folder
+    model = load("meta-llama/Llama-3.1-70B", remote=True)  # every trace of it is a job on NDIF
+    place_of(model).belong_to(Ledger(folder))              # its jobs are written there
+
+`models.load` puts the place into a model.
 
 A model that was not made by `load` runs here.
 """
@@ -14,7 +14,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from nnheads.errors import BadInput
 from nnheads.remote.jobs import job_class
@@ -30,15 +30,17 @@ class RemoteArgument(DeprecationWarning):
 
 
 class Place:
-    """Where a model's sessions run: `remote` as nnsight takes it, False for here, "local" for a
-    rehearsal, True for NDIF, or a URL. nnsight asks it for the way that a job goes. It stays here
-    when a model's job is sent.
+    """Say where a model's sessions run. nnsight asks it for the way that a job goes.
 
+    remote: as nnsight takes it: False for here, "local" for a rehearsal, True for NDIF, or a URL.
     waiting: whether results are waited for. If not, they are taken where they are there, and
         `Pending` is raised else.
+    ledger: where jobs are written down.
+
+    It does not travel with a model's job.
     """
 
-    def __init__(self, model, remote: bool | str = False, *, waiting: bool = True) -> None:
+    def __init__(self, model: Any, remote: bool | str = False, *, waiting: bool = True) -> None:
         self.model, self.remote, self.waiting = model, remote, waiting
         self.ledger = Ledger()
 
@@ -48,7 +50,8 @@ class Place:
         blocking: bool = True,
         job_id: str | None = None,
         verbose: bool = False,
-    ):
+    ) -> Any:
+        """Return nnsight's backend of a session: its own for a rehearsal, else a job of ours."""
         if remote == "local" or not blocking or job_id is not None:
             return type(self.model)._remote_backend(self.model, remote, blocking, job_id, verbose)
         host = remote if isinstance(remote, str) else None
@@ -56,16 +59,19 @@ class Place:
             self, self.model.to_model_key(), host=host, env=self.model._remoteable_get_env()
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[()]]:
         return dict, ()
 
+    @property
+    def on_server(self) -> bool:
+        """Whether sessions are jobs on a server."""
+        return self.remote not in (False, "local")
+
     def belong_to(self, ledger: Ledger) -> None:
-        """Let jobs belong to a run from now on, and those too that were sent before any run was
-        opened.
-        """
+        """Let jobs belong to a run from now on, and those that were sent before it was opened."""
         before, self.ledger = self.ledger, ledger
-        for line in before.lines if before.folder is None else ():
-            ledger.keep(line)
+        if before is not ledger:
+            ledger.take_over(before)
 
     @contextlib.contextmanager
     def not_waiting(self) -> Iterator[None]:
@@ -77,13 +83,13 @@ class Place:
             self.waiting = before
 
 
-def place_of(model) -> Place:
+def place_of(model: Any) -> Place:
     """Return where a model's sessions run."""
     found = vars(model).get(PLACE)
     return found if isinstance(found, Place) else Place(model)
 
 
-def put(model, remote: bool | str = False, *, waiting: bool = True) -> None:
+def put(model: Any, remote: bool | str = False, *, waiting: bool = True) -> None:
     """Let a model's sessions run somewhere from now on."""
     vars(model)[PLACE] = Place(model, remote, waiting=waiting)
 

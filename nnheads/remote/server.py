@@ -1,4 +1,9 @@
-"""What a server says of itself: which models it has, which versions it runs, why it refuses."""
+"""What a server says of itself: which models it has, which versions it runs, why it refuses.
+
+    models_of(asked(host_of(True), "/status"))
+
+A server that cannot be reached or does not answer is a RunError.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,17 @@ from typing import Any
 from nnheads.errors import RunError, first_line
 
 MATTERS = ("python", "nnsight", "torch", "transformers")
+HEALTH = {"RUNNING": 0, "DEPLOYING": 1, "NOT_STARTED": 2, "UNHEALTHY": 3}
+HINTS = {
+    400: "it does not accept the request",
+    401: "it wants a key: set NDIF_API_KEY, or run nnsight.login",
+    403: "it does not accept this key: check NDIF_API_KEY",
+    413: "the job is too large: use a smaller --batch-size",
+}
 
 
 def host_of(remote: bool | str) -> str:
-    """The address of a server: NDIF's own for True."""
+    """Return the address of a server: NDIF's own for True."""
     if isinstance(remote, str):
         return remote.rstrip("/")
     from nnsight import CONFIG
@@ -20,7 +32,7 @@ def host_of(remote: bool | str) -> str:
 
 
 def asked(host: str, path: str, timeout: float = 30.0) -> Any:
-    """What a server says of itself.
+    """Return what a server says of itself, as JSON.
 
     Raises:
         RunError: it cannot be reached, or does not answer with JSON.
@@ -39,52 +51,52 @@ def asked(host: str, path: str, timeout: float = 30.0) -> Any:
         ) from error
 
 
-def models_of(status: dict) -> list[dict]:
-    """One row for each model that a server has: repository, revision, level, state, replicas;
-    healthiest replica.
+def models_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row for each model that a server has, those that are loaded first.
+
+    A row holds model, revision, replicas, and the level and state of the healthiest replica.
     """
-    rank = {"RUNNING": 0, "DEPLOYING": 1, "NOT_STARTED": 2, "UNHEALTHY": 3}
-    found: dict[tuple, dict] = {}
+    rows: dict[tuple[Any, Any], dict[str, Any]] = {}
     for one in (status.get("deployments") or {}).values():
         key = (one.get("repo_id"), one.get("revision"))
-        row: dict = {
+        row = {
             "model": one.get("repo_id") or "?",
             "revision": one.get("revision") or "main",
             "level": one.get("deployment_level") or "?",
             "state": one.get("application_state") or "?",
             "replicas": 1,
         }
-        if key in found:
-            row["replicas"] += found[key]["replicas"]
-            if rank.get(found[key]["state"], 9) < rank.get(row["state"], 9):
-                row |= {name: found[key][name] for name in ("level", "state")}
-        found[key] = row
-    return sorted(found.values(), key=lambda row: (row["level"] != "HOT", row["model"]))
+        rows[key] = _with_replica(rows[key], row) if key in rows else row
+    return sorted(rows.values(), key=lambda row: (row["level"] != "HOT", row["model"]))
 
 
-def refusal(host: str, answer) -> str:
-    """What an HTTP error means and what to do about it."""
+def _with_replica(known: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's row with one replica more."""
+    healthier = HEALTH.get(known["state"], 9) < HEALTH.get(other["state"], 9)
+    shown = known if healthier else other
+    count = known["replicas"] + other["replicas"]
+    return {**other, "level": shown["level"], "state": shown["state"], "replicas": count}
+
+
+def refusal(host: str, answer: Any) -> str:
+    """Return what an HTTP error means and what to do about it."""
     try:
         body = answer.json()
         said = str(body.get("detail", body)) if isinstance(body, dict) else str(body)
     except ValueError:
         said = answer.text
     said = " ".join(said.split())[:300].rstrip(".")
-    hints = {
-        400: "it does not accept the request",
-        401: "it wants a key: set NDIF_API_KEY, or run nnsight.login",
-        403: "it does not accept this key: check NDIF_API_KEY",
-        413: "the job is too large: use a smaller --batch-size",
-    }
-    hint = hints.get(answer.status_code, "it may be over soon: issue the same command again")
+    hint = HINTS.get(answer.status_code, "it may be over soon: issue the same command again")
     return (
         f"the server {host} answered {answer.status_code} ({said or answer.reason_phrase}); {hint}"
     )
 
 
-def gaps(env: dict) -> list[dict]:
-    """Our versions beside a server's: name, here, there, and whether the difference matters. Patch
-    versions do not, except nnsight's."""
+def gaps(env: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return our versions beside a server's: name, here, there, and whether the difference matters.
+
+    Patch versions do not matter, except nnsight's.
+    """
     import platform
     from importlib import metadata
 
@@ -102,19 +114,23 @@ def gaps(env: dict) -> list[dict]:
 
 
 def warnings_for(remote: bool | str, model: str) -> list[str]:
-    """What somebody should know before a job is sent: versions that differ, a model that is not
-    loaded there. Nothing where the server does not say."""
-    host, found = host_of(remote), []
+    """Return what somebody should know before a job is sent.
+
+    These are versions that differ and a model that is not loaded there; nothing where the server
+    does not say.
+    """
+    host, warnings = host_of(remote), []
     with contextlib.suppress(RunError):
-        for row in gaps(asked(host, "/env", 10.0)):
-            if row["matters"]:
-                found.append(
-                    f"{host} has {row['name']} {row['there']}, here is {row['here']}: numbers may"
-                    " differ"
-                )
+        warnings += [
+            f"{host} has {row['name']} {row['there']}, here is {row['here']}: numbers may differ"
+            for row in gaps(asked(host, "/env", 10.0))
+            if row["matters"]
+        ]
     with contextlib.suppress(RunError):
         models = models_of(asked(host, "/status", 10.0))
         hot = [row["model"] for row in models if row["level"] == "HOT"]
         if models and model not in hot:
-            found.append(f"{model} is not hot at {host}: the first job may wait until it is loaded")
-    return found
+            warnings.append(
+                f"{model} is not hot at {host}: the first job may wait until it is loaded"
+            )
+    return warnings

@@ -1,8 +1,11 @@
 """Run anything over slices of a prompt dataset: progress, resume, concatenate.
 
+    scores = run(lambda part: patch(model, part), prompts, size=16, parts=folder, model=model)
+
 Each finished slice is a file of its own, so a run that is killed at any moment loses at most the
 slice that was running, and the same command takes up the rest. On a server a slice is a job, or a
-few.
+few. A slice that fails there does not keep the others from being finished; the error comes after
+them.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -33,7 +38,7 @@ def run(
     name: str = "part",
     quiet: bool = False,
     title: str = "",
-    model=None,
+    model: Any = None,
     row_bytes: int = 1,
 ) -> xr.Dataset:
     """Apply `function` to slices of `size` prompts along `batch` and concatenate what it returns.
@@ -42,13 +47,13 @@ def run(
         parts: folder for finished slices; those that are there already are read, not computed.
             Parts are keyed by the prompts in them, so a changed prompt set never meets an old part.
         model: that `function` runs. On a server slices are larger, up to JOB_TOKENS tokens, so that
-            there are few jobs; and one that fails there does not keep the others from being
-            finished.
+            there are few jobs.
         row_bytes: that come back for each prompt, if many.
 
     Raises:
-        RunError: slices that a server could not do, after all others are done. Pending: slices that
-            it has not done.
+        BadInput: no prompts, or a size below 1.
+        RunError: slices that a server could not do, after all others are done.
+        Pending: slices that it has not done.
     """
     if size < 1:
         raise BadInput(f"--batch-size {size} is not possible; it must be at least 1")
@@ -56,41 +61,20 @@ def run(
     if total == 0:
         raise BadInput("there are no prompts to run")
     place = Place(None) if model is None else place_of(model)
-    if place.remote and "position" in prompts.sizes:
-        size = max(size, min(JOB_TOKENS // prompts.sizes["position"], JOB_BYTES // row_bytes))
-    own = place.ledger
-    if (
-        place.remote
-        and parts is not None
-        and (own.folder is None or not parts.is_relative_to(own.folder))
-    ):
-        place.belong_to(Ledger(parts, own.run))
+    if place.remote:
+        size = max(size, _rows_of_a_job(prompts, row_bytes))
+        _keep_jobs_beside(parts, place)
+    work = _Work(function, parts, name, place)
     slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]
-    if place.remote not in (False, "local") and len(slices) > 1 and place.waiting:
-        send_all(function, slices, parts, name, place)
-    done, pending, failed = [], 0, []
+    if place.on_server and place.waiting and len(slices) > 1:
+        work.send_all(slices)
     with progress(title or name, total, quiet) as advance:
         for part in slices:
-            try:
-                done.append(_one(function, part, parts, name, place))
-            except Pending:
-                pending += 1
-            except RunError as error:
-                if not place.remote:
-                    raise
-                failed.append(error)
+            work.do(part)
             advance(part.sizes["batch"])
-    if failed and len(slices) == 1:
-        raise failed[0]
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(slices)} batches failed ({failed[0]}); the others are kept, and"
-            " the same command tries these again"
-        )
-    if pending:
-        raise Pending(f"{pending} of {len(slices)} batches are not finished", place.ledger.run)
+    work.check_whole()
     return xr.concat(
-        done,
+        work.done,
         "batch",
         data_vars="minimal",
         coords="minimal",
@@ -99,64 +83,106 @@ def run(
     )
 
 
-def send_all(
-    function: Callable, slices: list[xr.Dataset], parts: Path | None, name: str, place: Place
-) -> None:
-    """Send what every slice has to wait for, so that they wait in the queue together and not one
-    after the other.
-    """
-    with place.not_waiting():
-        for part in slices:
-            try:
-                _one(function, part, parts, name, place)
-            except Pending:
-                continue
-            except RunError:  # it will be said when this slice's turn comes
-                return
+def _rows_of_a_job(prompts: xr.Dataset, row_bytes: int) -> int:
+    """Return how many prompts a job on a server may hold; 0 for prompts without positions."""
+    if "position" not in prompts.sizes:
+        return 0
+    return min(JOB_TOKENS // prompts.sizes["position"], JOB_BYTES // row_bytes)
 
 
-def _one(
-    function: Callable, part: xr.Dataset, parts: Path | None, name: str, place: Place
-) -> xr.Dataset:
-    labelled = part.assign(
-        number=part["batch"]
-    )  # the same prompt may come twice, under two numbers
-    key = f"{name}-{prompts_hash(labelled)[:16]}"
-    path = None if parts is None else parts / f"{key}.nc"
-    if path is not None and path.exists():
-        with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
-            return store.load(path)
-    with place.ledger.of(key):
-        result = function(part)
-    if path is not None:
-        store.save(path, result)
-    return result
+def _keep_jobs_beside(parts: Path | None, place: Place) -> None:
+    """Write jobs down where the parts are, unless the run that they belong to holds the parts."""
+    own = place.ledger
+    if parts is None or (own.folder is not None and parts.is_relative_to(own.folder)):
+        return
+    place.belong_to(Ledger(parts, own.run))
+
+
+@dataclass
+class _Work:
+    """What is done with each slice, and what came of it."""
+
+    function: Callable[[xr.Dataset], xr.Dataset]
+    parts: Path | None
+    name: str
+    place: Place
+    done: list[xr.Dataset] = field(default_factory=list)
+    failed: list[RunError] = field(default_factory=list)
+    pending: int = 0
+
+    def do(self, part: xr.Dataset) -> None:
+        """Compute a slice; on a server what fails or is not there yet is kept for later.
+
+        Raises:
+            RunError: a slice that failed here.
+        """
+        try:
+            self.done.append(self._result(part))
+        except Pending:
+            self.pending += 1
+        except RunError as error:
+            if not self.place.remote:
+                raise
+            self.failed.append(error)
+
+    def send_all(self, slices: list[xr.Dataset]) -> None:
+        """Send what every slice has to wait for, so that all wait in the queue together."""
+        with self.place.not_waiting():
+            for part in slices:
+                try:
+                    self._result(part)
+                except Pending:
+                    continue
+                except RunError:  # it will be said when this slice's turn comes
+                    return
+
+    def check_whole(self) -> None:
+        """Raise RunError or Pending unless every slice is done."""
+        count = len(self.done) + len(self.failed) + self.pending
+        if self.failed and count == 1:
+            raise self.failed[0]
+        if self.failed:
+            raise RunError(
+                f"{len(self.failed)} of {count} batches failed ({self.failed[0]}); the others are"
+                " kept, and the same command tries these again"
+            )
+        if self.pending:
+            run_folder = self.place.ledger.run
+            raise Pending(f"{self.pending} of {count} batches are not finished", run_folder)
+
+    def _result(self, part: xr.Dataset) -> xr.Dataset:
+        """Return the result of a slice: from its file if there is one, else computed and kept."""
+        labelled = part.assign(number=part["batch"])  # the same prompt may come under two numbers
+        key = f"{self.name}-{prompts_hash(labelled)[:16]}"
+        path = None if self.parts is None else self.parts / f"{key}.nc"
+        if path is not None and path.exists():
+            with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
+                return store.load(path)
+        with self.place.ledger.of(key):
+            result = self.function(part)
+        if path is not None:
+            store.save(path, result)
+        return result
 
 
 @contextlib.contextmanager
 def progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar with rate and time left on stderr; silent when quiet or not on a terminal."""
+    """Show a bar with rate and time left on stderr; nothing when quiet or not on a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]}"),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
+    console = Console(stderr=True)
+    with rich_progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=total, rate="")
 
         def advance(count: int) -> None:

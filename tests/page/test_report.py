@@ -17,9 +17,9 @@ from nnheads.errors import BadInput
 from nnheads.page import data, patterns
 from nnheads.page.html import digest, html
 from nnheads.page.rounding import shortest
-from nnheads.runs import find as runs
 from nnheads.runs import store
-from nnheads.runs.find import columns, find_runs, roles_in
+from nnheads.runs.columns import LARGEST, columns, roles_in
+from nnheads.runs.find import find_runs
 from nnheads.writing.logit_lens import logit_lens
 
 IN_A_NAME = (
@@ -169,7 +169,7 @@ def test_more_heads_than_a_model_has_are_refused(tmp_path):
         [[1.0]], {"layer": [10**6], "head": [10**6]}, ("layer", "head"), name="effect"
     )
     store.save(recorded(tmp_path / "run", "ioi", ["heads.nc"]) / "heads.nc", values.to_dataset())
-    with pytest.raises(BadInput, match=f"more than {runs.LARGEST} heads"):
+    with pytest.raises(BadInput, match=f"more than {LARGEST} heads"):
         page_of(tmp_path)
 
 

@@ -10,7 +10,7 @@ from headruns import detected, planted, png, recorded
 from nnheads.recipes import _app as cli
 
 from nnheads.page import pictures
-from nnheads.runs import find as runs
+from nnheads.runs import columns
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -157,7 +157,7 @@ def test_pictures_that_are_too_many_are_named(tmp_path, capsys, monkeypatch):
 
 def test_long_texts_in_files_are_cut():
     assert (
-        len(runs.text("x" * 10**6)) == runs.LONGEST
-        and runs.text(None) == ""
-        and runs.facts("[1]") == {}
+        len(columns.text("x" * 10**6)) == columns.LONGEST
+        and columns.text(None) == ""
+        and columns.facts("[1]") == {}
     )

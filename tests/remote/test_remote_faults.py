@@ -17,7 +17,7 @@ import xarray as xr
 from nnheads.recipes import _app as cli
 from serving import Loopback
 
-from nnheads.remote import jobs, ledger
+from nnheads.remote import jobs, ledger, patience
 from nnheads.runs import batches
 
 BATCHES = 3
@@ -28,8 +28,8 @@ COMMAND = ("detect", "previous_token", "-n", "6", "--batch-size", "2", "--quiet"
 def flaky(server, monkeypatch):
     """A server on which things go wrong, three batches a run, and waits that a test can wait for."""
     monkeypatch.setattr(batches, "JOB_TOKENS", 1)
-    monkeypatch.setattr(jobs, "FIRST_DELAYS", (0.01, 0.02, 0.05))
-    monkeypatch.setattr(jobs, "DELAYS", (0.01, 0.02, 0.05, 0.1))
+    monkeypatch.setattr(patience, "FIRST_DELAYS", (0.01, 0.02, 0.05))
+    monkeypatch.setattr(patience, "DELAYS", (0.01, 0.02, 0.05, 0.1))
     monkeypatch.setattr(jobs, "UNKNOWN", 0.3)
     yield server
     server.faults()
@@ -163,7 +163,7 @@ def test_a_job_that_the_server_forgot_is_sent_again(flaky, right, tmp_path):
 
 def test_jobs_are_sent_without_waiting_and_collected_later(flaky, right, tmp_path, capsys):
     before = len(flaky.executed)
-    flaky.faults({"stage": "run", "do": "delay", "seconds": 1.0, "times": 1})
+    flaky.faults({"stage": "run", "do": "delay", "seconds": 4.0, "times": 1})
     assert issue(tmp_path, "--remote", flaky.url, "--submit") == 0
     said = capsys.readouterr()
     folder = next(tmp_path.rglob("run.json")).parent
@@ -215,9 +215,9 @@ def test_client_and_server_may_die_at_any_moment(right, tmp_path):
     own = Loopback(tmp_path / "store")
     folder, chance = tmp_path / "results", random.Random(0)
     script = (
-        "import sys; from nnheads.recipes import _app; from nnheads.remote import jobs; from"
-        " nnheads.runs import batches; batches.JOB_TOKENS = 1; jobs.UNKNOWN = 0.3; jobs.DELAYS ="
-        " jobs.FIRST_DELAYS = (0.1,) * 40; _app.app(sys.argv[1:])"
+        "import sys; from nnheads.recipes import _app; from nnheads.remote import jobs,"
+        " patience; from nnheads.runs import batches; batches.JOB_TOKENS = 1; jobs.UNKNOWN = 0.3;"
+        " patience.DELAYS = patience.FIRST_DELAYS = (0.1,) * 40; _app.app(sys.argv[1:])"
     )
     command = [sys.executable, "-c", script, *COMMAND, "-o", str(folder), "--remote", own.url]
     for _ in range(3):

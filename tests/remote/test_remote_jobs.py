@@ -11,18 +11,18 @@ import xarray as xr
 
 import nnheads
 from nnheads.interventions.schema import Add, At, Edit, Intervention
-from nnheads.remote import ledger
-from nnheads.remote.jobs import content
+from nnheads.remote.digest import content
+from nnheads.remote.ledger import Ledger, counting, totals
+from nnheads.remote.place import place_of
 from nnheads.runs import batches
+from nnheads.runs.folder import Run, share_jobs
 from nnheads.truth.multiple_choice import score
 
 
 @pytest.fixture
 def there(server):
     server.faults()
-    ledger.start_counting()
-    yield nnheads.load("reference", remote=server.url)
-    ledger.start_counting()
+    return nnheads.load("reference", remote=server.url)
 
 
 def questions(model) -> xr.Dataset:
@@ -78,3 +78,33 @@ def test_functions_are_known_by_what_they_hold():
 
     assert content(times(2.0)) == content(times(2.0)) != content(times(3.0))
     assert content(At("index", (1,))) != content(At("index", (2,)))
+
+
+def test_what_a_command_sends_is_counted_to_whichever_ledger_it_is_written(tmp_path):
+    own, other = Ledger(), Ledger(tmp_path)
+    own.note(key="part#1 a", job="before", up=1)
+    sent: list[dict] = []
+    with counting(sent):
+        own.note(key="part#2 a", job="one", up=5)
+        other.note(key="part#1 b", job="two", up=7)
+        other.note(key="part#1 b", down=3)
+    other.note(key="part#2 b", job="after", up=1)
+    assert totals(sent) == {"jobs": 2, "bytes_up": 12, "bytes_down": 3}
+
+
+def test_a_ledger_knows_which_jobs_it_sent_itself(tmp_path):
+    Ledger(tmp_path).note(key="part#1 a", job="earlier", up=1)
+    again, unbound = Ledger(tmp_path), Ledger()
+    unbound.note(key="part#2 a", job="unbound", up=1)
+    again.take_over(unbound)
+    assert again.sent("part#1 a") == "earlier" and not again.sent_here("earlier")
+    assert again.sent_here("unbound") and Ledger(tmp_path).sent("part#2 a") == "unbound"
+
+
+def test_runs_that_need_the_same_prompts_share_their_jobs(tmp_path):
+    model = nnheads.load("reference")
+    runs = [Run(tmp_path, "detect", "m", "main", {"type": kind}, item=kind) for kind in "ab"]
+    share_jobs(runs, model, tmp_path / "parts")
+    place_of(model).ledger.note(key="part#1 a", job="one", up=2)
+    assert [run.sent["jobs"] for run in runs] == [1, 1]
+    assert Ledger(tmp_path / "parts").sent("part#1 a") == "one"
