@@ -45,7 +45,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnheads.claims.files import FOLDER
+from nnheads.claims.claim_files import FOLDER
 
 card = json.loads((FOLDER / "reference.json").read_text())
 print(json.dumps(next(one for one in card["claims"] if one["id"] == "copy-lost"), indent=1))
@@ -119,7 +119,7 @@ command("verify untrained --claims card.json --only induction,copy,decoy --quiet
 # measured on it, and need it from the Hub.
 
 # %%
-from nnheads.claims.files import files, read_claims
+from nnheads.claims.claim_files import files, read_claims
 
 rows = {}
 for path in sorted(set(files().values())):

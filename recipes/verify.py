@@ -56,7 +56,7 @@ def main(
     require another one that does not pass, are skipped, and said to be.
     """
     arguments = dict(locals())
-    from nnheads.claims.files import claims_of, read_claims
+    from nnheads.claims.claim_files import claims_of, read_claims
     from nnheads.claims.measures import NO_MODEL
     from nnheads.runs.folder import Run
     from nnheads.runs.provenance import model_identity
@@ -132,7 +132,7 @@ def item(claims: Path | None, only: str | None) -> str:
 
 
 def say_list(given, asked: list) -> None:
-    from nnheads.claims.files import KINDS
+    from nnheads.claims.claim import KINDS
 
     options.say(
         f"{len(asked)} claims about {given.model}" + (f": {given.note}" if given.note else "")
@@ -202,7 +202,8 @@ def judged(asked: list, found: dict, grids: dict):
     import numpy as np
     import xarray as xr
 
-    from nnheads.claims.judge import FAIL, SKIP, VERDICTS, reading, unmet, verdict
+    from nnheads.claims.values import value_of
+    from nnheads.claims.verdicts import FAIL, SKIP, VERDICTS, unmet, verdict
 
     measured, verdicts, reasons = [], [], []
     for claim in asked:
@@ -212,7 +213,7 @@ def judged(asked: list, found: dict, grids: dict):
             verdicts.append(SKIP if word == SKIP else FAIL)
         else:
             try:
-                value = reading(claim, own, grids)
+                value = value_of(claim, own, grids)
                 reason = "" if np.isfinite(value) else "not a number"
             except BadInput as error:
                 reason = str(error)
@@ -298,8 +299,8 @@ def plain(value):
 
 def report(run) -> None:
     """The table, and in the exit code whether a claim fails."""
-    from nnheads.claims.files import KINDS
-    from nnheads.claims.judge import FAIL, VERDICTS
+    from nnheads.claims.claim import KINDS
+    from nnheads.claims.verdicts import FAIL, VERDICTS
     from nnheads.errors import RunError
 
     table = run.load("claims")

@@ -10,7 +10,7 @@ import pytest
 from conftest import build, words_tokenizer
 from nnheads.recipes import _app as cli
 
-from nnheads.claims.files import claims_of
+from nnheads.claims.claim_files import claims_of
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nnheads.recipes import _app as cli
 
-from nnheads.claims.files import FOLDER
+from nnheads.claims.claim_files import FOLDER
 from nnheads.reference import untrained
 from nnheads.runs import store
 
