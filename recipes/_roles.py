@@ -11,7 +11,7 @@ OTHERS = ("noising", "strict", "gap", "layers")  # options that change no role
 
 def report_roles(study: Study) -> None:
     """Draw sentences with three fresh names, gather each head's evidence, save and print it."""
-    from nnheads.patching.roles import lines
+    from nnheads.patching.role_lines import lines
 
     as_published = () if study.spread else ("spread",)
     run = study.open(item="roles", without=(*OTHERS, *as_published), corruption="abc", site="roles")

@@ -152,7 +152,7 @@ def reduce(scores, seed: int):
 def draw(run, heads) -> None:
     """Draw the effect of every sender, with the strongest ones marked."""
     from nnheads import plot
-    from nnheads.patching.roles import EFFECT
+    from nnheads.patching.role_rules import EFFECT
 
     strongest = [head for side in _pairs.for_and_against(heads, 5) for head in side]
     frozen = "" if heads.attrs["mlps"] == "recompute" else ", MLPs frozen"

@@ -1,0 +1,61 @@
+"""The role table in words, for a terminal.
+
+    for line in lines(role_table(model, prompts)): print(line)
+
+Each role's heads with the evidence that it took, and heads that have the attention of a role
+without a sure effect. A value that is NaN is shown as nan.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from nnheads.models.names import head_name
+from nnheads.patching.role_rules import EFFECTS, EVIDENCE, LOOKS, ROLES, helps, hurts, looks
+
+SHOWN_LOOKS = ("name_mover", "subject", "duplicate", "induction")
+
+
+def lines(table: xr.Dataset) -> list[str]:
+    """Return the lines that say who has which role, as `role_table` found it."""
+    movers = bool((table["role"] == 1).any())
+    kind = "name movers" if movers else "no head is a name mover; they raise IO directly"
+    said = [f"heads that write: {table.attrs['writers'] or 'none'} ({kind})"]
+    for number in range(1, len(ROLES) + 1):
+        said += _lines_of_role(table, number)
+    for layer, head in np.argwhere((table["role"] == 0).values):
+        said += _line_of_unnamed(table.isel(layer=layer, head=head), head_name(layer, head))
+    return said
+
+
+def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:
+    """Return a role and its heads, the strongest evidence first; nothing of an empty role."""
+    indices = np.argwhere((table["role"] == number).values)
+    if not len(indices):
+        return []
+    name = list(ROLES)[number - 1]
+    said = [f"{name.replace('_', ' ')}: {ROLES[name]}"]
+    strength = table[EVIDENCE[name][-1]].values
+    for layer, head in sorted(indices, key=lambda index: -abs(strength[tuple(index)])):
+        row = table.isel(layer=layer, head=head)
+        shown = ", ".join(shown_value(row, column) for column in EVIDENCE[name])
+        said.append(f"  {head_name(layer, head):<7} {shown}")
+    return said
+
+
+def _line_of_unnamed(row: xr.Dataset, name: str) -> list[str]:
+    """Return a line where a head has the attention of a role, but no sure effect."""
+    seen = [kind for kind in SHOWN_LOOKS if bool(looks(row, kind))]
+    if not seen or bool(helps(row, "total") | hurts(row, "total")):
+        return []
+    shown = ", ".join(shown_value(row, column) for column in (*seen, "total"))
+    return [f"the look without a sure effect: {name} {shown}"]
+
+
+def shown_value(row: xr.Dataset, name: str) -> str:
+    """Return one number of one head in words; effects with their interval."""
+    value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
+    if name in EFFECTS:
+        return f"{name} {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{LOOKS.get(name, f'{name} score')} {value:.2f}"
