@@ -1,209 +1,177 @@
-"""What `nnheads das` is asked and given, and what it says on the terminal."""
+"""What `nnheads das` searches, and what it computes."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnheads.recipes import _options as options
+from nnheads.recipes import _das_pairs
+from nnheads.recipes._checks import check_at_least, check_choice
+from nnheads.recipes._das_pairs import PairSets
+from nnheads.recipes._edits import save_edits
+
+from nnheads.errors import BadInput
 
 if TYPE_CHECKING:
-    from nnheads.interventions.counterfactuals import Pairs
-    from nnheads.interventions.operations import At
+    import xarray as xr
+    from nnheads.recipes._study import Study
 
-APART = 1_000_000  # added to the seed of what is tested on
+    from nnheads.interventions.operations import At
+    from nnheads.interventions.schema import Intervention
+    from nnheads.runs.folder import Run
+
 EVERY = 10  # steps between measurements
-SHARE = 0.3  # of one's own pairs are tested on, at most
-FEWEST = 8  # prompts that the model answers right
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """Pairs to train and to test on, what they are about, and roles of their prompts."""
+class Search:
+    """Pairs, and the layers and positions (by name) where their variable is looked for."""
 
-    fit: Pairs
-    test: Pairs
-    roles: tuple[str, ...]
-    name: str
-    about: str
-    kept: str
-    references: str = ""
-
-    @property
-    def digest(self) -> str:
-        """A hash of all pairs."""
-        import hashlib
-
-        from nnheads.runs.provenance import prompts_hash
-
-        found = hashlib.sha256()
-        for one in (self.fit, self.test):
-            texts = [prompts_hash(prompts.reset_coords()) for prompts in (one.base, *one.sources)]
-            found.update(repr([*texts, one.answer.tolist()]).encode())
-        return found.hexdigest()
+    pairs: PairSets
+    layers: list[int]
+    positions: dict[str, At]
 
 
-def check(arguments: dict) -> None:
-    """Refuse what no model could be asked before one is loaded."""
-    from nnheads.errors import BadInput
+def search_of(study: Study) -> Search:
+    """Return what the options ask for, and refuse what the model cannot do."""
+    check(study)
+    records = None if study.pairs is None else _das_pairs.read(study.pairs)
+    check_gradients(study)
+    layers = layers_of(study)
+    pairs = _das_pairs.of_task(study) if records is None else _das_pairs.of_file(study, records)
+    return Search(pairs, layers, positions_of(study.at, pairs.roles))
+
+
+def check(study: Study) -> None:
+    """Refuse what no model could be asked, before one is loaded."""
     from nnheads.interventions.alignment import KINDS
     from nnheads.interventions.schema import SITES
+
+    counts = ("steps", "step_pairs", "test", "directions", "patience")
+    check_at_least(1, **{name: study.arguments[name] for name in counts})
+    if not 0 < study.learning_rate < math.inf:
+        raise BadInput(f"--learning-rate {study.learning_rate} is not possible; it must be above 0")
+    check_choice("--kind", study.kind, KINDS)
+    check_choice("--site", study.site, SITES)
+    check_variable(study)
+
+
+def check_variable(study: Study) -> None:
+    """Refuse a variable that the causal model does not have."""
     from nnheads.interventions.tasks import task_of
 
-    options.positive(**{name: arguments[name] for name in ("steps", "step_pairs", "limit", "test")})
-    for name in ("directions", "patience"):
-        if arguments[name] is not None:
-            options.positive(**{name: arguments[name]})
-    if not 0 < arguments["learning_rate"] < float("inf"):
-        raise BadInput(
-            f"--learning-rate {arguments['learning_rate']} is not possible; it must be above 0"
-        )
-    for name, known in (("kind", KINDS), ("site", SITES)):
-        if arguments[name] not in known:
-            raise BadInput(
-                f"--{name} {arguments[name]!r} is not known; use one of {', '.join(known)}"
-            )
-    if arguments["pairs"] is None:
-        task = task_of(arguments["task"])
-        task.model.check(arguments["variable"] or task.variable)
-    elif arguments["variable"] is not None:
+    if study.pairs is None:
+        task = task_of(study.task)
+        task.model.check(study.variable or task.variable)
+    elif study.variable is not None:
         raise BadInput(
             "--variable is of a causal model that ships; pairs of your own have their answers"
             " already"
         )
 
 
-def read(path: Path) -> list[tuple[str, str, str]]:
-    """One's own pairs, enough of them to learn from some and be tested on others."""
-    from nnheads.errors import BadInput
-    from nnheads.interventions.counterfactuals import read_counterfactuals
-
-    found = list(dict.fromkeys(read_counterfactuals(path)))
-    if len(found) < FEWEST:
-        raise BadInput(f"{path} holds {len(found)} different pairs; give at least {FEWEST}")
-    return found
-
-
-def own_pairs(model, records: list[tuple[str, str, str]], arguments: dict) -> Given:
-    """Pairs of a file: most to train on, the others to test on."""
-    import numpy as np
-
-    from nnheads.interventions.counterfactuals import from_texts
-
-    order = np.random.default_rng(arguments["seed"]).permutation(len(records))
-    tested = min(arguments["test"], max(1, int(len(records) * SHARE)))
-    chosen = {"test": order[:tested], "fit": order[tested:][: arguments["limit"]]}
-    pairs = from_texts(model.tokenizer, records)
-    kept = f"{len(records)} pairs: {len(chosen['fit'])} to train on, {tested} to test on"
-    name, about = f"variable of {arguments['pairs'].name}", "the answers that the file gives"
-    return Given(pairs.rows(chosen["fit"]), pairs.rows(chosen["test"]), (), name, about, kept)
-
-
-def given_pairs(model, arguments: dict) -> Given:
-    """Pairs that a causal model gives, of prompts that the network answers as the causal model
-    does.
-    """
-    from nnheads.errors import RunError
-    from nnheads.interventions.causal_model import draw_counterfactuals
-    from nnheads.interventions.tasks import task_of
-
-    task, seed = task_of(arguments["task"]), arguments["seed"]
-    variable = arguments["variable"] or task.variable
-    sides: dict[str, Any] = {}
-    told, seen = [], set()
-    for side, n, own_seed in (
-        ("train", arguments["limit"], seed),
-        ("test", arguments["test"], seed + APART),
-    ):
-        drawn = task.draw(model.tokenizer, n, own_seed)
-        new = [number for number, text in enumerate(drawn.texts()) if text not in seen]
-        seen |= set(drawn.texts())
-        fitting = right_ones(model, task, drawn)
-        right = [number for number in new if number in fitting]
-        if len(right) < FEWEST:
-            raise RunError(
-                f"{arguments['model']} answers {len(right)} of {len(new)} prompts of"
-                f" {arguments['task']} right; at least {FEWEST} are needed to look for {variable}"
-            )
-        told.append(f"{len(right)} of {n} prompts to {side} on")
-        kept = drawn.rows(right)
-        sides[side] = kept.pairs(
-            draw_counterfactuals(task.model, kept.inputs, variable, n, seed=own_seed)
+def check_gradients(study: Study) -> None:
+    """Refuse weights that have no gradients here."""
+    if study.quantization is not None and study.model.device.type == "cpu":
+        raise BadInput(
+            "bitsandbytes has no gradients on a CPU; use a GPU (--device-map), or drop"
+            " --quantization"
         )
-    name = f"{variable} ({arguments['task']})"
-    return Given(
-        sides["train"],
-        sides["test"],
-        task.roles,
-        name,
-        task.about,
-        "; ".join(told),
-        task.references,
+
+
+def layers_of(study: Study) -> list[int]:
+    """Return the layers that are searched: those of `--layers`, or all."""
+    from nnheads.models.geometry import geometry
+    from nnheads.models.names import parse_numbers
+
+    count = geometry(study.model).layers
+    if study.layers is None:
+        return list(range(count))
+    return parse_numbers(study.layers, "layer", count)
+
+
+def positions_of(text: str | None, roles: tuple[str, ...]) -> dict[str, At]:
+    """Return `S2,END,-2` as positions by name; without a text all roles, or the last token."""
+    names = [word.strip() for word in (text or ",".join(roles) or "-1").split(",")]
+    return {name: position_of(name, roles) for name in names}
+
+
+def position_of(name: str, roles: tuple[str, ...]) -> At:
+    """Return a role or a number as positions of a prompt."""
+    from nnheads.interventions.schema import index, role
+
+    if re.fullmatch(r"-?\d{1,6}", name):
+        return index(int(name))
+    if name in roles:
+        return role(name)
+    known = f"roles {', '.join(roles)}, or positions" if roles else "positions"
+    raise BadInput(f"--at {name!r} is not known; use {known} such as 0 or -1")
+
+
+def compute(run: Run, search: Search) -> None:
+    """Train, test, reduce, draw, save; every layer and position that is done is kept in the run's
+    folder.
+    """
+    from nnheads.interventions.localise import reduced
+
+    scores, best = trained(run, search)
+    scores = scores.assign_attrs({**scores.attrs, **about(run, search.pairs)})
+    table = reduced(scores, seed=run.facts["seed"])
+    run.save(scores=scores, places=table)
+    best_at = f"layer {table.attrs['best_layer']}, {table.attrs['best_place']}"
+    draw(run, scores, table, f"Where is the {search.pairs.name}?", best_at)
+    save_edits(run, best, scores.attrs["model"])
+    run.finish(best=best_at)
+
+
+def trained(run: Run, search: Search) -> tuple[xr.Dataset, Intervention]:
+    """Return what alignments trained at every layer and position score, and the best of them."""
+    from nnheads.interventions.localise import localise
+
+    facts = run.facts
+    return localise(
+        run.model,
+        search.pairs.fit,
+        search.pairs.test,
+        search.positions,
+        site=facts["site"],
+        layers=search.layers,
+        kind=facts["kind"],
+        directions=facts["directions"],
+        steps=facts["steps"],
+        batch_size=facts["step_pairs"],
+        every=EVERY,
+        learning_rate=facts["learning_rate"],
+        patience=facts["patience"],
+        parts=run.parts,
+        seed=facts["seed"],
+        quiet=facts["quiet"],
     )
 
 
-def right_ones(model, task, drawn) -> set[int]:
-    """Numbers of the prompts that the network answers as the causal model does."""
+def about(run: Run, pairs: PairSets) -> dict[str, Any]:
+    """Return what repeats the result, and what its pairs are about, as attributes."""
+    from nnheads.interventions.alignment import SOURCE
+
+    references = "; ".join(text for text in (SOURCE, pairs.references) if text)
+    made = run.about(title="alignment", prompts=pairs.digest, references=references)
+    return {**made, "variable": pairs.name, "about": pairs.about, "kept": pairs.kept}
+
+
+def draw(run: Run, scores: xr.Dataset, table: xr.Dataset, question: str, best_at: str) -> None:
+    """Draw the accuracy at every layer and position."""
     import numpy as np
 
-    from nnheads.interventions.alignment import evaluate
-    from nnheads.interventions.counterfactuals import Pairs
-    from nnheads.interventions.schema import Intervention
+    from nnheads import plot
 
-    score = evaluate(model, Intervention(), Pairs(drawn.prompts, (), drawn.answers(task.model)))[
-        "score"
-    ]
-    return set(np.flatnonzero(score.values == 1).tolist())
-
-
-def places_of(text: str | None, given: Given) -> dict[str, At]:
-    """`S2,END,-2` as positions by name; without a text all roles, or the last token."""
-    from nnheads.errors import BadInput
-    from nnheads.interventions.schema import index, role
-
-    found = {}
-    for word in (text or ",".join(given.roles) or "-1").split(","):
-        name = word.strip()
-        if re.fullmatch(r"-?\d{1,6}", name):
-            found[name] = index(int(name))
-        elif name in given.roles:
-            found[name] = role(name)
-        else:
-            known = f"roles {', '.join(given.roles)}, or positions" if given.roles else "positions"
-            raise BadInput(f"--at {name!r} is not known; use {known} such as 0 or -1")
-    return found
-
-
-def percent(values):
-    """Shares as texts."""
-    import numpy as np
-
-    return np.vectorize(lambda value: f"{value:.0%}")(values)
-
-
-def report(run) -> None:
-    """Accuracy at every place, and the best one beside its controls."""
-    from nnheads.interventions.localise import CONDITIONS
-
-    table = run.load("places")
-    options.say(f"{table.attrs['variable']}: {table.attrs['about']}; {table.attrs['kept']}")
-    options.say(f"interchange accuracy on pairs never trained on, {table.attrs['site']}:")
-    places = [str(name) for name in table["place"].values]
-    options.say("  layer  " + "  ".join(f"{name:>9}" for name in places))
-    for layer in table["layer"].values:
-        row = table["trained"].sel(layer=layer).values
-        options.say(f"  {int(layer):>5}  " + "  ".join(f"{value:>9.3f}" for value in row))
-    layer, place = table.attrs["best_layer"], table.attrs["best_place"]
-    options.say(f"best on pairs left out of training: layer {layer}, {place} [95% interval]")
-    count, changed = len(run.load("scores")["batch"]), table.attrs["pairs_changed"]
-    options.say(f"  {'':<42} {f'all {count} pairs':<22} the {changed} whose answer changes")
-    one = table.sel(layer=layer, place=place)
-    for name, text in CONDITIONS.items():
-        whole = options.with_interval(one, name)
-        # without an edit none of them is right: that is how they are chosen
-        changed_only = "0.000" if name == "none" else options.with_interval(one, f"{name}_changed")
-        options.say(f"  {text:<42} {whole:<22} {changed_only}")
-    for file in ("scores.nc", "places.nc", "places.png", "intervention"):
-        options.say(options.shown(run.folder / file))
+    accuracy = table["trained"].assign_attrs(long_name="interchange accuracy")
+    figure = plot.heatmap(
+        accuracy,
+        signed=False,
+        title=f"{question}\nBest on pairs left out of training: {best_at}",
+        texts=np.vectorize("{:.0%}".format)(accuracy.values),
+        note=plot.note(scores, scores.sizes["batch"]),
+    )
+    run.picture("places", figure)

@@ -1,79 +1,190 @@
-"""What `nnheads function-vectors` says on the terminal."""
+"""What `nnheads function-vectors` computes: mean outputs, effects of heads, and their sum."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from nnheads.recipes import _options as options
+from nnheads.recipes import _function_vectors_added as addition
+from nnheads.recipes import _function_vectors_pictures
 
+from nnheads.errors import RunError
 
-def report(run) -> None:
-    """Which tasks the model does, the heads that carry them, and what their sum does without
-    examples.
-    """
-    heads, zero_shot, vectors = run.load("heads"), run.load("zero_shot"), run.load("vectors")
-    for number, name in enumerate(vectors["task_name"].values):
-        shown, shuffled = (
-            float(vectors[f"accuracy_{kind}"][number]) for kind in ("shown", "shuffled")
-        )
-        done = "" if name in json.loads(heads.attrs["tasks"]) else " (left out: not done)"
-        options.say(
-            f"task {name}: {shown:.0%} right with examples, {shuffled:.0%} with shuffled ones{done}"
-        )
-    for name, reason in json.loads(heads.attrs["dropped"]).items():
-        options.say(f"task {name} left out: {reason}")
-    say_heads(heads, json.loads(heads.attrs["arguments"])["top"])
-    layer = int(zero_shot["accuracy_shown"].values.argmax())
-    options.say(
-        f"questions without examples: {float(zero_shot['accuracy_before']):.0%} answered right"
-    )
-    for kind, text in (
-        ("shown", "function vector"),
-        ("shuffled", "of shuffled examples"),
-        ("random", "random heads"),
-    ):
-        value, low, high = (
-            float(zero_shot[f"accuracy_{kind}{end}"][layer]) for end in ("", "_low", "_high")
-        )
-        options.say(f"  {text:<21} added before layer {layer}: {value:.0%} [{low:.0%}, {high:.0%}]")
-    for name in (
-        "scores.nc",
-        "heads.nc",
-        "vectors.nc",
-        "zero_shot.nc",
-        "heads.png",
-        "zero_shot.png",
-    ):
-        options.say(options.shown(run.folder / name))
+if TYPE_CHECKING:
+    import torch
+    import xarray as xr
+    from nnheads.recipes._study import Study
+
+    from nnheads.runs.folder import Run
 
 
-def say_heads(heads, top: int) -> None:
-    """The strongest heads, beside each what another task's mean does there, and where that is no
-    less.
-    """
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A run and its sets of prompts: shown, shuffled, trials and questions."""
+
+    study: Study
+    run: Run
+    sets: dict[str, xr.Dataset]
+
+    def measure(
+        self,
+        measure: Callable[[xr.Dataset], xr.Dataset],
+        prompts: xr.Dataset,
+        name: str,
+        title: str,
+    ) -> xr.Dataset:
+        """Measure prompts in batches, which are kept in the run's folder."""
+        return self.study.in_batches(self.run, measure, prompts, name=name, title=title)
+
+
+def compute(trial: Trial, dropped: dict[str, str]) -> None:
+    """Average, find the tasks that the model does, try every head, add the vectors, draw, save."""
     from nnheads import stats
-    from nnheads.models.names import head_name
 
-    best = stats.top_heads(heads, "aie", top)
-    compared = "excess_other" in heads
-    options.say(
-        "average indirect effect on the answer's probability [95% interval];"
-        f" {int(heads['flag'].sum())} of {heads['flag'].size} heads beyond shuffled examples (*)"
-        + ("; beside it that of another task's mean:" if compared else ":")
+    facts, run = trial.run.facts, trial.run
+    outputs, answered = averages(trial)
+    done = tasks_done(answered, trial.study.name, facts["shots"])
+    trials, questions = (of_tasks(trial.sets[name], done) for name in ("trials", "questions"))
+    effects = effects_of(trial, trials, sources(outputs, done))
+    scores = scores_of(effects)
+    heads = heads_of(effects, scores, facts["seed"])
+    best = [(one["layer"], one["head"]) for one in stats.top_heads(heads, "aie", facts["top"])]
+    vectors = addition.vectors_of(trial, outputs, heads, best)
+    zero_shot = addition.by_layer(addition.added(trial, questions, vectors), facts["seed"])
+    tables = {
+        "scores": scores,
+        "heads": heads,
+        "vectors": answered.merge({"vector": addition.labelled(vectors["shown"])}),
+        "zero_shot": zero_shot,
+    }
+    about = about_of(trial, trials) | told(answered, done, dropped)
+    for table in tables.values():
+        table.attrs.update(about)
+    run.save(**tables)
+    _function_vectors_pictures.draw(run, heads, zero_shot, trials.sizes["batch"])
+    run.finish(tasks=len(done))
+
+
+def about_of(trial: Trial, trials: xr.Dataset) -> dict[str, Any]:
+    """Return what repeats the result, as attributes."""
+    return trial.run.about(
+        title="heads that carry a task shown by examples",
+        prompts=trials,
+        references=addition.REFERENCES,
     )
-    unclear = []
-    for one in best:
-        own = heads.sel(layer=one["layer"], head=one["head"])
-        name, star = head_name(one["layer"], one["head"]), "*" if int(own["flag"]) else " "
-        other = f" {float(own['aie_other']):+.3f}" if compared else ""
-        line = (
-            f"  {name:<7} {one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] {star}{other}"
+
+
+def told(answered: xr.Dataset, done: list[int], dropped: dict[str, str]) -> dict[str, str]:
+    """Return which tasks the model does, which not, and which could not be asked."""
+    names = {
+        int(task): str(name)
+        for task, name in zip(answered["task"].values, answered["task_name"].values)
+    }
+    return {
+        "dropped": json.dumps(dropped),
+        "tasks": json.dumps([names[task] for task in done]),
+        "not_done": json.dumps([name for task, name in names.items() if task not in done]),
+    }
+
+
+def averages(trial: Trial) -> tuple[dict[str, torch.Tensor], xr.Dataset]:
+    """Return mean head outputs of each task, from prompts with examples and with shuffled ones,
+    [task, layer, head, dim]; and how many of both the model answers right (task).
+    """
+    import numpy as np
+
+    from nnheads.patching.function_vectors import averaged, end_outputs
+
+    tasks = np.unique(trial.sets["shown"]["task"].values)
+
+    def outputs(task: int, kind: str) -> xr.Dataset:
+        return trial.measure(
+            lambda part: end_outputs(trial.run.model, part),
+            of_tasks(trial.sets[kind], [task]),
+            name=f"outputs-{kind}",
+            title=f"task {task + 1} of {len(tasks)}, {kind}",
         )
-        options.say(line.rstrip())
-        if compared and not float(own["excess_other_low"]) > 0:
-            unclear.append(name)
-    if unclear:
-        options.say(
-            f"another task's mean does as well, as far as can be told, in {', '.join(unclear)}:"
-            " these carry no task of their own, or the tasks are one"
+
+    return averaged(
+        {kind: [outputs(task, kind) for task in tasks] for kind in ("shown", "shuffled")}
+    )
+
+
+def tasks_done(answered: xr.Dataset, name: str, shots: int) -> list[int]:
+    """Return the tasks that the model does with examples and not with shuffled ones, beyond the
+    interval.
+    """
+    done = [int(task) for task in answered["task"].values[answered["gain_low"].values > 0]]
+    if not done:
+        shown, shuffled = (
+            float(answered[f"accuracy_{kind}"].mean()) for kind in ("shown", "shuffled")
         )
+        raise RunError(
+            f"{name} does none of the tasks ({', '.join(answered['task_name'].values)}): with"
+            f" {shots} examples {shown:.0%} are answered right, with shuffled ones {shuffled:.0%};"
+            " there is nothing for heads to carry"
+        )
+    return done
+
+
+def of_tasks(prompts: xr.Dataset, tasks: list[int]) -> xr.Dataset:
+    """Return the prompts (batch) of some tasks."""
+    import numpy as np
+
+    return prompts.isel(batch=np.flatnonzero(np.isin(prompts["task"].values, tasks)))
+
+
+def sources(outputs: dict[str, torch.Tensor], done: list[int]) -> dict[str, torch.Tensor]:
+    """Return mean outputs to try: a task's own, those of shuffled examples, and another task's."""
+    if len(done) < 2:
+        return outputs
+    other = outputs["shown"].clone()
+    other[done] = outputs["shown"][done[1:] + done[:1]]
+    return {**outputs, "other": other}
+
+
+def effects_of(
+    trial: Trial, trials: xr.Dataset, outputs: dict[str, torch.Tensor]
+) -> dict[str, xr.Dataset]:
+    """Return what every head does with each source of mean outputs, one head at a time."""
+    from nnheads.patching.function_vectors import indirect_effects
+
+    def trying(z: torch.Tensor) -> Callable[[xr.Dataset], xr.Dataset]:
+        return lambda part: indirect_effects(trial.run.model, part, z)
+
+    return {
+        kind: trial.measure(trying(z), trials, name=f"effects-{kind}", title=f"heads, {kind}")
+        for kind, z in outputs.items()
+    }
+
+
+def heads_of(effects: dict[str, xr.Dataset], scores: xr.Dataset, seed: int) -> xr.Dataset:
+    """Return average indirect effects (layer, head), and how much less another task's mean does."""
+    from nnheads.patching.function_vectors import average_effects
+
+    heads = average_effects({kind: one["effect"] for kind, one in effects.items()}, seed=seed)
+    return heads.merge(excess_over_other(scores, seed), combine_attrs="override")
+
+
+def scores_of(effects: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Return the effects of all sources as one dataset (batch, layer, head)."""
+    probability = next(iter(effects.values()))["base"].to_dataset(name="probability")
+    names = {kind: "cie" if kind == "shown" else f"cie_{kind}" for kind in effects}
+    return probability.assign({names[kind]: one["effect"] for kind, one in effects.items()})
+
+
+def excess_over_other(scores: xr.Dataset, seed: int) -> xr.Dataset:
+    """Return how much more a task's own mean does than that of another task, with an interval over
+    tasks: (layer, head). Empty where there is one task alone.
+    """
+    import xarray as xr
+
+    from nnheads.patching.function_vectors import over_tasks
+
+    if "cie_other" not in scores:
+        return xr.Dataset()
+    excess = (scores["cie"] - scores["cie_other"]).rename("excess_other")
+    text = "average indirect effect, shown minus another task's"
+    return over_tasks(excess.assign_attrs({**scores["cie"].attrs, "long_name": text}), seed=seed)
