@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnheads.recipes import _function_vectors_added as addition
 from nnheads.recipes import _function_vectors_pictures
+from nnheads.recipes._function_vectors_prompts import Trial, of_tasks
 
 from nnheads.errors import RunError
 
 if TYPE_CHECKING:
     import torch
     import xarray as xr
-    from nnheads.recipes._study import Study
-
-    from nnheads.runs.folder import Run
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A run and its sets of prompts: shown, shuffled, trials and questions."""
-
-    study: Study
-    run: Run
-    sets: dict[str, xr.Dataset]
-
-    def measure(
-        self,
-        measure: Callable[[xr.Dataset], xr.Dataset],
-        prompts: xr.Dataset,
-        name: str,
-        title: str,
-    ) -> xr.Dataset:
-        """Measure prompts in batches, which are kept in the run's folder."""
-        return self.study.in_batches(self.run, measure, prompts, name=name, title=title)
 
 
 def compute(trial: Trial, dropped: dict[str, str]) -> None:
@@ -127,13 +105,6 @@ def tasks_done(answered: xr.Dataset, name: str, shots: int) -> list[int]:
             " there is nothing for heads to carry"
         )
     return done
-
-
-def of_tasks(prompts: xr.Dataset, tasks: list[int]) -> xr.Dataset:
-    """Return the prompts (batch) of some tasks."""
-    import numpy as np
-
-    return prompts.isel(batch=np.flatnonzero(np.isin(prompts["task"].values, tasks)))
 
 
 def sources(outputs: dict[str, torch.Tensor], done: list[int]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     import xarray as xr
-    from nnheads.recipes._function_vectors import Trial
+    from nnheads.recipes._function_vectors_prompts import Trial
 
 REFERENCES = "Todd et al. 2024, arXiv 2310.15213"
 DRAWS = 3  # random sets of heads that the function vector is compared with

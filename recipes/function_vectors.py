@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from nnheads.recipes import _function_vectors, _function_vectors_report
 from nnheads.recipes._checks import check_at_least
-from nnheads.recipes._function_vectors import Trial
+from nnheads.recipes._function_vectors_prompts import Trial, prompt_sets, wanted_tasks
 from nnheads.recipes._study import Study, study
 
 from nnheads.errors import BadInput
-
-if TYPE_CHECKING:
-    from nnheads.prompts.shots import Layout, Task
 
 FEWEST = 2  # prompts of each task, to tell whether the model does it
 
@@ -81,33 +78,3 @@ def check_top(study: Study) -> None:
     count = sizes.layers * sizes.heads
     if study.top >= count:
         raise BadInput(f"--top {study.top} leaves no head to compare with; this model has {count}")
-
-
-def wanted_tasks(study: Study, read: dict | None) -> tuple[Any, Layout]:
-    """Return the tasks of a file, or those that ship, and how their pairs are written."""
-    from nnheads.prompts.shots import Layout, own_tasks, written
-
-    tasks, layout = own_tasks(study.model.tokenizer) if read is None else (read, Layout())
-    return tasks, written(layout, question=study.question, answer=study.answer, gap=study.gap)
-
-
-def prompt_sets(study: Study, tasks: list[Task], layout: Layout) -> dict[str, Any]:
-    """Return prompts to average over, with their examples and with shuffled ones; others to try
-    heads in; and questions without examples about pairs that none of these holds.
-    """
-    from nnheads.prompts.shots import shots, split
-
-    tokenizer, seed, limit = study.model.tokenizer, study.seed, study.limit
-    shown, held_out = split(tasks, seed)
-
-    def drawn(count: int, seed: int, kind: str) -> Any:
-        return shots(
-            tokenizer, shown, count, seed=seed, kind=kind, count=study.shots, layout=layout
-        )
-
-    return {
-        "shown": drawn(study.averaged, seed, "shown"),
-        "shuffled": drawn(study.averaged, seed, "shuffled"),
-        "trials": drawn(limit, seed + 1, "shuffled"),
-        "questions": shots(tokenizer, held_out, limit, seed=seed + 2, kind="none", layout=layout),
-    }
