@@ -1,0 +1,102 @@
+"""Draw and print what `nnheads circuit` found."""
+
+from __future__ import annotations
+
+from nnheads.recipes._terminal import say, say_files, say_heads, say_values, with_interval
+
+FILES = ("scores.nc", "circuit.nc", "heads.nc", "curve.png", "curve_log.png")
+
+
+def draw(run, circuit) -> None:
+    """Draw the curve, over the share of heads and over its logarithm, with the circuit as a point."""
+    from nnheads import plot
+
+    words = "share of the model's heads, in the order of the ranking"
+    share = circuit["size"].assign_attrs(long_name=words)
+    names = ("curve", "curve_low", "curve_high")
+    curve = tuple(circuit[name].assign_coords(size=share) for name in names)
+    inside = size_of(circuit)
+    point = (inside / int(circuit.attrs["heads_of_model"]), float(circuit["recovered"]))
+    for name, suffix in (("curve", ""), ("curve_log", "_log")):
+        cpr, cmd = (float(circuit[f"{area}{suffix}"]) for area in ("cpr", "cmd"))
+        figure = plot.curves(
+            {"first heads of the ranking": curve},
+            title=f"Faithfulness of circuits by size: CPR {cpr:.3f}, CMD {cmd:.3f}",
+            points={f"the circuit, {inside} heads": point},
+            log=bool(suffix),
+            note=plot.note(circuit, int(circuit.attrs["cases"])),
+        )
+        run.picture(name, figure)
+
+
+def size_of(circuit) -> int:
+    """Return how many heads the circuit has."""
+    return len(str(circuit.attrs["circuit"]).split())
+
+
+def report(run) -> None:
+    """Print what the circuit keeps, what it lacks, each head's part, and where the files are."""
+    circuit, heads = run.load("circuit"), run.load("heads")
+    say_faithfulness(circuit, heads)
+    say_completeness(circuit)
+    say_minimality(heads, size_of(circuit))
+    share, log = (
+        f"CPR {with_interval(circuit, f'cpr{end}')}, CMD {with_interval(circuit, f'cmd{end}')}"
+        for end in ("", "_log")
+    )
+    say(f"curve over the share of heads: {share}")
+    say(f"  over its logarithm: {log}")
+    say_files(run, *FILES)
+
+
+def say_faithfulness(circuit, heads) -> None:
+    """Print F of the model, the circuit, no head and random circuits, and who works against it."""
+    inside, total, cases = size_of(circuit), circuit.attrs["heads_of_model"], circuit.attrs["cases"]
+    names = ("model", "circuit", "empty", "faithfulness", "gap")
+    model, own, empty, faithfulness, gap = (with_interval(circuit, name) for name in names)
+    say(f"circuit: {inside} of {total} heads, {cases} prompts")
+    say(f"mean logit difference: model {model}, circuit {own}, no head {empty}")
+    say(f"faithfulness F(C)/F(M): {faithfulness}; |F(M) - F(C)|: {gap}")
+    against = opponents(heads)
+    if against:
+        say(f"  against the answer, by the ranking: {', '.join(against)}")
+    if "helpers" in circuit:
+        helpers = with_interval(circuit, "helpers")
+        say(f"  the {inside} heads that help most (--signed): {helpers}")
+    random = circuit["random"]
+    mean, highest = float(random.mean()), float(random.max())
+    say(
+        f"  random circuits of {inside} heads: mean {mean:.3f}, highest {highest:.3f}"
+        f" ({random.size} draws)"
+    )
+
+
+def opponents(heads) -> list[str]:
+    """Return the circuit's heads that work against the answer, beyond chance where it is known."""
+    from nnheads.models.names import head_name
+
+    highest = heads.get("ranking_high", heads["ranking"])
+    below = (heads["in_circuit"] == 1) & (highest < 0)
+    places = zip(*below.transpose("layer", "head").values.nonzero())
+    return [head_name(int(layer), int(head)) for layer, head in places]
+
+
+def say_completeness(circuit) -> None:
+    """Print the subset K whose removal shows most that the circuit lacks."""
+    worst = int(circuit["incompleteness"].values.argmax())
+    value = with_interval(circuit.isel(cut=worst), "incompleteness")
+    say(f"completeness, worst of {circuit.sizes['cut']} subsets K: {value}")
+    say(f"  K = {circuit['cut_heads'].values[worst]} ({circuit['cut_kind'].values[worst]})")
+
+
+def say_minimality(heads, inside: int) -> None:
+    """Print how much each head of the circuit adds to it."""
+    from nnheads import stats
+
+    best = stats.top_heads(heads, "minimality", inside)
+    title = "minimality of each head, relative to F(M)"
+    if best[0]["low"] == best[0]["low"]:
+        say_heads(f"{title} [95% interval]:", best)
+    else:
+        say(f"{title} [no interval: one prompt]:")
+        say_values(best)
