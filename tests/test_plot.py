@@ -5,6 +5,9 @@ reader looks.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -307,3 +310,31 @@ def test_long_names_of_colours_are_wrapped_beside_them(shape):
     label, page = bar.yaxis.label.get_window_extent(renderer), figure.bbox
     assert page.y0 <= label.y0 and label.y1 <= page.y1 and label.x1 <= page.x1
     assert bar.get_ylabel().replace("\n", " ") == f"{about['long_name']} [nat]"
+
+
+BACKEND = """
+import matplotlib
+before = matplotlib.rcParams._get_backend_or_none()
+import numpy as np, xarray as xr
+from nnheads import plot
+values = xr.DataArray(np.eye(3), dims=("layer", "head"), attrs={"long_name": "x", "units": "1"})
+image = plot.show(plot.heatmap(values, title="t"))
+assert image.data.startswith(b"\\x89PNG"), image
+assert matplotlib.rcParams._get_backend_or_none() == before
+import matplotlib.pyplot
+assert matplotlib.pyplot.get_fignums() == []
+print(matplotlib.get_backend())
+"""
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "svg"])
+def test_a_notebooks_back_end_is_left_alone_and_figures_show_in_it(backend):
+    done = subprocess.run(
+        [sys.executable, "-c", BACKEND],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MPLBACKEND": backend},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().lower() in (backend, backend.rpartition("_")[2]), done.stdout

@@ -1,0 +1,158 @@
+"""Values along an axis, and estimates against what is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnheads.plot._figure import blank, quantity, small_print
+from nnheads.stats import ranked
+
+Band = tuple[xr.DataArray, xr.DataArray, xr.DataArray]  # value, low, high
+
+
+def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
+    """Draw one value per layer.
+
+    Args:
+        table: (layer), or over whatever its only dimension is.
+    """
+    figure, axes = blank(6, 3.2)
+    sns.lineplot(x=table[table.dims[0]].values, y=table.values, marker="o", ax=axes)
+    label = f"{table.attrs.get('long_name')} [{table.attrs.get('units')}]"
+    axes.set(xlabel=str(table.dims[0]), ylabel=label, title=title)
+    small_print(figure, note)
+    return figure
+
+
+def curves(
+    each: dict[str, Band],
+    *,
+    title: str,
+    points: dict[str, tuple[float, float]] | None = None,
+    log: bool = False,
+    note: str = "",
+) -> Figure:
+    """Draw values over one dimension with their intervals, and 0 and 1 as lines.
+
+    Args:
+        each: name -> (value, low, high) over the same dimension.
+        points: name -> (x, y) of single points beside them.
+        log: the scale of x is logarithmic.
+    """
+    figure, axes = blank(6.4, 3.8)
+    for name, (values, low, high) in each.items():
+        x = values[values.dims[0]]
+        axes.fill_between(x.values, low.values, high.values, alpha=0.2, lw=0)
+        sns.lineplot(x=x.values, y=values.values, marker="o", label=name, ax=axes)
+    for colour, (text, (at, height)) in enumerate((points or {}).items(), len(each)):
+        axes.plot(at, height, marker="D", ls="", color=f"C{colour}", label=text)
+    for level in (0.0, 1.0):
+        axes.axhline(level, color="0.7", lw=0.8, zorder=0)
+    axes.set(xlabel=x.attrs.get("long_name", str(x.name)), ylabel=quantity(values), title=title)
+    axes.set_xscale("log" if log else "linear")
+    if x.dtype.kind == "i":
+        axes.set_xticks(x.values[:: 1 + x.size // 20])
+    axes.legend(fontsize=7)
+    small_print(figure, note)
+    return figure
+
+
+def against(
+    estimated: xr.DataArray,
+    exact: xr.DataArray,
+    kinds: dict[str, xr.DataArray],
+    rest: xr.DataArray,
+    *,
+    title: str,
+    note: str = "",
+) -> Figure:
+    """Draw estimated against exact values. On the line both are equal.
+
+    Args:
+        estimated, exact: (layer, x).
+        kinds: name -> mask (layer, x) of heads that are named.
+        rest: mask of those that are dots.
+    """
+    figure, axes = blank(5.6, 4.6)
+    axes.scatter(
+        estimated.values[rest.values], exact.values[rest.values], s=10, color="0.6", label="others"
+    )
+    for name, mask in kinds.items():
+        _named_points(axes, name, estimated, exact, mask)
+    axes.axline((0, 0), slope=1, color="0.7", lw=0.8, zorder=0)
+    axes.set(xlabel=quantity(estimated), ylabel=quantity(exact), title=title)
+    axes.legend(fontsize=7)
+    small_print(figure, note)
+    return figure
+
+
+def _named_points(
+    axes: Axes, kind: str, estimated: xr.DataArray, exact: xr.DataArray, mask: xr.DataArray
+) -> None:
+    """Draw the heads of a mask with their names, in turn above and below their points."""
+    cells = np.argwhere(mask.values)
+    cells = cells[ranked(estimated.values[mask.values], lowest=True, unknown=True)]
+    points = [(estimated.values[tuple(cell)], exact.values[tuple(cell)]) for cell in cells]
+    axes.scatter([x for x, _ in points], [y for _, y in points], s=22, label=kind)
+    layers, units = exact["layer"].values, exact[exact.dims[1]].values
+    for number, ((row, column), point) in enumerate(zip(cells, points)):
+        offset = (3, 4) if number % 2 else (3, -10)
+        text = f"{layers[row]}.{units[column]}"
+        axes.annotate(text, point, xytext=offset, textcoords="offset points", fontsize=7)
+
+
+def against_random(reduced: xr.Dataset, name: str, *, title: str, note: str = "") -> Figure:
+    """Draw a list of heads that is knocked out, beside random lists.
+
+    The list comes with its interval over prompts, the random lists with their median; the intact
+    metric is a line. Numbers of heads stand at even distances.
+
+    Args:
+        reduced: as `patching.knockout.curve` returns it. name: of its metric.
+    """
+    figure, axes = blank(6.4, 3.8)
+    values, ks = reduced[name], reduced["k"].values
+    x = np.arange(len(ks))
+    if "random_median" in reduced:
+        _random_lists(axes, x, reduced[f"random_{name}"], reduced["random_median"])
+    axes.fill_between(x, reduced[f"{name}_low"], reduced[f"{name}_high"], alpha=0.25, lw=0)
+    axes.plot(x, values, marker="o", label="the list: mean and 95% interval over prompts")
+    intact = float(reduced[f"base_{name}"])
+    axes.axhline(intact, color="0.6", lw=0.8, ls=":", zorder=0, label="intact")
+    axes.axhline(0, color="0.85", lw=0.8, zorder=0)  # in view, or a small loss looks like all of it
+    axes.set_xticks(x, ks)
+    label = f"{name.replace('_', ' ')} [{values.attrs['units']}]"
+    axes.set(xlabel=str(reduced["k"].attrs["long_name"]), ylabel=label, title=title)
+    axes.legend(fontsize=7)
+    small_print(figure, note)
+    return figure
+
+
+def _random_lists(axes: Axes, x: np.ndarray, lists: xr.DataArray, median: xr.DataArray) -> None:
+    axes.plot(x, lists.transpose("k", "draw"), color="0.7", lw=0.7)
+    label = f"{lists.sizes['draw']} random lists of the same layers, and their median"
+    axes.plot(x, median, color="0.3", ls="--", label=label)
+
+
+def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "") -> Figure:
+    """Draw one line for each of the heads that are strongest at any revision.
+
+    Args:
+        values: (revision, layer, head). top: so many heads.
+    """
+    figure, axes = blank(7, 4)
+    flat = values.stack(each=("layer", "head"))
+    revisions = [str(revision) for revision in values["revision"].values]
+    for index in ranked(flat.max("revision").values, unknown=True)[:top]:
+        one = flat.isel(each=int(index))
+        label = f"{int(one['layer'])}.{int(one['head'])}"
+        sns.lineplot(x=revisions, y=one.values, marker="o", label=label, ax=axes)
+    label = f"{values.attrs.get('long_name')} [{values.attrs.get('units')}]"
+    axes.set(xlabel="revision", ylabel=label, title=title)
+    axes.legend(title="head", fontsize=7)
+    small_print(figure, note)
+    return figure

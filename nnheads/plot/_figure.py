@@ -1,0 +1,97 @@
+"""What all pictures have in common: size, labels, small print, and the way into a file or notebook.
+
+figure, axes = blank(6, 3.2)
+axes.set(xlabel="layer", ylabel=quantity(values), title=title)
+small_print(figure, note)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+
+
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches, and its only axes. No window and no pyplot know of it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def between(low: float, value: float, high: float) -> float:
+    """Return a size that is neither too small to read nor too large for a page."""
+    return min(high, max(low, value))
+
+
+def quantity(values: xr.DataArray) -> str:
+    """Return what values are and their unit, as the label of an axis."""
+    return f"{values.attrs['long_name']} [{values.attrs['units']}]"
+
+
+def frame(axes: Axes, row: int, column: int, colour: str) -> None:
+    """Draw a frame around a cell of a map."""
+    axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, linewidth=1.4))
+
+
+def small_print(figure: Figure, note: str) -> None:
+    """Write a note under a picture."""
+    if note:
+        figure.supxlabel(note, fontsize=6.5, color="0.4", x=0.01, ha="left")
+
+
+def note(dataset: xr.Dataset, n: int) -> str:
+    """Return model, revision, n and date of a result, for the small print."""
+    source = json.loads(dataset.attrs["source"])
+    return (
+        f"{source['model']} ({source['revision']}, {source['dtype']}), n = {n},"
+        f" {dataset.attrs['history'][:10]}"
+    )
+
+
+def visible(token: Any, longest: int = 24) -> str:
+    """Return a token as a label.
+
+    Line breaks become escapes, dollars themselves (two would start a formula); it is not too long.
+    """
+    text = repr(str(token))[1:-1] if not str(token).isprintable() else str(token)
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def show(figure: Figure) -> Image:
+    """Return a figure as a notebook displays it: these figures belong to no window that would."""
+    from IPython.display import Image
+
+    with io.BytesIO() as file:
+        render(figure, file)
+        return Image(file.getvalue(), width=640)
+
+
+def render(figure: Figure, path: str | Path | IO[bytes]) -> None:
+    """Write a figure as PNG."""
+    with boxes_for_missing_glyphs():
+        figure.savefig(path, dpi=144, bbox_inches="tight")
+
+
+@contextlib.contextmanager
+def boxes_for_missing_glyphs() -> Iterator[None]:
+    """Let what the font lacks be drawn as a box, without a warning for each.
+
+    Tokens may be of any script.
+    """
+    message = "Glyph .* missing|Matplotlib currently does not support"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message, UserWarning)
+        yield
