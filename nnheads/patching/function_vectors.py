@@ -1,13 +1,14 @@
-"""Which heads carry a task that was shown by examples? Put their mean output into prompts that show
-no task.
+"""Which heads carry a task that is shown by examples? Put their mean output where none is shown.
+
+    z = torch.stack([...])  # mean outputs of each task, from `end_outputs`
+    effects = indirect_effects(model, shuffled_prompts, z)
+    vectors = function_vectors(model, z, best_heads)
 
 z of the last token is averaged over prompts with examples, for each task. In prompts whose examples
-have each other's
-answers, one head at a time is given that mean: what the answer's probability gains is the head's
-    causal indirect effect
-(CIE), its mean over tasks the average one (AIE). The sum of W_O z over the best heads is the task's
-function vector; added to the residual stream of a prompt without examples it should make the model
-do the task.
+have each other's answers, one head at a time is given that mean: what the answer's probability
+gains is the head's causal indirect effect (CIE), its mean over tasks the average one (AIE). The sum
+of W_O z over the best heads is the task's function vector; added to the residual stream of a prompt
+without examples it should make the model do the task. Outputs of another model are refused.
 Source: Todd et al. 2024, arXiv 2310.15213.
 """
 
@@ -21,85 +22,62 @@ import xarray as xr
 from jaxtyping import Float
 from nnsight import save
 
-from nnheads import stats
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite, label
 from nnheads.patching import cells as which
+from nnheads.patching.head_sets import Head
 from nnheads.patching.metrics import evaluate, metric_of
 from nnheads.patching.readings import Job, measure, prepare
 from nnheads.trace.blocks import read_z
 from nnheads.trace.session import remote_of
 
 SOURCE = "Todd et al. 2024, arXiv 2310.15213"
-PROBABILITY = 1.0  # the size of what effects are differences of, for `stats.greater_than`
 Outputs = Float[torch.Tensor, "task layer head dim"]
+ONE_TOKEN = {
+    "input_ids": torch.zeros(1, 1, dtype=torch.long),
+    "attention_mask": torch.ones(1, 1, dtype=torch.long),
+}
 
 
 def end_outputs(model, prompts: xr.Dataset) -> xr.Dataset:
-    """`z` (batch, layer, head, dim) at the last position of prompts with `target` (batch, step),
-    averaged over them where it is computed, so that every prompt has the mean of all; and whether
-    the model answers right, `correct` (batch), 0 or 1."""
-    fed, heads, layers = inputs(model, prompts), model_spec(model)["heads"], geometry(model).layers
-    with (
-        torch.no_grad(),
-        model.trace(**fed, use_cache=False, logits_to_keep=1, remote=remote_of(model)),
-    ):
+    """Return the mean of the heads' outputs at the last position, and which answers are right.
+
+    Args:
+        prompts: token, mask (batch, position), `target` (batch, step).
+
+    Returns:
+        `z` (batch, layer, head, dim), averaged over the prompts where it is computed, so that every
+        prompt has the mean of all; `correct` (batch), 1 where the answer is the model's first
+        choice, else 0.
+
+    Raises:
+        RunError: outputs that are not finite.
+    """
+    mean, best = _read_end(model, prompts)
+    check_finite(mean, "the heads' outputs")
+    right = (best.numpy() == prompts["target"].values[:, 0]).astype(np.float32)
+    about = {"long_name": "answer is the model's first choice", "units": "1"}
+    each = mean.expand(len(right), -1, -1, -1)
+    dims = ("batch", "layer", "head", "dim")
+    z = label(each, dims, long_name="mean head output", units="1", source=SOURCE)
+    return xr.Dataset({"z": z, "correct": ("batch", right, about)}, _of_batch(prompts))
+
+
+def _read_end(
+    model, prompts: xr.Dataset
+) -> tuple[Float[torch.Tensor, "layer head dim"], Float[torch.Tensor, " batch"]]:
+    """Run prompts once: the mean outputs at their end, and the token that is ranked first."""
+    tokens, heads = inputs(model, prompts), model_spec(model)["heads"]
+    layers, remote = geometry(model).layers, remote_of(model)
+    with torch.no_grad(), model.trace(**tokens, use_cache=False, logits_to_keep=1, remote=remote):
         outputs = []
         for index in range(layers):  # layers may be on several devices
             outputs.append(read_z(model.layers[index], heads)[:, -1].float().mean(0).cpu())
         mean = save(torch.stack(outputs))
         best = save(model.output.logits[:, -1].argmax(-1).cpu())
-    check_finite(mean, "the heads' outputs")
-    right = (best.numpy() == prompts["target"].values[:, 0]).astype(np.float32)
-    about = {"long_name": "answer is the model's first choice", "units": "1"}
-    each = mean.expand(len(right), -1, -1, -1)
-    z = label(
-        each,
-        ("batch", "layer", "head", "dim"),
-        long_name="mean head output",
-        units="1",
-        source=SOURCE,
-    )
-    batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    return xr.Dataset({"z": z, "correct": ("batch", right, about)}, batch)
-
-
-def averaged(
-    found: dict[str, list[xr.Dataset]], *, seed: int = 0
-) -> tuple[dict[str, Outputs], xr.Dataset]:
-    """Means over prompts.
-
-    Args:
-        found: `end_outputs` of each task's prompts, with examples ("shown") and with shuffled ones
-            ("shuffled").
-
-    Returns:
-        mean outputs of both, and (task) `accuracy_shown`, `accuracy_shuffled` and `gain`, their
-        difference, with its interval; coordinates `task`, `task_name`.
-    """
-    outputs = {
-        kind: torch.from_numpy(np.stack([one["z"].values.mean(0) for one in own]))
-        for kind, own in found.items()
-    }
-    right = {
-        kind: xr.concat([one["correct"].drop_vars(list(one.coords)) for one in own], "task")
-        for kind, own in found.items()
-    }
-    gain = (right["shown"] - right["shuffled"]).rename("gain")
-    answered = stats.mean(
-        gain.assign_attrs(long_name="right answers, shown minus shuffled examples", units="1"),
-        seed=seed,
-    )
-    for kind, values in right.items():
-        about = {"long_name": f"share answered right, {kind} examples", "units": "1"}
-        answered[f"accuracy_{kind}"] = values.mean("batch").astype("float32").assign_attrs(about)
-    first = [one.isel(batch=0) for one in found["shown"]]
-    names = ("task", [str(one["task_name"].values) for one in first])
-    return outputs, answered.assign_coords(
-        task=[int(one["task"]) for one in first], task_name=names
-    )
+    return mean, best
 
 
 def indirect_effects(
@@ -110,38 +88,43 @@ def indirect_effects(
     Args:
         prompts: prompts with the number of their `task` (batch), usually with shuffled examples.
         z: mean outputs, [task, layer, head, dim].
+        metric: a key of `metrics.METRICS`.
 
     Returns:
-        `effect` (batch, layer, head): the change of the metric; `base` (batch).
+        `effect` (batch, layer, head): the change of the metric; `base` (batch); in its unit.
 
     Raises:
         BadInput: mean outputs of another model, or of fewer tasks than the prompts are of.
     """
     sizes, task = geometry(model), prompts["task"].values
-    if (
-        tuple(z.shape[1:]) != (sizes.layers, sizes.heads, sizes.head_dim)
-        or z.shape[0] <= task.max()
-    ):
-        raise BadInput(
-            f"mean outputs {tuple(z.shape)} do not fit {task.max() + 1} tasks and {sizes.layers}"
-            f" layers of {sizes.heads} heads with {sizes.head_dim} numbers"
-        )
-    end = which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
-    cells = which.grid(range(sizes.layers), sizes.heads, end)
+    _check_outputs(z, (sizes.layers, sizes.heads, sizes.head_dim), int(task.max()) + 1)
+    cells = which.grid(range(sizes.layers), sizes.heads, _end_of(prompts))
     given = at_every_position(z, prompts.sizes["position"])
     job = prepare(model, prompts, cells, given=given, of=task, full=metric_of(metric).full)
     change, base = _change(model, job, metric)
-    return _labelled(
-        prompts, change.unflatten(1, (sizes.layers, sizes.heads)), base, ("layer", "head"), metric
-    )
+    change = change.unflatten(1, (sizes.layers, sizes.heads))
+    return _labelled(prompts, change, base, ("layer", "head"), metric)
+
+
+def _check_outputs(z: Outputs, shape: tuple[int, int, int], tasks: int) -> None:
+    """Refuse mean outputs of another model, or of fewer tasks than there are."""
+    if tuple(z.shape[1:]) != shape or z.shape[0] < tasks:
+        raise BadInput(
+            f"Mean outputs {tuple(z.shape)} do not fit: expected {(tasks, *shape)}, for {tasks}"
+            f" tasks and {shape[0]} layers of {shape[1]} heads with {shape[2]} numbers. Take those"
+            " of this model."
+        )
+
+
+def _end_of(prompts: xr.Dataset) -> np.ndarray:
+    """Return the position that each prompt asks about, as a row of positions for `cells`."""
+    return which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
 
 
 def at_every_position(
     values: Float[torch.Tensor, "task layer unit width"], positions: int
-) -> dict[int, torch.Tensor]:
-    """layer -> [task, unit, position, width], the same at every position; no memory is taken for
-    it.
-    """
+) -> dict[int, Float[torch.Tensor, "task unit position width"]]:
+    """Return values by layer, the same at every position; no memory is taken for it."""
     return {
         layer: values[:, layer].unsqueeze(2).expand(-1, -1, positions, -1)
         for layer in range(values.shape[1])
@@ -149,12 +132,18 @@ def at_every_position(
 
 
 def function_vectors(
-    model, z: Outputs, heads: Sequence[tuple[int, int]]
+    model, z: Outputs, heads: Sequence[Head]
 ) -> Float[torch.Tensor, "task d_model"]:
-    """The sum over heads of W_O z, which the model's own output projections compute; their bias is
-    left out, and so is the norm that some families (Gemma 2, OLMo 2) put behind attention.
+    """Return the sum over heads of W_O z, which the model's own output projections compute.
 
-    Raises BadInput for heads that the model does not have, or that are named twice.
+    Their bias is left out, and so is the norm that some families (Gemma 2, OLMo 2) put behind
+    attention.
+
+    Args:
+        z: mean outputs, [task, layer, head, dim].
+
+    Raises:
+        BadInput: heads that the model does not have, or that are named twice.
     """
     sizes = geometry(model)
     which.check_members([heads], sizes.layers, sizes.heads)
@@ -162,17 +151,13 @@ def function_vectors(
     for layer, head in heads:
         chosen[layer, head] = 1
     kept, layers = (z * chosen).flatten(2), sizes.layers
-    one = {
-        "input_ids": torch.zeros(1, 1, dtype=torch.long),
-        "attention_mask": torch.ones(1, 1, dtype=torch.long),
-    }
-    with torch.no_grad(), model.trace(**one, use_cache=False, remote=remote_of(model)):
-        wrote = []
+    with torch.no_grad(), model.trace(**ONE_TOKEN, use_cache=False, remote=remote_of(model)):
+        written = []
         for index in range(layers):
             projection = model.layers[index].attention.projection
             own = kept[:, index].to(projection.input)
-            wrote.append((projection(own) - projection(torch.zeros_like(own))).float().cpu())
-        total = save(torch.stack(wrote).sum(0))
+            written.append((projection(own) - projection(torch.zeros_like(own))).float().cpu())
+        total = save(torch.stack(written).sum(0))
     return total
 
 
@@ -183,100 +168,62 @@ def add_vectors(
     *,
     metric: str = "accuracy",
 ) -> xr.Dataset:
-    """Add the vector of each prompt's task to the residual stream entering one block at a time, at
-    the last position.
+    """Add the vector of each prompt's task to the stream entering one block at a time, at the end.
 
-    Returns: `effect` (batch, layer): the change of the metric; `base` (batch).
+    Args:
+        prompts: prompts with the number of their `task` (batch).
+        metric: a key of `metrics.METRICS`.
+
+    Returns:
+        `effect` (batch, layer): the change of the metric; `base` (batch); in its unit.
+
+    Raises:
+        BadInput: as `metrics.metric_of`. RunError: logits that are not finite.
     """
-    sizes, task = geometry(model), prompts["task"].values
-    end = which.at(prompts["ask"].values[:, 0], prompts["mask"].values)
-    given = at_every_position(
-        vectors[:, None, None].expand(-1, sizes.layers, -1, -1), prompts.sizes["position"]
-    )
+    sizes, chosen = geometry(model), metric_of(metric)
+    by_layer = vectors[:, None, None].expand(-1, sizes.layers, -1, -1)
     job = prepare(
         model,
         prompts,
-        which.grid(range(sizes.layers), 1, end),
+        which.grid(range(sizes.layers), 1, _end_of(prompts)),
         site="resid_pre",
-        given=given,
-        of=task,
+        given=at_every_position(by_layer, prompts.sizes["position"]),
+        of=prompts["task"].values,
         add=True,
-        full=metric_of(metric).full,
+        full=chosen.full,
     )
     change, base = _change(model, job, metric)
     return _labelled(prompts, change, base, ("layer",), metric)
 
 
-def _change(model, job: Job, metric: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """How a metric changes with each cell, [case, cell], and what it was [case]."""
+def _change(
+    model, job: Job, metric: str
+) -> tuple[Float[torch.Tensor, "case cell"], Float[torch.Tensor, " case"]]:
+    """Return how a metric changes with each cell, and what it was."""
     readings = measure(model, job)
     base = evaluate(metric_of(metric), readings, readings.base)
     return (evaluate(metric_of(metric), readings, readings.swapped) - base).T, base
 
 
 def _labelled(
-    prompts: xr.Dataset, change: torch.Tensor, base: torch.Tensor, dims: tuple, metric: str
+    prompts: xr.Dataset,
+    change: Float[torch.Tensor, "case ..."],
+    base: Float[torch.Tensor, " case"],
+    dims: tuple[str, ...],
+    metric: str,
 ) -> xr.Dataset:
-    about = {"units": metric_of(metric).units, "source": SOURCE}
-    batch = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    scores = {
-        "effect": label(
-            change,
-            ("batch", *dims),
-            long_name=f"change of the {metric_of(metric).long_name}",
-            **about,
-        ),
-        "base": label(base, ("batch",), long_name=metric_of(metric).long_name, **about),
+    """Label a change (batch, *dims) and what the metric was (batch)."""
+    chosen = metric_of(metric)
+    about = {"units": chosen.units, "source": SOURCE}
+    meaning = f"change of the {chosen.long_name}"
+    data = {
+        "effect": label(change, ("batch", *dims), long_name=meaning, **about),
+        "base": label(base, ("batch",), long_name=chosen.long_name, **about),
     }
-    return xr.Dataset(
-        scores, {**batch, **{dim: range(size) for dim, size in zip(dims, change.shape[1:])}}
-    )
+    index = {dim: range(size) for dim, size in zip(dims, change.shape[1:])}
+    return xr.Dataset(data, {**_of_batch(prompts), **index})
 
 
-def over_tasks(values: xr.DataArray, *, seed: int = 0) -> xr.Dataset:
-    """Mean over tasks of their means, with an interval that resamples tasks; of a single task, its
-    cases.
-    """
-    tasks = values["task"].values
-    if np.unique(tasks).size < 2:
-        return stats.mean(values, seed=seed)
-    own = [
-        values.isel(batch=np.flatnonzero(tasks == task)).mean("batch") for task in np.unique(tasks)
-    ]
-    by_task = xr.concat(own, "task", coords="minimal", compat="override")
-    return stats.mean(by_task.assign_attrs(values.attrs).rename(values.name), "task", seed=seed)
-
-
-def average_effects(
-    effects: dict[str, xr.DataArray], *, rate: float = 0.05, seed: int = 0
-) -> xr.Dataset:
-    """AIE of each head.
-
-    Args:
-        effects: CIE (batch, layer, head) of mean outputs from where the task was "shown", and of
-            the same from elsewhere for comparison, e.g. "shuffled" examples or "other" tasks; all
-            in the same prompts.
-
-    Returns:
-        (layer, head): `aie` and `aie_<other>` with intervals over tasks; `excess` over "shuffled"
-        with its interval, `q_value` (one-sided paired t test over cases, adjusted for all heads)
-        and `flag` (1 or 0).
-    """
-    parts = []
-    for name, values in effects.items():
-        named = values.rename("aie" if name == "shown" else f"aie_{name}")
-        text = "average indirect effect" + ("" if name == "shown" else f", from {name}")
-        named.attrs = {**values.attrs, "long_name": text}
-        parts.append(over_tasks(named, seed=seed))
-    excess = (effects["shown"] - effects["shuffled"]).rename("excess")
-    excess.attrs = {
-        **effects["shown"].attrs,
-        "long_name": "average indirect effect, shown minus shuffled",
-    }
-    heads = xr.merge([*parts, over_tasks(excess, seed=seed)], combine_attrs="drop_conflicts")
-    p_value = stats.greater_than(
-        excess.transpose("batch", "layer", "head").values, size=PROBABILITY
-    )
-    tested = stats.discoveries(p_value, "p of no excess", "more than shuffled examples", rate=rate)
-    tested.pop("p_value")
-    return heads.assign(tested)
+def _of_batch(prompts: xr.Dataset) -> dict:
+    """Return the coordinates that say something of each prompt."""
+    return {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}

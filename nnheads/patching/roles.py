@@ -87,7 +87,7 @@ def role_table(
 
     Example:
         >>> model = nnheads.load()
-        >>> prompts = nnheads.ioi(model.tokenizer, 4, corruption="abc")
+        >>> prompts = nnheads.ioi(model.tokenizer, 2, corruption="abc")
         >>> table = nnheads.role_table(model, prompts)
         >>> table["role"].dims
         ('layer', 'head')
