@@ -28,8 +28,7 @@ import numpy as np
 import pandas as pd
 
 import nnheads
-from nnheads import plot
-from nnheads import stats
+from nnheads import plot, stats
 from nnheads.prompts.shots import audited, own_tasks, shots, split
 
 model = nnheads.load("reference")
@@ -47,8 +46,13 @@ for kind, each in prompts.items():
 # ## 1. Does it do these tasks?
 
 # %%
-from nnheads.patching.function_vectors import add_vectors, average_effects, averaged, end_outputs, function_vectors
-from nnheads.patching.function_vectors import indirect_effects
+from nnheads.patching.function_vectors import (
+    add_vectors,
+    end_outputs,
+    function_vectors,
+    indirect_effects,
+)
+from nnheads.patching.task_averages import average_effects, averaged
 
 
 def mean_outputs(prompts):

@@ -73,7 +73,8 @@ def averages(trial: Trial) -> tuple[dict[str, torch.Tensor], xr.Dataset]:
     """
     import numpy as np
 
-    from nnheads.patching.function_vectors import averaged, end_outputs
+    from nnheads.patching.function_vectors import end_outputs
+    from nnheads.patching.task_averages import averaged
 
     tasks = np.unique(trial.sets["shown"]["task"].values)
 
@@ -133,7 +134,7 @@ def effects_of(
 
 def heads_of(effects: dict[str, xr.Dataset], scores: xr.Dataset, seed: int) -> xr.Dataset:
     """Return average indirect effects (layer, head), and how much less another task's mean does."""
-    from nnheads.patching.function_vectors import average_effects
+    from nnheads.patching.task_averages import average_effects
 
     heads = average_effects({kind: one["effect"] for kind, one in effects.items()}, seed=seed)
     return heads.merge(excess_over_other(scores, seed), combine_attrs="override")
@@ -152,7 +153,7 @@ def excess_over_other(scores: xr.Dataset, seed: int) -> xr.Dataset:
     """
     import xarray as xr
 
-    from nnheads.patching.function_vectors import over_tasks
+    from nnheads.patching.task_averages import over_tasks
 
     if "cie_other" not in scores:
         return xr.Dataset()

@@ -85,7 +85,7 @@ def by_layer(answers: dict[str, xr.DataArray], seed: int) -> xr.Dataset:
     """
     import xarray as xr
 
-    from nnheads.patching.function_vectors import over_tasks
+    from nnheads.patching.task_averages import over_tasks
 
     parts = []
     for kind, values in answers.items():
