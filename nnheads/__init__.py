@@ -41,6 +41,8 @@ _WHERE = {
     "detect": "nnheads.detectors._detect",
     "detect_heads": "nnheads.detectors._detect",
     "detect_spans": "nnheads.detectors._detect",
+    "check_detector": "nnheads.detectors._contract",
+    "HeadType": "nnheads.detectors._head_type",
     "read_heads": "nnheads.interchange.read",
     "write_heads": "nnheads.interchange.write",
     "command": "nnheads.recipes._app",

@@ -59,7 +59,7 @@ table.loc[table.abs().max(axis=1).sort_values(ascending=False).index].head(8).ro
 # How decided are these heads? At the repeated name they look at:
 
 # %%
-from nnheads.prompts.ioi import with_spans
+from nnheads.prompts.ioi_spans import with_spans
 
 seen = nnheads.measure(model, with_spans(prompts, ("induction", "duplicate"))).mass.mean("batch")
 looks = {"induction": "the token after its copy", "duplicate": "its copy"}

@@ -54,7 +54,7 @@ induction[columns].to_dataframe().sort_values("mass", ascending=False).head(5).r
 # and all together.
 
 # %%
-from nnheads.detectors._detect import detector, types
+from nnheads.detectors._catalog import head_type, types
 
 forwards = []
 model._module.register_forward_pre_hook(lambda *_: forwards.append(1))
@@ -62,7 +62,7 @@ counts = {}
 for name in types():
     forwards.clear()
     nnheads.detect(model, name, n=4)
-    counts[name] = {"prompts": detector(name).STIMULUS, "forwards": len(forwards)}
+    counts[name] = {"prompts": head_type(name).stimulus, "forwards": len(forwards)}
 forwards.clear()
 nnheads.detect(model, "all", n=4)
 print(f"one by one {sum(one['forwards'] for one in counts.values())}, all together {len(forwards)}")
@@ -149,7 +149,7 @@ found["name_mover"][columns].to_dataframe().sort_values("mass", ascending=False)
 # (*When **Mary** and John ..., John gave it to*) and BABA (*When John and **Mary** ..., John gave it to*). Apart:
 
 # %%
-from nnheads.prompts.ioi import with_spans
+from nnheads.prompts.ioi_spans import with_spans
 
 sentences = with_spans(nnheads.ioi(model.tokenizer, n=40), ("name_mover",))
 mass = nnheads.measure(model, sentences).mass.sel(kind="name_mover").groupby("order").mean()

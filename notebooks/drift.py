@@ -26,7 +26,8 @@ import nnheads
 from nnheads import plot
 from nnheads import stats
 from nnheads.models.names import head_name
-from nnheads.detectors._detect import calibrated, raw_scores
+from nnheads.detectors._detect import calibrated
+from nnheads.detectors._scores import raw_scores
 from nnheads.compare.drift import compare
 
 types = ["induction", "previous_token", "name_mover", "retrieval"]

@@ -26,18 +26,19 @@ import nnheads
 from nnheads import plot
 from nnheads import stats
 from nnheads.models.names import head_name
-from nnheads.detectors._detect import STIMULI, detector, ranking, types
+from nnheads.detectors._catalog import head_type, types
+from nnheads.detectors._detect import ranking
 
 model = nnheads.load("reference")  # or "openai-community/gpt2", a folder, ...
 pd.set_option("display.max_colwidth", None)
-modules = {name: detector(name) for name in types()}
-about = {name: [text, modules[name].HEADLINE, modules[name].SOURCE] for name, text in types().items()}
+values = {name: head_type(name) for name in types()}
+about = {name: [text, values[name].headline, values[name].source] for name, text in types().items()}
 pd.DataFrame(about, index=["what such a head does", "statistic", "source"]).T
 
 # %% [markdown]
 # The statistics: **mass** is the share of attention on the target, **hit** the share of queries whose strongest key
 # is the target, **score** counts copied words while the model writes, **correct** is how often a probe on the head's
-# output is right. `help(detector("induction").induction)` says more, also when a type misleads.
+# output is right. `head_type("induction")` is one value that says more, also how a type misleads.
 #
 # ## 1. Where the strongest heads look
 #
@@ -46,12 +47,12 @@ pd.DataFrame(about, index=["what such a head does", "statistic", "source"]).T
 
 # %%
 rows = {}
-for name, module in modules.items():
-    if module.HEADLINE in ("correct", "score") or getattr(module, "GENERATES", False):
+for name, value in values.items():
+    if value.span is None:
         continue  # not about attention, or only known once the model has written
     heads = nnheads.detect(model, name, n=8)
     best = ranking(heads)[0]
-    prompt = STIMULI[module.STIMULUS](model.tokenizer, 1, seed=3)
+    prompt = value.prompts(model.tokenizer, 1, seed=3)
     query, target = (int(prompt[part].values[0, prompt.kind.values == name][-1]) for part in ("query", "key_start"))
     inside = nnheads.logit_lens(model, model.tokenizer.decode(prompt.token.values[0], skip_special_tokens=True), head=best)
     attention, token = inside.attention[query], inside.token_text.values

@@ -106,7 +106,7 @@ plot.show(plot.pattern(looked.attention, list(looked.token_text.values), title="
 # one at hand. One sentence proves little, so these are sixty, with many names and both orders of the names.
 
 # %%
-from nnheads.prompts.ioi import with_spans
+from nnheads.prompts.ioi_spans import with_spans
 
 prompts = nnheads.ioi(model.tokenizer, n=60, seed=0)
 spanned = with_spans(prompts, ("name_mover",))

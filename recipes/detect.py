@@ -125,7 +125,7 @@ def main(
 
 def names_of(head_type: str, spans: Path | None) -> list[str]:
     """The head types to find: known ones, or the kinds in a file of spans."""
-    from nnheads.detectors._detect import canonical, types
+    from nnheads.detectors._catalog import canonical, types
     from nnheads.spans.layout import kinds_in, read_span_records
 
     own = head_type.strip().lower() == OWN
@@ -141,18 +141,19 @@ def names_of(head_type: str, spans: Path | None) -> list[str]:
 
 def asked_on(stimulus: str, head_type: str, names: list[str]) -> bool:
     """Whether any of the types is measured on such prompts."""
-    from nnheads.detectors._detect import detector
+    from nnheads.detectors._catalog import head_types
 
     return head_type.strip().lower() != OWN and any(
-        detector(name).STIMULUS == stimulus for name in names
+        one.stimulus == stimulus for one in head_types(names)
     )
 
 
 def stimulus_for(names: list[str], stimulus: dict) -> dict:
     """The options that the stimuli of these types know."""
-    from nnheads.detectors._detect import detector, options_of
+    from nnheads.detectors._catalog import head_types
+    from nnheads.detectors._stimulus import known_options
 
-    known = set().union(*(options_of(detector(name).STIMULUS) for name in names))
+    known = known_options(head_types(names))
     return {option: value for option, value in stimulus.items() if option in known}
 
 
@@ -160,7 +161,7 @@ def at_revision(
     names: list[str], model: str, revision: str | None, place: tuple, arguments: dict, remote
 ):
     """The finished runs of each type at one revision: type -> Run."""
-    from nnheads.detectors._detect import prepare, prepare_spans
+    from nnheads.detectors._stimulus import prepare, prepare_spans
     from nnheads.runs.folder import Run
     from nnheads.runs.provenance import model_folder, model_identity, prompts_hash
 
@@ -185,7 +186,7 @@ def at_revision(
             "limit": prompts.sizes["batch"],
             "prompts_sha256": prompts_hash(prompts),
         }
-        for kind in stimulus.kinds:
+        for kind in stimulus.head_types:
             runs[kind.name] = Run(
                 arguments["output"],
                 "detect",
@@ -203,7 +204,7 @@ def at_revision(
 def compute(runs: dict, stimuli: list, model, name: str, arguments: dict) -> None:
     """Types that share prompts share forwards; each type is saved in a folder of its own."""
     from nnheads.detectors._detect import calibrated
-    from nnheads.detectors._stimulus import measure_all
+    from nnheads.detectors._scores import measure_all
     from nnheads.runs.folder import share_jobs
     from nnheads.runs.provenance import provenance
 

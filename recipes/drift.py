@@ -64,16 +64,16 @@ def main(
 
 def names_of(types: str) -> list[str]:
     """Head types by the names that nnheads gives them."""
-    from nnheads.detectors import _detect as detection
+    from nnheads.detectors import _catalog as catalog
 
     if types == "all":
-        return list(detection.types())
-    return list(dict.fromkeys(detection.canonical(name) for name in types.split(",")))
+        return list(catalog.types())
+    return list(dict.fromkeys(catalog.canonical(name) for name in types.split(",")))
 
 
 def loaded(arguments: dict, setting: dict):
     """The model of one side and its prompts."""
-    from nnheads.detectors._detect import prepare
+    from nnheads.detectors._stimulus import prepare
 
     model = options.load(
         arguments["model"],
@@ -91,7 +91,7 @@ def measured(model, stimuli: list, parts: Path, arguments: dict) -> dict:
     """type -> scores; each side has a place of its own for finished batches, which do not say who
     made them.
     """
-    from nnheads.detectors._stimulus import measure_all
+    from nnheads.detectors._scores import measure_all
 
     how = {"batch_size": arguments["batch_size"], "quiet": arguments["quiet"], "parts": parts}
     return measure_all(model, stimuli, **how)

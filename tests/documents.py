@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -13,7 +14,9 @@ NUMBER = re.compile(r"-?\d+\.\d+")
 
 
 def script(name: str):
-    """A script of docs/, which is no package, as a module."""
+    """A script of docs/, which is no package, as a module; scripts import each other by name."""
+    if str(DOCS) not in sys.path:
+        sys.path.append(str(DOCS))
     spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

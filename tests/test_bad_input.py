@@ -1282,7 +1282,7 @@ CASES = {
     "drift of no type": (
         "drift {model} --types sinks",
         2,
-        "head type 'sinks' is not known; use one of attention_sink",
+        "'sinks'.*attention_sink",
     ),
     "drift against nothing known": (
         f"{DRIFT} --against int3",

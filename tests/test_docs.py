@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nnheads.recipes import _app as cli
 
-from nnheads.detectors._detect import types
+from nnheads.detectors._catalog import types
 from nnheads.models.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from documents import DOCS, assert_alike, script
 
-from nnheads.detectors._detect import types
+from nnheads.detectors._catalog import types
 
 
 @pytest.fixture(scope="module")

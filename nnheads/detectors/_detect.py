@@ -1,111 +1,89 @@
 """Find heads by type: draw the prompts, measure, calibrate.
 
-Types that share prompts share forwards.
+    heads = nnheads.detect(model, "induction")     # (layer, head): mass, interval, null, flag
+
+A head type is a value (`_head_type.py`), one in each file of this folder. Types that share prompts
+share forwards. What cannot be drawn or read is refused with BadInput before any forward.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
 
-from nnheads.detectors._stimulus import HeadType, Stimulus, check_fits, measure_all
-from nnheads.errors import BadInput
-from nnheads.models.inputs import check_length
+from nnheads.detectors._catalog import ALL, head_types
+from nnheads.detectors._head_type import HeadType
+from nnheads.detectors._scores import measure_all, raw_scores
+from nnheads.detectors._stimulus import prepare_spans
 from nnheads.models.load import load
-from nnheads.prompts.ioi import ioi_spans
-from nnheads.prompts.iteration import iteration
-from nnheads.prompts.needle import needle
-from nnheads.prompts.repeated import repeated
-from nnheads.prompts.truth import knows_reference
 from nnheads.runs.store import save
-from nnheads.spans.layout import NULL, read_spans
 from nnheads.stats import calibrate, contrast, ranked_heads
 from nnheads.truth.chance import chosen, judge
-from nnheads.truth.folded_statements import truth
 
-ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
-LOADING = (
-    "revision",
-    "dtype",
-    "quantization",
-    "device_map",
-    "remote",
-)  # options of `load` that `detect_heads` takes
-STIMULI: dict[str, Callable[..., xr.Dataset]] = {
-    "repeated": repeated,
-    "ioi": ioi_spans,
-    "iteration": iteration,
-    "needle": needle,
-    "truth": truth,
-}
-
-
-def types() -> dict[str, str]:
-    """Head type -> what it is, read from the detectors' files without importing them."""
-    folder = Path(__file__).parent
-    found = {}
-    for path in sorted(folder.glob("[!_]*.py")):
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = docstring.partition("\n")[0].partition(": ")[2]
-    return found
-
-
-def canonical(name: str) -> str:
-    """The head type that a name or an alias means."""
-    plain = name.strip().lower().replace("-", "_")
-    plain = ALIASES.get(plain, plain)
-    if plain not in types():
-        raise BadInput(f"head type {name!r} is not known; use one of {', '.join(types())}, or all")
-    return plain
-
-
-def detector(name: str):
-    """The module of a head type."""
-    return importlib.import_module(f"nnheads.detectors.{canonical(name)}")
+# options of `load` that `detect_heads` takes
+LOADING = ("revision", "dtype", "quantization", "device_map", "remote")
 
 
 def detect(
     model,
-    name: str,
+    head_type: str | HeadType,
     *,
     n: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
     quiet: bool = True,
     parts: Path | None = None,
-    **stimulus,
+    **options,
 ) -> xr.Dataset | dict[str, xr.Dataset]:
-    """Scores and calibration of one head type, or of all.
+    """Return scores and calibration of every head for one head type, or for all.
 
     Args:
-        name: a head type, an alias, or "all".
-        n: how many prompts (32 unless given), for truthfulness: how many questions (all).
-        stimulus: further arguments of the prompt sets that know them, e.g. length=50, or
-            data="TruthfulQA.csv".
+        model: from `nnheads.load`.
+        head_type: a name, an alias, "all", or a `HeadType` of one's own.
+        n: how many prompts (32 unless given); for truthfulness: how many questions (all).
+        seed: of the prompts, and of the bootstrap.
+        batch_size: prompts a forward.
+        quiet: draw no progress bar.
         parts: folder in which finished batches are kept for a later call.
+        options: further arguments of the prompt sets that know them, such as length=50, or
+            data="TruthfulQA.csv".
 
     Returns:
-        (layer, head): means with intervals, null, excess, p and q values and the flag of
-        `stats.calibrate`, and `headline` in attrs; for "all" a dict from type to dataset, without
-        truthfulness where this model needs `data` for it and has none.
+        Dataset (layer, head), float32: for every statistic of the type (its units are in its attrs,
+        mostly shares between 0 and 1) the mean over prompts, with `_low` and `_high`, a 95 %
+        bootstrap interval, of the headline; `null`, `excess`, `p_value`, `q_value` and `flag` (1
+        for heads beyond chance at a false discovery rate of 5 %). The attribute `headline` names
+        the statistic that ranks. For "all" a dict from type to dataset, without truthfulness where
+        this model needs `data` for it and has none.
+
+    Raises:
+        BadInput: an unknown type or option, prompts that cannot be drawn with this tokenizer, or
+            that are longer than the model reads.
+
+    Source: of each type, in the attribute `references`; `nnheads heads` lists them.
+
+    Example:
+        >>> model = nnheads.load("reference")
+        >>> heads = nnheads.detect(model, "induction", n=8)
+        >>> heads["mass"].dims, heads.attrs["headline"]
+        (('layer', 'head'), 'mass')
+        >>> int(heads["flag"].sum()) >= 3
+        True
     """
+    requested = head_types(head_type)
     raw = raw_scores(
         model,
-        list(types()) if name == "all" else [canonical(name)],
+        requested,
         n=n,
         seed=seed,
         batch_size=batch_size,
         quiet=quiet,
         parts=parts,
-        **stimulus,
+        **options,
     )
-    found = {kind: calibrated(scores, seed=seed) for kind, scores in raw.items()}
-    return found if name == "all" else found[canonical(name)]
+    heads = {name: calibrated(scores, seed=seed) for name, scores in raw.items()}
+    return heads if head_type == ALL else heads[requested[0].name]
 
 
 def detect_spans(
@@ -118,12 +96,32 @@ def detect_spans(
     quiet: bool = True,
     parts: Path | None = None,
 ) -> dict[str, xr.Dataset]:
-    """Heads that look where one's own spans say: kind of span -> scores and calibration, as
-    `detect` returns them.
+    """Return scores and calibration of heads that look where one's own spans say.
 
     Args:
-        path: JSON lines with texts and spans, see `prompts.spans.read_spans`.
-        n: only the first n lines.
+        path: JSON lines with texts and spans, see `spans.layout.read_spans`.
+        n: only the first n lines. Others as for `detect`.
+
+    Returns:
+        Kind of span -> dataset (layer, head) as `detect` returns it; the headline is `mass`, a
+        share of attention between 0 and 1.
+
+    Raises:
+        BadInput: a file that is missing or no text, a line that does not fit, which is named, or a
+            text that is longer than the model reads.
+
+    Source: the name of the file, in the attribute `references`.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "spans.jsonl"
+        >>> span = {"kind": "second_number", "query": "answer", "key": "5"}
+        >>> texts = [f"input : {first} 5 copy : answer" for first in (1, 2, 3)]
+        >>> lines = [json.dumps({"text": text, "spans": [span]}) for text in texts]
+        >>> _ = path.write_text("\\n".join(lines))
+        >>> heads = nnheads.detect_spans(nnheads.load("reference"), path)
+        >>> list(heads), dict(heads["second_number"].sizes)
+        (['second_number'], {'layer': 4, 'head': 8})
     """
     stimuli = prepare_spans(model, path, n=n, seed=seed)
     raw = measure_all(model, stimuli, batch_size=batch_size, quiet=quiet, parts=parts)
@@ -131,141 +129,80 @@ def detect_spans(
 
 
 def calibrated(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """Scores (batch, layer, head) of a type reduced to (layer, head): against random targets, or,
-    for types that contrast two sorts of prompts (`contrast` in attrs), between these.
+    """Reduce the scores (batch, layer, head) of a type to (layer, head), against its null.
 
-    Where `counts` in attrs names a coordinate, only prompts for which it is 1 count, in every
-    number; `cases_counted` says how many of `cases` these are. With none of them all values are NaN
-    and nothing is flagged.
+    The null is random targets, or, for types that contrast two sorts of prompts (`contrast` in
+    attrs), the other sort. Where `counts` in attrs names a coordinate, only prompts for which it is
+    1 count, in every number; `cases_counted` says how many of `cases` these are. With none of them
+    all values are NaN and nothing is flagged.
     """
     if "counts" in scores.attrs:
-        own = scores[scores.attrs["counts"]].values == 1
-        scores = scores.isel(batch=own).assign_attrs(cases=own.size, cases_counted=int(own.sum()))
+        scores = _counted(scores)
     if "decision" in scores:
-        return chosen(judge(scores, seed=seed), scores.attrs["num_heads"]).assign_attrs(
-            scores.attrs
-        )
-    by = scores.attrs.get("contrast")
-    if by is None:
-        return calibrate(scores, seed=seed)
-    heads = contrast(scores[scores.attrs["headline"]], scores[by])
+        heads = chosen(judge(scores, seed=seed), scores.attrs["num_heads"])
+        return heads.assign_attrs(scores.attrs)
+    if "contrast" in scores.attrs:
+        return _contrasted(scores, seed)
+    return calibrate(scores, seed=seed)
+
+
+def _counted(scores: xr.Dataset) -> xr.Dataset:
+    counting = scores[scores.attrs["counts"]].values == 1
+    about = {"cases": counting.size, "cases_counted": int(counting.sum())}
+    return scores.isel(batch=counting).assign_attrs(about)
+
+
+def _contrasted(scores: xr.Dataset, seed: int) -> xr.Dataset:
+    heads = contrast(scores[scores.attrs["headline"]], scores[scores.attrs["contrast"]])
     plain = calibrate(scores, seed=seed)
-    kept = plain[[variable for variable in plain.data_vars if variable not in heads]]
-    heads = heads.merge(kept, combine_attrs="drop_conflicts")
+    further = plain[[variable for variable in plain.data_vars if variable not in heads]]
+    heads = heads.merge(further, combine_attrs="drop_conflicts")
     return heads.assign_attrs({**scores.attrs, "headline": "difference"})
 
 
 def detect_heads(
     model_name: str,
-    head_type: str = "all",
+    head_type: str = ALL,
     save_path: str | Path | None = None,
     *,
     flagged: bool = False,
     **options,
 ) -> list[tuple[int, int]] | dict[str, list[tuple[int, int]]]:
-    """Ranked heads of a type: [(layer, head), ...], strongest first; for "all" a dict from type to
-    list.
+    """Return the heads of a type, strongest first, of a model that is loaded by name.
 
     Args:
         model_name: Hub id, folder, or "reference".
+        head_type: as for `detect`.
         save_path: folder in which each type's dataset is written as `<type>.nc`.
         flagged: only heads beyond chance.
-        options: as for `detect`; `revision`, `dtype`, `quantization`, `device_map` go to `load`.
+        options: as for `detect`; `revision`, `dtype`, `quantization`, `device_map` and `remote` go
+            to `load`.
+
+    Returns:
+        [(layer, head), ...], counted from 0; for "all" a dict from type to such a list.
+
+    Raises:
+        BadInput: as for `detect`, and ModelError, which is one, as for `load`.
+
+    Source: of each type, as for `detect`.
+
+    Example:
+        >>> nnheads.detect_heads("reference", "iteration", flagged=True, n=14)
+        [(2, 0)]
     """
-    where = {key: options.pop(key) for key in LOADING if key in options}
-    model = load(model_name, **where)
-    names = list(types()) if head_type == "all" else [canonical(head_type)]
-    found = detect(model, head_type, **options)
-    datasets = found if isinstance(found, dict) else {names[0]: found}
+    loading = {key: options.pop(key) for key in LOADING if key in options}
+    requested = head_types(head_type)
+    found = detect(load(model_name, **loading), head_type, **options)
+    datasets = found if isinstance(found, dict) else {requested[0].name: found}
     if save_path is not None:
         for name, heads in datasets.items():
             save(Path(save_path) / f"{name}.nc", heads)
     ranked = {name: ranking(heads, flagged=flagged) for name, heads in datasets.items()}
-    return ranked if head_type == "all" else ranked[names[0]]
+    return ranked if head_type == ALL else ranked[requested[0].name]
 
 
 def ranking(heads: xr.Dataset, *, flagged: bool = False) -> list[tuple[int, int]]:
-    """(layer, head) by the headline statistic, strongest first."""
+    """Return (layer, head) by the headline statistic, strongest first."""
     values = heads[heads.attrs["headline"]]
     values = values.where(heads["flag"] == 1) if flagged else values
     return ranked_heads(values)
-
-
-def raw_scores(
-    model,
-    names: list[str],
-    *,
-    n: int | None = None,
-    seed: int = 0,
-    batch_size: int = 8,
-    quiet: bool = True,
-    parts: Path | None = None,
-    **stimulus,
-) -> dict[str, xr.Dataset]:
-    """type -> statistics (batch, layer, head).
-
-    One forward per batch serves all types of a stimulus.
-    """
-    stimuli = prepare(model, names, n=n, seed=seed, **stimulus)
-    scores = measure_all(model, stimuli, batch_size=batch_size, quiet=quiet, parts=parts)
-    return {name: scores[name] for name in names if name in scores}
-
-
-def prepare(model, names: list[str], *, n: int | None, seed: int, **stimulus) -> list[Stimulus]:
-    """Draw the prompts of all types, and refuse those that the model cannot read, before any
-    forward.
-
-    Among several types, truthfulness is left out where it needs data and has none."""
-    check_options(names, stimulus)
-    if len(names) > 1 and stimulus.get("data") is None and not knows_reference(model.tokenizer):
-        names = [name for name in names if detector(name).STIMULUS != "truth"]
-    check_length(max(stimulus.get("lengths") or [0]), model.config)
-    prepared = []
-    for key in dict.fromkeys(detector(name).STIMULUS for name in names):
-        own = {option: value for option, value in stimulus.items() if option in options_of(key)}
-        asked = () if n is None else (n,)  # each stimulus has a number of its own
-        prompts = STIMULI[key](model.tokenizer, *asked, seed=seed, **own)
-        kinds = tuple(_head_type(name) for name in names if detector(name).STIMULUS == key)
-        prepared.append(Stimulus(key, prompts, kinds, own))
-        check_fits(prepared[-1], model.config)
-    return prepared
-
-
-def prepare_spans(
-    model, path: str | Path, *, n: int | None = None, seed: int = 0
-) -> list[Stimulus]:
-    """Prompts from a file of spans; every kind in it is a head type of its own."""
-    prompts = read_spans(path, model.tokenizer, n=n, seed=seed)
-    names = [
-        kind for kind in dict.fromkeys(map(str, prompts["kind"].values)) if not kind.endswith(NULL)
-    ]
-    kinds = tuple(HeadType(name, "mass", Path(path).name) for name in names)
-    prepared = Stimulus("spans", prompts, kinds, {})
-    check_fits(prepared, model.config)
-    return [prepared]
-
-
-def _head_type(name: str) -> HeadType:
-    module = detector(name)
-    find = getattr(module, name) if getattr(module, "GENERATES", False) else None
-    learn = getattr(module, name) if getattr(module, "LEARNS", False) else None
-    named = {field: getattr(module, field.upper(), None) for field in ("contrast", "counts")}
-    return HeadType(
-        name, module.HEADLINE, module.SOURCE, getattr(module, "BESIDE", ()), find, learn, **named
-    )
-
-
-def options_of(key: str) -> set[str]:
-    """What a stimulus can be asked for besides tokenizer, n and seed."""
-    return set(inspect.signature(STIMULI[key]).parameters) - {"tokenizer", "n", "seed"}
-
-
-def check_options(names: list[str], stimulus: dict) -> None:
-    """Refuse an option that none of the stimuli in question knows."""
-    known = set().union(*(options_of(detector(name).STIMULUS) for name in names))
-    for option in stimulus:
-        if option not in known:
-            raise BadInput(
-                f"{', '.join(names)} know no {option!r}; known:"
-                f" {', '.join(sorted(known)) or 'none'}"
-            )

@@ -1,39 +1,20 @@
-"""What is measured together: prompts with spans, and the head types that are asked about on them."""
+"""Draw the prompts of head types: those that share a stimulus are measured together."""
 
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import xarray as xr
 
+from nnheads.detectors._catalog import head_types
+from nnheads.detectors._head_type import HeadType
+from nnheads.errors import BadInput
 from nnheads.generation.greedy import tokens_while_answering
-from nnheads.generation.prefixes import answer_and_measure, why_plain
 from nnheads.models.inputs import check_length
-from nnheads.runs import batches
-from nnheads.runs.provenance import prompts_hash
-from nnheads.spans.measure import assemble, gate, kinds_of, measure
-from nnheads.trace.session import remote_of
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadType:
-    """A kind of span with what is reported about it. `find` measures types whose spans are only
-    known once the model has written, from its `answers`; `learn` measures types that need all
-    prompts at once; `contrast` names the coordinate between whose values such a type is compared,
-    `counts` the one that is 1 for the prompts that count."""
-
-    name: str
-    headline: str
-    source: str
-    beside: tuple[str, ...] = ()
-    find: Callable[..., xr.Dataset] | None = None
-    learn: Callable[..., xr.Dataset] | None = None
-    contrast: str | None = None
-    counts: str | None = None
+from nnheads.prompts.truth import knows_reference
+from nnheads.spans.layout import NULL, read_spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,139 +23,101 @@ class Stimulus:
 
     key: str
     prompts: xr.Dataset
-    kinds: tuple[HeadType, ...]
+    head_types: tuple[HeadType, ...]
     options: dict
 
     def only(self, names: Iterable[str]) -> Stimulus:
+        """Return the same prompts for fewer head types."""
         wanted = set(names)
-        return dataclasses.replace(
-            self, kinds=tuple(kind for kind in self.kinds if kind.name in wanted)
-        )
+        fewer = tuple(one for one in self.head_types if one.name in wanted)
+        return dataclasses.replace(self, head_types=fewer)
+
+
+def prepare(
+    model, names: str | HeadType | Sequence[str | HeadType], *, n: int | None, seed: int, **options
+) -> list[Stimulus]:
+    """Draw the prompts of all types, and refuse what the model cannot read before any forward.
+
+    Among several types, those whose prompts are made of `data` are left out where data are needed
+    and there are none.
+
+    Raises:
+        BadInput: an unknown type, an option that no stimulus knows, prompts that cannot be drawn,
+            or prompts that are longer than the model reads.
+    """
+    chosen = head_types(names)
+    check_options(chosen, options)
+    chosen = _with_data(chosen, model.tokenizer, options)
+    check_length(max(options.get("lengths") or [0]), model.config)
+    prepared = []
+    for prompts in dict.fromkeys(one.prompts for one in chosen):
+        sharing = tuple(one for one in chosen if one.prompts is prompts)
+        prepared.append(_drawn(model, sharing, n, seed, options))
+        check_fits(prepared[-1], model.config)
+    return prepared
+
+
+def _with_data(chosen: list[HeadType], tokenizer, options: dict) -> list[HeadType]:
+    """Return the types whose prompts can be drawn; one that stands alone is never left out."""
+    if len(chosen) == 1 or options.get("data") is not None or knows_reference(tokenizer):
+        return chosen
+    return [one for one in chosen if "data" not in one.options]
+
+
+def _drawn(model, sharing: tuple[HeadType, ...], n: int | None, seed: int, options: dict):
+    first = sharing[0]
+    own = {option: value for option, value in options.items() if option in first.options}
+    count = () if n is None else (n,)  # each stimulus has a number of its own
+    prompts = first.prompts(model.tokenizer, *count, seed=seed, **own)
+    return Stimulus(first.stimulus, prompts, sharing, own)
+
+
+def prepare_spans(
+    model, path: str | Path, *, n: int | None = None, seed: int = 0
+) -> list[Stimulus]:
+    """Read prompts from a file of spans; every kind in it is a head type of its own."""
+    prompts = read_spans(path, model.tokenizer, n=n, seed=seed)
+    present = dict.fromkeys(map(str, prompts["kind"].values))
+    kinds = [kind for kind in present if not kind.endswith(NULL)]
+    prepared = Stimulus("spans", prompts, tuple(_of_file(path, kind) for kind in kinds), {})
+    check_fits(prepared, model.config)
+    return [prepared]
+
+
+def _of_file(path: str | Path, kind: str) -> HeadType:
+    """Return the head type that a kind of span in a file defines."""
+
+    def spans(tokenizer, n: int | None = None, *, seed: int = 0) -> xr.Dataset:
+        return read_spans(path, tokenizer, n=n, seed=seed)
+
+    return HeadType(
+        name=kind,
+        prompts=spans,
+        span=kind,
+        null="random keys that the same query can see, drawn by `spans.layout.null_in_rows`.",
+        misleads="texts that share a template: a head that looks a fixed distance back passes too.",
+        source=Path(path).name,
+    )
+
+
+def known_options(chosen: Iterable[HeadType]) -> set[str]:
+    """Return what the prompts of some types can be asked for."""
+    return set().union(*(one.options for one in chosen))
+
+
+def check_options(chosen: Sequence[HeadType], options: Iterable[str]) -> None:
+    """Refuse an option that none of the stimuli in question knows."""
+    known = known_options(chosen)
+    for option in options:
+        if option not in known:
+            names = ", ".join(one.name for one in chosen)
+            listed = ", ".join(sorted(known)) or "none"
+            raise BadInput(f"Not an option of {names}: {option!r}. Known: {listed}.")
 
 
 def check_fits(stimulus: Stimulus, config) -> None:
     """Refuse prompts, with what a model will write after them, that are longer than it reads."""
     longest = int(stimulus.prompts["mask"].sum("position").max())
-    if any(kind.find for kind in stimulus.kinds):
+    if any(one.of_answers for one in stimulus.head_types):
         longest = max(longest, tokens_while_answering(stimulus.prompts))
     check_length(longest, config)
-
-
-def measure_all(
-    model, stimuli: Iterable[Stimulus], *, batch_size: int, quiet: bool, parts: Path | None
-) -> dict[str, xr.Dataset]:
-    """type -> statistics (batch, layer, head), with what is known about them in attrs."""
-    found = {}
-    for stimulus in stimuli:
-        if not stimulus.kinds:
-            continue
-        scores = _measure(model, stimulus, {"size": batch_size, "parts": parts, "quiet": quiet})
-        options = {f"stimulus_{option}": str(value) for option, value in stimulus.options.items()}
-        for kind in stimulus.kinds:
-            named = {"contrast": kind.contrast, "counts": kind.counts}
-            named = {role: coordinate for role, coordinate in named.items() if coordinate}
-            found[kind.name] = scores[kind.name].assign_attrs(
-                headline=kind.headline,
-                references=kind.source,
-                title=f"{kind.name} heads",
-                stimulus=stimulus.key,
-                prompts_sha256=prompts_hash(stimulus.prompts),
-                **named,
-                **options,
-            )
-    return found
-
-
-def _measure(model, stimulus: Stimulus, how: dict) -> dict[str, xr.Dataset]:
-    """One forward per batch for all types that only read; one run for all that write; one for each
-    that learns.
-    """
-    prompts, found = stimulus.prompts, {}
-    learning = [kind for kind in stimulus.kinds if kind.learn is not None]
-    reading = [kind for kind in stimulus.kinds if kind.find is None and kind.learn is None]
-    if reading:
-        kinds = list(
-            dict.fromkeys(
-                name for kind in reading for name in kinds_of(prompts, kind.name, kind.beside)
-            )
-        )
-        scores = batches.run(
-            partial(_measure_and_gate, model, kinds),
-            prompts,
-            name=f"{stimulus.key}-{zlib.crc32(repr(kinds).encode()):08x}",
-            title=stimulus.key,
-            model=model,
-            **how,
-        )
-        found = {
-            kind.name: assemble(scores, kind.name, kind.beside, kind.source) for kind in reading
-        }
-    writing = [kind for kind in stimulus.kinds if kind.find is not None]
-    if writing:
-        names = [kind.name for kind in writing]
-        scores = _by_haystack(
-            partial(_write_and_find, model, writing),
-            model,
-            prompts,
-            name="-".join([stimulus.key, *names]),
-            title=", ".join(names),
-            **how,
-        )
-        found |= {name: _own(scores, name) for name in names}
-    again = {"batch_size": how["size"], "parts": how["parts"], "quiet": how["quiet"]}
-    return found | {
-        kind.name: kind.learn(model, prompts, **again) for kind in learning if kind.learn
-    }
-
-
-def _write_and_find(model, kinds: list[HeadType], part: xr.Dataset) -> xr.Dataset:
-    """The statistics of all types about the same answers, as `<type>.<statistic>`."""
-    answers = answer_and_measure(model, part)
-    each = {kind.name: kind.find(model, part, answers=answers) for kind in kinds if kind.find}
-    named = [
-        own.rename({variable: f"{name}.{variable}" for variable in own.data_vars})
-        for name, own in each.items()
-    ]
-    return xr.merge(named, join="exact", compat="identical", combine_attrs="drop_conflicts")
-
-
-def _own(scores: xr.Dataset, name: str) -> xr.Dataset:
-    """What `_write_and_find` says of one type."""
-    own = {
-        variable: str(variable).partition(".")[2]
-        for variable in scores
-        if str(variable).startswith(f"{name}.")
-    }
-    return scores[list(own)].rename(own).assign_attrs(kind=name)
-
-
-def _by_haystack(find: Callable, model, prompts: xr.Dataset, *, size: int, **how) -> xr.Dataset:
-    """Prompts in one haystack are answered together where that spares reading what they share;
-    others in batches.
-
-    What was computed for a single batch (`token_layers`) is not said of all."""
-    found = []
-    apart = xr.zeros_like(prompts["batch"])
-    numbers = (
-        apart if remote_of(model) else prompts.get("haystack_number", apart)
-    ).values  # servers take the plain way
-    for number in dict.fromkeys(numbers.tolist()):
-        part = prompts.isel(batch=numbers == number)
-        together = size if why_plain(model, part) else part.sizes["batch"]
-        found.append(batches.run(find, part, size=together, model=model, **how))
-    scores = xr.concat(
-        found,
-        "batch",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        combine_attrs="drop_conflicts",
-    )
-    scores.attrs = {
-        name: value for name, value in scores.attrs.items() if not name.startswith("token_layers")
-    }
-    return scores
-
-
-def _measure_and_gate(model, kinds: list[str], part: xr.Dataset) -> xr.Dataset:
-    return measure(model, part, kinds=kinds).assign_coords(gate(model, part))

@@ -1,30 +1,21 @@
-"""Current-token heads: each token attends to itself."""
+"""Current-token heads: each token attends to itself.
+
+Attention of each token but the first to itself.
+
+Such heads read a token's own identity, often to prepare it as a key or query for later layers.
+"""
 
 from __future__ import annotations
 
-import xarray as xr
+from nnheads.detectors._head_type import HeadType
+from nnheads.prompts.repeated import NULL_OF_REPEATED, repeated
 
-from nnheads.spans.measure import score
-
-STIMULUS = "repeated"
-HEADLINE = "mass"
-SOURCE = "Wang et al. 2022, arXiv 2211.00593"
-
-
-def current_token(model, prompts: xr.Dataset) -> xr.Dataset:
-    """Attention of each token but the first to itself.
-
-    Such heads read a token's own identity, often to prepare it as a key or query for later layers.
-
-    Args:
-        prompts: random tokens, repeated (`prompts.repeated`), or any prompts with spans
-            `current_token`.
-
-    Returns:
-        float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`,
-        `null`.
-
-    Misleads: heads that attend to all copies of a token share their mass between them.
-    Source: Wang et al. 2022, arXiv 2211.00593, appendix H.
-    """
-    return score(model, prompts, "current_token", source=SOURCE)
+HEAD_TYPE = HeadType(
+    name="current_token",
+    prompts=repeated,
+    span="current_token",
+    null=NULL_OF_REPEATED,
+    misleads="heads that attend to all copies of a token share their mass between them.",
+    source="Wang et al. 2022, arXiv 2211.00593",
+    source_details="appendix H",
+)

@@ -1,32 +1,24 @@
-"""Previous-token heads: each token attends to the one before it."""
+"""Previous-token heads: each token attends to the one before it.
+
+Attention of each token to the one before it.
+
+Such heads hand a token's identity on by one position, which induction heads in later layers need.
+"""
 
 from __future__ import annotations
 
-import xarray as xr
+from nnheads.detectors._head_type import HeadType
+from nnheads.prompts.repeated import NULL_OF_REPEATED, repeated
 
-from nnheads.spans.measure import score
-
-STIMULUS = "repeated"
-HEADLINE = "mass"
-SOURCE = "Wang et al. 2022, arXiv 2211.00593"
-
-
-def previous_token(model, prompts: xr.Dataset) -> xr.Dataset:
-    """Attention of each token to the one before it.
-
-    Such heads hand a token's identity on by one position, which induction heads in later layers
-    need.
-
-    Args:
-        prompts: random tokens, repeated (`prompts.repeated`), or any prompts with spans
-            `previous_token`.
-
-    Returns:
-        float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`,
-        `null`.
-
-    Misleads: a head that attends to its neighbourhood scores in part; so does a sink on very short
-        prompts.
-    Source: Wang et al. 2022, arXiv 2211.00593, appendix H.
-    """
-    return score(model, prompts, "previous_token", source=SOURCE)
+HEAD_TYPE = HeadType(
+    name="previous_token",
+    prompts=repeated,
+    span="previous_token",
+    null=NULL_OF_REPEATED,
+    misleads=(
+        "a head that attends to its neighbourhood scores in part; so does a sink on very short"
+        " prompts."
+    ),
+    source="Wang et al. 2022, arXiv 2211.00593",
+    source_details="appendix H",
+)

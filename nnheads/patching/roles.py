@@ -34,7 +34,7 @@ from nnheads.patching.role_rules import (
     roles,
     writing,
 )
-from nnheads.prompts.ioi import with_spans
+from nnheads.prompts.ioi_spans import with_spans
 from nnheads.runs import batches
 from nnheads.runs.folder import item_of
 from nnheads.spans.layout import NULL

@@ -18,7 +18,6 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
 from nnheads.prompts.pairs import Pair, next_token, tokenize
-from nnheads.spans.layout import NULL, null_in_rows, span_dataset
 
 CORRUPTIONS = {
     "other": "S2 becomes the other name, so the other answer is right",
@@ -27,19 +26,6 @@ CORRUPTIONS = {
     "swapped": "IO and S1 change places, so the answer stays and the order flips",
 }
 ORDERS = ("ABBA", "BABA")  # IO first, S first
-# kind -> where the query and the key stand: a role, and how many tokens further
-SPANS = {
-    "name_mover": (("END", 0), ("IO", 0)),
-    "subject": (("END", 0), ("S2", 0)),
-    "duplicate": (("S2", 0), ("S1", 0)),
-    "induction": (("S2", 0), ("S1", 1)),
-    "previous": (("S1", 1), ("S1", 0)),
-    "before_end": (("END", 0), ("END", -1)),
-    # the same looks at the other name
-    "name_mover_other": (("END", 0), ("S1", 0)),
-    "duplicate_other": (("S2", 0), ("IO", 0)),
-    "induction_other": (("S2", 0), ("IO", 1)),
-}
 
 
 def ioi(
@@ -190,59 +176,3 @@ def _fill(
             spans[part[1:-1]] = (len(text), len(text) + len(name))
         text += part if name is None else name
     return text, spans
-
-
-def ioi_spans(tokenizer, n: int = 32, *, spread: int = 0, seed: int = 0) -> xr.Dataset:
-    """Indirect-object sentences with spans from END: to IO (`name_mover`), to S2 (`subject`), and
-    their nulls.
-
-    S2 is always as far away, unless `spread` adjectives vary it (see `ioi`).
-    """
-    return with_spans(
-        ioi(tokenizer, n, seed=seed, spread=spread), ("name_mover", "subject"), seed=seed
-    )
-
-
-def with_spans(
-    prompts: xr.Dataset, kinds: Sequence[str] = tuple(SPANS), *, seed: int = 0
-) -> xr.Dataset:
-    """The clean sentences of a pair dataset with spans between their roles.
-
-    Args:
-        prompts: pairs with `role_IO`, `role_S1`, `role_S2` and `role_END` (batch), as `ioi` draws
-            them.
-        kinds: keys of SPANS. seed: of the random targets.
-
-    Returns:
-        prompts with spans of each kind and of its null (see `prompts.spans.span_dataset`), and
-        `ask`, `target`.
-
-    Raises:
-        BadInput: prompts without these roles.
-    """
-    missing = [role for role in ("IO", "S1", "S2", "END") if f"role_{role}" not in prompts.coords]
-    if missing:
-        raise BadInput(
-            f"these prompts have no role {', '.join(missing)}; draw them with nnheads.ioi"
-        )
-    generator = np.random.default_rng(seed)
-    first = prompts.sizes["position"] - prompts["mask"].sum("position").values
-    spans = {}
-    for kind in kinds:
-        query, key = (
-            prompts[f"role_{role}"].values[:, None] + further for role, further in SPANS[kind]
-        )
-        spans[kind] = (query, key, key + 1)
-        spans[f"{kind}{NULL}"] = null_in_rows(spans[kind], first, generator)
-    spanned = span_dataset(prompts["token"].values, prompts["mask"].values, spans)
-    kept, end = prompts.drop_vars(["token", "mask", "batch"]), prompts["role_END"].values[:, None]
-    ask = {
-        "ask": (("batch", "step"), end),
-        "target": (("batch", "step"), prompts["answer"].values[:, None]),
-    }
-    return (
-        spanned.merge(kept)
-        .assign(ask)
-        .assign_coords(batch=prompts["batch"])
-        .assign_attrs(prompts.attrs)
-    )

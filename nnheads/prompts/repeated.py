@@ -26,6 +26,10 @@ from nnheads.spans.layout import NULL_DRAWS, Spans, null_spans, span_dataset
 DISTANCES = (
     21  # a fixed distance meets 1 / 21 of the targets of many examples, less than `stats.MARGIN`
 )
+NULL_OF_REPEATED = (
+    "random keys that the same query can see, but for the first token: `spans.layout.null_spans`,"
+    " drawn by `prompts.repeated`."
+)
 KINDS = ("previous_token", "duplicate_token", "induction", "attention_sink", "current_token")
 
 

@@ -339,7 +339,7 @@ def test_measures_say_what_they_do_not_know(tmp_path):
             {"measure": "patch", "pairs": [{"clean": "a"}]},
             "pairs are objects with clean, corrupted, answer, wrong",
         ),
-        ({"measure": "detect", "type": "none"}, "head type 'none' is not known"),
+        ({"measure": "detect", "type": "none"}, "'none'.*attention_sink"),
     ):
         with pytest.raises(BadInput, match=message):
             measure(None, how, Setting())

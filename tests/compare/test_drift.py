@@ -12,7 +12,9 @@ from scipy import stats as scipy_stats
 
 import nnheads
 from nnheads.compare.drift import compare, computed_in, headline, interval, settings
-from nnheads.detectors._detect import calibrated, raw_scores, types
+from nnheads.detectors._catalog import types
+from nnheads.detectors._detect import calibrated
+from nnheads.detectors._scores import raw_scores
 from nnheads.errors import BadInput
 
 

@@ -1,101 +1,188 @@
-"""What every head type promises, whoever wrote it: shape, type, attributes, laws.
+"""What every head type promises, whoever wrote it: `check_detector` on every type that ships and
+every family, what it says of types that break a promise, and what only we can test.
 
-Found by file name.
+Types are found by file name.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import placed, tiny, words_tokenizer
+from conftest import tiny, words_tokenizer
 
-from nnheads.detectors._detect import STIMULI, detector, types
+import nnheads
+from nnheads.detectors._catalog import head_type, head_types, types
+from nnheads.detectors._head_type import HeadType
+from nnheads.detectors._scores import raw_scores
 from nnheads.errors import BadInput
-from nnheads.runs import store
+from nnheads.prompts.repeated import repeated
 
-# A type that learns needs all prompts at once: `test_truthfulness.py` holds it to the same.
-TYPES = [name for name in types() if not hasattr(detector(name), "LEARNS")]
 # the tiny models read at most 128 tokens
 SMALL: dict = {
     "repeated": {"length": 6},
     "needle": {"lengths": [60, 80]},
     "iteration": {"steps": 4},
 }
+QUESTIONS = 12
 
 
-@functools.cache
-def stimulus(name: str, n: int = 3) -> xr.Dataset:
-    options = SMALL.get(detector(name).STIMULUS, {})
-    return STIMULI[detector(name).STIMULUS](words_tokenizer(), n, seed=1, **options)
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """Questions in the words of the tests' tokenizer; which answers are true was drawn."""
+    words = "park market library museum beach hotel farm airport".split()
+    path, generator = tmp_path_factory.mktemp("truth") / "questions.jsonl", np.random.default_rng(0)
+    lines = []
+    for number in range(QUESTIONS):
+        one, two, three, four = generator.permutation(words)[:4].tolist()
+        question = f"what is the code of {number} ?"
+        lines.append({"question": question, "true": [one, two], "false": [three, four]})
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
 
 
-def run(name: str, model_type: str, prompts=None, **options) -> xr.Dataset:
-    model, _ = tiny(model_type)
-    return getattr(detector(name), name)(
-        model, stimulus(name) if prompts is None else prompts, **options
-    )
+def options_of(name: str, questions) -> dict:
+    """What makes a type's prompts small; "Q" and "A" are no words of this tokenizer."""
+    of_data = {"data": questions, "template": "{question} {answer}", "n": QUESTIONS}
+    return of_data if name == "truthfulness" else SMALL.get(head_type(name).stimulus, {})
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_a_file_says_what_its_head_type_is(name):
-    module = detector(name)
-    assert module.SOURCE and module.HEADLINE and module.STIMULUS in STIMULI and types()[name]
-    for part in ("Returns", "Misleads", "Source"):
-        assert part in getattr(module, name).__doc__, f"{name}: the docstring lacks {part}"
+@pytest.mark.parametrize("name", types())
+def test_head_types_keep_the_contract_on_every_architecture(name, model_type, questions):
+    nnheads.check_detector(name, tiny(model_type)[0], **options_of(name, questions))
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_scores_keep_the_contract_on_every_architecture(name, model_type, tmp_path):
-    scores = run(name, model_type)
-    assert detector(name).HEADLINE in scores
-    for variable in scores.data_vars.values():
-        assert variable.dims[:3] == ("batch", "layer", "head") and variable.shape[:3] == (3, 3, 4)
-        # an example with fewer steps than others has no value at the last ones
-        known = variable if variable.name != "by_step" else variable[:, :, :, :3]
-        assert variable.dtype == np.float32 and np.isfinite(known).all()
-        assert variable.attrs["long_name"] and variable.attrs["units"] and variable.attrs["source"]
-    for bounded in ("mass", "hit", "above"):
-        assert float(scores[bounded].min()) >= 0 and float(scores[bounded].max()) <= 1 + 1e-5
-    back = store.load(store.save(tmp_path / "scores.nc", scores))
-    xr.testing.assert_identical(
-        back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)]
-    )
+@pytest.mark.parametrize("name", types())
+def test_a_file_holds_one_value_of_its_name(name):
+    value = head_type(name)
+    assert value.name == name and types()[name], "the first line says what such a head does"
+    assert "`" in value.null and ("drawn by" in value.null or "computed by" in value.null)
+    if value.span is not None:
+        drawn = value.prompts(words_tokenizer(), 2, **SMALL.get(value.stimulus, {}))
+        kinds = {value.span, f"{value.span}~null", *value.beside}
+        assert kinds <= set(drawn["kind"].values)
 
 
-@pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
-def test_rehearsed_remotely_gives_the_same_scores(name, model_type):
-    xr.testing.assert_allclose(
-        run(name, model_type), placed("local", run)(name, model_type), atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_one_example_alone_equals_it_in_a_batch(name):
-    alone = run(name, "llama", stimulus(name).isel(batch=[1]))
-    xr.testing.assert_allclose(alone, run(name, "llama").isel(batch=[1]), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_slices_concatenate_to_the_whole(name):
-    parts = [
-        run(name, "llama", stimulus(name).isel(batch=one)) for one in (slice(0, 1), slice(1, 3))
+@pytest.mark.parametrize("name", [one.name for one in head_types("all") if one.learn is None])
+def test_another_seed_draws_other_prompts(name):
+    value = head_type(name)
+    drawn = [
+        value.prompts(words_tokenizer(), 3, seed=seed, **SMALL.get(value.stimulus, {}))
+        for seed in (1, 2)
     ]
-    xr.testing.assert_allclose(xr.concat(parts, "batch"), run(name, "llama"), atol=1e-5)
+    assert not np.array_equal(drawn[0]["token"], drawn[1]["token"])
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_prompts_are_the_same_for_the_same_seed(name):
-    build, options = STIMULI[detector(name).STIMULUS], SMALL.get(detector(name).STIMULUS, {})
-    first, again, other = (build(words_tokenizer(), 3, seed=seed, **options) for seed in (1, 1, 2))
-    xr.testing.assert_identical(first, again)
-    assert not np.array_equal(first["token"], other["token"])
+def test_an_example_with_fewer_steps_has_no_value_at_the_last_ones():
+    scores = raw_scores(tiny("llama")[0], "iteration", n=3, seed=1, steps=4)["iteration"]
+    assert scores["by_step"].sizes["step"] == 4
+    assert np.isfinite(scores["by_step"][:, :, :, :3]).all()
+    assert bool(scores["by_step"][1, :, :, 3].isnull().all())
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_no_prompts_are_refused(name):
-    with pytest.raises(BadInput, match="at least 1"):
-        STIMULI[detector(name).STIMULUS](words_tokenizer(), 0)
+def mean_of_two(tokenizer, n: int = 3, *, seed: int = 0) -> xr.Dataset:
+    """Prompts of which only the first has the span."""
+    prompts = repeated(tokenizer, n, length=6, seed=seed)
+    own = prompts["kind"] == "induction"
+    return prompts.assign(query=prompts["query"].where(~own | (prompts["batch"] == 0), -1))
+
+
+def test_a_type_of_ones_own_is_checked_and_detected_as_those_that_ship():
+    own = dataclasses.replace(head_type("induction"), name="mine", prompts=mean_of_two)
+    model = tiny("llama")[0]
+    nnheads.check_detector(own, model)
+    heads = nnheads.detect(model, own, n=4)
+    assert heads.attrs["kind"] == "mine" and heads.attrs["stimulus"] == "mean_of_two"
+    assert nnheads.detect(model, head_type("induction"), n=4, length=6)["mass"].identical(
+        nnheads.detect(model, "induction", n=4, length=6)["mass"]
+    )
+
+
+def changing(**changes) -> HeadType:
+    return dataclasses.replace(head_type("induction"), **changes)
+
+
+def scored(change) -> HeadType:
+    """A type whose scores are those of hallucination heads, changed."""
+    plain = head_type("hallucination")
+    return dataclasses.replace(
+        plain, of_answers=lambda answers: change(plain.of_answers(answers)), contrast=None
+    )
+
+
+def forgetful(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
+    return repeated(tokenizer, n, length=length, seed=np.random.randint(10**6))
+
+
+def without_seed(tokenizer, n: int = 3) -> xr.Dataset:
+    return repeated(tokenizer, n, length=6)
+
+
+def generous(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
+    return repeated(tokenizer, max(n, 1), length=length, seed=seed)
+
+
+def shifted(scores: xr.Dataset) -> xr.Dataset:
+    """Scores that depend on which other examples are there."""
+    return scores.assign(mass=scores["mass"].copy(data=scores["mass"] / scores.sizes["batch"]))
+
+
+def with_variable(scores: xr.Dataset, change) -> xr.Dataset:
+    mass = change(scores["mass"])
+    return scores.assign(mass=mass.assign_attrs({**scores["mass"].attrs, **mass.attrs}))
+
+
+BROKEN = {
+    "no misleads": (changing(misleads=" "), "says Misleads"),
+    "no source": (changing(source=""), "says Source"),
+    "no null": (changing(null=""), "says Null"),
+    "two ways": (changing(of_answers=lambda answers: answers), "one of span, of_answers and learn"),
+    "no seed": (changing(prompts=without_seed), "do not take seed"),
+    "other prompts": (changing(prompts=forgetful), "the same for the same seed"),
+    "no refusal": (changing(prompts=generous), "count of 0 is refused"),
+    "no headline": (changing(headline="loudness"), "its headline 'loudness' is a score"),
+    "no such span": (changing(span="zigzag"), "zigzag"),
+    "double": (
+        scored(lambda scores: with_variable(scores, lambda mass: mass.astype("float64"))),
+        "'mass' is float64",
+    ),
+    "transposed": (
+        scored(lambda scores: scores.transpose("layer", "batch", "head")),
+        "scores are .batch, layer, head",
+    ),
+    "no units": (
+        scored(lambda scores: with_variable(scores, lambda mass: mass.assign_attrs(units=""))),
+        "'mass' lacks units",
+    ),
+    "more than all": (
+        scored(lambda scores: with_variable(scores, lambda mass: mass + np.float32(1))),
+        "shares lie between 0 and 1",
+    ),
+    "nothing": (
+        scored(lambda scores: with_variable(scores, lambda mass: mass.where(mass > 2))),
+        "NaN stands only where",
+    ),
+    "neighbours": (scored(shifted), "one example alone equals it in a batch"),
+}
+
+
+@pytest.mark.parametrize("why", BROKEN)
+def test_a_broken_promise_is_named_in_one_line(why):
+    value, message = BROKEN[why]
+    options = SMALL["needle"] if value.of_answers else {"length": 6}
+    options = {name: one for name, one in options.items() if name in value.options}
+    with pytest.raises(BadInput, match=message) as error:
+        nnheads.check_detector(value, tiny("llama")[0], **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_rehearsal_leaves_the_model_where_it_was():
+    from nnheads.trace.session import remote_of
+
+    model = tiny("llama")[0]
+    before = vars(model).copy()
+    nnheads.check_detector("induction", model, length=6)
+    assert not remote_of(model) and vars(model).keys() == before.keys()

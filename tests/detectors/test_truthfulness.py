@@ -13,8 +13,10 @@ from conftest import config, placed, tiny, words_tokenizer
 from nnsight import TransformersModel
 
 import nnheads
-from nnheads.detectors._detect import calibrated, detect, detect_heads, prepare, raw_scores
-from nnheads.detectors.truthfulness import truthfulness
+from nnheads.detectors._detect import calibrated, detect, detect_heads
+from nnheads.detectors._scores import raw_scores
+from nnheads.detectors._stimulus import prepare
+from nnheads.detectors.truthfulness import HEAD_TYPE
 from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.runs import store
@@ -51,7 +53,7 @@ def stimulus(path, **options) -> xr.Dataset:
 
 
 def test_scores_keep_the_contract_on_every_architecture(model_type, prompts, tmp_path):
-    scores = truthfulness(tiny(model_type)[0], prompts)
+    scores = HEAD_TYPE.learn(tiny(model_type)[0], prompts)
     for name, variable in scores.data_vars.items():
         assert variable.dims[:3] == ("batch", "layer", "head") and variable.shape[:3] == (
             48,
@@ -73,7 +75,7 @@ def test_scores_keep_the_contract_on_every_architecture(model_type, prompts, tmp
 def test_rehearsed_remotely_gives_the_same_scores(model_type, prompts):
     model, _ = tiny(model_type)
     xr.testing.assert_allclose(
-        truthfulness(model, prompts), placed("local", truthfulness)(model, prompts), atol=1e-3
+        HEAD_TYPE.learn(model, prompts), placed("local", HEAD_TYPE.learn)(model, prompts), atol=1e-3
     )
 
 
@@ -154,7 +156,7 @@ def test_random_weights_and_drawn_labels_raise_few_alarms(model_type, tmp_path):
         model = TransformersModel(
             module, tokenizer=words_tokenizer(), rename=FAMILIES[model_type].rename()
         )
-        scores = truthfulness(model, stimulus(path)).assign_attrs(headline="correct")
+        scores = HEAD_TYPE.learn(model, stimulus(path)).assign_attrs(headline="correct")
         shares.append(float(calibrated(scores, seed=seed)["flag"].mean()))
     assert np.mean(shares) <= 0.05, shares
 
@@ -182,7 +184,7 @@ def test_without_data_other_models_are_asked_nothing(questions_file):
         ({"data": "no.csv"}, "no file 'no.csv'"),
         (
             {"length": 5},
-            "truthfulness know no 'length'; known: data, fold_seed, num_fold, num_heads, template",
+            "truthfulness: 'length'.*data, fold_seed, num_fold, num_heads, template",
         ),
     ],
 )
@@ -193,6 +195,6 @@ def test_what_cannot_be_asked_is_refused(options, message):
 
 def test_head_outputs_are_kept_for_a_later_call(prompts, tmp_path):
     model, _ = tiny("llama")
-    first = truthfulness(model, prompts, parts=tmp_path)
+    first = HEAD_TYPE.learn(model, prompts, parts=tmp_path)
     assert list(tmp_path.rglob("z.npy"))
-    xr.testing.assert_identical(truthfulness(model, prompts, parts=tmp_path), first)
+    xr.testing.assert_identical(HEAD_TYPE.learn(model, prompts, parts=tmp_path), first)

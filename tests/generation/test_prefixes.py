@@ -13,7 +13,8 @@ from conftest import byte_tokenizer, placed, tiny, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnheads.detectors._detect import prepare, raw_scores
+from nnheads.detectors._scores import raw_scores
+from nnheads.detectors._stimulus import prepare
 from nnheads.errors import BadInput
 from nnheads.generation.greedy import answer_needles, generate, without_answers
 from nnheads.generation.prefixes import (

@@ -10,7 +10,7 @@ import torch
 from devices import CARDS, cards, spread
 
 import nnheads
-from nnheads.detectors._detect import raw_scores
+from nnheads.detectors._scores import raw_scores
 from nnheads.generation.greedy import generate
 from nnheads.prompts.ioi_words import TEMPLATES
 

@@ -15,16 +15,8 @@ from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
 from nnheads.prompts.format import shape_error
-from nnheads.prompts.ioi import (
-    CORRUPTIONS,
-    ORDERS,
-    SPANS,
-    corrupt,
-    draw,
-    ioi,
-    single_token_names,
-    with_spans,
-)
+from nnheads.prompts.ioi import CORRUPTIONS, ORDERS, corrupt, draw, ioi, single_token_names
+from nnheads.prompts.ioi_spans import SPANS, with_spans
 from nnheads.prompts.ioi_words import (
     ADJECTIVES,
     HELD_OUT_NAMES,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nnheads.recipes import _app as cli
 
-from nnheads.detectors._detect import detector, types
+from nnheads.detectors._catalog import head_type, types
 from nnheads.runs import store
 
 
@@ -30,7 +30,7 @@ def test_each_type_has_its_folder_and_its_provenance(everything):
     for name in types():
         heads = store.load(everything / name / "heads.nc")
         scores = store.load(everything / name / "scores.nc")
-        assert scores[detector(name).HEADLINE].dims[:3] == ("batch", "layer", "head")
+        assert scores[head_type(name).headline].dims[:3] == ("batch", "layer", "head")
         assert heads["flag"].dims == ("layer", "head")
         assert (
             heads.attrs["headline"] in heads

@@ -14,7 +14,7 @@ from nnheads.recipes import _options
 from nnheads.recipes.drift import TYPES
 
 import nnheads
-from nnheads.detectors._detect import canonical
+from nnheads.detectors._catalog import canonical
 
 FEW = ("--types", "induction,previous", "-n", "6")
 
@@ -61,7 +61,7 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
 def test_the_same_command_again_scores_nothing(capsys, tmp_path, monkeypatch):
     first = command(capsys, *FEW, "-o", str(tmp_path))
     monkeypatch.setattr(
-        "nnheads.detectors._stimulus.measure_all", lambda *_, **__: pytest.fail("scored again")
+        "nnheads.detectors._scores.measure_all", lambda *_, **__: pytest.fail("scored again")
     )
     assert command(capsys, *FEW, "-o", str(tmp_path)) == first
 

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from nnheads.recipes import _app as cli
 
-from nnheads.detectors._detect import STIMULI, types
+from nnheads.detectors._catalog import head_types, types
 
 RECIPES = {
     "ioi": ["-n", "6"],
@@ -130,7 +130,7 @@ def test_all_head_types_at_once_take_few_jobs_and_little_comes_back(server, tmp_
     assert {name.split("/")[-2] for name in here} == set(types())
     assert_same(here, there)
     assert (
-        len(jobs) <= 2 * len(STIMULI) + 3
+        len(jobs) <= 2 * len({one.prompts for one in head_types("all")}) + 3
     )  # reading and the gate; answers are written and read again
     for job in jobs:
         assert not set(job["modules"]) - FREE, job["modules"]

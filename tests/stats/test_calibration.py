@@ -14,8 +14,10 @@ from conftest import tiny, words_tokenizer
 from scipy import stats as scipy_stats
 
 import nnheads
-from nnheads.detectors._detect import calibrated, detect_spans, prepare, raw_scores
-from nnheads.detectors.iteration import BESIDE
+from nnheads.detectors._catalog import head_type
+from nnheads.detectors._detect import calibrated, detect_spans
+from nnheads.detectors._scores import raw_scores
+from nnheads.detectors._stimulus import prepare
 from nnheads.errors import BadInput
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.repeated import DISTANCES, repeated
@@ -60,7 +62,7 @@ def calibrated_on(prompts: xr.Dataset, weights: torch.Tensor, kind: str, monkeyp
         return torch.einsum("cbhs,bsk->cbhk", every, share)[None]
 
     monkeypatch.setattr(attention, "measure_spans", measured)
-    beside = BESIDE if kind == "iteration" else ()
+    beside = head_type("iteration").beside if kind == "iteration" else ()
     scores = attention.score(tiny("llama")[0], prompts, kind, source="here", beside=beside)
     return calibrated(scores).isel(layer=0)
 
@@ -380,6 +382,6 @@ def test_what_fits_is_prepared_once_for_all_types_of_a_stimulus():
         model, ["induction", "retrieval", "current_token"], n=2, seed=0, lengths=[80], length=10
     )
     assert [stimulus.key for stimulus in stimuli] == ["repeated", "needle"]
-    assert [kind.name for kind in stimuli[0].kinds] == ["induction", "current_token"]
-    assert [kind.name for kind in stimuli[0].only(["induction"]).kinds] == ["induction"]
+    assert [one.name for one in stimuli[0].head_types] == ["induction", "current_token"]
+    assert [one.name for one in stimuli[0].only(["induction"]).head_types] == ["induction"]
     assert stimuli[1].options == {"lengths": [80]}

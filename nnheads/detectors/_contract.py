@@ -1,0 +1,269 @@
+"""The contract that every head type keeps, whoever wrote it, as one public check.
+
+    from my_heads import HEAD_TYPE
+    nnheads.check_detector(HEAD_TYPE)               # on the shipped model
+    nnheads.check_detector(HEAD_TYPE, model, n=5)   # on any other
+
+It measures the type as `detect` does, in several ways that must agree. Silence means that all
+promises are kept; the first that is broken is raised as BadInput, in one line that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nnsight
+import numpy as np
+import xarray as xr
+
+from nnheads.detectors._catalog import head_type as value_of
+from nnheads.detectors._compared import difference, padded, without_positions
+from nnheads.detectors._head_type import HeadType
+from nnheads.detectors._scores import measure_all
+from nnheads.detectors._stimulus import Stimulus, check_fits, check_options
+from nnheads.errors import BadInput
+from nnheads.models.geometry import geometry
+from nnheads.models.load import load
+from nnheads.remote.place import place_of, put
+from nnheads.runs import store
+from nnheads.spans.layout import NULL
+from nnheads.trace.session import PLACE, remote_of
+
+DIMS = ("batch", "layer", "head")
+SHARES = ("mass", "hit", "above", "uniform", "null")
+DESCRIBED = ("long_name", "units", "source")
+WITHIN = 1e-5  # what batches, padding and a rehearsal may change
+WITHIN_PROBES = 1e-3  # the same where probes are fitted, which stop at a tolerance of their own
+
+
+def check_detector(
+    head_type: str | HeadType, model=None, *, n: int | None = None, seed: int = 1, **options
+) -> None:
+    """Check that a head type keeps the contract of detectors; raise at the first broken promise.
+
+    A type says what its scores are (Returns), how a reader could be fooled (Misleads), where it is
+    from (Source) and what it is compared with (Null). Its prompts are the same for the same seed,
+    and refuse a count of 0. Its scores are float32 (batch, layer, head[, ...]) with long_name,
+    units and source; shares lie between 0 and 1; NaN stands only where an example has no such span.
+    One example alone equals it in a batch, slices concatenate to the whole, padding moves nothing,
+    a rehearsal of the remote service gives the same, and so does a netCDF file. Of a type that
+    learns from all prompts at once, examples, slices and padding are not compared: its fit may
+    differ by more than rounding.
+
+    Args:
+        head_type: a `HeadType`, or the name of one that ships.
+        model: from `nnheads.load`; the shipped reference model unless given.
+        n: how many prompts, at least 2; 3 unless given, and 40 of a type that learns.
+        seed: of the prompts.
+        options: further arguments of its prompts, such as lengths=[60], for small models.
+
+    Raises:
+        BadInput: the head type, the promise that it breaks, and by how much.
+
+    Source: the laws that the shipped head types are tested for.
+
+    Example:
+        >>> nnheads.check_detector("induction", length=6)
+    """
+    one = value_of(head_type)
+    _check_words(one)
+    check_options([one], options)
+    trial = Trial(one, load("reference") if model is None else model, n, seed, options)
+    for check in CHECKS:
+        check(trial)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """A head type on some prompts and a model, measured as `detect` measures it."""
+
+    head_type: HeadType
+    model: Any
+    n: int | None
+    seed: int
+    options: dict
+
+    @functools.cached_property
+    def prompts(self) -> xr.Dataset:
+        return self.drawn()
+
+    @functools.cached_property
+    def whole(self) -> xr.Dataset:
+        """The scores of all prompts in one batch, which everything else is compared with."""
+        return self.scores(self.prompts)
+
+    @property
+    def within(self) -> float:
+        return WITHIN if self.head_type.learn is None else WITHIN_PROBES
+
+    def drawn(self) -> xr.Dataset:
+        count = self.n or (3 if self.head_type.learn is None else 40)
+        tokenizer = self.model.tokenizer
+        return self.head_type.prompts(tokenizer, count, seed=self.seed, **self.options)
+
+    def scores(self, prompts: xr.Dataset) -> xr.Dataset:
+        stimulus = Stimulus(self.head_type.stimulus, prompts, (self.head_type,), self.options)
+        check_fits(stimulus, self.model.config)
+        count = prompts.sizes["batch"]
+        found = measure_all(self.model, [stimulus], batch_size=count, quiet=True, parts=None)
+        return found[self.head_type.name]
+
+    def broken(self, promise: str, detail: str) -> BadInput:
+        return broken(self.head_type, promise, detail)
+
+    def equal(self, scores: xr.Dataset, expected: xr.Dataset, promise: str) -> None:
+        """Raise where scores differ from what they should be."""
+        found = difference(scores, expected, self.within)
+        if found:
+            raise self.broken(promise, found)
+
+
+def broken(one: HeadType, promise: str, detail: str) -> BadInput:
+    return BadInput(f"Head type {one.name!r} breaks its contract: {promise}. {detail}.")
+
+
+def _check_words(one: HeadType) -> None:
+    """Check what a type says of itself."""
+    ways = [way for way in ("span", "of_answers", "learn") if getattr(one, way) is not None]
+    if len(ways) != 1:
+        given = " and ".join(ways) or "none"
+        raise broken(one, "it has one of span, of_answers and learn", f"It has {given}")
+    for field in ("returns", "misleads", "source", "null"):
+        if not str(getattr(one, field)).strip():
+            raise broken(one, f"it says {field.capitalize()}", f"The field {field} is empty")
+    missing = {"tokenizer", "n", "seed"} - set(inspect.signature(one.prompts).parameters)
+    if missing:
+        expected = "its prompts are drawn by (tokenizer, n, *, seed, ...)"
+        raise broken(one, expected, f"They do not take {', '.join(sorted(missing))}")
+
+
+def _check_prompts(trial: Trial) -> None:
+    found = difference(trial.drawn(), trial.prompts, 0.0)
+    if found:
+        raise trial.broken("prompts are the same for the same seed", found)
+    try:
+        trial.head_type.prompts(trial.model.tokenizer, 0)
+    except BadInput:
+        return
+    raise trial.broken("a count of 0 is refused with BadInput", "Prompts were drawn")
+
+
+def _check_variables(trial: Trial) -> None:
+    headline, scores = trial.head_type.headline, trial.whole
+    if headline not in scores:
+        present = ", ".join(map(str, scores.data_vars))
+        raise trial.broken(f"its headline {headline!r} is a score", f"There are {present}")
+    sizes = geometry(trial.model)
+    expected = (trial.prompts.sizes["batch"], sizes.layers, sizes.heads)
+    for name, variable in scores.data_vars.items():
+        _check_variable(trial, str(name), variable, expected)
+
+
+def _check_variable(
+    trial: Trial, name: str, variable: xr.DataArray, expected: tuple[int, ...]
+) -> None:
+    if variable.dims[:3] != DIMS or variable.shape[:3] != expected:
+        detail = f"{name!r} has {dict(variable.sizes)}, not {dict(zip(DIMS, expected))}"
+        raise trial.broken("scores are (batch, layer, head[, ...])", detail)
+    if variable.dtype != np.float32:
+        raise trial.broken("scores are float32", f"{name!r} is {variable.dtype}")
+    missing = [about for about in DESCRIBED if not variable.attrs.get(about)]
+    if missing:
+        detail = f"{name!r} lacks {', '.join(missing)}"
+        raise trial.broken("scores say long_name, units and source", detail)
+    if name in SHARES:
+        _check_share(trial, name, variable)
+    if not np.isfinite(variable.where(_measurable(trial, name), 0.0)).all():
+        detail = f"{name!r} is not finite where it could be measured"
+        raise trial.broken("NaN stands only where an example has no such span", detail)
+
+
+def _check_share(trial: Trial, name: str, variable: xr.DataArray) -> None:
+    low, high = float(variable.min()), float(variable.max())
+    if low < 0 or high > 1 + WITHIN:
+        detail = f"{name!r} runs from {low:.3g} to {high:.3g}"
+        raise trial.broken("shares lie between 0 and 1", detail)
+
+
+def _measurable(trial: Trial, name: str) -> xr.DataArray:
+    """Return for which examples (batch), or steps of them, a score must be a number."""
+    span, prompts = trial.head_type.span, trial.prompts
+    if span is None:
+        return xr.ones_like(prompts["batch"], dtype=bool)
+    has = (prompts["query"] >= 0).groupby("kind").any()
+    if name == "by_step":
+        steps = [kind for kind in prompts["kind"].values if str(kind).startswith(f"{span}@")]
+        return has.sel(kind=list(dict.fromkeys(steps))).rename(kind="step").drop_vars("step")
+    kinds = {"null": f"{span}{NULL}", **{beside: beside for beside in trial.head_type.beside}}
+    return has.sel(kind=kinds.get(name, span), drop=True)
+
+
+def _check_examples(trial: Trial) -> None:
+    if trial.head_type.learn is None:
+        second = {"batch": [1]}
+        alone = trial.scores(trial.prompts.isel(second))
+        promise = "one example alone equals it in a batch"
+        trial.equal(alone, trial.whole.isel(second), promise)
+
+
+def _check_slices(trial: Trial) -> None:
+    if trial.head_type.learn is None:
+        slices = (slice(0, 1), slice(1, None))
+        parts = [trial.scores(trial.prompts.isel(batch=one)) for one in slices]
+        joined = xr.concat(parts, "batch", coords="minimal", compat="override")
+        trial.equal(joined, trial.whole, "slices concatenate to the whole")
+
+
+def _check_padding(trial: Trial) -> None:
+    if trial.head_type.learn is None:
+        moved = padded(trial.prompts, 2, trial.model.tokenizer.pad_token_id or 0)
+        scores, expected = map(without_positions, (trial.scores(moved), trial.whole))
+        trial.equal(scores, expected, "padding moves nothing")
+
+
+def _check_rehearsal(trial: Trial) -> None:
+    if not remote_of(trial.model):
+        with _rehearsed(trial.model):
+            scores = trial.scores(trial.prompts)
+        trial.equal(scores, trial.whole, "a rehearsal of the remote service gives the same")
+
+
+@contextlib.contextmanager
+def _rehearsed(model) -> Iterator[None]:
+    """Meanwhile run every session of a model as if it were sent to a server."""
+    before = place_of(model)
+    known = PLACE in vars(model)
+    nnsight.register("nnheads")  # its functions travel as source
+    put(model, "local")
+    try:
+        yield
+    finally:
+        del vars(model)[PLACE]
+        if known:
+            vars(model)[PLACE] = before
+
+
+def _check_file(trial: Trial) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        back = store.load(store.save(Path(folder) / "scores.nc", trial.whole))
+        found = difference(back, trial.whole, 0.0)
+    if found:
+        raise trial.broken("a netCDF file gives the same scores", found)
+
+
+CHECKS: tuple[Callable[[Trial], None], ...] = (
+    _check_prompts,
+    _check_variables,
+    _check_examples,
+    _check_slices,
+    _check_padding,
+    _check_rehearsal,
+    _check_file,
+)
