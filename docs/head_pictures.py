@@ -66,7 +66,7 @@ def texts(prompts: xr.Dataset) -> list[str]:
     return token_texts(model().tokenizer, prompts["token"].values[0].tolist())
 
 
-def pictures(name: str, title: str) -> dict[str, Figure]:
+def pictures(name: str, title: str = "") -> dict[str, Figure]:
     """Return the heads of a type, and where the strongest looks, by the names of their files."""
     scores, heads = measured()[name]
     headline = heads.attrs["headline"]

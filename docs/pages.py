@@ -38,8 +38,8 @@ LEFT = ("intact", "without them", "without random heads of the same layers")
 CONTENTS = """\
 * [Head types](heads/README.md): a page for each
 * [Extending nnheads](extending.md): a head type, a recipe, a model family
-* [Glossary](glossary.md): one meaning for each word
-* [Results](../results/README.md): what a run writes"""
+* [Results](../results/README.md): what a run writes
+* [Glossary](glossary.md): one meaning for each word"""
 
 
 def page(name: str) -> str:

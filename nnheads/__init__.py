@@ -16,7 +16,7 @@ _WHERE = {
     "load": "nnheads.models.load",
     "geometry": "nnheads.models.geometry",
     "ioi": "nnheads.prompts.ioi",
-    "read_pairs": "nnheads.prompts.pairs",
+    "read_pairs": "nnheads.prompts.pair_files",
     "tokenize": "nnheads.prompts.pairs",
     "Pair": "nnheads.prompts.pairs",
     "answers": "nnheads.models.answers",

@@ -90,7 +90,8 @@ def prompt_sets(study: Study) -> dict:
     None stands for means over the prompts themselves.
     """
     from nnheads.prompts.ioi import ioi
-    from nnheads.prompts.pairs import read_pairs, tokenize
+    from nnheads.prompts.pair_files import read_pairs
+    from nnheads.prompts.pairs import tokenize
 
     tokenizer, limit, seed = study.model.tokenizer, study.limit, study.seed
     if study.prompts is not None:

@@ -39,7 +39,7 @@ Strict = Annotated[
 def pairs_of(study: Study, spread: int = 0) -> xr.Dataset:
     """Return the pairs of `--prompts`, or sentences of our own (batch, position)."""
     from nnheads.prompts.ioi import ioi
-    from nnheads.prompts.pairs import read_pairs
+    from nnheads.prompts.pair_files import read_pairs
 
     tokenizer, limit = study.model.tokenizer, study.limit
     if study.prompts is None:

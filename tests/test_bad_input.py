@@ -366,9 +366,9 @@ CASES = {
     "no prompt file": (
         f"{FILE} none.jsonl",
         2,
-        r"no file 'none\.jsonl'; expected \.jsonl or \.csv",
+        r"(?i)no file 'none\.jsonl'.*expected \.jsonl or \.csv",
     ),
-    "a folder of prompts": (f"{FILE} {{empty}}", 2, "no file '.*empty'"),
+    "a folder of prompts": (f"{FILE} {{empty}}", 2, "(?i)no file '.*empty'"),
     "an empty prompt file": (f"{FILE} {{nothing_jsonl}}", 2, r"nothing\.jsonl holds no pairs"),
     "a binary prompt file": (
         f"{FILE} {{binary_jsonl}}",
@@ -641,7 +641,7 @@ CASES = {
     "a mean set that is nowhere": (
         "circuit {model} --prompts {good_jsonl} --mean-set none.jsonl",
         2,
-        r"no file 'none\.jsonl'",
+        r"(?i)no file 'none\.jsonl'",
     ),
     "a ranking that is nowhere": ("circuit {model} --from nowhere", 2, "no file 'nowhere'"),
     "a ranking that is no netCDF": ("circuit {model} --from {file}", 2, "a file"),
@@ -744,18 +744,18 @@ CASES = {
     "one token to repeat": (
         "detect induction {model} --length 1",
         2,
-        "1 tokens are too short to repeat; at least 2",
+        "1 tokens are too short to repeat",
     ),
     "two steps": ("detect iteration {model} --steps 2", 2, "2 steps are too few"),
     "an unknown task": (
         "detect iteration {model} --task sorting",
         2,
-        "task 'sorting' is not known; use one of copy",
+        "'sorting'.*copy",
     ),
     "no room for a needle": (
         f"{NEEDLE} --lengths 12",
         2,
-        "a prompt of 12 tokens cannot hold needle, question and",
+        "12 tokens cannot hold needle, question and",
     ),
     "prompts beyond the context": (
         f"{NEEDLE} --lengths 64,129",
@@ -1089,7 +1089,7 @@ CASES = {
     "pairs that are nowhere": (
         f"{OUT} --behaviour pairs --prompts nowhere",
         2,
-        "no file 'nowhere'; expected",
+        "(?i)no file 'nowhere'",
     ),
     "one prompt to average": (
         f"{OUT} -n 1 --length 9",

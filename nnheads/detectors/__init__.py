@@ -1,8 +1,6 @@
-"""Head types, one a file, named like its function.
+"""Head types, one file each, and what runs them.
 
-A detector file says what to show the model (STIMULUS, a key of `detection.STIMULI`), which
-statistic is its headline (HEADLINE), where the idea is from (SOURCE), and has one function (model,
-prompts, *, remote=False) -> float32 statistics (batch, layer, head). With GENERATES it also takes
-`answers`, so that types about what the model writes share the writing. Adding a file adds a head
-type.
+A file whose name does not begin with `_` holds one frozen value, HEAD_TYPE (`_head_type.py`): its
+prompts, where such heads look, its headline statistic, its null, its source and what misleads.
+Adding a file adds a head type; nothing else has to be told.
 """

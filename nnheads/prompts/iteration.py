@@ -1,26 +1,34 @@
 """Worked examples of step-by-step tasks, with every state's and every input's tokens marked.
 
+    prompts = iteration(tokenizer, 32, task="parity", steps=16)
+
 "Input: 0 1 1 0", "Parity: 0 1 0 0": state t follows from state t-1 and input t. The states are
 teacher-forced, so one forward shows where each head looks at the position that is about to emit
 state t. Offsets of the tokenizer say where the tokens of a number are, whatever the tokenizer.
+
 Prompts have different numbers of steps, so that input t is not equally far from state t in all of
 them: a head that looks a fixed distance back is at its target in the prompts of one number alone,
-    and in the others at wrong inputs.
+and in the others at wrong inputs. The null, `iteration~null`, is drawn here, in `_other_inputs`:
+random inputs of the same sequence other than input t.
 Source: Cabannes et al. 2024, arXiv 2406.02128 (tasks and definition; the prompts are our own).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Int
 
 from nnheads.errors import BadInput
+from nnheads.prompts.checks import check_count
 from nnheads.spans.layout import (
     NULL,
     NULL_DRAWS,
     Spans,
+    covering,
     encode,
     pad_left,
     span_dataset,
@@ -40,6 +48,28 @@ STYLES = {
     "plain": ("Input: {inputs}\n{name}: {states}", "\n\n"),
     "terse": ("input : {inputs} {task} : {states}", " "),
 }
+KINDS = ("iteration", "wrong_offset", "separator", "previous_state")
+SOURCE = "Cabannes et al. 2024, arXiv 2406.02128"
+Span = tuple[int, int]  # first and end, of characters or of tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """A prompt in words, and the characters of its last example's inputs and states."""
+
+    text: str
+    inputs: list[Span]
+    states: list[Span]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A prompt as tokens, before padding: `inputs` are the tokens of each input, `spans` the spans
+    (query, first key, end of keys) of each kind."""
+
+    ids: list[int]
+    inputs: list[Span]
+    spans: dict[str, list[tuple[int, int, int]]]
 
 
 def iteration(
@@ -52,7 +82,7 @@ def iteration(
     examples: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """n prompts with `examples` solved sequences in front of one whose states are measured.
+    """Draw n prompts with `examples` solved sequences in front of one whose states are measured.
 
     Prompts have `steps` steps, one less, and so on down to `fewest` (at most `steps`), in turn.
     From 15 down to 3, or from more, a head that prefers certain distances and nothing else stays
@@ -74,44 +104,20 @@ def iteration(
     Raises:
         BadInput: unknown task, fewer than 3 steps, or a tokenizer without offsets.
     """
-    if n < 1:
-        raise BadInput(f"{n} prompts were asked for; ask for at least 1")
-    if task not in TASKS:
-        raise BadInput(f"task {task!r} is not known; use one of {', '.join(TASKS)}")
+    check_count(n)
     fewest = min(fewest, steps)
-    if fewest < FEWEST:
-        raise BadInput(
-            f"{fewest} steps are too few to tell the right input from the others; at least {FEWEST}"
-        )
-    generator = np.random.default_rng(seed)
+    check_task(task, fewest)
     style = style_of(tokenizer, task)
     shown = (0 if style == "terse" else 3) if examples is None else examples
-    numbers = range(
-        steps, fewest - 1, -1
-    )  # the longest first, so that there is always a prompt with all steps
+    generator = np.random.default_rng(seed)
+    # the longest first, so that there is always a prompt with all steps
+    numbers = range(steps, fewest - 1, -1)
     drawn = [
         _draw(generator, task, numbers[case % len(numbers)], shown, style) for case in range(n)
     ]
-    rows = [_encode(tokenizer, *one) for one in drawn]
-    token, mask, shift = pad_left([row["ids"] for row in rows], tokenizer.pad_token_id or 0)
-    spans = {kind: stack_spans([row[kind] for row in rows], shift) for kind in KINDS}
-    spans[f"iteration{NULL}"] = _other_inputs(rows, shift, generator)
-    for step in range(steps):
-        spans[f"iteration@{step}"] = stack_spans(
-            [row["iteration"][step : step + 1] for row in rows], shift
-        )
-    dataset = span_dataset(token, mask, spans)
-    place = ("batch", "step")
-    asked = spans["iteration"][0]
-    dataset["ask"] = (
-        place,
-        asked.astype(np.int32),
-        {"long_name": "position that predicts the state; -1: no such step"},
-    )
-    wanted = np.where(asked < 0, -1, np.take_along_axis(token, asked + 1, 1)).astype(np.int32)
-    dataset["target"] = (place, wanted, {"long_name": "first token of the state; -1: no such step"})
-    dataset = dataset.assign_coords(text=("batch", [text for text, *_ in drawn]))
-    dataset.attrs.update(
+    dataset = _dataset([_encoded(tokenizer, one) for one in drawn], tokenizer, steps, generator)
+    dataset = dataset.assign_coords(text=("batch", [one.text for one in drawn]))
+    return dataset.assign_attrs(
         title=f"{task}, step by step",
         seed=seed,
         task=task,
@@ -120,52 +126,55 @@ def iteration(
         examples=shown,
         style=style,
         null_draws=NULL_DRAWS,
-        source="Cabannes et al. 2024, arXiv 2406.02128",
+        source=SOURCE,
     )
-    return dataset
 
 
-KINDS = ("iteration", "wrong_offset", "separator", "previous_state")
+def check_task(task: str, fewest: int) -> None:
+    """Refuse a task that is not known, and prompts of too few steps."""
+    if task not in TASKS:
+        raise BadInput(f"Not a task: {task!r}. Use one of {', '.join(TASKS)}.")
+    if fewest < FEWEST:
+        raise BadInput(
+            f"{fewest} steps are too few to tell the right input from the others. Give at least"
+            f" {FEWEST}."
+        )
 
 
 def style_of(tokenizer, task: str) -> str:
-    """Ordinary text, unless the tokenizer only knows the small language of the reference model."""
+    """Return "plain", or "terse" for a tokenizer that only knows the reference model's language."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     plain = STYLES["plain"][0].format(inputs="0", states="1", name=task.capitalize(), task=task)
     return "terse" if unknown is not None and unknown in tokenizer(plain)["input_ids"] else "plain"
 
 
 def solve(task: str, inputs: list[int]) -> list[int]:
-    """The states of a task: the first is the first input, each other follows from the one before
-    it.
-    """
+    """Return the states of a task: the first is the first input, each other follows from it."""
     step, states = TASKS[task][1], [inputs[0]]
     for x in inputs[1:]:
         states.append(step(states[-1], x))
     return states
 
 
-def _draw(generator, task: str, steps: int, examples: int, style: str) -> tuple[str, list, list]:
-    """The text, and the characters of the last example's inputs and states."""
-    form, between = STYLES[style]
-    text = ""
-    inputs_at: list[tuple[int, int]] = []
-    states_at: list[tuple[int, int]] = []
+def _draw(
+    generator: np.random.Generator, task: str, steps: int, examples: int, style: str
+) -> Solved:
+    """Draw sequences and write them down one after the other, each with its states."""
+    template, between = STYLES[style]
+    whole = template.format(inputs="\0", states="\1", name=task.capitalize(), task=task)
+    before, middle = whole.removesuffix("\1").split("\0")
+    solved = Solved("", [], [])
     for number in range(examples + 1):
         inputs = [int(x) for x in generator.choice(TASKS[task][0], steps)]
-        states = solve(task, inputs)
-        name = task.capitalize()
-        head, tail = form.format(inputs="\0", states="\1", name=name, task=task).split("\0")
-        middle = tail.split("\1")[0]
-        if number:
-            text += between
-        text, inputs_at = _numbers(text + head, inputs)
-        text, states_at = _numbers(text + middle, states)
-    return text, inputs_at, states_at
+        gap = between if number else ""
+        text, inputs_at = _numbers(solved.text + gap + before, inputs)
+        text, states_at = _numbers(text + middle, solve(task, inputs))
+        solved = Solved(text, inputs_at, states_at)
+    return solved
 
 
-def _numbers(text: str, values: list[int]) -> tuple[str, list[tuple[int, int]]]:
-    """Append numbers with spaces between them; where each one is."""
+def _numbers(text: str, values: list[int]) -> tuple[str, list[Span]]:
+    """Append numbers with spaces between them; return the text and where each one is."""
     places = []
     for index, value in enumerate(values):
         text += " " if index else ""
@@ -174,42 +183,70 @@ def _numbers(text: str, values: list[int]) -> tuple[str, list[tuple[int, int]]]:
     return text, places
 
 
-def _encode(tokenizer, text: str, inputs_at: list, states_at: list) -> dict:
-    """Token ids and the spans of one prompt, before padding."""
-    ids, offsets = encode(tokenizer, text)
-
-    def tokens(span: tuple[int, int]) -> tuple[int, int]:
-        covered = [i for i, (low, high) in enumerate(offsets) if low < span[1] and high > span[0]]
-        return covered[0], covered[-1] + 1
-
-    inputs, states = [tokens(span) for span in inputs_at], [tokens(span) for span in states_at]
+def _encoded(tokenizer, solved: Solved) -> Row:
+    """Return the tokens and spans of one prompt, before padding."""
+    ids, offsets = encode(tokenizer, solved.text)
+    inputs = [_tokens(offsets, span) for span in solved.inputs]
+    states = [_tokens(offsets, span) for span in solved.states]
     queries = [start - 1 for start, _ in states]
-    return {
-        "ids": ids,
-        "inputs": inputs,
+    spans = {
         "iteration": [(query, *key) for query, key in zip(queries, inputs)],
-        "wrong_offset": [
-            (query, *inputs[t + off])
-            for t, query in enumerate(queries)
-            for off in (-1, 1)
-            if 0 <= t + off < len(inputs)
-        ],
+        "wrong_offset": _neighbours(queries, inputs),
         "separator": [(query, queries[0], queries[0] + 1) for query in queries],
         "previous_state": [(query, *key) for query, key in zip(queries[1:], states)],
     }
+    return Row(ids, inputs, spans)
 
 
-def _other_inputs(rows: list[dict], shift: np.ndarray, generator) -> Spans:
-    """The null of iteration: random inputs of the same sequence other than x_t."""
-    drawn = []
-    for row in rows:
-        count = len(row["inputs"])
-        spans = []
-        for t, (query, *_) in enumerate(row["iteration"]):
-            others = [other for other in range(count) if other != t]
-            spans += [
-                (query, *row["inputs"][int(other)])
-                for other in generator.choice(others, NULL_DRAWS)
-            ]
-        drawn.append(spans)
-    return stack_spans(drawn, shift)
+def _tokens(offsets: list[tuple[int, int]], characters: Span) -> Span:
+    """Return the first token of a number and the end of its tokens."""
+    covered = covering(offsets, *characters)
+    return covered[0], covered[-1] + 1
+
+
+def _neighbours(queries: list[int], inputs: list[Span]) -> list[tuple[int, int, int]]:
+    """Return the spans from the query of step t to inputs t-1 and t+1."""
+    last = len(inputs) - 1
+    pairs = [(step, other) for step in range(len(queries)) for other in (step - 1, step + 1)]
+    return [(queries[step], *inputs[other]) for step, other in pairs if 0 <= other <= last]
+
+
+def _dataset(rows: list[Row], tokenizer, steps: int, generator: np.random.Generator) -> xr.Dataset:
+    """Lay rows out as a dataset with their null, single steps, and what has to follow."""
+    token, mask, shift = pad_left([row.ids for row in rows], tokenizer.pad_token_id or 0)
+    spans = {kind: stack_spans([row.spans[kind] for row in rows], shift) for kind in KINDS}
+    spans[f"iteration{NULL}"] = _other_inputs(rows, shift, generator)
+    each = [row.spans["iteration"] for row in rows]
+    for step in range(steps):
+        spans[f"iteration@{step}"] = stack_spans([own[step : step + 1] for own in each], shift)
+    return span_dataset(token, mask, spans).assign(_states(token, spans["iteration"][0]))
+
+
+def _states(
+    token: Int[np.ndarray, "batch position"], ask: Int[np.ndarray, "batch step"]
+) -> dict[str, tuple]:
+    """Return `ask` and `target` (batch, step): what predicts each state, and its first token."""
+    target = np.where(ask < 0, -1, np.take_along_axis(token, ask + 1, 1))
+    dims = ("batch", "step")
+    asked = {"long_name": "position that predicts the state; -1: no such step"}
+    wanted = {"long_name": "first token of the state; -1: no such step"}
+    return {
+        "ask": (dims, ask.astype(np.int32), asked),
+        "target": (dims, target.astype(np.int32), wanted),
+    }
+
+
+def _other_inputs(
+    rows: list[Row], shift: Int[np.ndarray, " batch"], generator: np.random.Generator
+) -> Spans:
+    """Draw the null of iteration: random inputs of the same sequence other than input t."""
+    return stack_spans([_others(row, generator) for row in rows], shift)
+
+
+def _others(row: Row, generator: np.random.Generator) -> list[tuple[int, int, int]]:
+    spans = []
+    for step, (query, *_) in enumerate(row.spans["iteration"]):
+        others = [other for other in range(len(row.inputs)) if other != step]
+        drawn = generator.choice(others, NULL_DRAWS)
+        spans += [(query, *row.inputs[int(other)]) for other in drawn]
+    return spans

@@ -226,6 +226,11 @@ def encode(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     return encoded["input_ids"], encoded["offset_mapping"]
 
 
+def covering(offsets: list[tuple[int, int]], start: int, stop: int) -> list[int]:
+    """Return the tokens that hold any of these characters."""
+    return [i for i, (low, high) in enumerate(offsets) if low < stop and high > start]
+
+
 def _tokens(where: str, text: str, offsets: list[tuple[int, int]], piece) -> list[int]:
     """Tokens that cover a piece of the text, given as words that occur once or as [start, stop]."""
     if isinstance(piece, str) and piece:
@@ -242,7 +247,7 @@ def _tokens(where: str, text: str, offsets: list[tuple[int, int]], piece) -> lis
         raise BadInput(
             f"{where}: {piece!r} is neither words of the text nor [start, stop] in characters"
         )
-    covered = [i for i, (low, high) in enumerate(offsets) if low < stop and high > start]
+    covered = covering(offsets, start, stop)
     if not covered:
         raise BadInput(f"{where}: characters {start} to {stop} hold no token")
     return covered

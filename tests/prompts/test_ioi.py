@@ -244,7 +244,7 @@ def test_a_tokenizer_with_too_few_names_is_refused():
 
 
 def test_impossible_numbers_and_corruptions_are_refused():
-    with pytest.raises(BadInput, match="0 prompts were asked for; ask for at least 1"):
+    with pytest.raises(BadInput, match="0 prompts were asked for"):
         ioi(words_tokenizer(), 0)
     with pytest.raises(
         BadInput, match="corruption 'zzz' is not known; use one of other, random, abc, swapped"
@@ -302,6 +302,6 @@ def test_spans_stand_where_the_roles_say():
 def test_spans_need_roles():
     prompts = ioi(words_tokenizer(), 4).drop_vars(["role_S1", "role_IO"])
     with pytest.raises(
-        BadInput, match=r"these prompts have no role IO, S1; draw them with nnheads\.ioi"
+        BadInput, match=r"no role IO, S1"
     ):
         with_spans(prompts)

@@ -175,7 +175,7 @@ WRONG = {
     ),
     "an answer that is there twice": (
         [{**TERSE[0], "answer": "e"}],
-        r"occurs \d times in the needle; it has to be",
+        r"occurs \d times in the needle",
     ),
 }
 
@@ -229,11 +229,11 @@ def test_a_folder_without_text_is_no_haystack(tmp_path):
         ({"n": 0}, "0 prompts were asked for"),
         (
             {"lengths": [10]},
-            r"a prompt of 10 tokens cannot hold needle, question and answer \(\d+ tokens\)",
+            r"10 tokens cannot hold needle, question and answer \(\d+ tokens\)",
         ),
         (
             {"depths": [0.5, 1.5]},
-            r"depth 1.5 is not possible; it runs from 0 \(start\) to 1 \(end\)",
+            r"1\.5.*0 \(start\) to 1 \(end\)",
         ),
     ],
 )
@@ -243,7 +243,7 @@ def test_prompts_that_cannot_be_are_refused(options, message):
 
 
 def test_words_that_a_tokenizer_does_not_know_are_no_answer(tmp_path):
-    with pytest.raises(BadInput, match="does not know all words of the answer 'Zürich'"):
+    with pytest.raises(BadInput, match="not know all words of the answer 'Zürich'"):
         needle(words_tokenizer(), 1, lengths=[60], needles=write(tmp_path, ENGLISH[1:2]))
 
 
@@ -253,13 +253,13 @@ def test_an_answer_that_a_tokenizer_drops_is_refused(tmp_path):
     tokenizer = copy.deepcopy(byte_tokenizer())
     tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True)
     path = write(tmp_path, [record("the bell is \x07 .", "what is the bell ?", "\x07")])
-    with pytest.raises(BadInput, match=r"this tokenizer has no token for the answer '\\x07'"):
+    with pytest.raises(BadInput, match=r"no token for the answer '\\x07'"):
         needle(tokenizer, 1, lengths=[200], needles=path)
 
 
 def test_codes_need_words_that_are_one_token():
     with pytest.raises(
-        BadInput, match=r"only \d code words are single tokens of this tokenizer; 8 are needed"
+        BadInput, match=r"\d code words are single tokens.*8"
     ):
         needle(byte_tokenizer(), 1, lengths=[400])
 

@@ -15,15 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.prompts.pairs import (
-    FIELDS,
-    Pair,
-    next_token,
-    one_pair,
-    read_pairs,
-    token_texts,
-    tokenize,
-)
+from nnheads.prompts.pair_files import FIELDS, read_pairs
+from nnheads.prompts.pairs import Pair, next_token, one_pair, token_texts, tokenize
 
 GOOD = {
     "clean": "Then Mary gave the book to",
@@ -109,7 +102,7 @@ def test_arbitrary_text_raises_nothing_but_bad_input(tmp_path_factory, content):
         (
             "a.jsonl",
             b"",
-            "holds no pairs; expected one record a line with clean, corrupted, answer, wrong",
+            "holds no pairs.*clean, corrupted, answer, wrong",
         ),
         ("a.csv", b"", "holds no pairs"),
         ("a.csv", b"clean,corrupted,answer,wrong\n", "holds no pairs"),
@@ -138,7 +131,7 @@ def test_a_bad_file_is_refused_by_name(tmp_path, name, content, message):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.jsonl", tmp_path, "\0"):
-        with pytest.raises(BadInput, match=r"no file .*expected \.jsonl or \.csv"):
+        with pytest.raises(BadInput, match=r"No file .*Expected \.jsonl or \.csv"):
             read_pairs(path)
 
 

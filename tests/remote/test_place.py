@@ -70,4 +70,4 @@ def test_every_public_function_of_a_model_says_so():
 
 def test_the_front_door_gives_the_same_function_each_time():
     assert nnheads.patch is nnheads.patch
-    assert nnheads.read_pairs is importlib.import_module("nnheads.prompts.pairs").read_pairs
+    assert nnheads.read_pairs is importlib.import_module("nnheads.prompts.pair_files").read_pairs
