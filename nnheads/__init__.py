@@ -22,7 +22,7 @@ _WHERE = {
     "answers": "nnheads.models.answers",
     "correct": "nnheads.models.answers",
     "patch": "nnheads.patching.patch",
-    "ablate": "nnheads.patching.patch",
+    "ablate": "nnheads.patching.ablate",
     "knockout": "nnheads.patching.knockout",
     "interactions": "nnheads.patching.interaction",
     "path_patch": "nnheads.patching.path_patching",

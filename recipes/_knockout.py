@@ -148,7 +148,7 @@ def prompts_of(study: Study) -> tuple:
     from nnheads.models.inputs import check_length
     from nnheads.patching.behaviours import ask_for
     from nnheads.patching.metrics import metric_of
-    from nnheads.patching.patch import role
+    from nnheads.patching.targets import role
 
     prompts, reference = ask_for(
         study.behaviour,

@@ -75,7 +75,7 @@ def check(study: Study) -> None:
     """Refuse what cannot be before a model is loaded."""
     from nnheads.recipes._load import parse_remote
 
-    from nnheads.patching.attribution import check_remote
+    from nnheads.patching.attribution import check_trust
     from nnheads.patching.screening import METHODS
     from nnheads.prompts.ioi import check_corruption
 
@@ -86,7 +86,7 @@ def check(study: Study) -> None:
     check_at_least(0, audit=study.audit)
     check_size(threshold=study.threshold)
     if not direct:
-        check_remote(parse_remote(study.remote), study.trusted)
+        check_trust(parse_remote(study.remote), study.trusted)
 
 
 def compute(study: Study, run, pairs) -> None:

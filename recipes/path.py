@@ -90,15 +90,15 @@ def item_of(receivers: list[Head] | None, via: str) -> str:
 def check_paths(study: Study, receivers: list[Head] | None, senders: list[Head] | None) -> None:
     """Refuse heads that the model does not have, and senders that no receiver stands behind."""
     from nnheads.models.geometry import geometry
-    from nnheads.patching.path_patching import listeners, speakers
+    from nnheads.patching.path_ends import receivers_of, senders_of
 
     sizes = geometry(study.model)
-    speakers(senders, listeners(receivers, study.via, sizes), sizes)
+    senders_of(senders, receivers_of(receivers, study.via, sizes), sizes)
 
 
 def pairs_at(study: Study):
     """Return the pairs, of which every one has the role of `--at`."""
-    from nnheads.patching.patch import role
+    from nnheads.patching.targets import role
 
     pairs = _pairs.pairs_of(study)
     if study.at is not None:

@@ -15,6 +15,7 @@ import json
 import warnings
 
 import hypothesis
+import nnsight
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from nnheads.remote.place import put
 from nnheads.trace.session import PLACE
 
 torch.set_num_threads(1)  # tests run in several processes
+nnsight.register("nnheads")  # what is shipped travels as source, as `load` arranges it
 # Busy machines make single examples slow, which says nothing; failures print what repeats them.
 hypothesis.settings.register_profile(
     "nnheads", deadline=None, database=None, print_blob=True, max_examples=50

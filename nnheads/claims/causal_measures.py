@@ -49,7 +49,7 @@ def ablation_changes(
     at: str | None = None,
 ) -> xr.Dataset:
     """Return `logit_difference` without each head, its `change`, and `base_logit_difference`."""
-    from nnheads.patching.patch import ablate
+    from nnheads.patching.ablate import ablate
 
     prompts = pairs_of(model, setting, pairs, limit)
     scores = ablate(model, prompts, ablation, at=at, seed=setting.seed)

@@ -32,12 +32,11 @@ from nnheads.interventions.schema import (
 )
 from nnheads.models.families import FAMILIES, family_of
 from nnheads.models.geometry import model_spec
-from nnheads.trace.blocks import split_heads
+from nnheads.trace.blocks import packed, split_heads
 from nnheads.trace.edits import (
     chosen,
     gathered,
     mean_over,
-    packed,
     replaced,
     scattered,
     shaped,

@@ -23,22 +23,10 @@ from nnheads.interventions.schema import (
 )
 from nnheads.models.families import family
 from nnheads.models.geometry import Geometry, geometry
+from nnheads.trace.sites import SITES
 
 # the order in which a block reaches its sites; a module by path comes where a forward calls it
-ORDER = (
-    "resid_pre",
-    "attn_in",
-    "q",
-    "k",
-    "v",
-    "pattern",
-    "z",
-    "attn_out",
-    "mlp_in",
-    "mlp_hidden",
-    "mlp_out",
-    "resid_post",
-)
+ORDER = tuple(SITES)
 
 
 def check_model(model, intervention: Intervention, form: dict) -> None:

@@ -56,6 +56,8 @@ from nnheads.interventions.operations import (
     span,
     steps,
 )
+from nnheads.trace.sites import SITES as BLOCK_SITES
+from nnheads.trace.sites import UNITS
 
 __all__ = [
     "ALL",
@@ -94,24 +96,12 @@ __all__ = [
     "steps",
 ]
 
-SITES = {
-    "resid_pre": "residual stream before the block",
-    "attn_in": "what attention reads",
-    "q": "queries",
-    "k": "keys",
-    "v": "values",
-    "pattern": "attention weights",
-    "z": "head output before W_O",
-    "attn_out": "what attention adds",
-    "mlp_in": "what the feed-forward part reads",
-    "mlp_hidden": "neurons of the feed-forward part",
-    "mlp_out": "what the feed-forward part adds",
-    "resid_post": "residual stream after the block",
+SITES = {name: row["meaning"] for name, row in BLOCK_SITES.items()} | {
     "input": "first input of the module at `path`",
     "output": "first output of the module at `path`",
 }
-BY_HEAD = ("z", "q", "pattern")
-BY_KV_HEAD = ("k", "v")
+BY_HEAD = tuple(name for name, unit in UNITS.items() if unit == "head")
+BY_KV_HEAD = tuple(name for name, unit in UNITS.items() if unit == "kv_head")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""Which swaps a sweep runs, in what order, and what that costs: before anything runs.
+"""Which swaps a sweep runs, in what order, and in which forwards: before anything runs.
 
-A cell is a set of entries (layer, unit, place): each swaps one unit of a layer, at all positions or
-    at those of a
-place, in the same run. A single head is a cell of one entry, a group of heads one of several.
+    cells = grid(range(12), 12, everywhere(mask))       # each head of each layer by itself
+
+A cell is a set of entries (layer, unit, region): each swaps one unit of a layer at the positions of
+a region, all in the same run. A single head is a cell of one entry, a group of heads one of
+several.
 """
 
 from __future__ import annotations
@@ -12,68 +14,73 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from nnheads.errors import BadInput
+from nnheads.trace.plain import Chunk
+
+Mask = Bool[np.ndarray, "case position"] | Int[np.ndarray, "case position"]
+Regions = Bool[np.ndarray, "region case position"]
 
 
 @dataclass(frozen=True)
-class Cells:
-    """`entries` [entry, 4]: cell, layer, unit, place.
+class CellSet:
+    """Cells that are to be swapped.
 
-    `places` [place, case, position]: the positions of each place.
+    entries: [entry, 4]: cell, layer, unit, region. regions: the positions that each one holds.
     """
 
-    entries: np.ndarray
-    places: np.ndarray
+    entries: Int[np.ndarray, "entry 4"]
+    regions: Regions
     count: int
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Cells in the order in which they run. `kept` are the numbers of the cells that can change
-    anything; `chunks` are (first position, first layer, first row, last row) over rows (kept cell,
-    case), one forward each."""
+    """Cells in the order in which they run.
 
-    kept: np.ndarray
-    entries: np.ndarray
-    bounds: np.ndarray
-    chunks: list[tuple[int, int, int, int]]
-
-
-def grid(layers: Sequence[int], units: int, places: np.ndarray) -> Cells:
-    """Every unit of every layer at every place, one at a time: cells (layer, unit, place), the last
-    fastest.
+    kept: the numbers of the cells that can change anything. entries, bounds: those of the kept
+    cells, and where each begins. chunks: one forward each, over rows (kept cell, case).
     """
-    layer, unit, place = np.meshgrid(
-        np.asarray(layers), np.arange(units), np.arange(len(places)), indexing="ij"
-    )
-    parts = [part.ravel() for part in (layer, unit, place)]
-    return Cells(np.stack([np.arange(parts[0].size), *parts], 1), places, parts[0].size)
+
+    kept: Int[np.ndarray, " cell"]
+    entries: Int[np.ndarray, "entry 4"]
+    bounds: Int[np.ndarray, " cell_and_end"]
+    chunks: list[Chunk]
 
 
-def groups(members: Sequence[Iterable[tuple[int, int]]], places: np.ndarray) -> Cells:
-    """Sets of (layer, unit), each at every place: cells (group, place)."""
+def grid(layers: Sequence[int], units: int, regions: Regions) -> CellSet:
+    """Return every unit of every layer in every region as a cell, the region fastest."""
+    axes = (np.asarray(layers), np.arange(units), np.arange(len(regions)))
+    parts = [part.ravel() for part in np.meshgrid(*axes, indexing="ij")]
+    count = parts[0].size
+    return CellSet(np.stack([np.arange(count), *parts], 1), regions, count)
+
+
+def groups(members: Sequence[Iterable[tuple[int, int]]], regions: Regions) -> CellSet:
+    """Return sets of (layer, unit), each in every region, as cells (group, region)."""
+    count = len(regions)
     entries = [
-        (number * len(places) + place, layer, unit, place)
+        (number * count + region, layer, unit, region)
         for number, group in enumerate(members)
-        for place in range(len(places))
+        for region in range(count)
         for layer, unit in group
     ]
-    return Cells(np.array(entries, int).reshape(-1, 4), places, len(members) * len(places))
+    return CellSet(np.array(entries, int).reshape(-1, 4), regions, len(members) * count)
 
 
-def everywhere(mask: np.ndarray) -> np.ndarray:
-    """One place: all positions that are no padding. mask [case, position]."""
+def everywhere(mask: Mask) -> Regions:
+    """Return one region: all positions that are no padding."""
     return mask.astype(bool)[None]
 
 
-def each_position(mask: np.ndarray) -> np.ndarray:
-    """One place for each position."""
+def each_position(mask: Mask) -> Regions:
+    """Return one region for each position."""
     return np.eye(mask.shape[1], dtype=bool)[:, None] & mask.astype(bool)[None]
 
 
-def at(positions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """One place: each case's own position [case]; -1 for none."""
+def at(positions: Int[np.ndarray, " case"], mask: Mask) -> Regions:
+    """Return one region: each case's own position; -1 for none."""
     return (np.arange(mask.shape[1]) == positions[:, None])[None] & mask.astype(bool)[None]
 
 
@@ -95,7 +102,7 @@ def check_members(
 
 
 def schedule(
-    cells: Cells, *, shared: int, first_asked: int, last_layer: int | None, tokens: int
+    cells: CellSet, *, shared: int, first_asked: int, last_layer: int | None, tokens: int
 ) -> Schedule:
     """Order the cells so that those of the same first position and layer run as one batch.
 
@@ -107,52 +114,74 @@ def schedule(
             and only the last position is asked; None where that does not hold.
         tokens: most rows x positions in one forward; one row at least.
     """
-    _, cases, width = cells.places.shape
-    first, touched = _reach(cells, shared)
-    layer = np.full(cells.count, np.iinfo(int).max)
-    np.minimum.at(layer, cells.entries[:, 0], cells.entries[:, 1])
-    start = np.minimum(np.maximum(first, shared), first_asked)
+    _, cases, width = cells.regions.shape
+    first, layer = first_positions(cells, shared), first_layers(cells)
+    touched, start = first < width, np.minimum(np.maximum(first, shared), first_asked)
     if last_layer is not None:
-        ending = np.zeros(cells.count, bool)
-        ends = np.asarray(cells.places[:, :, -1].any(1))
-        ending[cells.entries[ends[cells.entries[:, 3]], 0]] = True
         final = layer == last_layer
-        touched &= ~final | ending
+        touched &= ~final | at_the_end(cells)
         start = np.where(final, width - 1, start)
     kept = np.flatnonzero(touched)
     kept = kept[np.lexsort((layer[kept], start[kept]))]
+    entries, bounds = entries_of_kept(cells, kept)
+    chunks = chunks_of(start[kept], layer[kept], (cases, width), tokens)
+    return Schedule(kept, entries, bounds, chunks)
+
+
+def first_positions(cells: CellSet, shared: int) -> Int[np.ndarray, " cell"]:
+    """Return the first position of each cell that differs; the width where none does."""
+    width = cells.regions.shape[2]
+    anywhere = np.asarray(cells.regions.any(1))
+    anywhere[:, :shared] = False
+    of_region = np.where(anywhere.any(1), anywhere.argmax(1), width)
+    first = np.full(cells.count, width)
+    np.minimum.at(first, cells.entries[:, 0], of_region[cells.entries[:, 3]])
+    return first
+
+
+def first_layers(cells: CellSet) -> Int[np.ndarray, " cell"]:
+    """Return the lowest layer that each cell swaps."""
+    layer = np.full(cells.count, np.iinfo(int).max)
+    np.minimum.at(layer, cells.entries[:, 0], cells.entries[:, 1])
+    return layer
+
+
+def at_the_end(cells: CellSet) -> Bool[np.ndarray, " cell"]:
+    """Return which cells swap something at the last position."""
+    ending = np.zeros(cells.count, bool)
+    ends = np.asarray(cells.regions[:, :, -1].any(1))
+    ending[cells.entries[ends[cells.entries[:, 3]], 0]] = True
+    return ending
+
+
+def entries_of_kept(
+    cells: CellSet, kept: Int[np.ndarray, " kept"]
+) -> tuple[Int[np.ndarray, "entry 4"], Int[np.ndarray, " kept_and_end"]]:
+    """Return the entries of the kept cells, numbered in their order, and where each cell begins."""
     rank = np.full(cells.count, -1)
     rank[kept] = np.arange(kept.size)
     entries = cells.entries.copy()
     entries[:, 0] = rank[entries[:, 0]]
     entries = entries[entries[:, 0] >= 0]
     entries = entries[np.argsort(entries[:, 0], kind="stable")]
-    bounds = np.searchsorted(entries[:, 0], np.arange(kept.size + 1))
-    return Schedule(kept, entries, bounds, _chunks(start[kept], layer[kept], cases, width, tokens))
+    return entries, np.searchsorted(entries[:, 0], np.arange(kept.size + 1))
 
 
-def _reach(cells: Cells, shared: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each cell: the first position that it swaps, and whether it swaps any that differs."""
-    width = cells.places.shape[2]
-    anywhere = np.asarray(cells.places.any(1))
-    anywhere[:, :shared] = False
-    place_first = np.where(anywhere.any(1), anywhere.argmax(1), width)
-    first = np.full(cells.count, width)
-    np.minimum.at(first, cells.entries[:, 0], place_first[cells.entries[:, 3]])
-    return first, first < width
-
-
-def _chunks(start: np.ndarray, layer: np.ndarray, cases: int, width: int, tokens: int) -> list:
-    """Split runs of equal (start, layer) into forwards of even size."""
-    chunks: list[tuple[int, int, int, int]] = []
+def chunks_of(
+    start: Int[np.ndarray, " cell"],
+    layer: Int[np.ndarray, " cell"],
+    size: tuple[int, int],
+    tokens: int,
+) -> list[Chunk]:
+    """Split runs of equal (start, layer) into forwards of even size. size: cases, positions."""
+    chunks: list[Chunk] = []
     if start.size == 0:
         return chunks
+    cases, width = size
     edges = np.flatnonzero((np.diff(start) != 0) | (np.diff(layer) != 0)) + 1
     for low, high in zip([0, *edges], [*edges, start.size]):
-        rows = (high - low) * cases
-        pieces = -(-rows // max(1, tokens // (width - int(start[low]))))
+        first, index = int(start[low]), int(layer[low])
+        pieces = -(-(high - low) * cases // max(1, tokens // (width - first)))
         cuts = np.linspace(low * cases, high * cases, pieces + 1).astype(int)
-        chunks += [
-            (int(start[low]), int(layer[low]), int(a), int(b)) for a, b in itertools.pairwise(cuts)
-        ]
+        chunks += [(first, index, int(a), int(b)) for a, b in itertools.pairwise(cuts)]
     return chunks

@@ -24,9 +24,10 @@ from jaxtyping import Float
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
+from nnheads.patching.ablate import ablate
 from nnheads.patching.ablation_values import ABLATIONS
 from nnheads.patching.head_sets import Head
-from nnheads.patching.patch import ablate, patch
+from nnheads.patching.patch import patch
 from nnheads.runs import batches
 
 Heads = frozenset[Head]

@@ -1,5 +1,6 @@
-"""What a sweep will cost, before it runs: forwards, tokens x layers, bytes, and an estimate of the
-time.
+"""What a sweep will cost, before it runs: forwards, tokens x layers, bytes, and an estimated time.
+
+    print("\n".join(describe(cost(model, plan), None)))
 
 The arithmetic counts multiplications and additions of the blocks' matrices, which is where the time
 goes; the rate is that of one matrix product on this machine. Remote machines are not measured:
@@ -14,16 +15,19 @@ from dataclasses import dataclass
 import torch
 
 from nnheads.models.geometry import geometry
-from nnheads.patching.readings import Job
+from nnheads.patching.prepared import PreparedSweep
 
 RATE_SECONDS = 0.1  # long enough for clocks and caches to be warm
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`token_layers`: positions x blocks that are run; `plain_token_layers`: what one whole forward
-    per cell would run. `flops` of the blocks; `peak_bytes`: what the values and residual streams
-    that are kept take, and the largest forward's activations; `read_bytes`: what comes back."""
+    """What a sweep runs and holds.
+
+    token_layers: positions x blocks that are run; plain_token_layers: what one whole forward per
+    cell would run. flops: of the blocks. peak_bytes: what the values and residual streams that are
+    kept take, and the largest forward's activations. read_bytes: what comes back.
+    """
 
     cells: int
     forwards: int
@@ -35,49 +39,78 @@ class Cost:
     read_bytes: int
 
 
-def cost(model, job: Job) -> Cost:
-    """The cost of a job of `run.prepare`."""
-    sizes, (cases, width) = geometry(model), job.base["input_ids"].shape
-    sources = 0 if job.source is None else job.source["input_ids"].shape[0]
-    offset = job.how["offset"] if job.mix is None else 0
-    starts = sorted(
-        {start for start, *_ in job.order.chunks if start}
-        | ({offset} if sources and offset else set())
+def cost(model, plan: PreparedSweep) -> Cost:
+    """Return the cost of a prepared sweep."""
+    sizes, (cases, width) = geometry(model), plan.inputs["input_ids"].shape
+    texts = 1 + (plan.source is not None)
+    refilled = refilled_starts(model, plan)
+    token_layers = plain_positions(plan, refilled) * sizes.layers + swapped_token_layers(
+        plan, sizes.layers
     )
-    # a cache that keeps a sliding window alone cannot be cut, so each start fills its own
-    refilled = starts if width > _window(model.config) else []
-    plain = cases * width + sources * (width - offset) + sum(cases * start for start in refilled)
-    plain *= sizes.layers
-    swapped = sum(
-        (last - first) * (width - start) * (sizes.layers - layer)
-        for start, layer, first, last in job.order.chunks
-    )
-    largest = max(
-        ((last - first) * (width - start) for start, _, first, last in job.order.chunks), default=0
-    )
-    layers = len({int(layer) for layer in job.order.entries[:, 1]})
-    element = next(model._module.parameters()).element_size()
-    kept = (cases + sources) * width * sizes.d_model * layers
-    wide = (
-        4 * sizes.d_model
-        if job.ask.get("weight") is not None
-        else 4 * sizes.d_model + sizes.vocabulary
-    )
-    answers = job.ask["answers"].shape[1] * job.ask["answers"].shape[2]
+    answers = plan.task["request"]["answers"]
     return Cost(
-        cells=job.cells.count,
-        forwards=len(job.order.chunks) + 1 + (sources > 0) + len(refilled),
-        token_layers=plain + swapped,
-        plain_forwards=job.cells.count + 1 + (sources > 0),
-        plain_token_layers=(job.cells.count + 1 + (sources > 0)) * cases * width * sizes.layers,
-        flops=2.0 * (plain + swapped) * block_parameters(model),
-        peak_bytes=element * (kept + largest * wide),
-        read_bytes=4 * (job.order.kept.size + 1) * cases * answers,
+        cells=plan.cells.count,
+        forwards=len(plan.order.chunks) + texts + len(refilled),
+        token_layers=token_layers,
+        plain_forwards=plan.cells.count + texts,
+        plain_token_layers=(plan.cells.count + texts) * cases * width * sizes.layers,
+        flops=2.0 * token_layers * block_parameters(model),
+        peak_bytes=peak_bytes(model, plan),
+        read_bytes=4 * (plan.order.kept.size + 1) * cases * answers.shape[1] * answers.shape[2],
     )
 
 
-def _window(config) -> float:
-    """How many positions the shortest cache of a layer holds."""
+def source_rows(plan: PreparedSweep) -> int:
+    """Return how many prompts values come from."""
+    return 0 if plan.source is None else int(plan.source["input_ids"].shape[0])
+
+
+def source_offset(plan: PreparedSweep) -> int:
+    """Return the first position that the source runs."""
+    return plan.task["options"]["offset"] if plan.mix is None else 0
+
+
+def refilled_starts(model, plan: PreparedSweep) -> list[int]:
+    """Return the starts that fill a cache of their own.
+
+    A cache that keeps a sliding window alone cannot be cut.
+    """
+    offset, width = source_offset(plan), plan.inputs["input_ids"].shape[1]
+    starts = {start for start, *_ in plan.order.chunks if start}
+    starts |= {offset} if source_rows(plan) and offset else set()
+    return sorted(starts) if width > cache_width(model.config) else []
+
+
+def plain_positions(plan: PreparedSweep, refilled: list[int]) -> int:
+    """Return the positions of the runs in which nothing is swapped."""
+    cases, width = plan.inputs["input_ids"].shape
+    source = source_rows(plan) * (width - source_offset(plan))
+    return int(cases * width + source + sum(cases * start for start in refilled))
+
+
+def swapped_token_layers(plan: PreparedSweep, layers: int) -> int:
+    """Return positions x blocks of the swapped runs."""
+    width = plan.inputs["input_ids"].shape[1]
+    return sum(
+        (last - first) * (width - start) * (layers - layer)
+        for start, layer, first, last in plan.order.chunks
+    )
+
+
+def peak_bytes(model, plan: PreparedSweep) -> int:
+    """Return what is kept of the plain runs, and the largest forward's activations."""
+    sizes, (cases, width) = geometry(model), plan.inputs["input_ids"].shape
+    layers = len({int(layer) for layer in plan.order.entries[:, 1]})
+    kept = (cases + source_rows(plan)) * width * sizes.d_model * layers
+    rows = [(last - first) * (width - start) for start, _, first, last in plan.order.chunks]
+    columns = plan.task["request"].get("weight") is not None
+    wide = 4 * sizes.d_model + (0 if columns else sizes.vocabulary)
+    element = next(model._module.parameters()).element_size()
+    return int(element * (kept + max(rows, default=0) * wide))
+
+
+def cache_width(config) -> float:
+    """Return how many positions the shortest cache of a layer holds."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     slides = kinds is None or "sliding_attention" in kinds
@@ -85,19 +118,18 @@ def _window(config) -> float:
 
 
 def block_parameters(model) -> float:
-    """Parameters of a block's matrices, on average: what one token multiplies."""
+    """Return the parameters of a block's matrices, on average: what one token multiplies."""
     blocks = model.layers._module
     return sum(p.numel() for p in blocks.parameters() if p.dim() > 1) / len(blocks)
 
 
 def rate(device: torch.device, rows: int, width: int) -> float:
-    """Floating-point operations a second of one float32 matrix product of this size, the best of
-    several.
+    """Return floating-point operations a second of one float32 matrix product of this size.
+
+    It is the best of several.
     """
-    left, right = (
-        torch.randn(rows, width, device=device),
-        torch.randn(width, 4 * width, device=device),
-    )
+    left = torch.randn(rows, width, device=device)
+    right = torch.randn(width, 4 * width, device=device)
     best, begun = float("inf"), time.perf_counter()
     while time.perf_counter() - begun < RATE_SECONDS:
         start = time.perf_counter()
@@ -108,17 +140,17 @@ def rate(device: torch.device, rows: int, width: int) -> float:
     return 2 * rows * width * 4 * width / best
 
 
-def describe(found: Cost, seconds: float | None) -> list[str]:
-    """Lines for a terminal."""
+def describe(spent: Cost, seconds: float | None) -> list[str]:
+    """Return a cost in lines for a terminal."""
     lines = [
-        f"{found.cells} swaps in {found.forwards} forwards ({found.plain_forwards} one by one)",
+        f"{spent.cells} swaps in {spent.forwards} forwards ({spent.plain_forwards} one by one)",
         (
-            f"{found.token_layers:,} tokens x layers ({found.plain_token_layers:,} one by one, "
-            f"{found.plain_token_layers / max(found.token_layers, 1):.1f} times as many)"
+            f"{spent.token_layers:,} tokens x layers ({spent.plain_token_layers:,} one by one, "
+            f"{spent.plain_token_layers / max(spent.token_layers, 1):.1f} times as many)"
         ),
         (
-            f"about {found.peak_bytes / 2**20:,.0f} MiB besides the weights;"
-            f" {found.read_bytes / 1000:,.1f} kB of results"
+            f"about {spent.peak_bytes / 2**20:,.0f} MiB besides the weights;"
+            f" {spent.read_bytes / 1000:,.1f} kB of results"
         ),
     ]
     if seconds is not None:

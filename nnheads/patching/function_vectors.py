@@ -29,7 +29,8 @@ from nnheads.models.labels import check_finite, label
 from nnheads.patching import cells as which
 from nnheads.patching.head_sets import Head
 from nnheads.patching.metrics import evaluate, metric_of
-from nnheads.patching.readings import Job, measure, prepare
+from nnheads.patching.prepared import PreparedSweep, prepare
+from nnheads.patching.readings import measure
 from nnheads.trace.blocks import read_z
 from nnheads.trace.session import remote_of
 
@@ -100,8 +101,8 @@ def indirect_effects(
     _check_outputs(z, (sizes.layers, sizes.heads, sizes.head_dim), int(task.max()) + 1)
     cells = which.grid(range(sizes.layers), sizes.heads, _end_of(prompts))
     given = at_every_position(z, prompts.sizes["position"])
-    job = prepare(model, prompts, cells, given=given, of=task, full=metric_of(metric).full)
-    change, base = _change(model, job, metric)
+    plan = prepare(model, prompts, cells, values=given, owner=task, full=metric_of(metric).full)
+    change, base = _change(model, plan, metric)
     change = change.unflatten(1, (sizes.layers, sizes.heads))
     return _labelled(prompts, change, base, ("layer", "head"), metric)
 
@@ -182,26 +183,26 @@ def add_vectors(
     """
     sizes, chosen = geometry(model), metric_of(metric)
     by_layer = vectors[:, None, None].expand(-1, sizes.layers, -1, -1)
-    job = prepare(
+    plan = prepare(
         model,
         prompts,
         which.grid(range(sizes.layers), 1, _end_of(prompts)),
         site="resid_pre",
-        given=at_every_position(by_layer, prompts.sizes["position"]),
-        of=prompts["task"].values,
+        values=at_every_position(by_layer, prompts.sizes["position"]),
+        owner=prompts["task"].values,
         add=True,
         full=chosen.full,
     )
-    change, base = _change(model, job, metric)
+    change, base = _change(model, plan, metric)
     return _labelled(prompts, change, base, ("layer",), metric)
 
 
 def _change(
-    model, job: Job, metric: str
+    model, plan: PreparedSweep, metric: str
 ) -> tuple[Float[torch.Tensor, "case cell"], Float[torch.Tensor, " case"]]:
     """Return how a metric changes with each cell, and what it was."""
-    readings = measure(model, job)
-    base = evaluate(metric_of(metric), readings, readings.base)
+    readings = measure(model, plan)
+    base = evaluate(metric_of(metric), readings, readings.unchanged)
     return (evaluate(metric_of(metric), readings, readings.swapped) - base).T, base
 
 

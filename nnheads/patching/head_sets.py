@@ -15,10 +15,11 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
+from nnheads.patching.ablate import ablate, filling
 from nnheads.patching.cells import check_members
 from nnheads.patching.metrics import metric_of
-from nnheads.patching.patch import ablate, chosen_cells, filling
-from nnheads.patching.readings import Job, prepare
+from nnheads.patching.prepared import PreparedSweep, prepare
+from nnheads.patching.targets import chosen_cells
 
 Head = tuple[int, int]
 
@@ -74,7 +75,7 @@ def plan_without(
     *,
     seed: int = 0,
     **ablating: Unpack[Ablating],
-) -> Job:
+) -> PreparedSweep:
     """Return what `without` runs, for `cost`."""
     kind = ablating.get("ablation", "mean")
     site = "pattern" if kind == "uniform" else "z"

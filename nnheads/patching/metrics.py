@@ -1,4 +1,7 @@
-"""What a run is worth: numbers computed from the logits of the answers."""
+"""Metrics: what a run is worth, computed from the logits of the answers.
+
+evaluate(metric_of("logit_difference"), readings, readings.swapped)      # [cell, case]
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from nnheads.errors import BadInput, RunError
-from nnheads.patching.readings import Readings
+from nnheads.patching.readings import Readings, Values
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`of` turns named readings (see `Readings.named`) into one value per question. `full`: it
-    needs the logits of
-    the whole vocabulary. `pair`: it needs a wrong answer to compare with."""
+    """A number for each question.
+
+    of: from named readings (see `Readings.named`). full: it needs the logits of the whole
+    vocabulary. pair: it needs a wrong answer to compare with.
+    """
 
     name: str
     of: Callable[[dict[str, torch.Tensor]], torch.Tensor]
@@ -74,7 +80,7 @@ METRICS = {
 
 
 def metric_of(metric: str | Callable) -> Metric:
-    """A metric by name, or a function from the answers' logits [..., answer] to [...]."""
+    """Return a metric by name, or from a function of the answers' logits [..., answer] to [...]."""
     if isinstance(metric, str):
         if metric not in METRICS:
             raise BadInput(
@@ -85,45 +91,52 @@ def metric_of(metric: str | Callable) -> Metric:
     return Metric(name, lambda read: metric(read["logit"]), f"{name} of the answers' logits", "1")
 
 
-def evaluate(metric: Metric, readings: Readings, values: torch.Tensor) -> torch.Tensor:
-    """The metric of readings [..., case, question, reading], averaged over a case's questions:
-    [..., case].
+def evaluate(
+    metric: Metric, readings: Readings, values: Values
+) -> Float[torch.Tensor, "*run case"]:
+    """Return the metric of readings, averaged over a case's questions.
 
-    Raises BadInput for a metric that needs two answers or returns another shape, RunError for one
-    that returns NaN.
+    Raises:
+        BadInput: a metric that needs two answers, or returns another shape.
+        RunError: a metric that returns NaN.
     """
     if metric.pair and readings.answers < 2:
         raise BadInput(
             f"{metric.name} compares two answers; these prompts have one: try log_probability or"
             " accuracy"
         )
-    found = metric.of(readings.named(values))
-    if not isinstance(found, torch.Tensor) or found.shape != values.shape[:-1]:
-        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise BadInput(
-            f"metric {metric.name} returned {shape} for logits {tuple(values.shape)}; expected one"
-            " number each"
-        )
-    asked = torch.from_numpy(readings.asked)
-    missing = int((found.isnan() & asked).sum())
+    each = metric.of(readings.named(values))
+    check_shape(metric, each, values)
+    asked = torch.from_numpy(readings.questions)
+    missing = int((each.isnan() & asked).sum())
     if missing:
-        raise RunError(f"metric {metric.name} is not a number in {missing} of {found.numel()} runs")
-    return found.float().where(asked, 0).sum(-1) / asked.sum(-1)
+        raise RunError(f"metric {metric.name} is not a number in {missing} of {each.numel()} runs")
+    return each.float().where(asked, 0).sum(-1) / asked.sum(-1)
+
+
+def check_shape(metric: Metric, each: object, values: Values) -> None:
+    """Refuse what a metric returned if it is not one number for each question."""
+    if isinstance(each, torch.Tensor) and each.shape == values.shape[:-1]:
+        return
+    shape = tuple(each.shape) if isinstance(each, torch.Tensor) else type(each).__name__
+    raise BadInput(
+        f"metric {metric.name} returned {shape} for logits {tuple(values.shape)}; expected one"
+        " number each"
+    )
 
 
 def normalised_effect(
-    swapped: xr.DataArray, base: xr.DataArray, donor: xr.DataArray, threshold: float
+    swapped: xr.DataArray, before: xr.DataArray, after: xr.DataArray, threshold: float
 ) -> xr.DataArray:
-    """(swapped - base) / (donor - base) per case: 0 changed nothing, 1 carried the whole difference
-    over.
+    """Return (swapped - before) / (after - before) per case (batch, ...).
 
-    It is not bounded: a head that works against the answer is below 0, overshooting is above 1.
-        Cases whose
-    gap is below `threshold` say nothing and become NaN; attrs count them as `cases_masked`.
+    0 changed nothing, 1 carried the whole difference over. It is not bounded: a head that works
+    against the answer is below 0, overshooting is above 1. Cases whose gap is below `threshold` say
+    nothing and become NaN; attrs count them as `cases_masked`.
     """
-    gap = donor - base
+    gap = after - before
     usable = (np.abs(gap) >= threshold) & (gap != 0)
-    effect = ((swapped - base) / gap.where(usable)).astype("float32")
+    effect = ((swapped - before) / gap.where(usable)).astype("float32")
     effect.attrs = {"long_name": "normalised effect", "units": "1"}
     effect.attrs.update(cases_masked=int((~usable).sum()), gap_threshold=threshold)
     return effect.rename("effect")

@@ -1,36 +1,47 @@
-"""Path patching as datasets: prompts in, the effect of every sender along one kind of path out.
+"""Path patching: prompts in, the effect of every sender along one kind of path out.
+
+    scores = path_patch(model, prompts, receivers=[(2, 1)], via="q")
+    scores.relative.mean("batch")                                # (layer, head)
 
 Patching a head shows all that its output causes, by any route. Path patching keeps one route: from
 a sender straight to the queries, keys or values of chosen later heads, or straight to the logits.
-All other heads are frozen, so no path leads through a third head; feed-forward parts on the way are
-recomputed, as in the paper, or frozen as well.
+All other heads are frozen, so no path leads through a third head; MLPs on the way are recomputed,
+as in the paper, or frozen as well.
 Source: Wang et al. 2022, arXiv 2211.00593.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.models.geometry import geometry, model_spec
-from nnheads.models.labels import check_finite
+from nnheads.models.geometry import Geometry, geometry, model_spec
 from nnheads.models.names import head_name
 from nnheads.patching import cells as which
 from nnheads.patching.metrics import Metric, evaluate, metric_of
-from nnheads.patching.patch import SOURCE, role
-from nnheads.patching.readings import Job, Readings, prepare, questions
+from nnheads.patching.path_ends import (
+    VIA,
+    Heads,
+    Receivers,
+    path_positions,
+    receivers_of,
+    senders_of,
+)
+from nnheads.patching.prepared import PreparedSweep, prepare
+from nnheads.patching.readings import Readings, collected
+from nnheads.patching.scores import SOURCE, batch_coordinates
+from nnheads.patching.targets import chosen_regions
 from nnheads.trace.paths import paths
+from nnheads.trace.plain import Cells, PathOptions, PathTask
 
-VIA = {"q": "queries", "k": "keys", "v": "values"}
 MLPS = {
-    "recompute": "feed-forward parts between sender and receiver pass the change on",
-    "freeze": "feed-forward parts are frozen too, so that only the direct path is left",
+    "recompute": "MLPs between sender and receiver pass the change on",
+    "freeze": "MLPs are frozen too, so that only the direct path is left",
 }
-Heads = Sequence[tuple[int, int]]
 
 
 def path_patch(
@@ -46,154 +57,104 @@ def path_patch(
     metric: str | Callable = "logit_difference",
     tokens: int | None = None,
 ) -> xr.Dataset:
-    """What each sender does along its paths to the receivers, and along no other.
+    """Measure what each sender does along its paths to the receivers, and along no other.
 
     The sender gets its output on the corrupted text, every other head keeps that on the clean text,
-    and what the receivers then hear is put into a clean run. As heads are frozen, a change stays at
-    its position: a sender matters only where the receivers listen, so one position, `at`, describes
-        both ends of a path.
+    and what the receivers then get is put into a clean run. As heads are frozen, a change stays at
+    its position: a sender matters only where the receivers take something up, so one position,
+    `at`, describes both ends of a path.
 
     Args:
-        prompts: pairs whose corrupted text breaks what the clean one has, usually `ioi(...,
-            corruption="abc")`.
+        prompts: pairs (batch, position) whose corrupted text breaks what the clean one has, usually
+            `ioi(..., corruption="abc")`.
         receivers: (layer, head) of later heads, all at once; None for the final residual stream,
             i.e. the logits.
-        via: what of the receivers hears: "q", "k" or "v". Keys and values are those of the
+        via: by what the receivers take up: "q", "k" or "v". Keys and values are those of the
             receivers' key/value heads, which serve other heads too; attrs name them.
-        senders: (layer, head), one at a time; default every head that some receiver can hear.
+        senders: (layer, head), one at a time; default every head that some receiver can take up.
         at: a role such as "S2" at which the path runs; default all positions at once. by_position:
             each by itself.
         mlps: a key of MLPS. metric, tokens: as for `patch`.
 
     Returns:
-        `<metric>`, `change` (after minus before), `relative` (change over before; negative: the
-        path helped), float32, (batch, layer, head[, position]); NaN for heads that are no senders.
-        `base_<metric>` and `new_<metric>` (batch): the clean and the corrupted text's.
+        `<metric>`, `change` (after minus before, in the metric's units), `relative` (change over
+        before; negative: the path helped), float32, (batch, layer, head[, position]); NaN for heads
+        that are no senders. `base_<metric>` and `new_<metric>` (batch): the clean and the corrupted
+        text's.
 
     Raises:
         BadInput: heads, roles or options that do not exist; senders that stand in or above the
-            highest layer of the receivers. RunError: logits that are not finite.
+            highest layer of the receivers.
+        RunError: logits that are not finite.
+
+    Source: Wang et al. 2022, arXiv 2211.00593.
+
+    Example:
+        >>> model = nnheads.load()
+        >>> prompts = nnheads.ioi(model.tokenizer, n=2, seed=0, corruption="abc")
+        >>> scores = nnheads.path_patch(model, prompts, receivers=[(1, 0)], senders=[(0, 1)])
+        >>> scores.change.dims
+        ('batch', 'layer', 'head')
     """
     sizes, chosen = geometry(model), metric_of(metric)
-    if "corrupted" not in prompts:
-        raise BadInput(
-            "path patching needs pairs: these prompts have no corrupted text for senders to speak"
-            " about"
-        )
+    check_pairs(prompts)
     check_mlps(mlps)
-    hearing = listeners(receivers, via, sizes)
-    sending = speakers(senders, hearing, sizes)
-    places, spots = listening(prompts, hearing, via, at, by_position, sizes.layers)
-    cells = which.groups([[head] for head in sending], places)
-    job = prepare(
-        model, prompts, cells, base="token", source="corrupted", full=chosen.full, tokens=tokens
+    receiving = receivers_of(receivers, via, sizes)
+    sending = senders_of(senders, receiving, sizes)
+    regions = chosen_regions(prompts, by_position, at)
+    regions, positions = path_positions(prompts, regions, receiving, via, sizes.layers)
+    cells = which.groups([[head] for head in sending], regions)
+    plan = prepare(model, prompts, cells, source="corrupted", full=chosen.full, tokens=tokens)
+    path = PathOptions(
+        spec=model_spec(model),
+        via=via if receiving else None,
+        receivers=receiving,
+        freeze=mlps == "freeze",
     )
-    how = {
-        "form": model_spec(model),
-        "via": via if hearing else None,
-        "receivers": hearing,
-        "freeze": mlps == "freeze",
-    }
-    readings = run(model, job, spots, how)
+    readings = run(model, plan, positions, path)
     scores = labelled(prompts, readings, chosen, sending, sizes, by_position)
-    letters = "H" if via == "q" else "KV"
-    heard = "+".join(
-        f"L{layer}{letters}{unit}" for layer in sorted(hearing) for unit in hearing[layer]
-    )
-    scores.attrs.update(
-        receivers=heard or "logits",
-        via=VIA[via] if hearing else "final residual stream",
-        at=at or "all positions",
-        mlps=mlps,
-        meaning=MLPS[mlps],
-        metric=chosen.name,
-    )
+    scores.attrs.update(attributes(receiving, via, at, mlps), metric=chosen.name)
     if receivers is not None:
         scores.attrs["receivers_asked"] = "+".join(head_name(*head) for head in receivers)
     return scores
 
 
+def check_pairs(prompts: xr.Dataset) -> None:
+    """Refuse prompts that have no corrupted text."""
+    if "corrupted" not in prompts:
+        raise BadInput(
+            "path patching needs pairs: these prompts have no corrupted text that senders could"
+            " get their output from"
+        )
+
+
 def check_mlps(mlps: str) -> None:
+    """Refuse a treatment of MLPs that is not known."""
     if mlps not in MLPS:
         raise BadInput(f"mlps {mlps!r} is not possible; use {' or '.join(MLPS)}")
 
 
-def listeners(receivers: Heads | None, via: str, sizes) -> dict[int, list[int]]:
-    """layer -> units whose queries, keys or values hear; empty for the logits."""
-    if receivers is None:
-        return {}
-    if via not in VIA:
-        raise BadInput(f"via {via!r} is not known; receivers hear by their q, k or v")
-    if len(receivers) == 0:
-        raise BadInput("no receivers were named; name heads, or none at all for the logits")
-    which.check_members([receivers], sizes.layers, sizes.heads)
-    hearing: dict[int, set[int]] = {}
-    for layer, head in receivers:
-        unit = head if via == "q" else head * sizes.kv_heads // sizes.heads
-        hearing.setdefault(int(layer), set()).add(int(unit))
-    return {layer: sorted(units) for layer, units in sorted(hearing.items())}
-
-
-def speakers(senders: Heads | None, hearing: dict[int, list[int]], sizes) -> list[tuple[int, int]]:
-    """The senders, each of which stands before some receiver."""
-    top = max(hearing, default=sizes.layers)
-    if top == 0:
-        raise BadInput("no head stands before layer 0; choose receivers in higher layers")
-    if senders is None:
-        return [(layer, head) for layer in range(top) for head in range(sizes.heads)]
-    if len(senders) == 0:
-        raise BadInput("no senders were named; name heads, or leave them out for all")
-    which.check_members([senders], sizes.layers, sizes.heads)
-    for layer, head in senders:
-        if layer >= top:
-            raise BadInput(
-                f"receivers before senders: {head_name(layer, head)} stands in or above the highest"
-                f" receivers' layer {top}; only lower heads reach them"
-            )
-    return [(int(layer), int(head)) for layer, head in senders]
-
-
-def listening(
-    prompts: xr.Dataset, hearing: dict, via: str, at: str | None, by_position: bool, layers: int
-) -> tuple[np.ndarray, torch.Tensor | None]:
-    """Where receivers listen: places [place, case, position], and the positions [place, case, spot]
-    that step C has to run; None for all."""
-    mask, (asked, _) = prompts["mask"].values, questions(prompts)
-    if at is not None and by_position:
-        raise BadInput("follow paths at each position or at one role, not both")
-    if at is not None:
-        places = which.at(role(prompts, at), mask)
-    else:
-        places = which.each_position(mask) if by_position else which.everywhere(mask)
-    end = bool((asked == mask.shape[1] - 1).all())
-    if not hearing or (end and via == "q" and min(hearing) == layers - 1):
-        # the logits, and what the last layer's queries do for them, depend on the asked positions
-        # alone
-        heard = (np.arange(mask.shape[1]) == asked[..., None]).any(1)
-        places = places & heard
-    if not hearing:
-        return places, torch.from_numpy(np.maximum(asked, 0)).expand(len(places), -1, -1)
-    single = bool((places.sum(-1) <= 1).all())
-    return places, torch.from_numpy(places.argmax(-1))[..., None] if single else None
-
-
-def run(model, job: Job, spots: torch.Tensor | None, how: dict) -> Readings:
-    """Both changed runs of every cell in one session. What no cell can change is the base run's."""
-    order = job.order
-    cells = {
-        "entries": torch.from_numpy(order.entries),
-        "bounds": torch.from_numpy(order.bounds),
-        "places": torch.from_numpy(job.cells.places),
-        "chunks": order.chunks,
-        "spots": spots,
+def attributes(receiving: Receivers, via: str, at: str | None, mlps: str) -> dict[str, str]:
+    """Return what the scores say about their paths."""
+    letters = "H" if via == "q" else "KV"
+    names = [f"L{layer}{letters}{unit}" for layer, units in receiving.items() for unit in units]
+    return {
+        "receivers": "+".join(names) or "logits",
+        "via": VIA[via] if receiving else "final residual stream",
+        "at": at or "all positions",
+        "mlps": mlps,
+        "meaning": MLPS[mlps],
     }
-    assert job.source is not None, "prepare was told of one"
-    found, base, source = paths(model, job.base, job.source, cells, job.ask, how)
-    for values in (base, source, found):
-        check_finite(values, "the model's logits")
-    swapped = base.cpu().repeat(job.cells.count, 1, 1, 1)
-    swapped[torch.from_numpy(order.kept)] = found.cpu()
-    return Readings(swapped, base.cpu(), source.cpu(), job.asked, job.ask["answers"].shape[-1])
+
+
+def run(
+    model, plan: PreparedSweep, positions: torch.Tensor | None, options: PathOptions
+) -> Readings:
+    """Run both changed runs of every cell in one session."""
+    assert plan.source is not None, "a path needs a source"
+    cells: Cells = {**plan.task["cells"], "positions": positions}
+    task = PathTask(cells=cells, request=plan.task["request"], options=options, given={})
+    return collected(plan, *paths(model, plan.inputs, plan.source, task))
 
 
 def labelled(
@@ -201,39 +162,17 @@ def labelled(
     readings: Readings,
     metric: Metric,
     senders: Heads,
-    sizes,
+    sizes: Geometry,
     by_position: bool,
 ) -> xr.Dataset:
-    """The metric after each change, (batch, layer, head[, position]), and what it changed."""
-    found = (
-        evaluate(metric, readings, readings.swapped)
-        .unflatten(0, (len(senders), -1))
-        .permute(2, 0, 1)
-        .numpy()
-    )
-    values = np.full((len(found), sizes.layers, sizes.heads, found.shape[-1]), np.nan, np.float32)
-    layer, head = np.array(senders).T
-    values[:, layer, head] = found
-    dims = ("batch", "layer", "head", "position")
-    scores = xr.DataArray(values, dims=dims)
-    scores = scores.where(prompts["mask"].astype(bool)) if by_position else scores.isel(position=0)
-    own = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
-    index = {
-        name: range(size) for name, size in zip(dims[1:], values.shape[1:]) if name in scores.dims
-    }
-    scores = scores.assign_coords({**own, **{name: list(each) for name, each in index.items()}})
-    about = {"units": metric.units, "source": SOURCE}
+    """Return the metric after each change, (batch, layer, head[, position]), and what it changed."""
+    scores = by_sender(prompts, readings, metric, senders, sizes, by_position)
     result = scores.astype("float32").to_dataset(name=metric.name)
-    assert readings.source is not None, "both texts are read"
-    for name, text, read in (
-        ("base", "clean text", readings.base),
+    for name, text, values in (
+        ("base", "clean text", readings.unchanged),
         ("new", "corrupted text", readings.source),
     ):
-        result[f"{name}_{metric.name}"] = xr.DataArray(
-            evaluate(metric, readings, read).numpy(),
-            dims="batch",
-            attrs={**about, "long_name": f"{metric.long_name}, {text}"},
-        )
+        result[f"{name}_{metric.name}"] = of_text(metric, readings, values, text)
     before = result[f"base_{metric.name}"]
     change = scores - before
     result["change"], result["relative"] = change, change / before.where(before != 0)
@@ -242,10 +181,37 @@ def labelled(
         ("change", f"change of {metric.long_name} along the path", metric.units),
         ("relative", "change along the path over the unchanged value", "1"),
     ):
-        result[name] = (
-            result[name]
-            .transpose(*scores.dims)
-            .astype("float32")
-            .assign_attrs({**about, "long_name": text, "units": unit})
-        )
+        own = result[name].transpose(*scores.dims).astype("float32")
+        result[name] = own.assign_attrs(units=unit, source=SOURCE, long_name=text)
     return result
+
+
+def by_sender(
+    prompts: xr.Dataset,
+    readings: Readings,
+    metric: Metric,
+    senders: Heads,
+    sizes: Geometry,
+    by_position: bool,
+) -> xr.DataArray:
+    """Return the metric after each sender's change; NaN for heads that are no senders."""
+    each = evaluate(metric, readings, readings.swapped).unflatten(0, (len(senders), -1))
+    found = each.permute(2, 0, 1).numpy()
+    shape = (len(found), sizes.layers, sizes.heads, found.shape[-1])
+    values = np.full(shape, np.nan, np.float32)
+    layer, head = np.array(senders).T
+    values[:, layer, head] = found
+    dims = ("batch", "layer", "head", "position")
+    scores = xr.DataArray(values, dims=dims)
+    scores = scores.where(prompts["mask"].astype(bool)) if by_position else scores.isel(position=0)
+    index = {name: list(range(scores.sizes[name])) for name in dims[1:] if name in scores.dims}
+    return scores.assign_coords({**batch_coordinates(prompts), **index})
+
+
+def of_text(
+    metric: Metric, readings: Readings, values: torch.Tensor | None, text: str
+) -> xr.DataArray:
+    """Return the metric of a text as it is, (batch)."""
+    assert values is not None, "both texts are read"
+    about = {"units": metric.units, "source": SOURCE, "long_name": f"{metric.long_name}, {text}"}
+    return xr.DataArray(evaluate(metric, readings, values).numpy(), dims="batch", attrs=about)

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.patching.head_sets import Head
-from nnheads.patching.patch import SOURCE
+from nnheads.patching.scores import SOURCE
 
 ATTENDS = 0.25  # half of what the paper's S-inhibition heads (0.51) and name movers (0.59) show
 EFFECT = 0.02  # of the logit difference: at most fifty heads can each carry that much

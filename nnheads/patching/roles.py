@@ -22,7 +22,7 @@ from nnheads import stats
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
 from nnheads.patching.head_sets import Head
-from nnheads.patching.patch import SOURCE, patch
+from nnheads.patching.patch import patch
 from nnheads.patching.path_patching import path_patch
 from nnheads.patching.role_rules import (
     ATTENDS,
@@ -34,6 +34,7 @@ from nnheads.patching.role_rules import (
     roles,
     writing,
 )
+from nnheads.patching.scores import SOURCE
 from nnheads.prompts.ioi_spans import with_spans
 from nnheads.runs import batches
 from nnheads.runs.folder import item_of

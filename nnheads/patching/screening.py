@@ -100,7 +100,7 @@ def _direct_estimate(model, prompts: xr.Dataset, noising: bool) -> xr.Dataset:
         method="direct",
         method_meaning="direct logit attribution",
         site="z",
-        site_meaning=SITES["z"],
+        site_meaning=SITES["z"]["meaning"],
         metric="logit_difference",
         direction=direction.name,
     )

@@ -15,7 +15,7 @@ from nnheads.models.geometry import geometry
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite, label
 from nnheads.spans.layout import NULL
-from nnheads.trace.spans import BLOCK_BYTES, measure_spans
+from nnheads.trace.spans import BLOCK_BYTES, SpanOptions, measure_spans
 
 STATISTICS = {
     "mass": "attention mass on the target",
@@ -77,10 +77,12 @@ def measure(
             ]
         ),
         torch.from_numpy(weights),
-        threshold,
-        hit,
-        family(model).interface,
-        block_bytes,
+        SpanOptions(
+            threshold=threshold,
+            hit=hit,
+            interface=family(model).interface,
+            block_bytes=block_bytes,
+        ),
     )
     return labelled(values.permute(1, 2, 0, 3, 4), spans, kinds, weights, missing, threshold)
 

@@ -1,97 +1,151 @@
-"""Writing on with edits in place: one forward over the prompt, then one for each written token,
-behind a cache.
+"""Writing on with edits in place: one forward over the prompt, then one for each written token.
 
+    written = write_on(model, inputs, edits, known, spec, tensors, options)
+    written["ids"]                          # [row, step], -1 from a row's end on
+
+Forwards after the first stand behind a key-value cache and read one token.
 Shipped to remote servers as source: torch only. Everything that was asked for arrives as plain
-    data.
+data.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Int
 from nnsight import save
 
-from nnheads.trace.edits import apply_edits
+from nnheads.trace.edits import Edit, apply_edits
+from nnheads.trace.plain import Inputs, ModelSpec
+
+Ids = Int[torch.Tensor, "row step"]
+
+
+class WriteOptions(TypedDict):
+    """How a text is written: how long, where it ends, and how tokens are chosen.
+
+    ends: ids that end a text. stops: texts that do. processors: of scores. keep: return logits.
+    seed: None for the likeliest token.
+    """
+
+    new_tokens: int
+    ends: list[int]
+    stops: list[str]
+    processors: list[Callable[..., torch.Tensor]]
+    seed: int | None
+    keep: bool
+
+
+class Step(TypedDict):
+    """What a forward reads: the new tokens, all text so far, and the cache of the rest."""
+
+    inputs: Inputs
+    text: torch.Tensor
+    cache: Any
 
 
 def write_on(
-    model, fed: dict, edits: list[dict], known: dict, form: dict, tensors: dict, how: dict
-) -> dict:
+    model: Any,
+    inputs: Inputs,
+    edits: list[Edit],
+    known: dict[int, torch.Tensor],
+    spec: ModelSpec,
+    tensors: dict[str, Any],
+    options: WriteOptions,
+) -> dict[str, Any]:
     """Let a model continue prompts; call inside a session.
 
     Args:
-        fed: ids and mask [row, position], padded on the left, and positions where the model takes
-            them.
+        inputs: ids and mask [row, position], padded on the left, and positions where the model
+            takes them.
         edits: in the order of execution; `where` [row, place] for the prompt's forward, `steps` for
             those behind it.
         known: number of an edit -> features [row, place, feature] of its source: one place, used at
             every step, or one for each of its steps.
-        how: new_tokens; ends, ids that end a text; stops, texts that do; processors of scores;
-            seed, None for the likeliest token; keep, whether logits are returned.
 
     Returns:
         ids [row, step], -1 from a row's end on; logits [row, step, vocabulary] or None; collected,
         a dict per forward; broken, whether it stopped at scores that are no numbers.
     """
-    rows, mask, cache = fed["input_ids"].shape[0], fed["attention_mask"], None
-    text, ended = fed["input_ids"], torch.zeros(rows, dtype=torch.bool)
-    draws = None if how["seed"] is None else torch.Generator().manual_seed(how["seed"])
-    written, logits, collected, broken = torch.zeros(rows, 0, dtype=torch.long), [], [], False
-    for step in range(how["new_tokens"]):
-        own = (
-            edits
-            if step == 0
-            else [at_step(edit, step - 1, rows) for edit in edits if step - 1 in edit["steps"]]
-        )
-        own = [edit for edit in own if bool((edit["where"] >= 0).any())]
-        sources = (
-            known if step == 0 else {edit["number"]: of_step(known, edit, step - 1) for edit in own}
-        )
-        scores, found, cache = forward(model, fed, cache, own, form, sources, tensors)
-        token = next_token(scores, text, how["processors"], draws)
-        ended = ended | torch.isin(token, torch.tensor(how["ends"], dtype=torch.long))
+    rows, seed = inputs["input_ids"].shape[0], options["seed"]
+    state = {"inputs": inputs, "text": inputs["input_ids"], "cache": None}
+    draws = None if seed is None else torch.Generator().manual_seed(seed)
+    written, ended = torch.zeros(rows, 0, dtype=torch.long), torch.zeros(rows, dtype=torch.bool)
+    logits, collected, broken = [], [], False
+    for step in range(options["new_tokens"]):
+        own, sources = at_step(edits, known, step, rows)
+        scores, found, cache = forward(model, state, own, spec, sources, tensors)
+        token = next_token(scores, state["text"], options["processors"], draws)
+        ended = ended | torch.isin(token, torch.tensor(options["ends"], dtype=torch.long))
         written = torch.cat([written, torch.where(ended, -1, token)[:, None]], 1)
-        ended = ended | stopped(model, written, how["stops"])
-        token = token[:, None]
-        text, mask = torch.cat([text, token], 1), torch.cat([mask, torch.ones_like(token)], 1)
-        logits += [scores] if how["keep"] else []
+        ended = ended | stopped(model, written, options["stops"])
+        logits += [scores] if options["keep"] else []
         collected.append(found)
         broken = bool(scores.isnan().any())
         if broken or bool(ended.all()):
             break
-        fed = {**fed, "input_ids": token, "attention_mask": mask}
-        if "position_ids" in fed:
-            fed["position_ids"] = mask.sum(-1, keepdim=True) - 1
+        state = grown(state, token[:, None], cache)
     kept = torch.stack(logits, 1) if logits else None
     return {"ids": written, "logits": kept, "collected": collected, "broken": broken}
 
 
-def forward(model, fed: dict, cache, edits: list[dict], form: dict, sources: dict, tensors: dict):
-    """One forward behind a cache: scores of the next token [row, vocabulary], what was collected,
-    and the longer cache."""
-    rows, length = fed["input_ids"].shape
-    with (
-        torch.no_grad(),
-        model.trace(**fed, past_key_values=cache, use_cache=True, logits_to_keep=1),
-    ):
-        collected = save(apply_edits(model, edits, form, rows, length, sources, tensors))
+def grown(state: Step, token: Int[torch.Tensor, "row 1"], cache: Any) -> Step:
+    """Return what the next forward reads, behind the longer cache."""
+    mask = torch.cat([state["inputs"]["attention_mask"], torch.ones_like(token)], 1)
+    inputs = {**state["inputs"], "input_ids": token, "attention_mask": mask}
+    if "position_ids" in inputs:
+        inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
+    return {"inputs": inputs, "text": torch.cat([state["text"], token], 1), "cache": cache}
+
+
+def forward(
+    model: Any,
+    state: Step,
+    edits: list[Edit],
+    spec: ModelSpec,
+    sources: dict[int, torch.Tensor],
+    tensors: dict[str, Any],
+) -> tuple[Float[torch.Tensor, "row vocabulary"], dict[str, torch.Tensor], Any]:
+    """Run one forward behind a cache: the next token's scores, what was collected, the cache."""
+    inputs, options = state["inputs"], {"use_cache": True, "logits_to_keep": 1}
+    rows, length = inputs["input_ids"].shape
+    with torch.no_grad(), model.trace(**inputs, past_key_values=state["cache"], **options):
+        collected = save(apply_edits(model, edits, spec, rows, length, sources, tensors))
         scores = save(model.output.logits[:, -1].float().clone())
-        grown = save(model.output.past_key_values)
-    return scores.cpu(), collected, grown
+        cache = save(model.output.past_key_values)
+    return scores.cpu(), collected, cache
 
 
-def at_step(edit: dict, step: int, rows: int) -> dict:
-    """An edit of the forward that reads one written token.
+def at_step(
+    edits: list[Edit], known: dict[int, torch.Tensor], step: int, rows: int
+) -> tuple[list[Edit], dict[int, torch.Tensor]]:
+    """Return the edits that act in a forward, and what they take from their sources there."""
+    if step == 0:
+        return [edit for edit in edits if acts(edit)], known
+    later = [of_token(edit, step - 1, rows) for edit in edits if step - 1 in edit["steps"]]
+    own = [edit for edit in later if acts(edit)]
+    return own, {edit["number"]: of_step(known, edit, step - 1) for edit in own}
+
+
+def acts(edit: Edit) -> bool:
+    """Return whether an edit has any position in a forward."""
+    return bool((edit["where"] >= 0).any())
+
+
+def of_token(edit: Edit, step: int, rows: int) -> Edit:
+    """Return an edit of the forward that reads one written token.
 
     Its noise goes on where the places before it left off.
     """
-    before = (edit["where"] >= 0).sum(1) + edit["steps"].index(step)
-    do = {**edit["do"], "before": before.tolist()} if edit["do"]["name"] == "noise" else edit["do"]
+    before, do = (edit["where"] >= 0).sum(1) + edit["steps"].index(step), edit["do"]
+    do = {**do, "before": before.tolist()} if do["name"] == "noise" else do
     return {**edit, "do": do, "where": torch.zeros(rows, 1, dtype=torch.long)}
 
 
-def of_step(known: dict, edit: dict, step: int):
-    """What an edit takes from its source at this step; None without a source."""
+def of_step(known: dict[int, torch.Tensor], edit: Edit, step: int) -> torch.Tensor | None:
+    """Return what an edit takes from its source at this step; None without a source."""
     features = known.get(edit["number"])
     if features is None or features.shape[1] == 1:
         return features
@@ -102,10 +156,10 @@ def of_step(known: dict, edit: dict, step: int):
 def next_token(
     scores: Float[torch.Tensor, "row vocabulary"],
     text: Int[torch.Tensor, "row position"],
-    processors: list,
-    draws,
+    processors: list[Callable[..., torch.Tensor]],
+    draws: torch.Generator | None,
 ) -> Int[torch.Tensor, " row"]:
-    """The likeliest token of each row, or a drawn one."""
+    """Return the likeliest token of each row, or a drawn one."""
     for process in processors:
         scores = process(text, scores)
     if draws is None:
@@ -113,12 +167,11 @@ def next_token(
     return torch.multinomial(scores.softmax(-1).nan_to_num(1.0), 1, generator=draws)[:, 0]
 
 
-def stopped(model, written: Int[torch.Tensor, "row step"], stops: list[str]):
-    """Which rows have written one of these texts."""
-    rows = (
-        [[token for token in row if token >= 0] for row in written.tolist()]
-        if stops
-        else written.tolist()
-    )
-    said = [model.tokenizer.decode(row) if stops and row else "" for row in rows]
-    return torch.tensor([any(stop in one for stop in stops) for one in said])
+def stopped(model: Any, written: Ids, stops: list[str]) -> torch.Tensor:
+    """Return which rows have written one of these texts."""
+    rows = written.tolist()
+    if not stops:
+        return torch.zeros(len(rows), dtype=torch.bool)
+    words = [[token for token in row if token >= 0] for row in rows]
+    texts = [model.tokenizer.decode(row) if row else "" for row in words]
+    return torch.tensor([any(stop in text for stop in stops) for text in texts])

@@ -1,81 +1,89 @@
-"""The one place where edits meet a run: read a site, change the chosen features, put them back.
+"""Where edits meet a run: read a site, change the chosen features, put them back.
+
+    collected = apply_edits(model, edits, spec, rows, length, sources, tensors)
 
 Works inside any trace, one forward or a step of generation. Edits come in the order in which their
-sites are reached (`plan.ordered`). Nothing is changed in place, so gradients flow through every
+sites are reached (`prepare.ordered`). Nothing is changed in place, so gradients flow through every
 edit.
 Shipped to remote servers as source: torch only, and edits arrive as plain data.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 
-from nnheads.trace.blocks import hidden, reach, split_heads
+from nnheads.trace.blocks import hidden, packed, reach
 from nnheads.trace.operations import change
-from nnheads.trace.rows import read_rows
-from nnheads.trace.sites import kernel_input, softmax
+from nnheads.trace.plain import ModelSpec
+from nnheads.trace.sites import Value, read_site, write_site
+
+Features = Float[torch.Tensor, "row position feature"]
+Places = Int[torch.Tensor, "row place"]
+Edit = dict[str, Any]  # an edit as plain data, see `interventions.prepare.plain`
 
 
 def apply_edits(
-    model, edits: list[dict], form: dict, rows: int, length: int, sources: dict, tensors: dict
-) -> dict:
-    """Put all edits in place; call inside a trace. Returns what is collected: key -> [row, place,
-    feature].
+    model: Any,
+    edits: list[Edit],
+    spec: ModelSpec,
+    rows: int,
+    length: int,
+    sources: dict[int, torch.Tensor],
+    tensors: dict[str, Any],
+) -> dict[str, torch.Tensor]:
+    """Put all edits in place inside a trace; return what is collected, key -> features.
 
-    edits: plain data; `where` [row, place] are the positions of this forward that it acts on, -1
-        for none.
-    sources: number of an edit -> features [row, place, feature] of its source run.
+    Args:
+        edits: `where` [row, place] are the positions of this forward that each acts on, -1 for
+            none.
+        sources: number of an edit -> features [row, place, feature] of its source run.
     """
     collected = {}
     for edit in edits:
-        value = read(model, edit, form, rows, length)
+        value = read(model, edit, spec, rows, length)
         old = chosen(value, edit)
         where = edit["where"].to(old.device)
         base = gathered(old, where)
-        new = change(edit["do"], base, sources.get(edit["number"]), tensors)
-        if edit["do"]["name"] == "collect":
-            collected[edit["do"]["key"]] = (
-                mean_over(base, where) if edit["do"]["mean"] else base.clone()
-            )
-            continue
-        write(model, edit, form, rows, length, replaced(value, scattered(old, new, where), edit))
+        do = edit["do"]
+        new = change(do, base, sources.get(edit["number"]), tensors)
+        if do["name"] == "collect":
+            collected[do["key"]] = mean_over(base, where) if do["mean"] else base.clone()
+        else:
+            write(model, edit, spec, length, replaced(value, scattered(old, new, where), edit))
     return collected
 
 
-def mean_over(
-    features: Float[torch.Tensor, "row place feature"], where: Int[torch.Tensor, "row place"]
-):
-    """Mean over the places that a row has, [row, 1, feature]; NaN where it has none."""
+def mean_over(features: Features, where: Places) -> Features:
+    """Return the mean over the places that a row has, [row, 1, feature]; NaN where it has none."""
     there = (where >= 0).unsqueeze(-1)
-    return torch.where(there, features, 0.0).float().sum(1, keepdim=True) / there.sum(
-        1, keepdim=True
-    )
+    total = torch.where(there, features, 0.0).float().sum(1, keepdim=True)
+    return total / there.sum(1, keepdim=True)
 
 
-def gathered(
-    features: Float[torch.Tensor, "row position feature"], where: Int[torch.Tensor, "row place"]
-):
-    """Features at the chosen positions: [row, place, feature]."""
+def gathered(features: Features, where: Places) -> Features:
+    """Return the features at the chosen positions: [row, place, feature]."""
     return features.gather(1, where.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1]))
 
 
-def scattered(features, new, where: Int[torch.Tensor, "row place"]):
-    """Features with new ones at the chosen positions."""
+def scattered(features: Features, new: Features, where: Places) -> Features:
+    """Return the features with new ones at the chosen positions."""
     row, place = (where >= 0).nonzero(as_tuple=True)
     return features.index_put((row, where[row, place]), new[row, place].to(features.dtype))
 
 
-def chosen(value, edit: dict) -> Float[torch.Tensor, "row position feature"]:
-    """The features that an edit is about, its units side by side."""
+def chosen(value: Value, edit: Edit) -> Features:
+    """Return the features that an edit is about, its units side by side."""
     value = value[:, :, 0] if value.dim() == 5 else value  # copies of a group hold the same
     value = value if edit["units"] is None else value[:, list(edit["units"])]
     value = value if edit["neurons"] is None else value[..., list(edit["neurons"])]
     return value.transpose(1, 2).flatten(2)
 
 
-def replaced(value, features, edit: dict):
-    """The site's whole value with these features in it: `chosen`, backwards."""
+def replaced(value: Value, features: Features, edit: Edit) -> Value:
+    """Return the site's whole value with these features in it: `chosen`, backwards."""
     units = list(range(value.shape[1])) if edit["units"] is None else list(edit["units"])
     new = features.unflatten(2, (len(units), -1)).transpose(1, 2)
     if value.dim() == 5:
@@ -89,92 +97,33 @@ def replaced(value, features, edit: dict):
     return value
 
 
-def read(
-    model, edit: dict, form: dict, rows: int, length: int
-) -> Float[torch.Tensor, "row unit *group position width"]:
-    """A site's value. Call it at the site's place in the order of execution."""
-    site = edit["site"]
-    if site in ("input", "output"):
-        module = reach(model, edit["path"])
-        return shaped(module.input if site == "input" else hidden(module.output), length)
-    layer = model.layers[edit["layer"]]
-    if site == "z":
-        return split_heads(layer.attention.projection.input, form["heads"]).transpose(1, 2)
-    if site in ("q", "k", "v"):
-        return kernel_input(layer, site, form)[..., -length:, :]
-    if site == "pattern":
-        fused = form["kernel"] == "interface"
-        return (
-            read_rows(layer, True, slice(-length, None)) if fused else softmax(layer, form).output
-        )
-    value = {
-        "resid_pre": lambda: layer.input,
-        "attn_in": lambda: layer.attention.input,
-        "attn_out": lambda: hidden(reach(layer, form["attention_adds"]).output),
-        "mlp_in": lambda: reach(layer, form["mlp_reads"]).input,
-        "mlp_hidden": lambda: reach(layer, form["neurons"]).input,
-        "mlp_out": lambda: hidden(reach(layer, form["mlp_adds"]).output),
-        "resid_post": lambda: hidden(layer.output),
-    }[site]()
-    return value.reshape(rows, -1, value.shape[-1]).unsqueeze(
-        1
-    )  # OPT runs its feed-forward part on flattened rows
+def read(model: Any, edit: Edit, spec: ModelSpec, rows: int, length: int) -> Value:
+    """Return the value at an edit's site. Call it at the site's turn in the order of execution."""
+    if edit["path"] is None:
+        return read_site(model.layers[edit["layer"]], edit["site"], spec, (rows, length))
+    module = reach(model, edit["path"])
+    return shaped(module.input if edit["site"] == "input" else hidden(module.output), length)
 
 
-def write(model, edit: dict, form: dict, rows: int, length: int, new) -> None:
-    """Put a site's whole value back."""
-    site = edit["site"]
-    if site in ("input", "output"):
-        module = reach(model, edit["path"])
-        if site == "input":
-            module.input = unshaped(new, module.input, length)
-        else:
-            module.output = packed(unshaped(new, hidden(module.output), length), module.output)
+def write(model: Any, edit: Edit, spec: ModelSpec, length: int, new: Value) -> None:
+    """Put the whole value at an edit's site back."""
+    if edit["path"] is None:
+        write_site(model.layers[edit["layer"]], edit["site"], new, spec)
         return
-    layer = model.layers[edit["layer"]]
-    if site == "z":
-        layer.attention.projection.input = new.transpose(1, 2).flatten(2)
-    elif site in ("q", "k", "v"):
-        # the kernel's own tensors: nothing before them reads them again, so this is safe for
-        # gradients too
-        kernel_input(layer, site, form)[..., -length:, :] = new
-    elif site == "pattern":
-        write_pattern(layer, new, form)
-    elif site == "resid_pre":
-        layer.input = new.reshape(layer.input.shape)
-    elif site == "attn_in":
-        layer.attention.input = new.reshape(layer.attention.input.shape)
-    elif site == "mlp_in":
-        part = reach(layer, form["mlp_reads"])
-        part.input = new.reshape(part.input.shape)
-    elif site == "mlp_hidden":
-        part = reach(layer, form["neurons"])
-        part.input = new.reshape(part.input.shape)
+    module = reach(model, edit["path"])
+    if edit["site"] == "input":
+        module.input = unshaped(new, module.input, length)
     else:
-        adds = {"attn_out": form["attention_adds"], "mlp_out": form["mlp_adds"]}
-        module = layer if site == "resid_post" else reach(layer, adds[site])
-        module.output = packed(new.reshape(hidden(module.output).shape), module.output)
+        module.output = packed(unshaped(new, hidden(module.output), length), module.output)
 
 
-def write_pattern(layer, new, form: dict) -> None:
-    """Give every head its attention rows.
+def shaped(value: torch.Tensor, length: int = 0) -> Float[torch.Tensor, "row unit position width"]:
+    """View any module's tensor by row, position and feature.
 
-    Fused kernels have no pattern, so there the outputs follow: rows x values.
+    Pictures [row, channel, height, width] have their pixels as positions and their channels as
+    features, plain rows one position. Where `length` tokens are read, a tensor [row, position,
+    head, dim] has the features of all heads side by side.
     """
-    if form["kernel"] == "interface":
-        values = layer.attention.source.attention_interface_1.inputs[0][3]
-        values = values.repeat_interleave(form["heads"] // values.shape[1], 1)
-        z = new.to(values.dtype) @ values
-        layer.attention.projection.input = z.transpose(1, 2).flatten(2)
-        return
-    softmax(layer, form).output = new
-
-
-def shaped(value, length: int = 0) -> Float[torch.Tensor, "row unit position width"]:
-    """Any module's tensor by row, position and feature: pictures [row, channel, height, width] have
-    their pixels as positions and their channels as features, plain rows one position. Where
-    `length` tokens are read, a tensor [row, position, head, dim] has the features of all heads side
-    by side."""
     if value.dim() == 2:
         return value[:, None, None]
     if value.dim() == 4 and value.shape[1] == length:
@@ -184,8 +133,8 @@ def shaped(value, length: int = 0) -> Float[torch.Tensor, "row unit position wid
     return value.unsqueeze(1)
 
 
-def unshaped(new, like, length: int = 0):
-    """`shaped`, backwards."""
+def unshaped(new: torch.Tensor, like: torch.Tensor, length: int = 0) -> torch.Tensor:
+    """Undo `shaped`."""
     if like.dim() == 2:
         return new[:, 0, 0]
     if like.dim() == 4 and like.shape[1] == length:
@@ -193,8 +142,3 @@ def unshaped(new, like, length: int = 0):
     if like.dim() == 4:
         return new[:, 0].transpose(1, 2).reshape(like.shape)
     return new[:, 0]
-
-
-def packed(new, output):
-    """A new first output among the others that a module returns."""
-    return (new, *output[1:]) if isinstance(output, tuple) else new

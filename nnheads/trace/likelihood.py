@@ -1,45 +1,50 @@
 """How likely a model makes the scored tokens of texts that are given as a whole.
 
+    sums = log_probabilities(model, inputs, edits, spec, tensors, scored)     # [row], in nats
+
 Shipped to remote servers as source: torch only. Logits stay where they are computed; one number a
-    text comes back.
+text comes back.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from nnsight import save
 
-from nnheads.trace.edits import apply_edits
+from nnheads.trace.edits import Edit, apply_edits
+from nnheads.trace.plain import Inputs, ModelSpec
 
 
 def log_probabilities(
-    model,
-    fed: dict,
-    edits: list[dict],
-    form: dict,
-    tensors: dict,
+    model: Any,
+    inputs: Inputs,
+    edits: list[Edit],
+    spec: ModelSpec,
+    tensors: dict[str, Any],
     scored: Bool[torch.Tensor, "row kept"],
 ) -> Float[torch.Tensor, " row"]:
-    """Sums over the scored tokens of each row, in nats; call inside a session.
+    """Return sums over the scored tokens of each row, in nats; call inside a session.
 
     scored: of the last so many positions, and without the first of them, which nothing that is kept
         predicts.
     """
-    rows, length = fed["input_ids"].shape
+    rows, length = inputs["input_ids"].shape
     keep = scored.shape[1] + 1
-    with torch.no_grad(), model.trace(**fed, use_cache=False, logits_to_keep=keep):
-        apply_edits(model, edits, form, rows, length, {}, tensors)
-        found = save(summed(model.output.logits, fed["input_ids"][:, -keep:], scored))
-    return found
+    with torch.no_grad(), model.trace(**inputs, use_cache=False, logits_to_keep=keep):
+        apply_edits(model, edits, spec, rows, length, {}, tensors)
+        sums = save(summed(model.output.logits, inputs["input_ids"][:, -keep:], scored))
+    return sums
 
 
 def summed(
     logits: Float[torch.Tensor, "row position vocabulary"],
     ids: Int[torch.Tensor, "row position"],
-    scored,
+    scored: Bool[torch.Tensor, "row scored"],
 ) -> Float[torch.Tensor, " row"]:
-    """One row at a time: log probabilities of all rows in float32 would be large."""
+    """Return sums of log probabilities, a row at a time: all of them in float32 would be large."""
     rows = []
     for own, token, wanted in zip(logits, ids, scored):
         likely = own[:-1].float().log_softmax(-1)

@@ -1,239 +1,243 @@
-"""Path patching: what a head's changed output does along one kind of path, with everything else
-held still.
+"""Path patching: what a head's changed output does along one kind of path, all else held still.
 
-A new run says what the sender would have put out on other prompts. The first changed run (C) puts
-that into the sender while every other head's output is frozen to the base run's; feed-forward parts
-and norms are recomputed, or frozen too. The second (D) is a base run whose receivers get the
-queries, keys or values that they had in C. Where the receiver is the final residual stream, C's
+A run on other prompts says what the senders would have put out there. The first changed run (C)
+puts that into the senders while every other head's output is frozen to the unchanged run's; MLPs
+and norms are recomputed, or MLPs frozen too. The second (D) is an unchanged run whose receivers get
+the queries, keys or values that they had in C. Where the receiver is the final residual stream, C's
 logits are the answer.
 
 With all other heads frozen nothing moves between positions in C. So C runs only the positions at
-which receivers listen, side by side, without the tokens between them, and a sender can matter only
-there.
+which receivers take something up, side by side, without the tokens between them, and a sender can
+matter only there.
 
-The tracing half of `patching.paths`, shipped to remote servers as source: torch only, no
+The tracing half of `patching.path_patching`, shipped to remote servers as source: torch only, no
 decorators.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from jaxtyping import Int
 from nnsight import save
 
-from nnheads.trace.blocks import leave_out, start_at
+from nnheads.trace.blocks import leave_out, put, start_at
+from nnheads.trace.kernels import kernel_input
+from nnheads.trace.known import entries_of, of_cases, record
+from nnheads.trace.plain import (
+    Cells,
+    Chunk,
+    Inputs,
+    Known,
+    ModelSpec,
+    PathOptions,
+    PathTask,
+    Request,
+    Write,
+)
 from nnheads.trace.readout import read_logits
 from nnheads.trace.session import remote_of
-from nnheads.trace.sites import kernel_input, put, read_site
-from nnheads.trace.sweep import asked_of, copies, out_of_memory, prefix, swap, tail
+from nnheads.trace.sites import read_site
+from nnheads.trace.sweep import run_chunks, start_of, swap
+
+Positions = Int[torch.Tensor, "row position"]
 
 
-def paths(model, base: dict, source: dict, cells: dict, ask: dict, how: dict):
-    """Readings of every cell of senders.
+def paths(
+    model: Any, inputs: Inputs, source: Inputs, task: PathTask
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the readings of every cell of senders.
 
     Args:
-        base, source: inputs of the base run and of the new run.
-        cells: as for `sweep`, and `spots` [place, case, spot]: the positions that C runs; None:
-            from each chunk's first position to the end.
-        ask: as for `sweep`.
-        how: `form`; `via`: "q", "k", "v" or None for the final residual stream; `receivers`: layer
-            -> units; `freeze`: whether feed-forward parts are frozen as well.
+        inputs, source: the text that is run, and the one that senders get their output from.
+        task: `cells["positions"]` are those that C runs; None: from each chunk's first to the end.
 
     Returns:
-        readings [cell, case, question, reading], those of the base run and of the new run [case,
-        question, reading].
+        readings [cell, case, question, reading], those of the unchanged run and of the source
+        [case, question, reading].
     """
-    cases, count = base["input_ids"].shape[0], len(cells["bounds"]) - 1
-    form, everyone, targets = how["form"], torch.arange(cases), sorted(how["receivers"])
-    starts = sorted({layer for _, layer, _, _ in cells["chunks"]})
+    everyone = torch.arange(inputs["input_ids"].shape[0])
+    spec, senders = task["options"]["spec"], task["cells"]["entries"][:, 1].unique().tolist()
+    with torch.no_grad(), model.session(remote=remote_of(model)):
+        known = unchanged(model, inputs, of_cases(task["request"], everyone, 0), task)
+        request = {**task["request"], "reference": known["reference"]}
+        asked = of_cases(request, everyone, 0)
+        other = record(model, source, spec, {"z": senders}, [], asked)
+        whole = {**task, "request": request, "given": by_position(other["values"]["z"])}
+        cached = bool(task["options"]["receivers"])
+        result = run_chunks(follow, model, known, whole, cached)
+        result, plain_read = save(result.clone()), save(known["read"].clone())
+        source_read = save(other["read"])
+    return result, plain_read, source_read
+
+
+def unchanged(model: Any, inputs: Inputs, request: Request, task: PathTask) -> Known:
+    """Record the unchanged run between the lowest sender and the highest receiver."""
+    options, targets = task["options"], sorted(task["options"]["receivers"])
+    starts = {layer for _, layer, _, _ in task["cells"]["chunks"]}
     top = targets[-1] if targets else len(list(model.layers))
     between = list(range(min(starts, default=top), top))
-    senders = cells["entries"][:, 1].unique().tolist()
-    with torch.no_grad(), model.session(remote=remote_of(model)):
-        plain = asked_of(ask, everyone, 0)
-        still = remember(model, base, plain, between, {*starts, *targets}, how["freeze"], form)
-        asking = {**ask, "reference": still["reference"]}
-        new = remember(model, source, asked_of(asking, everyone, 0), senders, (), False, form)
-        still["given"], base_read = new["z"], still["read"]
-        result, at, cache = base_read.repeat(count, 1, 1, 1).flatten(0, 1), -1, None
-        for chunk in cells["chunks"]:
-            if targets and chunk[0] != at:
-                at, cache = chunk[0], prefix(model, base, still["cache"], chunk[0])
-            result[chunk[2] : chunk[3]] = attempt(
-                model, base, cache, still, cells, chunk, asking, how
-            )
-        result, base_read = (
-            save(result.unflatten(0, (count, cases)).clone()),
-            save(base_read.clone()),
-        )
-        source_read = save(new["read"])
-    return result, base_read, source_read
+    sites = {"z": between, "mlp_out": between if options["freeze"] else []}
+    return record(model, inputs, options["spec"], sites, sorted({*starts, *targets}), request)
 
 
-def remember(model, fed: dict, ask: dict, layers, starts, freeze: bool, form: dict) -> dict:
-    """One plain run: by layer `z`, what its feed-forward part adds (`mlp`, if that is to be frozen)
-    and the `residuals` that enter `starts`; what is asked (`read`), log-probabilities where all of
-    the vocabulary counts (`reference`), and the key-value `cache`."""
-    rows, length = fed["input_ids"].shape
-    with model.trace(**fed, use_cache=True, logits_to_keep=ask["keep"]):
-        z, mlp, residuals, reference = {}, {}, {}, []
-        for index in sorted({*layers, *starts}):
-            layer = model.layers[index]
-            if index in starts:
-                residuals[index] = layer.input.clone()
-            if index in layers:
-                z[index] = read_site(layer, "z", form, rows, length).transpose(1, 2).clone()
-                if freeze:
-                    mlp[index] = read_site(layer, "mlp_out", form, rows, length)[:, 0].clone()
-        read = read_logits(model, ask)
-        if ask["full"]:
-            reference.append(model.output.logits.float().log_softmax(-1))
-        cache = model.output.past_key_values
-    return {
-        "z": z,
-        "mlp": mlp,
-        "residuals": residuals,
-        "read": read,
-        "cache": cache,
-        "reference": reference[0] if reference else None,
-    }
+def by_position(values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    """View head outputs [case, head, position, dim] as [case, position, head, dim]."""
+    return {layer: value.transpose(1, 2) for layer, value in values.items()}
 
 
-def attempt(model, base: dict, cache, still: dict, cells: dict, chunk: tuple, ask: dict, how: dict):
-    """Both changed runs for the rows of a chunk, or for halves of it where memory runs out."""
-    start, layer, first, last = chunk
-    try:
-        return follow(model, base, cache, still, cells, chunk, ask, how)
-    except (RuntimeError, MemoryError) as error:
-        if last - first == 1 or not out_of_memory(error):
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = (first + last) // 2
-    halves = ((start, layer, first, middle), (start, layer, middle, last))
-    return torch.cat([attempt(model, base, cache, still, cells, half, ask, how) for half in halves])
+def follow(model: Any, known: Known, task: PathTask, cache: Any, chunk: Chunk) -> torch.Tensor:
+    """Return what is asked [row, question, reading] of the rows of a chunk.
 
-
-def follow(model, base: dict, cache, still: dict, cells: dict, chunk: tuple, ask: dict, how: dict):
-    """What is asked [row, question, reading] of the rows of a chunk: step C, and step D where there
-    are receivers.
+    Step C, and step D where there are receivers.
     """
     start, layer, first, last = chunk
-    cases = cells["places"].shape[1]
-    row = torch.arange(first, last)
-    case, place = row % cases, cells["entries"][cells["bounds"][:-1], 3][row // cases]
-    if cells["spots"] is None:
-        spot = torch.arange(start, cells["places"].shape[2]).expand(last - first, -1)
-    else:
-        spot = cells["spots"][place, case]
-    edits = spoken(cells, still["given"], spot, first, last)
-    got, read = carry(model, base, still, layer, case, spot, edits, asked_at(ask, case, spot), how)
+    cells, options = task["cells"], task["options"]
+    case, region, positions = rows_of(cells, chunk)
+    sent = sent_by(task, positions, first, last)
+    got, read = carry(model, known, task, layer, case, positions, sent)
     if read is not None:
         return read
-    low, where = min(got), cells["places"][place, case, start:]
-    return swap(
-        model,
-        tail(base, start, case),
-        copies(cache, low, case, start),
-        low,
-        still["residuals"][low][case.to(still["residuals"][low].device), start:],
-        None,
-        {index: received(got[index], how["receivers"][index], where) for index in got},
-        asked_of(ask, case, start),
-        how["via"],
-        how["form"],
-    )
+    low, where = min(got), cells["regions"][region, case, start:]
+    writes = {index: received(got[index], options["receivers"][index], where) for index in got}
+    begin = start_of(known, cache, low, case, start)
+    request = of_cases(task["request"], case, start)
+    return swap(model, begin, writes, request, options["via"], options["spec"])  # type: ignore[arg-type]
+
+
+def rows_of(cells: Cells, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor, Positions]:
+    """Return case and region [row] of a chunk's rows, and the positions [row, position] of C."""
+    start, _, first, last = chunk
+    cases, width = cells["regions"].shape[1:]
+    row, begins = torch.arange(first, last), torch.tensor(cells["bounds"][:-1])
+    case, region = row % cases, cells["entries"][begins, 3][row // cases]
+    chosen = cells.get("positions")
+    if chosen is None:
+        return case, region, torch.arange(start, width).expand(last - first, -1)
+    return case, region, chosen[region, case]
 
 
 def carry(
-    model, base: dict, still: dict, layer: int, case, spot, edits: dict, ask: dict, how: dict
-):
-    """Step C from the senders' layer on: what the receivers above it get, [row, unit, ..., spot,
-    width] by layer, or what is asked of the logits."""
-    form, (rows, length) = how["form"], spot.shape
-    wanted = [index for index in sorted(how["receivers"]) if index > layer]
+    model: Any,
+    known: Known,
+    task: PathTask,
+    layer: int,
+    case: torch.Tensor,
+    positions: Positions,
+    sent: dict[int, Write],
+) -> tuple[dict[int, torch.Tensor], torch.Tensor | None]:
+    """Run step C from the senders' layer on.
+
+    Returns:
+        what the receivers above it get, [row, unit, ..., position, width] by layer, or what is
+        asked of the logits.
+    """
+    options, read = task["options"], None
+    wanted = [index for index in sorted(options["receivers"]) if index > layer]
     top = wanted[-1] if wanted else len(list(model.layers))
-    fed = {name: value[case[:, None], spot] for name, value in base.items()}
-    fed["attention_mask"] = torch.ones_like(
-        fed["attention_mask"]
-    )  # what heads see is of no matter: they are frozen
-    keep = 1 if wanted else ask["keep"]
-    with model.trace(**fed, use_cache=False, logits_to_keep=keep):
-        got, read = {}, []
-        start_at(model, layer, chosen(still["residuals"][layer], case, spot), form["tuple_block"])
+    request = at_positions(task["request"], case, positions)
+    inputs, keep = side_by_side(known["inputs"], case, positions), request["keep"]
+    residual = chosen(known["residuals"][layer], case, positions)
+    with model.trace(**inputs, use_cache=False, logits_to_keep=1 if wanted else keep):
+        got = {}
+        start_at(model, layer, residual, options["spec"]["tuple_block"])
         for index in range(layer, top):
-            block = model.layers[index]
+            block, still = model.layers[index], still_at(known, index, case, positions, options)
             if index in wanted:
-                got[index] = kernel_input(block, how["via"], form)[
-                    :, how["receivers"][index]
-                ].clone()
-            z = chosen(still["z"][index], case, spot)
-            if index in edits:
-                put(z.transpose(1, 2), edits[index], edits[index]["given"])
-            if (
-                index in wanted or form["kernel"] == "bloom"
-            ):  # Bloom's attention adds the residual stream by itself
-                own = read_site(block, "z", form, rows, length)
-                own[:] = z.transpose(1, 2).to(own)
-            else:
-                block.attention.skip((block.attention.projection(z.flatten(2)), None))
-            if how["freeze"]:
-                added = read_site(block, "mlp_out", form, rows, length)[:, 0]
-                added[:] = chosen(still["mlp"][index], case, spot).to(added)
+                got[index] = taken(block, index, options)
+            hold(block, still, sent.get(index), index in wanted, options["spec"])
         if wanted:
-            got[top] = kernel_input(model.layers[top], how["via"], form)[
-                :, how["receivers"][top]
-            ].clone()
+            got[top] = taken(model.layers[top], top, options)
             leave_out(model, top + 1, model.layers[top].output)
         else:
-            read.append(read_logits(model, ask))
-    return got, read[0] if read else None
+            read = read_logits(model, request)
+    return got, read
 
 
-def chosen(values, case, spot):
-    """Each row's case at its spots: values [case, position, ...] -> [row, spot, ...]."""
-    return values[case[:, None].to(values.device), spot.to(values.device)]
+def taken(block: Any, index: int, options: PathOptions) -> torch.Tensor:
+    """Return the queries, keys or values [row, unit, ..., position, width] of a layer's receivers."""
+    every = kernel_input(block, options["via"], options["spec"])  # type: ignore[arg-type]
+    return every[:, options["receivers"][index]].clone()
 
 
-def spoken(cells: dict, given: dict, spot, first: int, last: int) -> dict:
-    """layer -> what the senders of the rows `first` to `last` of all (cell, case) say at these
-    rows' spots.
+def still_at(
+    known: Known, index: int, case: torch.Tensor, positions: Positions, options: PathOptions
+) -> dict[str, torch.Tensor]:
+    """Return what one layer is frozen to: `z` [row, position, head, dim], and `mlp` if asked."""
+    values = known["values"]
+    still = {"z": chosen(values["z"][index].transpose(1, 2), case, positions)}
+    if options["freeze"]:
+        still["mlp"] = chosen(values["mlp_out"][index][:, 0], case, positions)
+    return still
+
+
+def hold(
+    block: Any, still: dict[str, torch.Tensor], write: Write | None, attended: bool, spec: ModelSpec
+) -> None:
+    """Freeze a block's heads, all but its senders, and its MLP where that is frozen.
+
+    attended: its attention runs, because its receivers are read.
     """
-    places, bounds = cells["places"], cells["bounds"]
-    cases = places.shape[1]
-    entries = cells["entries"][bounds[first // cases] : bounds[(last - 1) // cases + 1]]
-    rows = entries[:, :1] * cases + torch.arange(cases) - first
-    entry, case = ((rows >= 0) & (rows < last - first)).nonzero(as_tuple=True)
-    row, (_, layer, unit, place) = rows[entry, case], entries[entry].unbind(1)
-    edits = {}
-    for index in layer.unique().tolist():
-        own = layer == index
-        at, values = spot[row[own]], given[index]
-        pick = [which.to(values.device) for which in (case[own][:, None], at, unit[own][:, None])]
-        where = places[place[own], case[own]].gather(1, at)
-        edits[index] = {
-            "row": row[own],
-            "unit": unit[own],
-            "where": where,
-            "given": values[tuple(pick)],
-        }
-    return edits
+    z = still["z"]
+    if write is not None:
+        put(z.transpose(1, 2), write, write["values"])
+    # Bloom's attention adds the residual stream by itself, so it cannot be left out
+    if attended or spec["kernel"] == "bloom":
+        own = read_site(block, "z", spec, z.shape[:2])
+        own[:] = z.transpose(1, 2).to(own)
+    else:
+        block.attention.skip((block.attention.projection(z.flatten(2)), None))
+    if "mlp" in still:
+        added = read_site(block, "mlp_out", spec, z.shape[:2])[:, 0]
+        added[:] = still["mlp"].to(added)
 
 
-def asked_at(ask: dict, case, spot) -> dict:
-    """What is asked of a run of the spots alone: each question has a spot of its own."""
-    own = asked_of(ask, case, 0)
-    if own["place"] is not None:
-        own["place"] = torch.arange(spot.shape[1]).expand(spot.shape[0], -1)
+def side_by_side(inputs: Inputs, case: torch.Tensor, positions: Positions) -> Inputs:
+    """Return the inputs at the positions of C; what heads see is of no matter, they are frozen."""
+    own = {name: value[case[:, None], positions] for name, value in inputs.items()}
+    own["attention_mask"] = torch.ones_like(own["attention_mask"])
     return own
 
 
-def received(values, units: list, where) -> dict:
-    """What step D writes into one layer: [row, unit, ..., spot, width] where `where` [row,
-    position] says so. A single spot stands for whichever position that is."""
+def chosen(values: torch.Tensor, case: torch.Tensor, positions: Positions) -> torch.Tensor:
+    """Return each row's case at its positions: values [case, position, ...] by row."""
+    return values[case[:, None].to(values.device), positions.to(values.device)]
+
+
+def sent_by(task: PathTask, positions: Positions, first: int, last: int) -> dict[int, Write]:
+    """Return what the senders of some rows put out at these rows' positions, by layer."""
+    regions = task["cells"]["regions"]
+    sent = {}  # type: dict[int, Write]
+    for index, own in entries_of(task["cells"], first, last).items():
+        at, values = positions[own["row"]], task["given"][index]
+        pick = (own["case"][:, None], at, own["unit"][:, None])
+        sent[index] = {
+            "row": own["row"],
+            "unit": own["unit"],
+            "where": regions[own["region"], own["case"]].gather(1, at),
+            "values": values[tuple(part.to(values.device) for part in pick)],
+        }
+    return sent
+
+
+def at_positions(request: Request, case: torch.Tensor, positions: Positions) -> Request:
+    """Return a request to a run of the positions of C alone: each question has its own."""
+    own = of_cases(request, case, 0)
+    if own["positions"] is not None:
+        own["positions"] = torch.arange(positions.shape[1]).expand(positions.shape[0], -1)
+    return own
+
+
+def received(values: torch.Tensor, units: list[int], where: torch.Tensor) -> Write:
+    """Return what step D writes into one layer, at the positions of `where` [row, position].
+
+    values: [row, unit, ..., position, width]; a single position stands for whichever that is.
+    """
     rows, count = values.shape[:2]
     return {
         "row": torch.arange(rows).repeat_interleave(count),
         "unit": torch.tensor(units).repeat(rows),
         "where": where.repeat_interleave(count, 0),
-        "given": values.flatten(0, 1),
+        "values": values.flatten(0, 1),
     }

@@ -9,7 +9,7 @@ readers and type checkers alone. No function that is shipped may call them.
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -137,3 +137,49 @@ class GradientOptions(TypedDict):
     fix: bool
     drop: bool
     each: bool
+
+
+class SweepTask(TypedDict):
+    """What a sweep swaps and reads. given: layer -> values [case, unit, ..., position, width]."""
+
+    cells: Cells
+    request: Request
+    options: SwapOptions
+    given: dict[int, torch.Tensor] | None
+
+
+class PathTask(TypedDict):
+    """What path patching changes and reads. given: layer -> the senders' z on the other text."""
+
+    cells: Cells
+    request: Request
+    options: PathOptions
+    given: dict[int, torch.Tensor]
+
+
+class Known(TypedDict):
+    """A run that was recorded: [case, ...] by layer, and what was read of its logits.
+
+    values: site -> layer -> value. residuals: layer -> the stream that enters it.
+    reference: log-probabilities where all of the vocabulary counts. cache: its keys and values.
+    """
+
+    inputs: Inputs
+    values: dict[str, dict[int, torch.Tensor]]
+    residuals: dict[int, torch.Tensor]
+    read: torch.Tensor | None
+    reference: torch.Tensor | None
+    cache: Any
+
+
+class Start(TypedDict):
+    """Where a changed run begins: its inputs, its cache, and what enters its first layer.
+
+    z: the first layer's head outputs where its attention need not run again, else None.
+    """
+
+    inputs: Inputs
+    cache: Any
+    layer: int
+    residual: torch.Tensor
+    z: torch.Tensor | None

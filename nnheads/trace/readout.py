@@ -1,70 +1,88 @@
-"""Reading answers inside a trace, so that logits over the vocabulary never leave it.
+"""Answers are read inside a trace, so that logits over the vocabulary never leave it.
+
+    readings = read_logits(model, request)     # [row, question, reading], the last thing of a trace
 
 Shipped to remote servers as source: torch only.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 
+from nnheads.trace.plain import Request
 
-def read_logits(model, ask: dict) -> Float[torch.Tensor, "row question reading"]:
-    """What is asked of a run's logits; the last thing that a trace reads.
+Readings = Float[torch.Tensor, "row question reading"]
 
-    ask: `place` [row, question], or None for the last position; `answers` [row, question, answer];
-        `weight`
-    [row, question, answer, d_model] and `bias` of the unembedding's columns, if they are at hand:
-    the logits of all other tokens are then never computed. With `full` there are further readings:
-    each answer's rank (0 is the highest), the log-sum-exp, and KL(reference || run) if there is a
-    `reference` of log-probabilities.
+
+def read_logits(model: Any, request: Request) -> Readings:
+    """Return what is asked of a run's logits; the last thing that a trace reads.
+
+    Readings: the answers' logits; with `full`, also each answer's rank (0 is the highest), the
+    log-sum-exp, and KL(reference || run) if there is a `reference`. With `weight`, the logits of
+    all other tokens are never computed.
     """
     final = model.unembedding.input
-    if ask["place"] is not None:
-        place = ask["place"].to(final.device).clamp(min=0)
-        final = final.gather(1, place.unsqueeze(-1).expand(-1, -1, final.shape[-1]))
-    if ask.get("weight") is not None:
-        few = (ask["weight"].to(final.device) @ final.unsqueeze(-1)).squeeze(-1)
-        if ask.get("bias") is not None:
-            few = few + ask["bias"].to(final.device)
-        model.unembedding.skip(
-            few
-        )  # the model's own scale and soft cap still act on what it is given
-        return model.output.logits.float().clone()
-    model.unembedding.input = (
-        final.contiguous()
-    )  # a slice would be multiplied row by row, several times slower
-    return logit_readings(model.output.logits, ask)
+    if request["positions"] is not None:
+        where = request["positions"].to(final.device).clamp(min=0)
+        final = final.gather(1, where.unsqueeze(-1).expand(-1, -1, final.shape[-1]))
+    if request.get("weight") is not None:
+        # the model's own scale and soft cap still act on what it is given
+        model.unembedding.skip(answer_logits(final, request))
+        logits: torch.Tensor = model.output.logits.float().clone()
+        return logits
+    # a slice would be multiplied row by row, several times slower
+    model.unembedding.input = final.contiguous()
+    return logit_readings(model.output.logits, request)
 
 
-def logit_readings(logits, ask: dict) -> Float[torch.Tensor, "row question reading"]:
-    """The answers' logits, and with `full` what needs the whole vocabulary."""
-    answers = ask["answers"].to(logits.device)
+def answer_logits(
+    final: torch.Tensor, request: Request
+) -> Float[torch.Tensor, "row question answer"]:
+    """Return the answers' logits alone, from their columns of the unembedding."""
+    few = (request["weight"].to(final.device) @ final.unsqueeze(-1)).squeeze(-1)
+    bias = request.get("bias")
+    return few if bias is None else few + bias.to(final.device)
+
+
+def logit_readings(
+    logits: Float[torch.Tensor, "row question vocabulary"], request: Request
+) -> Readings:
+    """Return the answers' logits, and with `full` what needs the whole vocabulary."""
+    answers = request["answers"].to(logits.device)
     own = logits.gather(-1, answers).float()
-    if not ask["full"]:
+    if not request["full"]:
         return own
-    logits = logits.float()
-    ranks = [
-        (logits > own[..., i : i + 1]).sum(-1, keepdim=True).float()
-        for i in range(answers.shape[-1])
-    ]
+    logits, count = logits.float(), answers.shape[-1]
+    above = [(logits > own[..., i : i + 1]).sum(-1, keepdim=True) for i in range(count)]
+    ranks = [one.float() for one in above]
     total = logits.logsumexp(-1, keepdim=True)
-    reference = ask.get("reference")
+    return torch.cat([own, *ranks, total, divergence(logits, total, request.get("reference"))], -1)
+
+
+def divergence(
+    logits: Float[torch.Tensor, "row question vocabulary"],
+    total: Float[torch.Tensor, "row question 1"],
+    reference: Float[torch.Tensor, "row question vocabulary"] | None,
+) -> Float[torch.Tensor, "row question 1"]:
+    """Return KL(reference || run); 0 without a reference."""
     if reference is None:
-        return torch.cat([own, *ranks, total, torch.zeros_like(total)], -1)
+        return torch.zeros_like(total)
     reference = reference.to(logits.device)
-    divergence = (reference.exp() * (reference - (logits - total))).sum(-1, keepdim=True)
-    return torch.cat([own, *ranks, total, divergence], -1)
+    return (reference.exp() * (reference - (logits - total))).sum(-1, keepdim=True)
 
 
 def read_answers(
     logits: Float[torch.Tensor, "row vocabulary"],
     answers: Int[torch.Tensor, "row answer"],
     candidates: Int[torch.Tensor, " candidate"],
-):
-    """Per row: the answers' logits and ranks (0 = highest), the log-sum-exp, and the best token
-    overall and
-    among the candidates. Shipped to remote servers: torch only."""
+) -> tuple[torch.Tensor, ...]:
+    """Return per row the answers' logits and ranks, the log-sum-exp, and two best tokens.
+
+    Rank 0 is the highest. The best tokens are that of the vocabulary and that of the candidates.
+    """
     logits = logits.float()
     own = logits.gather(-1, answers.to(logits.device))
     rank = (logits.unsqueeze(1) > own.unsqueeze(2)).sum(-1)
@@ -72,32 +90,29 @@ def read_answers(
     return own, rank, logits.logsumexp(-1), logits.argmax(-1), pool[logits[:, pool].argmax(-1)]
 
 
-def readout(model, residual, scale: float, cap: float | None):
-    """Log-probabilities that the unembedding would give a residual stream [..., d_model]."""
+def readout(
+    model: Any, residual: Float[torch.Tensor, "*lead d_model"], scale: float, cap: float | None
+) -> Float[torch.Tensor, "*lead vocabulary"]:
+    """Return log-probabilities that the unembedding would give a residual stream."""
     logits = model.unembedding(model.final_norm(residual)).float() * scale
     if cap:
         logits = torch.tanh(logits / cap) * cap
-    return logits.log_softmax(-1)
+    likely: torch.Tensor = logits.log_softmax(-1)
+    return likely
 
 
-def answer_columns(model, answers: Int[torch.Tensor, "row *question answer"]) -> dict:
-    """Return the unembedding's columns of the answers, for `read_logits`, where its weights are at
-    hand and plain.
+def answer_columns(
+    model: Any, answers: Int[torch.Tensor, "row question answer"]
+) -> dict[str, torch.Tensor]:
+    """Return the unembedding's columns of the answers for a request, where they are at hand.
 
-    Remotely they are not, and the whole vocabulary is computed on the server.
+    Remotely they are not, nor in a quantized model: the whole vocabulary is computed there.
     """
     module = model.unembedding._module
     weight = getattr(module, "weight", None)
-    if (
-        type(module) is not torch.nn.Linear
-        or weight is None
-        or weight.is_meta
-        or not weight.is_floating_point()
-    ):
+    plain = type(module) is torch.nn.Linear and weight is not None
+    if not plain or weight.is_meta or not weight.is_floating_point():
         return {}
-    ids = answers.to(weight.device)
-    bias = module.bias
-    return {
-        "weight": weight.detach()[ids],
-        **({} if bias is None else {"bias": bias.detach()[ids]}),
-    }
+    ids, bias = answers.to(weight.device), module.bias
+    columns = {"weight": weight.detach()[ids]}
+    return columns if bias is None else {**columns, "bias": bias.detach()[ids]}

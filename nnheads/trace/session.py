@@ -1,22 +1,27 @@
-"""Where the traces of a model run: here, in a rehearsal, or on a server.
+"""Where the traces of a model run: here, in a rehearsal, or on a server. The model itself says so.
 
-The model itself says so.
+    with model.session(remote=remote_of(model)): ...
+
+A model that was not made by `load` runs here.
 """
 
 from __future__ import annotations
 
-PLACE = (
-    "_remote_backend"  # where nnsight looks for the way to a server, and `remote.place` puts ours
-)
+from typing import Any
+
+# where nnsight looks for the way to a server, and `remote.place` puts ours
+PLACE = "_remote_backend"
 
 
-def remote_of(model) -> bool | str:
-    """Return where a model's sessions run, as nnsight's `remote`: False (here), "local" (a
-    rehearsal), True (NDIF), a URL.
+def remote_of(model: Any) -> bool | str:
+    """Return where a model's sessions run, as nnsight's `remote`.
+
+    False is here, "local" a rehearsal, True is NDIF, else a URL.
     """
-    return getattr(vars(model).get(PLACE), "remote", False)
+    remote: bool | str = getattr(vars(model).get(PLACE), "remote", False)
+    return remote
 
 
-def on_server(model) -> bool:
+def on_server(model: Any) -> bool:
     """Return whether a model runs on a server, and not here or in a rehearsal."""
     return remote_of(model) not in (False, "local")

@@ -1,157 +1,169 @@
-"""Where a run can be read and changed: every site is a live view [row, unit, ..., position, width]
-inside a trace.
+"""The one table of sites: every place of a block that can be read and changed.
+
+    value = read_site(layer, "v", spec, (rows, length))    # [row, kv head, position, dim]
+    write_site(layer, "v", value * 2, spec)
+
+A row of `SITES` says what a site is, what its units are, and which tensor of the run it is. Sweeps,
+interventions, gradients and paths all go through the functions below, so a site is read in one
+place, and written in one. Rows stand in the order in which a forward reaches them: traces have to
+read in that order, and nnsight says "out of order" otherwise.
 
 The units of z, q and pattern are heads, those of k and v are key/value heads, which under
-grouped-query attention serve several heads each; the other sites have one unit. Queries, keys and
-values are taken as the attention kernel receives them. Writing into the view changes the run. A
-pattern cannot be written where a fused kernel runs, so there the head's output is set to what the
-wanted pattern gives: pattern times values.
-Shipped to remote servers as source: torch only. `form` is `model.form`, plain data.
+grouped-query attention serve several heads each; the other sites have one unit.
+Shipped to remote servers as source: torch only. Rows are plain dicts, because a class with
+generated methods would travel as bytecode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
 import torch
 from jaxtyping import Float
 
-from nnheads.trace.blocks import hidden, reach, read_z
-from nnheads.trace.rows import reachable, read_rows
+from nnheads.trace.blocks import hidden, packed, put, reach, split_heads
+from nnheads.trace.kernels import by_kernel_head, kernel_input, kernel_tensor
+from nnheads.trace.pattern_site import put_pattern, read_pattern, write_pattern
+from nnheads.trace.plain import ModelSpec, Write
 
-SITES = {
-    "z": "head output before W_O",
-    "q": "queries",
-    "k": "keys",
-    "v": "values",
-    "pattern": "attention weights",
-    "resid_pre": "residual stream before the block",
-    "attn_out": "what attention adds",
-    "mlp_out": "what the feed-forward part adds",
+Value = Float[torch.Tensor, "row unit *group position width"]
+
+
+class Site(TypedDict):
+    """One place of a block.
+
+    unit: "head", "kv_head", or None for one unit.
+    part: the module whose tensor it is: "block", "attention", "projection" or a key of ModelSpec;
+        "kernel" for what attention computes with (see `kernels` and `pattern_site`).
+    end: "input" or "output" of the module; "" inside the kernel.
+    """
+
+    meaning: str
+    unit: str | None
+    part: str
+    end: str
+
+
+SITES: Mapping[str, Site] = {
+    "resid_pre": {
+        "meaning": "residual stream before the block",
+        "unit": None,
+        "part": "block",
+        "end": "input",
+    },
+    "attn_in": {
+        "meaning": "what attention reads",
+        "unit": None,
+        "part": "attention",
+        "end": "input",
+    },
+    "q": {"meaning": "queries", "unit": "head", "part": "kernel", "end": ""},
+    "k": {"meaning": "keys", "unit": "kv_head", "part": "kernel", "end": ""},
+    "v": {"meaning": "values", "unit": "kv_head", "part": "kernel", "end": ""},
+    "pattern": {"meaning": "attention weights", "unit": "head", "part": "kernel", "end": ""},
+    "z": {
+        "meaning": "head output before W_O",
+        "unit": "head",
+        "part": "projection",
+        "end": "input",
+    },
+    "attn_out": {
+        "meaning": "what attention adds",
+        "unit": None,
+        "part": "attention_adds",
+        "end": "output",
+    },
+    "mlp_in": {"meaning": "what the MLP reads", "unit": None, "part": "mlp_reads", "end": "input"},
+    "mlp_hidden": {
+        "meaning": "neurons of the MLP",
+        "unit": None,
+        "part": "neurons",
+        "end": "input",
+    },
+    "mlp_out": {"meaning": "what the MLP adds", "unit": None, "part": "mlp_adds", "end": "output"},
+    "resid_post": {
+        "meaning": "residual stream after the block",
+        "unit": None,
+        "part": "block",
+        "end": "output",
+    },
 }
-UNITS = {"z": "head", "q": "head", "pattern": "head", "k": "kv_head", "v": "kv_head"}
+# those that a sweep swaps; the others hold what one of these holds, one step later or earlier
+SWEPT = ("z", "q", "k", "v", "pattern", "resid_pre", "attn_out", "mlp_out")
+UNITS = {name: row["unit"] for name, row in SITES.items() if row["unit"]}
 
 
-def read_site(
-    layer, site: str, form: dict, rows: int, length: int
-) -> Float[torch.Tensor, "row unit *group position width"]:
-    """The site's value at one layer: a live view, except for `pattern`. Call it at the site's place
-    in the order of execution. `length` positions are run; a cache may hold more keys before
-    them."""
+def module_of(layer: Any, site: str, spec: ModelSpec) -> Any:
+    """Return the module whose input or output a site is."""
+    part = SITES[site]["part"]
+    if part == "block":
+        return layer
+    if part in ("attention", "projection"):
+        return layer.attention if part == "attention" else layer.attention.projection
+    return reach(layer, spec[part])  # type: ignore[literal-required]
+
+
+def held(layer: Any, site: str, spec: ModelSpec) -> torch.Tensor:
+    """Return the very tensor that the run goes on with; of a view no gradient can be asked."""
+    if SITES[site]["part"] == "kernel":
+        return kernel_tensor(layer, site, spec["kernel"])
+    module = module_of(layer, site, spec)
+    tensor: torch.Tensor = module.input if SITES[site]["end"] == "input" else hidden(module.output)
+    return tensor
+
+
+def by_unit(tensor: torch.Tensor, site: str, spec: ModelSpec, rows: int) -> Value:
+    """View a held tensor, or its gradient, by row, unit, position and width."""
+    if SITES[site]["part"] == "kernel":
+        return by_kernel_head(tensor, site, spec)
     if site == "z":
-        return read_z(layer, form["heads"]).transpose(1, 2)
-    if site in ("q", "k", "v"):
-        return kernel_input(layer, site, form)[..., -length:, :]
+        return split_heads(tensor, spec["heads"]).transpose(1, 2)
+    return tensor.reshape(rows, -1, tensor.shape[-1]).unsqueeze(1)  # OPT's MLP runs flattened rows
+
+
+def read_site(layer: Any, site: str, spec: ModelSpec, size: tuple[int, int]) -> Value:
+    """Return a site's value: a live view, except for the pattern of a fused kernel.
+
+    Call it at the site's turn in the order of execution. size: rows, and positions that are run; a
+    cache may hold more keys before them.
+    """
+    rows, length = size
     if site == "pattern":
-        return read_rows(layer, form["kernel"] == "interface")
-    if site == "resid_pre":
-        return layer.input.unsqueeze(1)
-    if site == "attn_out":
-        return hidden(reach(layer, form["attention_adds"]).output).unsqueeze(1)
-    output = hidden(reach(layer, form["mlp_adds"]).output)
-    return output.view(rows, -1, output.shape[-1]).unsqueeze(
-        1
-    )  # OPT runs its feed-forward part on flattened rows
+        return read_pattern(layer, spec, length)
+    value = by_unit(held(layer, site, spec), site, spec, rows)
+    return value[..., -length:, :] if SITES[site]["part"] == "kernel" else value
 
 
-def kernel_input(layer, site: str, form: dict) -> Float[torch.Tensor, "row unit *group key width"]:
-    """q, k or v of one layer by head. Falcon copies its grouped keys and values for every head of a
-    group before it uses them; the copies then are an axis of their own."""
-    place, kernel = "qkv".index(site), form["kernel"]
-    if kernel == "interface":
-        value = layer.attention.source.attention_interface_1.inputs[0][1 + place]
-    elif kernel == "attn":
-        value = layer.attention.source.self__attn_0.inputs[0][place]
-    elif kernel == "bloom":
-        value = layer.attention.source.self__reshape_0.output[place]
+def write_site(layer: Any, site: str, new: Value, spec: ModelSpec) -> None:
+    """Put a site's whole value back, as `read_site` gives it.
+
+    Out of place, so that gradients flow; but queries, keys and values are the kernel's own tensors,
+    which nothing before it reads again.
+    """
+    if site == "pattern":
+        write_pattern(layer, new, spec)
+    elif SITES[site]["part"] == "kernel":
+        kernel_input(layer, site, spec)[..., -new.shape[-2] :, :] = new
+    elif site == "z":
+        layer.attention.projection.input = new.transpose(1, 2).flatten(2)
     else:
-        value = layer.attention.source.self__split_heads_0.output[place].transpose(1, 2)
-    groups = form["heads"] if site == "q" else form["kv_heads"]
-    return value if value.shape[1] == groups else value.unflatten(1, (groups, -1))
+        write_module(module_of(layer, site, spec), SITES[site]["end"], new)
 
 
-def write_site(
-    layer, index: int, site: str, edit: dict, form: dict, rows: int, length: int
+def write_module(module: Any, end: str, new: torch.Tensor) -> None:
+    """Put new values into a module's first input or output, in the shape that it has."""
+    if end == "input":
+        module.input = new.reshape(module.input.shape)
+    else:
+        module.output = packed(new.reshape(hidden(module.output).shape), module.output)
+
+
+def put_site(
+    layer: Any, index: int, site: str, write: Write, spec: ModelSpec, size: tuple[int, int]
 ) -> None:
-    """Put new values at some (row, unit) of a site.
-
-    edit: `row`, `unit` [entry], `where` [entry, position], and `given` [entry, ..., position,
-        width], or `fill`:
-    "zero", or for patterns "uniform". With `add`, what is given is added to what is there.
-    """
+    """Put new values into some rows and units of a site in place, and leave the others alone."""
     if site == "pattern":
-        write_pattern(layer, index, edit, form, length)
-        return
-    put(read_site(layer, site, form, rows, length), edit, edit.get("given"))
-
-
-def put(view, edit: dict, new) -> None:
-    """Write `new` (None: zeros) into the chosen rows and units of a view, where `where` says so."""
-    pick = (edit["row"].to(view.device), edit["unit"].to(view.device))
-    now = view[pick]
-    where = edit["where"].to(view.device)
-    where = where.reshape(where.shape[0], *([1] * (now.dim() - 3)), -1, 1)
-    new = torch.zeros_like(now) if new is None else new.to(now)
-    view[pick] = torch.where(where, now + new if edit.get("add") else new, now)
-
-
-def write_pattern(layer, index: int, edit: dict, form: dict, length: int) -> None:
-    """Give heads the wanted attention: [entry, position, key]."""
-    if form["kernel"] == "interface":
-        inputs, options = layer.attention.source.attention_interface_1.inputs
-        values = inputs[3]
-        mask = inputs[4] if len(inputs) > 4 else options.get("attention_mask")
-        wanted = wanted_rows(
-            edit, mask, length, values.shape[2], options.get("sliding_window"), values.device
-        )
-        shared = edit["unit"].to(values.device) * values.shape[1] // form["heads"]
-        new = wanted.to(values.dtype) @ values[edit["row"].to(values.device), shared]
-        put(read_z(layer, form["heads"]).transpose(1, 2), edit, new)
-        return
-    mask = layer.attention.inputs[1]["attention_mask"]
-    view = softmax(layer, form).output
-    put(
-        view,
-        edit,
-        wanted_rows(edit, mask, length, view.shape[-1], form["windows"][index], view.device),
-    )
-
-
-def softmax(layer, form: dict):
-    """The operation that gives an eager family's attention weights; its `output` is [row, head,
-    position, key].
-    """
-    source = layer.attention.source
-    if form["kernel"] == "attn":
-        return source.self__attn_0.source.nn_functional_softmax_0
-    return source.F_softmax_1 if form["kernel"] == "falcon_alibi" else source.F_softmax_0
-
-
-def wanted_rows(
-    edit: dict, mask, length: int, keys: int, window: int | None, device
-) -> Float[torch.Tensor, "entry position key"]:
-    """The given rows cut to the keys that are there, or equal weight on every key that the mask
-    allows, or none.
-    """
-    if "given" in edit:
-        return edit["given"][..., -keys:].to(device)
-    count = edit["row"].shape[0]
-    if edit["fill"] == "zero":
-        return torch.zeros(count, length, keys, device=device)
-    share = reachable(
-        mask, torch.arange(length, device=device), keys, keys - length, window
-    ).float()
-    share = share / share.sum(-1, keepdim=True).clamp(min=1)  # rows of padding see nothing
-    return share[edit["row"].to(device)] if share.shape[0] > 1 else share.expand(count, -1, -1)
-
-
-def narrow(layer, attended: bool = False) -> None:
-    """Run the rest of a block for the last position alone, because only its answer is read.
-
-    The part sums broadcast over the other positions, whose values are wrong from here on and never
-    used.
-    `attended`: its attention was left out.
-    """
-    if not attended:
-        layer.attention.projection.input = layer.attention.projection.input[:, -1:]
-    part = layer.mlp.input
-    if part.dim() == 3:  # OPT's is flattened over rows and stays whole
-        layer.mlp.input = part[:, -1:]
+        put_pattern(layer, index, write, spec, size[1])
+    else:
+        put(read_site(layer, site, spec, size), write, write.get("values"))

@@ -26,7 +26,7 @@ from nnheads.models.labels import check_finite
 from nnheads.prompts.ioi_words import NAMES
 from nnheads.prompts.pairs import next_token, token_texts
 from nnheads.stats import CONFIDENCE, adjusted
-from nnheads.trace.writes import read_outputs
+from nnheads.trace.vocabulary import Ranked, read_outputs
 from nnheads.writing.logit_attribution import writing_form
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"
@@ -155,7 +155,7 @@ def outputs(
     top: int = 5,
 ) -> dict[str, np.ndarray]:
     """Readings of what every head writes at each token, each [token, layer, head]; see
-    `writes.rank_outputs`.
+    `vocabulary.rank_outputs`.
 
     Args:
         pool: tokens of which those among a head's top are counted, other than the token itself;
@@ -178,7 +178,8 @@ def outputs(
     fed, alone = inputs(model, texts), inputs(model, texts.isel(position=[-1]))
     tokens, others = torch.from_numpy(ids), torch.from_numpy(ids if pool is None else pool)
     asked = torch.from_numpy(ids[:, None][:, :0] if members is None else members)
-    found = read_outputs(model, fed, alone, tokens, others, asked, top, writing_form(model)).cpu()
+    ranked = Ranked(ids=tokens, members=asked, pool=others, top=top)
+    found = read_outputs(model, fed, alone, ranked, writing_form(model)).cpu()
     check_finite(found, "what heads write")
     values = found.numpy()
     return {

@@ -17,13 +17,13 @@ from hypothesis import strategies as some
 
 import nnheads
 from nnheads.errors import BadInput
+from nnheads.patching.ablate import ablate
 from nnheads.patching.ablation_values import means, resampled, same_text
 from nnheads.patching.circuit import every_head, removal
 from nnheads.patching.cost import cost
 from nnheads.patching.head_sets import plan_without
 from nnheads.patching.interaction import interactions
 from nnheads.patching.knockout import knockout
-from nnheads.patching.patch import ablate
 
 FAMILIES = ["gpt2", "llama", "bloom", "falcon", "gptj", "gemma2", "gpt_oss", "qwen3"]
 LENGTHS = (9, 9, 9, 5, 5, 5, 9, 9)

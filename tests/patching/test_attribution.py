@@ -20,7 +20,8 @@ from nnheads.errors import BadInput, RunError
 from nnheads.models.families import FAMILIES
 from nnheads.patching.attribution import attribute
 from nnheads.patching.patch import patch
-from nnheads.patching.readings import units
+from nnheads.patching.prepared import units
+from nnheads.trace.session import remote_of
 
 HOOKED = ("z", "attn_out", "mlp_out", "resid_pre")
 
@@ -496,8 +497,8 @@ def test_a_trusted_server_is_asked(padded, monkeypatch):
     class AskedError(Exception):
         pass
 
-    def ask(*given):
-        raise AskedError(given[-1])
+    def ask(model, *_):
+        raise AskedError(remote_of(model))
 
     monkeypatch.setattr(gradients.backward, "attribute", ask)
     with pytest.raises(AskedError, match=r"http://127\.0\.0\.1:9"):

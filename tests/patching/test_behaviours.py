@@ -15,7 +15,7 @@ import nnheads
 from nnheads.errors import BadInput
 from nnheads.patching.behaviours import BEHAVIOURS, ask_for, with_others
 from nnheads.patching.metrics import METRICS
-from nnheads.patching.readings import questions
+from nnheads.patching.prepared import questions
 from nnheads.prompts import world
 
 

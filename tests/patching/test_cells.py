@@ -69,7 +69,7 @@ def cells_of_any_kind(draw):
 def test_every_cell_that_can_change_anything_runs_once_and_early_enough(
     cells, shared, tokens, narrow
 ):
-    _, cases, width = cells.places.shape
+    _, cases, width = cells.regions.shape
     shared = min(shared, width - 1)
     order = which.schedule(
         cells, shared=shared, first_asked=width - 1, last_layer=3 if narrow else None, tokens=tokens
@@ -84,10 +84,10 @@ def test_every_cell_that_can_change_anything_runs_once_and_early_enough(
     )
     for number in range(cells.count):
         own = cells.entries[cells.entries[:, 0] == number]
-        positions = np.flatnonzero(cells.places[own[:, 3]].any((0, 1)))
+        positions = np.flatnonzero(cells.regions[own[:, 3]].any((0, 1)))
         alive = positions[positions >= shared]
         if number not in order.kept:
-            ends = cells.places[own[:, 3]][..., -1].any() if len(own) else False
+            ends = cells.regions[own[:, 3]][..., -1].any() if len(own) else False
             assert not len(alive) or (narrow and own[:, 1].min() == 3 and not ends)
             continue
         rank = int(np.flatnonzero(order.kept == number)[0])

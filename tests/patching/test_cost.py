@@ -61,7 +61,7 @@ def test_bytes_read_are_those_of_the_answers(padded):
     model, _ = tiny("gpt2")
     job = job_of(model, padded)
     found = measure(model, job)
-    assert cost(model, job).read_bytes == 4 * (found.swapped.numel() + found.base.numel())
+    assert cost(model, job).read_bytes == 4 * (found.swapped.numel() + found.unchanged.numel())
 
 
 def test_block_parameters_are_the_matrices_of_a_block():

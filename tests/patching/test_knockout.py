@@ -19,8 +19,8 @@ from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput
 from nnheads.models.names import parse_head
+from nnheads.patching import ablate as module_of_ablate
 from nnheads.patching import head_sets
-from nnheads.patching import patch as module_of_patch
 from nnheads.patching.ablation_values import resampled, same_text
 from nnheads.patching.cost import cost
 from nnheads.patching.head_sets import plan_without
@@ -141,9 +141,9 @@ def test_lists_that_are_drawn_twice_run_once(padded, monkeypatch):
 @pytest.mark.parametrize("ablation", ["mean", "zero", "uniform", "resample"])
 def test_the_plan_is_the_job_that_runs(ablation, padded, monkeypatch):
     model, _ = tiny("llama")
-    prompts, jobs, real = alike(padded), [], module_of_patch.measure
+    prompts, jobs, real = alike(padded), [], module_of_ablate.measure
     monkeypatch.setattr(
-        module_of_patch, "measure", lambda model, job: jobs.append(job) or real(model, job)
+        module_of_ablate, "measure", lambda model, job: jobs.append(job) or real(model, job)
     )
     options = {"ablation": ablation, "metric": "log_probability", "seed": 2}
     knockout(model, prompts, LIST, draws=4, **options)

@@ -15,8 +15,9 @@ from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.models.families import FAMILIES
+from nnheads.patching.ablate import ablate
 from nnheads.patching.ablation_values import means
-from nnheads.patching.patch import ablate, patch
+from nnheads.patching.patch import patch
 
 
 def difference(logits: torch.Tensor) -> torch.Tensor:

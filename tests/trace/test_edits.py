@@ -15,13 +15,13 @@ from nnheads.interventions.apply import run
 from nnheads.interventions.schema import Add, Edit, Interchange, Intervention, Scale, Zero, index
 from nnheads.models.families import FAMILIES
 from nnheads.patching.patch import patch
-from nnheads.patching.readings import units
-from nnheads.trace.sites import SITES, UNITS
+from nnheads.patching.prepared import units
+from nnheads.trace.sites import SWEPT, UNITS
 
 PLAIN = ("resid_pre", "attn_in", "z", "attn_out", "mlp_in", "mlp_hidden", "mlp_out", "resid_post")
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", SWEPT)
 def test_interchange_equals_the_sweep(model_type, site, padded):
     model, _ = tiny(model_type)
     prompts = pairs(padded)

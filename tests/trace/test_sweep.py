@@ -13,16 +13,17 @@ from conftest import placed, tiny
 from swaps import ANSWERS, WIDTH, pairs, runs
 
 from nnheads.patching import cells as which
-from nnheads.patching.readings import measure, prepare, units
+from nnheads.patching.prepared import prepare, units
+from nnheads.patching.readings import measure
 from nnheads.trace import sweep as engine
-from nnheads.trace.sites import SITES
+from nnheads.trace.sites import SWEPT
 
 
 def sweep(model_type: str, prompts: xr.Dataset, cells, site: str, **options):
     model, _ = tiny(model_type)
     return measure(
         model,
-        prepare(model, prompts, cells, site=site, base="corrupted", source="token", **options),
+        prepare(model, prompts, cells, site=site, text="corrupted", source="token", **options),
     )
 
 
@@ -78,7 +79,7 @@ def plain(
 @pytest.mark.parametrize(
     "differ", [slice(5, 8), slice(4, 9)], ids=["shared prefix", "nothing shared"]
 )
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", SWEPT)
 def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
     prompts = pairs(padded, differ)
     if differ.start == 4:
@@ -96,11 +97,11 @@ def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
                 torch.testing.assert_close(
                     logits[index, unit, position], expected, atol=2e-5, rtol=0
                 )
-                moved = max(moved, float((expected - readings.base[:, 0]).abs().max()))
+                moved = max(moved, float((expected - readings.unchanged[:, 0]).abs().max()))
     assert moved > 1e-4, "a swap must move something, or the comparison says nothing"
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", SWEPT)
 def test_all_positions_equal_a_plain_hook(model_type, site, padded):
     prompts = pairs(padded)
     count = units(tiny(model_type)[0], site)
@@ -121,12 +122,12 @@ def test_both_plain_runs_are_the_models_own(model_type, padded):
     readings = sweep(
         model_type, prompts, which.grid([1], 4, which.everywhere(prompts["mask"].values)), "z"
     )
-    for found, given in ((readings.base, base), (readings.source, source)):
+    for found, given in ((readings.unchanged, base), (readings.source, source)):
         expected = oracle.end_logits(module, given).gather(-1, ANSWERS)
         torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", SWEPT)
 def test_a_run_swapped_into_itself_changes_nothing(model_type, site, padded):
     prompts = pairs(padded)
     model, _ = tiny(model_type)
@@ -144,10 +145,10 @@ def test_a_run_swapped_into_itself_changes_nothing(model_type, site, padded):
         .all()
     )
     readings = measure(
-        model, prepare(model, prompts, late, site=site, base="token", source="token")
+        model, prepare(model, prompts, late, site=site, text="token", source="token")
     )
     torch.testing.assert_close(
-        readings.swapped, readings.base.expand_as(readings.swapped), atol=1e-5, rtol=0
+        readings.swapped, readings.unchanged.expand_as(readings.swapped), atol=1e-5, rtol=0
     )
 
 
@@ -183,7 +184,7 @@ def rows_run(monkeypatch) -> list[tuple[int, int]]:
     monkeypatch.setattr(
         engine,
         "swap",
-        lambda *given: seen.append(tuple(given[1]["input_ids"].shape)) or real(*given),
+        lambda *given: seen.append(tuple(given[1]["inputs"]["input_ids"].shape)) or real(*given),
     )
     return seen
 
@@ -196,7 +197,7 @@ def test_only_what_can_change_is_run(padded, monkeypatch):
     # position 8 alone counts
     assert sorted(seen) == [(8, 1), (8, 1), (8, 2), (8, 3), (8, 4)]
     logits = readings.swapped.reshape(2, 4, WIDTH, 2, 1, 2)
-    assert torch.equal(logits[:, :, :5], readings.base.expand(2, 4, 5, 2, 1, 2))
+    assert torch.equal(logits[:, :, :5], readings.unchanged.expand(2, 4, 5, 2, 1, 2))
 
 
 def test_small_forwards_give_the_same_numbers(padded, monkeypatch):
@@ -219,11 +220,12 @@ def test_a_forward_that_does_not_fit_is_halved(padded, monkeypatch, message, rem
     whole = sweep("llama", prompts, cells, "z").swapped
     kind = torch.OutOfMemoryError if "CUDA" in message else RuntimeError
 
-    def small_machine(model, fed, *rest):
-        if fed["input_ids"].shape[0] > 2:
-            failed.append(fed["input_ids"].shape[0])
+    def small_machine(model, begin, *rest):
+        rows = begin["inputs"]["input_ids"].shape[0]
+        if rows > 2:
+            failed.append(rows)
             raise kind(message)
-        return real(model, fed, *rest)
+        return real(model, begin, *rest)
 
     monkeypatch.setattr(engine, "swap", small_machine)
     pieces = placed(remote, sweep)("llama", prompts, cells, "z").swapped
@@ -244,7 +246,7 @@ def test_other_failures_are_not_retried(padded, monkeypatch):
     assert calls == [1]
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", SWEPT)
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom", "gptj", "falcon"])
 def test_rehearsed_remotely_gives_the_same_numbers(model_type, site, padded):
     prompts = pairs(padded)
@@ -254,7 +256,7 @@ def test_rehearsed_remotely_gives_the_same_numbers(model_type, site, padded):
     here, there = (
         placed(remote, sweep)(model_type, prompts, cells, site) for remote in (False, "local")
     )
-    for name in ("swapped", "base", "source"):
+    for name in ("swapped", "unchanged", "source"):
         torch.testing.assert_close(getattr(here, name), getattr(there, name), atol=1e-5, rtol=0)
 
 
