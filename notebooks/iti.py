@@ -85,15 +85,15 @@ plot.show(plot.heatmap(accuracy, signed=False, title="What heads know of truth")
 import random
 
 from nnheads.prompts import world
-from nnheads.truth import crossval
-from nnheads.truth.multiple_choice import neutral_texts
+from nnheads.truth import crossval, material
+from nnheads.truth.neutral import neutral_texts
 
 words = random.Random(0)
 neutral = neutral_texts(model, [" ".join(world.filler(words, 24)) for _ in range(12)])  # should not change
 names = [question.question for question in questions]
-given = crossval.Material(prompts, z, names, parts, probes, neutral, crossval.orders(z, probes, parts))
-how = crossval.How(draws=3, batch_size=128)
-grid = crossval.grid(model, given, alphas=[0.5, 1, 2, 4, 8], counts=[2, 4, 8, 16], how=how)
+given = material.Material(prompts, z, names, parts, probes, neutral, material.orders(z, probes, parts))
+options = material.Options(draws=3, batch_size=128)
+grid = crossval.grid(model, given, alphas=[0.5, 1, 2, 4, 8], counts=[2, 4, 8, 16], options=options)
 curves = stats.mean(grid.mc1, "question")
 each = {
     f"{k} heads": tuple(
@@ -127,7 +127,7 @@ settings
 # %%
 from nnheads.truth.contrasts import summary
 
-scores = crossval.evaluate(model, given, settings, how)
+scores = crossval.evaluate(model, given, settings, options)
 table = summary(scores)
 table[["mc1", "mc1_low", "mc1_high", "mc1_gain", "mc1_gain_low", "mc1_gain_high", "mc1_p", "mc2", "kl"]].to_pandas().T.round(4)
 
@@ -141,7 +141,7 @@ table[["mc1", "mc1_low", "mc1_high", "mc1_gain", "mc1_gain_low", "mc1_gain_high"
 # %%
 from nnheads.truth.samples import answers
 
-found, edit = crossval.final(given, 0, *settings[0], how)
+found, edit = crossval.final(given, 0, *settings[0], options)
 asked = [questions[number] for number in parts[0].test[::12]]
 written = answers(model, [(question, edit) for question in asked], template=REFERENCE_TEMPLATE, new_tokens=2)
 written.written.to_pandas().T.set_axis([question.question for question in asked])

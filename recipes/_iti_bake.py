@@ -112,7 +112,7 @@ def beginnings(experiment: Experiment, change: Intervention, numbers: list[int])
 
 def divergence(experiment: Experiment, change: Intervention, neutral: xr.Dataset) -> float:
     """Return how far an edit moves predictions on neutral texts, in nats a token."""
-    from nnheads.truth.multiple_choice import coherence
+    from nnheads.truth.neutral import coherence
 
     return float(coherence(experiment.model, change, neutral, **running(experiment))["kl"].mean())
 

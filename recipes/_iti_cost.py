@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nnheads.recipes._study import Study
 
     from nnheads.models.geometry import Geometry
-    from nnheads.truth.cost import Cost
+    from nnheads.truth.iti_cost import Cost
 
 LENGTH = 512  # of the sequences by which this machine's speed is measured
 
@@ -37,8 +37,8 @@ def say_cost(study: Study) -> None:
 
 def cost_of(study: Study, prompts: Any, sizes: Geometry) -> Cost:
     """Return what fitting and testing read and keep."""
-    from nnheads.truth.cost import cost
-    from nnheads.truth.multiple_choice import LONGEST
+    from nnheads.truth.iti_cost import cost
+    from nnheads.truth.neutral import LONGEST
 
     tokenizer = study.model.tokenizer
     strengths = _iti.numbers_in(study.alpha, "alpha")

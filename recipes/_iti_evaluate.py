@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nnheads.interventions.schema import Intervention
     from nnheads.runs.folder import Run
-    from nnheads.truth.crossval import How, Material
+    from nnheads.truth.material import Material, Options
 
 USUAL = {"alpha": _iti.ALPHAS, "heads": _iti.HEADS, "direction": "mass_mean", "scope": "all"}
 CURVES = {  # picture: what it shows, in words
@@ -111,7 +111,7 @@ def evaluate(experiment: Experiment, judges: dict[str, Any]) -> None:
     run.finish(settings=settings)
 
 
-def edits_of(given: Material, settings: _iti_runs.Settings, how: How) -> list[Intervention]:
+def edits_of(given: Material, settings: _iti_runs.Settings, how: Options) -> list[Intervention]:
     """Return the edit of each fold."""
     from nnheads.truth.crossval import final
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nnheads.recipes._study import Study
 
     from nnheads.runs.folder import Run
-    from nnheads.truth.crossval import Material
+    from nnheads.truth.material import Material
 
 
 def fitted(study: Study) -> Run:

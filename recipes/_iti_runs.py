@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnheads.recipes._study import Study
 
     from nnheads.runs.folder import Run
-    from nnheads.truth.crossval import How, Material
+    from nnheads.truth.material import Material, Options
 
 Settings = list[tuple[float, int]]  # of each fold: its strength and its number of heads
 
@@ -54,7 +54,7 @@ class Experiment:
 
     def neutral_prompts(self) -> xr.Dataset:
         """Return the neutral texts as tokens (batch, position)."""
-        from nnheads.truth.multiple_choice import neutral_texts
+        from nnheads.truth.neutral import neutral_texts
 
         return neutral_texts(self.model, self.neutral)
 
@@ -81,8 +81,8 @@ def opened(study: Study, item: str, without: tuple[str, ...] = (), **more: Any) 
 def check_scope(prompts: xr.Dataset, scope: str) -> None:
     """Refuse to score answers that an edit of this scope cannot reach."""
     from nnheads.interventions.schema import Add, Edit, Intervention
+    from nnheads.truth.answer_likelihood import check_reach
     from nnheads.truth.iti import SCOPES
-    from nnheads.truth.multiple_choice import check_reach
 
     check_reach(Intervention(Edit("z", Add(0.0), layer=0, at=SCOPES[scope])), prompts)
 
@@ -90,8 +90,8 @@ def check_scope(prompts: xr.Dataset, scope: str) -> None:
 def material(experiment: Experiment) -> Material:
     """Return head outputs at the ends of all statements, folds, and probes on every head."""
     from nnheads.truth.activations import last_outputs
-    from nnheads.truth.crossval import Material, orders
     from nnheads.truth.folds import folds
+    from nnheads.truth.material import Material, orders
     from nnheads.truth.probes import probe
 
     facts, prompts = experiment.facts, experiment.prompts
@@ -109,12 +109,12 @@ def material(experiment: Experiment) -> Material:
     return Material(prompts, z, texts, parts, probes, neutral, orders(z, probes, parts))
 
 
-def how_of(experiment: Experiment, direction: str | None = None) -> How:
+def how_of(experiment: Experiment, direction: str | None = None) -> Options:
     """Return how edits are made and scored; direction: instead of the option's."""
-    from nnheads.truth.crossval import How
+    from nnheads.truth.material import Options
 
     facts = experiment.facts
-    return How(
+    return Options(
         kind=direction or facts["direction"],
         scope=facts["scope"],
         draws=facts.get("draws", 0),
@@ -125,7 +125,9 @@ def how_of(experiment: Experiment, direction: str | None = None) -> How:
     )
 
 
-def chosen(experiment: Experiment, given: Material, how: How) -> tuple[Settings, xr.Dataset | None]:
+def chosen(
+    experiment: Experiment, given: Material, how: Options
+) -> tuple[Settings, xr.Dataset | None]:
     """Return each fold's strength and number of heads, and the grid (alpha, heads) that decided.
 
     The grid is None where there was nothing to decide.

@@ -34,18 +34,20 @@ DEFAULTS = {"num_fold": 2, "num_heads": 100, "val_ratio": 0.2}
 
 
 def options_of(arguments: dict, asked: bool) -> dict:
-    """Return what truthfulness prompts are drawn with, from the command line.
+    """What `truth.stimulus.truth` is given, from the command line.
 
-    asked: whether truthfulness is among the head types; otherwise every such option is refused.
+    Args:
+        asked: whether truthfulness is among the head types; otherwise every such option is refused.
     """
-    options = {name: arguments[name] for name in ("data", "template", *DEFAULTS)}
-    used = [name for name, value in options.items() if value is not None]
-    if used and not asked:
+    given = [name for name in ("data", "template", *DEFAULTS) if arguments[name] is not None]
+    if given and not asked:
         raise BadInput(
-            f"--{used[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is"
+            f"--{given[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is"
             " another type"
         )
     chosen = {
-        name: DEFAULTS.get(name) if options[name] is None else options[name] for name in options
+        name: fallback if arguments[name] is None else arguments[name]
+        for name, fallback in DEFAULTS.items()
     }
+    chosen |= {name: arguments[name] for name in ("data", "template")}
     return chosen | {"fold_seed": SEED if arguments["seed"] is None else arguments["seed"]}

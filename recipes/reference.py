@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
 import typer
-from nnheads.recipes._load import quieten
-from nnheads.recipes._study import Model, Seed, Traceback
-from nnheads.recipes._terminal import say
-
-if TYPE_CHECKING:
-    from nnheads.reference.check import Claim
+from nnheads.recipes import _options as options
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-
-Quick = Annotated[bool, typer.Option("--quick", help="Fewer prompts: seconds instead of a minute.")]
 
 
 @app.callback()
@@ -23,7 +14,12 @@ def _root() -> None: ...
 
 @app.command()
 def check(
-    model: Model = "reference", seed: Seed = 0, quick: Quick = False, traceback: Traceback = False
+    model: options.Model = "reference",
+    seed: options.Seed = 0,
+    quick: bool = typer.Option(
+        False, "--quick", help="Fewer prompts: seconds instead of a minute."
+    ),
+    traceback: options.Traceback = False,
 ) -> None:
     """Measure every row of the model card again, with plain transformers.
 
@@ -31,7 +27,7 @@ def check(
     """
     from nnheads.errors import RunError
 
-    quieten()
+    options.start()
     from nnheads.models.load import locate
     from nnheads.models.loading import one_line
     from nnheads.models.shipped import REFERENCE
@@ -41,22 +37,19 @@ def check(
         claims = checks.measure(locate(model), seed=seed, quick=quick)
     width = max(len(claim.name) for claim in claims)
     for claim in claims:
-        say(f"{claim.name:<{width}}  {line_of(claim)}")
+        sign = ">=" if claim.at_least else "<="
+        verdict = "pass" if claim.passed else "FAIL"
+        options.say(
+            f"{claim.name:<{width}}  {claim.measured:7.3f} {sign} {claim.threshold:<5g} {verdict}"
+        )
     failed = sum(not claim.passed for claim in claims)
     if failed:
         raise RunError(f"{failed} of {len(claims)} claims of the {REFERENCE} model fail on {model}")
 
 
-def line_of(claim: Claim) -> str:
-    """Return what was measured, what the card says, and whether that passes."""
-    sign = ">=" if claim.at_least else "<="
-    verdict = "pass" if claim.passed else "FAIL"
-    return f"{claim.measured:7.3f} {sign} {claim.threshold:<5g} {verdict}"
-
-
 @app.command()
 def path() -> None:
     """Print the folder of the model, for use with any other tool."""
-    from nnheads.models.shipped import FOLDER
+    from nnheads.models.shipped import FOLDER as PATH
 
-    say(str(FOLDER))
+    options.say(str(PATH))

@@ -58,15 +58,19 @@ def claims_of(model: str) -> Claims:
     Raises:
         BadInput: no claims about it.
     """
-    known = files()
-    folder = Path(model).expanduser()
-    name = folder.resolve().name if folder.is_dir() else model
+    known, name = files(), _short(model)
     if name not in known:
         raise BadInput(
             f"there are no claims about {name!r}; there are about {', '.join(sorted(known))}; see"
             " --claims"
         )
     return read_claims(known[name])
+
+
+def _short(model: str) -> str:
+    """Return a model's name, for a folder its last part."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
 
 
 def read_claims(path: str | Path) -> Claims:

@@ -40,7 +40,7 @@ def late_edit(
     """
     from nnheads.interventions.schema import ALL, Add, Edit, Intervention, index
     from nnheads.models.geometry import geometry
-    from nnheads.truth.multiple_choice import read
+    from nnheads.truth.answer_likelihood import read
 
     positions = {"last": index(-1), "all": ALL}
     if at not in positions:

@@ -19,7 +19,7 @@ from nnheads.detectors._stimulus import prepare_spans
 from nnheads.models.load import load
 from nnheads.runs.store import save
 from nnheads.stats import calibrate, contrast, ranked_heads
-from nnheads.truth.chance import chosen, judge
+from nnheads.truth.accuracy import chosen, judge
 
 # options of `load` that `detect_heads` takes
 LOADING = ("revision", "dtype", "quantization", "device_map", "remote")

@@ -1,11 +1,16 @@
-"""What an edit is compared with, and whether the difference is more than chance: paired, question
-by question.
+"""What an edit is compared with, and whether the difference is more than chance.
+
+    table = summary(evaluate(model, material, settings, options))
+    table["mc1_gain"].sel(kind="random_direction")
+
+Differences are paired, question by question.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from scipy import stats as scipy_stats
 
 from nnheads import stats
@@ -17,25 +22,25 @@ CONTROLS = {
     "random_direction": "random directions in the same heads, pushed as far",
     "random_heads": "other heads, each along its own direction",
 }
-RESAMPLES = 9999
+COSTS = ("cross_entropy", "kl")
+FLIPS = 9999  # of signs, where there are too many questions to try all
 
 
 def by_kind(scores: xr.Dataset) -> xr.Dataset:
-    """Scores (condition, ...) with the draws of each control averaged: (kind, ...)."""
-    kinds = list(dict.fromkeys(scores["kind"].values.tolist()))
-    parts = [
-        scores.isel(condition=scores["kind"].values == kind).mean("condition", keep_attrs=True)
-        for kind in kinds
-    ]
-    return xr.concat(parts, xr.DataArray(kinds, dims="kind", name="kind"))
+    """Return scores (condition, ...) with the draws of each control averaged: (kind, ...)."""
+    kind = scores["kind"].values
+    kinds = list(dict.fromkeys(kind.tolist()))
+    means = [scores.isel(condition=kind == one).mean("condition", keep_attrs=True) for one in kinds]
+    return xr.concat(means, xr.DataArray(kinds, dims="kind", name="kind"))
 
 
 def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """Means with their intervals, and how far the edit lies from each control.
+    """Return means with their intervals, and how far the edit lies from each control.
 
     Args:
         scores: CHOICES (condition, question), `cross_entropy` and `kl` (condition, fold, text);
             coordinate `kind` (condition): "edit" or a key of CONTROLS.
+        seed: of the bootstrap and of the sign flips.
 
     Returns:
         (kind): every score with its interval over questions (over texts for the last two, of which
@@ -45,45 +50,47 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     """
     table = by_kind(scores)
     tables = [stats.mean(table[name], "question", seed=seed) for name in CHOICES]
-    tables += [
-        stats.mean(table[name].mean("fold", keep_attrs=True), "text", seed=seed)
-        for name in ("cross_entropy", "kl")
-        if name in table
-    ]
-    other = table["kind"] != EDIT
+    for name in COSTS:
+        if name in table:
+            over_folds = table[name].mean("fold", keep_attrs=True)
+            tables.append(stats.mean(over_folds, "text", seed=seed))
     for name in CHOICES:
-        gain = (
-            (table[name].sel(kind=EDIT, drop=True) - table[name])
-            .where(other)
-            .rename(f"{name}_gain")
-        )
-        gain.attrs = {
-            **table[name].attrs,
-            "long_name": f"{table[name].attrs['long_name']}: edit minus this",
-        }
-        tables.append(stats.mean(gain.transpose("kind", "question"), "question", seed=seed))
-        p = [
-            paired_p(one.values, seed) if one.notnull().all() else np.nan
-            for one in gain.transpose("kind", "question")
-        ]
-        about = {"long_name": "p of no difference (paired, sign flips)", "units": "1"}
-        tables.append(xr.Dataset({f"{name}_p": ("kind", np.array(p, np.float32), about)}))
+        gain = _gain(table, name)
+        tables += [stats.mean(gain, "question", seed=seed), _p_of(gain, name, seed)]
     return xr.merge(tables, combine_attrs="drop_conflicts").assign_attrs(scores.attrs)
 
 
-def paired_p(differences: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p of differences that are as likely to be above 0 as below: by flipping their
-    signs.
+def _gain(table: xr.Dataset, name: str) -> xr.DataArray:
+    """Return the edit minus each kind (kind, question), NaN for the edit itself."""
+    difference = table[name].sel(kind=EDIT, drop=True) - table[name]
+    gain = difference.where(table["kind"] != EDIT).rename(f"{name}_gain")
+    meaning = f"{table[name].attrs['long_name']}: edit minus this"
+    gain.attrs = {**table[name].attrs, "long_name": meaning}
+    return gain.transpose("kind", "question")
+
+
+def _p_of(gain: xr.DataArray, name: str, seed: int) -> xr.Dataset:
+    """Return the p of each kind's gains, NaN for a kind without them."""
+    p_value = [paired_p(one.values, seed) if one.notnull().all() else np.nan for one in gain]
+    attrs = {"long_name": "p of no difference (paired, sign flips)", "units": "1"}
+    return xr.Dataset({f"{name}_p": ("kind", np.array(p_value, np.float32), attrs)})
+
+
+def paired_p(differences: Float[np.ndarray, " question"], seed: int = 0) -> float:
+    """Return the two-sided p of differences that are as likely to be above 0 as below.
+
+    Their signs are flipped. This is another test than `stats.differs_from`: scores of a question
+    are mostly 0 or 1, so that their differences are far from normal where there are few questions.
     """
     if not differences.any():
         return 1.0
-    found = scipy_stats.permutation_test(
+    result = scipy_stats.permutation_test(
         (differences.astype(float),),
         lambda values, axis: values.mean(axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=RESAMPLES,
+        n_resamples=FLIPS,
         batch=1000,
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)

@@ -34,7 +34,7 @@ def truth(
     val_ratio: float = 0.2,
     fold_seed: int = 42,
 ) -> xr.Dataset:
-    """Statements of the first n questions (default: all) with their folds.
+    """Return statements of the first n questions (default: all) with their folds.
 
     Args:
         seed: recorded; statements and folds do not depend on it.
@@ -43,8 +43,8 @@ def truth(
             words.
         template: how a statement is written, see `prompts.truth.statements`; default: as `data`
             wants it.
-        num_fold, val_ratio, fold_seed: see `folds.folds`. num_heads: how many heads are chosen in
-            the end.
+        num_fold, val_ratio, fold_seed: see `folds.folds`.
+        num_heads: how many heads are chosen in the end.
 
     Returns:
         `token`, `mask` (batch, position), `label`, `question` (batch), `part` (batch, fold);
@@ -56,17 +56,14 @@ def truth(
     """
     if num_heads < 1:
         raise BadInput(f"{num_heads} heads cannot be chosen; at least 1")
-    if data is None and not knows_reference(tokenizer):
-        raise BadInput(NEEDS_DATA)
-    source = REFERENCE if data is None else data
+    source = _source(tokenizer, data)
     questions, dropped = read_questions(source, limit=n)
-    most = 1 if str(source) == REFERENCE else None  # as many true as false ones
     prompts = statements(
         tokenizer,
         questions,
         template=template or template_for(source),
         seed=seed,
-        most=most,
+        most=1 if str(source) == REFERENCE else None,  # as many true as false ones
         dropped=dropped,
     )
     cut = folds(len(questions), num_fold, seed=fold_seed, val_ratio=val_ratio)
@@ -75,3 +72,12 @@ def truth(
     prompts = prompts.reset_coords(["label", "question"])
     prompts["part"] = (("batch", "fold"), part, {"long_name": PARTS})
     return prompts.assign_attrs(num_heads=num_heads, fold_seed=fold_seed, val_ratio=val_ratio)
+
+
+def _source(tokenizer, data: str | Path | None) -> str | Path:
+    """Return the file of questions, or the reference model's own where it knows their words."""
+    if data is not None:
+        return data
+    if not knows_reference(tokenizer):
+        raise BadInput(NEEDS_DATA)
+    return REFERENCE

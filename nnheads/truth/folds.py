@@ -1,13 +1,16 @@
-"""Folds over questions: all answers of a question are on one side, or a probe is tested on what it
-was taught.
+"""Folds over questions: all answers of a question are on one side.
+
+Otherwise a probe would be tested on what it was taught.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from nnheads.errors import BadInput
 
@@ -16,20 +19,25 @@ PARTS = "0: the question trains in this fold, 1: it validates, 2: it tests, -1: 
 
 @dataclass(frozen=True)
 class Fold:
-    """Numbers of the questions to train on, to choose heads by, and to test on; no number is in two
-    of them.
+    """Numbers of the questions to train on, to choose heads by, and to test on.
+
+    No number is in two of them.
     """
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
     test: tuple[int, ...]
 
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The parts in the order of PARTS."""
+        return self.train, self.validation, self.test
+
 
 def folds(
     questions: int, count: int = 2, *, seed: int = 42, val_ratio: float = 0.2
 ) -> tuple[Fold, ...]:
-    """Questions in their order, cut into `count` parts of equal size (within one); each is once the
-    test part.
+    """Cut questions, in their order, into `count` parts of equal size; each is once the test part.
 
     Of the others, `val_ratio` validate and the rest train, drawn with numpy's legacy generator,
     which gives the same draw in every version, seeded once for all folds.
@@ -40,6 +48,24 @@ def folds(
 
     Source: Li et al. 2023, arXiv 2306.03341 (its published code draws the same folds).
     """
+    _check(questions, count, seed, val_ratio)
+    generator, cut = np.random.RandomState(seed), []
+    parts = np.array_split(np.arange(questions), count)
+    for number, test in enumerate(parts):
+        pool = np.concatenate([part for other, part in enumerate(parts) if other != number])
+        train = generator.choice(pool, size=int(len(pool) * (1 - val_ratio)), replace=False)
+        rest = np.setdiff1d(pool, train)
+        if not len(train) or not len(rest):
+            raise BadInput(
+                f"{questions} questions leave none to train on or to validate in a fold; use more"
+                " questions"
+            )
+        cut.append(Fold(_sorted(train), _sorted(rest), _sorted(test)))
+    return tuple(cut)
+
+
+def _check(questions: int, count: int, seed: int, val_ratio: float) -> None:
+    """Refuse folds that cannot be."""
     if count < 2:
         raise BadInput(f"{count} folds leave no question to test on; at least 2")
     if not 0 < val_ratio < 1:
@@ -52,46 +78,41 @@ def folds(
         )
     if questions < count:
         raise BadInput(f"{questions} questions cannot be cut into {count} folds")
-    generator, found = np.random.RandomState(seed), []
-    parts = np.array_split(np.arange(questions), count)
-    for number, test in enumerate(parts):
-        pool = np.concatenate([part for other, part in enumerate(parts) if other != number])
-        train = generator.choice(pool, size=int(len(pool) * (1 - val_ratio)), replace=False)
-        rest = np.setdiff1d(pool, train)
-        if not len(train) or not len(rest):
-            raise BadInput(
-                f"{questions} questions leave none to train on or to validate in a fold; use more"
-                " questions"
-            )
-        found.append(Fold(*(tuple(sorted(map(int, part))) for part in (train, rest, test))))
-    return tuple(found)
 
 
-def parts_of(question: np.ndarray, cut: Sequence[Fold]) -> np.ndarray:
-    """[row, fold], int8: 0 where a row's question trains, 1 where it validates, 2 where it tests,
-    -1 elsewhere.
+def _sorted(numbers: np.ndarray) -> tuple[int, ...]:
+    return tuple(sorted(map(int, numbers)))
 
-    Raises BadInput for a question in two parts of a fold, or in the test part of two folds.
+
+def parts_of(question: np.ndarray, cut: Sequence[Fold]) -> Int[np.ndarray, "row fold"]:
+    """Return the part of each fold that each row's question is in, int8: see PARTS.
+
+    Raises:
+        BadInput: a question in two parts of a fold, or in the test part of two folds.
     """
-    question, found = np.asarray(question), np.full((len(question), len(cut)), -1, np.int8)
+    question = np.asarray(question)
+    part = np.full((len(question), len(cut)), -1, np.int8)
     for number, fold in enumerate(cut):
-        parts = (fold.train, fold.validation, fold.test)
-        every = [one for part in parts for one in part]
-        if len(set(every)) < len(every):
-            raise BadInput(
-                f"a question is in two parts of fold {number}; a probe would be tested on what it"
-                " was taught"
-            )
-        for kind, part in enumerate(parts):
-            found[np.isin(question, part), number] = kind
-    if ((found == 2).sum(1) > 1).any():
+        _check_apart(fold, number)
+        for kind, questions in enumerate(fold.parts):
+            part[np.isin(question, questions), number] = kind
+    if ((part == 2).sum(1) > 1).any():
         raise BadInput("a question is in the test part of two folds; each may be tested once")
-    return found
+    return part
 
 
-def folds_of(question: np.ndarray, part: np.ndarray) -> tuple[Fold, ...]:
-    """The folds that `parts_of` laid out, of the questions that have rows."""
-    return tuple(
-        Fold(*(tuple(np.unique(question[part[:, fold] == kind]).tolist()) for kind in range(3)))
-        for fold in range(part.shape[1])
-    )
+def _check_apart(fold: Fold, number: int) -> None:
+    if max(Counter(sum(fold.parts, ())).values(), default=0) > 1:
+        raise BadInput(
+            f"a question is in two parts of fold {number}; a probe would be tested on what it"
+            " was taught"
+        )
+
+
+def folds_of(question: np.ndarray, part: Int[np.ndarray, "row fold"]) -> tuple[Fold, ...]:
+    """Return the folds that `parts_of` laid out, of the questions that have rows."""
+    cut = []
+    for own in part.T:
+        train, validation, test = (_sorted(np.unique(question[own == kind])) for kind in range(3))
+        cut.append(Fold(train, validation, test))
+    return tuple(cut)

@@ -1,4 +1,6 @@
-"""The edit of inference-time intervention: each chosen head's output is moved along its direction.
+"""The edit of inference-time intervention: each chosen head is moved along its direction.
+
+    change = edit(directions(z, use=fold.train, names=names), heads, alpha=15)
 
 z of a head becomes z + alpha * sigma * direction. The result is an intervention like any other: it
 can be saved, shared, run, generated with and baked.
@@ -27,6 +29,7 @@ from nnheads.interventions.schema import (
     Intervention,
     index,
 )
+from nnheads.models.names import head_name
 from nnheads.truth.directions import FITTED, as_tensor
 
 SCOPES: dict[str, At] = {
@@ -43,13 +46,13 @@ Head = tuple[int, int]
 def edit(
     found: xr.Dataset, heads: Sequence[Head], alpha: float, scope: str = "all"
 ) -> Intervention:
-    """The edit of some heads, as an intervention.
+    """Return the edit of some heads, as an intervention.
 
     Args:
         found: `direction` (layer, head, dim), `sigma` (layer, head) and `fitted`, as `directions`
             returns them.
-        heads: (layer, head), each once. alpha: strength, in standard deviations; below 0 it moves
-            away from truth.
+        heads: (layer, head), each once.
+        alpha: strength, in standard deviations; below 0 it moves away from truth.
         scope: a key of SCOPES: every position; all from which the answer is predicted, as the paper
             edits while it writes; the answer's tokens, given or written; tokens as they are
             written; the prompt; the last position.
@@ -57,52 +60,68 @@ def edit(
     Raises:
         BadInput: a scope that is not known, no heads, heads named twice or not there, a strength
             that is no number.
+
+    Source: Li et al. 2023, arXiv 2306.03341.
     """
-    if scope not in SCOPES:
-        raise BadInput(f"scope {scope!r} is not known; use one of {', '.join(SCOPES)}")
+    at = at_of(scope)
     if not np.isfinite(alpha):
         raise BadInput(f"strength {alpha} is no number; give how many standard deviations to add")
+    _check_heads(heads, found.sizes["layer"], found.sizes["head"])
+    moves = (found["sigma"] * found["direction"]).transpose("layer", "head", "dim").values
+    edits, tensors = [], {FITTED: as_tensor(found)}
+    for layer in sorted({layer for layer, _ in heads}):
+        units = sorted(head for own, head in heads if own == layer)
+        name = f"layer {layer}"
+        move = np.ascontiguousarray(moves[layer, units])
+        tensors[name] = torch.from_numpy(move).float().flatten()
+        add = Add(name, scale=float(alpha))
+        edits.append(Edit("z", add, layer=layer, units=tuple(units), at=at))
+    return Intervention(*edits, tensors=tensors)
+
+
+def at_of(scope: str) -> At:
+    """Return the positions of a scope."""
+    if scope not in SCOPES:
+        raise BadInput(f"scope {scope!r} is not known; use one of {', '.join(SCOPES)}")
+    return SCOPES[scope]
+
+
+def _check_heads(heads: Sequence[Head], layers: int, units: int) -> None:
     if not heads or len(set(heads)) != len(heads):
         raise BadInput(
             f"{len(heads)} heads, {len(set(heads))} of them different, cannot be edited; name each"
             " once"
         )
-    layers, count = found.sizes["layer"], found.sizes["head"]
     for layer, head in heads:
-        if not (0 <= layer < layers and 0 <= head < count):
+        if not (0 <= layer < layers and 0 <= head < units):
             raise BadInput(
-                f"L{layer}H{head} has no direction; there are layers 0 to {layers - 1}, heads 0 to"
-                f" {count - 1}"
+                f"{head_name(layer, head)} has no direction; there are layers 0 to {layers - 1},"
+                f" heads 0 to {units - 1}"
             )
-    moves = (found["sigma"] * found["direction"]).transpose("layer", "head", "dim").values
-    edits, tensors = [], {}
-    for layer in sorted({layer for layer, _ in heads}):
-        own = sorted(head for at, head in heads if at == layer)
-        name = f"layer {layer}"
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(moves[layer, own])).float().flatten()
-        edits.append(
-            Edit(
-                "z", Add(name, scale=float(alpha)), layer=layer, units=tuple(own), at=SCOPES[scope]
-            )
-        )
-    return Intervention(*edits, tensors={**tensors, FITTED: as_tensor(found)})
 
 
-def ranked(accuracy: xr.DataArray, gap: xr.DataArray) -> list[Head]:
-    """All heads (layer, head), those first whose probes are right most often. Of equal ones, those
-    whose decisions on true and on false statements lie furthest apart; of these, in the order of
-    layers and heads."""
+def ordered(accuracy: xr.DataArray, gap: xr.DataArray) -> list[Head]:
+    """Return all heads (layer, head), those first whose probes are right most often.
+
+    Of equal ones, those whose decisions on true and on false statements lie furthest apart; of
+    these, in the order of layers and heads.
+
+    Args:
+        accuracy, gap: (layer, head).
+    """
     right, apart = (one.transpose("layer", "head").values for one in (accuracy, gap))
     order = np.lexsort((-apart.ravel(), -right.ravel()))
     return [(int(place) // right.shape[1], int(place) % right.shape[1]) for place in order]
 
 
 def gap(z: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
-    """How far apart a probe's decisions on true and on false statements lie (layer, head):
-    difference of their means, in standard deviations within both.
+    """Return how far apart a probe's decisions on true and on false statements lie (layer, head).
+
+    It is the difference of their means, in standard deviations within both.
 
     Args:
-        z: (batch, layer, head, dim) with coordinate `label` (batch). weight: (layer, head, dim).
+        z: (batch, layer, head, dim) with coordinate `label` (batch).
+        weight: (layer, head, dim).
     """
     decision = xr.dot(z, weight, dim="dim")
     true, false = (decision.isel(batch=z["label"].values == kind) for kind in (1, 0))
@@ -113,35 +132,40 @@ def gap(z: xr.DataArray, weight: xr.DataArray) -> xr.DataArray:
 def random_heads(
     layers: int, heads: int, count: int, *, without: Sequence[Head] = (), seed: int = 0
 ) -> list[Head]:
-    """As many heads, drawn from those that were not chosen; where these are too few, from all."""
+    """Return as many heads, drawn from those that were not chosen.
+
+    Where these are too few, they are drawn from all.
+    """
     every = [(layer, head) for layer in range(layers) for head in range(heads)]
     check_count(count, len(every))
-    others = [head for head in every if head not in set(without)]
+    chosen = set(without)
+    others = [head for head in every if head not in chosen]
     pool = others if len(others) >= count else every
-    return [
-        pool[place]
-        for place in sorted(np.random.default_rng(seed).choice(len(pool), count, replace=False))
-    ]
+    drawn = np.random.default_rng(seed).choice(len(pool), count, replace=False)
+    return [pool[place] for place in sorted(drawn)]
 
 
 def check_count(count: int, heads: int) -> None:
+    """Refuse to choose more heads than there are, or none."""
     if not 1 <= count <= heads:
         raise BadInput(f"{count} heads cannot be chosen from {heads}; use 1 to {heads}")
 
 
 def heads_of(intervention: Intervention) -> list[Head]:
-    """The heads whose outputs an intervention edits."""
-    return [
-        (edit.layer or 0, head)
-        for edit in intervention.edits
-        if edit.site == "z"
-        for head in edit.units or ()
-    ]
+    """Return the heads whose outputs an intervention edits."""
+    heads: list[Head] = []
+    for one in intervention.edits:
+        if one.site == "z":
+            heads += [(one.layer or 0, head) for head in one.units or ()]
+    return heads
 
 
 def rescoped(intervention: Intervention, scope: str) -> Intervention:
-    """The same edit at other positions."""
-    if scope not in SCOPES:
-        raise BadInput(f"scope {scope!r} is not known; use one of {', '.join(SCOPES)}")
-    edits = [dataclasses.replace(one, at=SCOPES[scope]) for one in intervention.edits]
+    """Return the same edit at other positions.
+
+    Raises:
+        BadInput: a scope that is not known.
+    """
+    at = at_of(scope)
+    edits = [dataclasses.replace(one, at=at) for one in intervention.edits]
     return Intervention(*edits, tensors=intervention.tensors, mode=intervention.mode)

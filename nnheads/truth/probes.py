@@ -1,28 +1,32 @@
-"""A probe on every head: can what it puts out at the end of a statement tell true from false, on
-questions that the probe has not seen?
+"""A probe on every head: can its output at the end of a statement tell true from false?
+
+    heads = probe(last_outputs(model, prompts), prompts, folds(prompts.attrs["questions"]))
 
 A logistic regression on each head's standardised output, fitted on the training questions of each
-fold (`folds`).
+fold (`folds`) and asked about questions that it has not seen.
 Source: Li et al. 2023, arXiv 2306.03341. Other than there, outputs are standardised, every number
-    is about all folds,
-and comes with an interval over questions and with what shuffled labels would give (`chance`).
+is about all folds, and comes with an interval over questions and with what shuffled labels would
+give (`accuracy`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Bool, Float, Int
 
 from nnheads.errors import BadInput
 from nnheads.stats.logistic import fit
-from nnheads.truth.chance import judge
+from nnheads.truth.accuracy import CELL, TEST, judge
 from nnheads.truth.folds import PARTS, Fold, parts_of
+from nnheads.truth.groups import groups_of
+from nnheads.truth.shuffled_labels import expected
 
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
-CELL = ("layer", "head")
 ROUNDING = 1e-6
 DOUBLE_BYTES = 2**27  # of head outputs in double precision at a time
 FITTED = {
@@ -30,6 +34,25 @@ FITTED = {
     "intercept": "intercept of the probe on head outputs",
     "weight_standardised": "weights of the probe on standardised head outputs",
 }
+MEANING = {
+    "correct": "share of held-out statements that the probe judges right",
+    "null": "the same, mean over all shuffles of a question's labels",
+    "score": "decision value, positive where it is right",
+    "decision": "what the probe of each fold says, positive for true",
+}
+SHARES = ("correct", "null")
+SHARE_RANGE = {"valid_min": 0.0, "valid_max": 1.0}
+Outputs = Float[torch.Tensor, "head row dim"]
+Labels = Int[np.ndarray, " row"]
+
+
+class Probes(TypedDict):
+    """Probes of some heads: [head, dim] and [head]; decision [head, row], positive for true."""
+
+    decision: np.ndarray
+    weight: np.ndarray
+    intercept: np.ndarray
+    weight_standardised: np.ndarray
 
 
 def probe(
@@ -40,27 +63,27 @@ def probe(
     penalty: float = 1.0,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Fit and judge the probes of all heads in all folds.
+    """Fit the probes of all heads in all folds, and say how good they are.
 
     Args:
         z: head outputs (batch, layer, head, dim), see `activations.last_outputs`; read a layer at a
             time.
         prompts: `label` and `question` (batch), see `prompts.truth.statements`.
+        cut: the folds.
         penalty: of the squared weights on standardised outputs; 1 / C of scikit-learn.
         seed: of the bootstrap.
 
     Returns:
-        What `chance.judge` returns: (fold, layer, head) `accuracy`, `auc` and their intervals on
-            test questions,
-        `validation` (accuracy on validation questions); (layer, head) `correct`, `flag` and more,
-        over all folds. And
-        the fitted probes as in `scores_of`, (fold, layer, head): `weight`, `weight_standardised`
-            (also dim) and
-        `intercept`.
+        What `accuracy.judge` returns: (fold, layer, head) `accuracy`, `auc` and their intervals on
+        test questions, `validation` (accuracy on validation questions); (layer, head) `correct`,
+        `flag` and more, over all folds. And the fitted probes as in `scores_of`: (fold, layer,
+        head) `intercept`, also dim `weight` and `weight_standardised`.
 
     Raises:
         BadInput: folds that name other questions, or a part of a fold without a true or without a
             false answer.
+
+    Source: Li et al. 2023, arXiv 2306.03341.
     """
     scores = scores_of(z, prompts, cut, penalty=penalty)
     return judge(scores, seed=seed).assign({name: scores[name] for name in FITTED})
@@ -69,47 +92,41 @@ def probe(
 def scores_of(
     z: xr.DataArray, prompts: xr.Dataset, cut: Sequence[Fold], *, penalty: float = 1.0
 ) -> xr.Dataset:
-    """Fit the probes; what they say of each statement.
+    """Fit the probes of all heads in all folds, and say what they say of each statement.
+
+    Arguments and errors are those of `probe`.
 
     Returns:
         float32 (batch, layer, head): `correct`, 1 where the probe of the fold in whose test part
-            the statement is gives
-        the right label; `null`, what it would be right by, were the labels of its question
-        shuffled; `score`, its decision value, positive where it is right; `decision` (also fold),
-        what each fold's probe says, positive for true. NaN for statements in no test part.
+        the statement is gives the right label; `null`, what it would be right by, were the labels
+        of its question shuffled; `score`, its decision value, positive where it is right;
+        `decision` (also fold), what each fold's probe says, positive for true. NaN for statements
+        in no test part.
         `weight` (fold, layer, head, dim) and `intercept` (fold, layer, head): decision = z weight +
-        intercept;
-        `weight_standardised`: the same in standard deviations of z among the training statements.
+        intercept; `weight_standardised`: the same in standard deviations of z among the training
+        statements.
         Coordinates: `label`, `question` (batch), `part` (batch, fold), see `folds.parts_of`.
     """
     label = np.asarray(prompts["label"].values)
-    part = parts_of(prompts["question"].values, cut)
+    question = np.asarray(prompts["question"].values)
+    part = parts_of(question, cut)
     check_parts(label, part)
-    decision, fitted = [], []
-    for layer in range(z.sizes["layer"]):
-        x = torch.from_numpy(
-            np.ascontiguousarray(z.isel(layer=layer).transpose("head", "batch", "dim").values)
-        )
-        each = [
-            _fit(x, torch.from_numpy(label), torch.from_numpy(own == 0), penalty) for own in part.T
-        ]
-        decision.append(np.stack([one.pop("decision") for one in each], -1))
-        fitted.append({name: np.stack([one[name] for one in each]) for name in each[0]})
-    rows = _rows(np.stack(decision, 1), label, prompts["question"].values, part)
-    for name, meaning in FITTED.items():
-        values = np.stack([one[name] for one in fitted], 1).astype(np.float32)
-        dims = ("fold", *CELL, "dim")[: values.ndim]
-        rows[name] = (dims, values, {"long_name": meaning, "units": "1", "source": SOURCE})
-    own = {name: one for name, one in prompts.coords.items() if one.dims == ("batch",)}
-    own |= {name: ("batch", np.asarray(prompts[name].values)) for name in ("label", "question")}
+    layers = [
+        _of_layer(z.isel(layer=layer), label, part, penalty) for layer in range(z.sizes["layer"])
+    ]
+    decision = np.stack([np.stack([one["decision"].T for one in folds], -1) for folds in layers], 1)
+    rows = _rows(decision, label, question, part)
+    for name in FITTED:
+        rows[name] = _fitted(layers, name)
+    known = {name: one for name, one in prompts.coords.items() if one.dims == ("batch",)}
+    known |= {"label": ("batch", label), "question": ("batch", question)}
     index = {name: np.arange(z.sizes[name]) for name in CELL} | {"fold": np.arange(len(cut))}
-    return rows.assign_coords(
-        {**own, **index, "part": (("batch", "fold"), part, {"long_name": PARTS})}
-    )
+    parts = (("batch", "fold"), part, {"long_name": PARTS})
+    return rows.assign_coords({**known, **index, "part": parts})
 
 
-def check_parts(label: np.ndarray, part: np.ndarray) -> None:
-    """Refuse a part without both labels: no probe can be fitted or judged there."""
+def check_parts(label: Labels, part: Int[np.ndarray, "row fold"]) -> None:
+    """Refuse a part without both labels: no probe can be fitted or tested there."""
     for fold in range(part.shape[1]):
         for number, name in enumerate(("training", "validation", "test")):
             if len(set(label[part[:, fold] == number].tolist())) < 2:
@@ -119,73 +136,81 @@ def check_parts(label: np.ndarray, part: np.ndarray) -> None:
                 )
 
 
-def _fit(
-    x: torch.Tensor, label: torch.Tensor, train: torch.Tensor, penalty: float
-) -> dict[str, np.ndarray]:
-    """Probes of one layer in one fold, as many heads at a time as there is room for.
+def _of_layer(
+    z: xr.DataArray, label: Labels, part: Int[np.ndarray, "row fold"], penalty: float
+) -> list[Probes]:
+    """Return the probes of one layer in each fold."""
+    values = np.ascontiguousarray(z.transpose("head", "batch", "dim").values)
+    x, y = torch.from_numpy(values), torch.from_numpy(label)
+    return [_fit(x, y, torch.from_numpy(own == 0), penalty) for own in part.T]
 
-    x: [head, row, dim].
-    """
+
+def _fit(
+    x: Outputs, label: torch.Tensor, train: Bool[torch.Tensor, " row"], penalty: float
+) -> Probes:
+    """Return the probes of one layer in one fold, as many heads at a time as there is room for."""
     together = x.split(max(1, DOUBLE_BYTES // (8 * x.shape[1] * x.shape[2])))
     each = [_fit_some(some.double(), label, train, penalty) for some in together]
-    found = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
-    return found | {"decision": found["decision"].T}
+    return Probes(
+        decision=np.concatenate([one["decision"] for one in each]),
+        weight=np.concatenate([one["weight"] for one in each]),
+        intercept=np.concatenate([one["intercept"] for one in each]),
+        weight_standardised=np.concatenate([one["weight_standardised"] for one in each]),
+    )
 
 
 def _fit_some(
-    x: torch.Tensor, label: torch.Tensor, train: torch.Tensor, penalty: float
-) -> dict[str, np.ndarray]:
-    own = x[:, train]
-    mean, spread = own.mean(1, keepdim=True), own.std(1, keepdim=True, correction=0)
+    x: Outputs, label: torch.Tensor, train: Bool[torch.Tensor, " row"], penalty: float
+) -> Probes:
+    known = x[:, train]
+    mean, spread = known.mean(1, keepdim=True), known.std(1, keepdim=True, correction=0)
     # what varies by no more than rounding in single precision does not vary
     spread = torch.where(spread > ROUNDING * mean.abs(), spread, 1.0)
-    weight, intercept = fit((own - mean) / spread, label[train], penalty)
+    weight, intercept = fit((known - mean) / spread, label[train], penalty)
     raw = weight / spread[:, 0]
     shift = intercept - (raw * mean[:, 0]).sum(-1)
     says = (x @ raw.unsqueeze(-1))[..., 0] + shift.unsqueeze(1)
-    return {
-        "decision": says.numpy(),
-        "weight": raw.numpy(),
-        "intercept": shift.numpy(),
-        "weight_standardised": weight.numpy(),
-    }
+    return Probes(
+        decision=says.numpy(),
+        weight=raw.numpy(),
+        intercept=shift.numpy(),
+        weight_standardised=weight.numpy(),
+    )
+
+
+def _fitted(layers: list[list[Probes]], name: str) -> xr.Variable:
+    """Return one number of the probes as (fold, layer, head[, dim])."""
+    each = [np.stack([one[name] for one in folds]) for folds in layers]  # type: ignore[literal-required]
+    values = np.stack(each, 1).astype(np.float32)
+    dims = ("fold", *CELL, "dim")[: values.ndim]
+    return xr.Variable(dims, values, {"long_name": FITTED[name], "units": "1", "source": SOURCE})
 
 
 def _rows(
-    decision: np.ndarray, label: np.ndarray, question: np.ndarray, part: np.ndarray
+    decision: Float[np.ndarray, "row layer head fold"],
+    label: Labels,
+    question: np.ndarray,
+    part: Int[np.ndarray, "row fold"],
 ) -> xr.Dataset:
-    """What the probes say of each statement; decision: [batch, layer, head, fold]."""
-    tested = part == 2
+    """Return what the probes say of each statement, NaN for those in no test part."""
+    tested = part == TEST
     own = np.where(tested[:, None, None], decision, 0).sum(-1)
-    known = tested.any(1)[:, None, None]
-    says = own > 0
-    correct = says == (label == 1)[:, None, None]
-    _, number, answers = np.unique(question, return_inverse=True, return_counts=True)
-    share = (np.bincount(number, label) / answers)[number][
-        :, None, None
-    ]  # of the question's answers that are true
+    true = (label == 1)[:, None, None]
+    says_true = own > 0
     values = {
-        "correct": (correct, "share of held-out statements that the probe judges right", 0.0),
-        "null": (
-            np.where(says, share, 1 - share),
-            "the same, mean over all shuffles of a question's labels",
-            0.0,
-        ),
-        "score": (
-            np.where(label[:, None, None] == 1, own, -own),
-            "decision value, positive where it is right",
-            None,
-        ),
+        "correct": says_true == true,
+        "null": expected(says_true, label, groups_of(question)),
+        "score": np.where(true, own, -own),
     }
+    known = tested.any(1)[:, None, None]
     rows = xr.Dataset()
-    for name, (each, meaning, low) in values.items():
-        bounds = {} if low is None else {"valid_min": 0.0, "valid_max": 1.0}
-        about = {"long_name": meaning, "units": "1", "source": SOURCE, **bounds}
-        rows[name] = (("batch", *CELL), np.where(known, each, np.nan).astype(np.float32), about)
-    about = {
-        "long_name": "what the probe of each fold says, positive for true",
-        "units": "1",
-        "source": SOURCE,
-    }
-    rows["decision"] = (("batch", *CELL, "fold"), decision.astype(np.float32), about)
+    for name, each in values.items():
+        rows[name] = _row(name, ("batch", *CELL), np.where(known, each, np.nan))
+    rows["decision"] = _row("decision", ("batch", *CELL, "fold"), decision)
     return rows
+
+
+def _row(name: str, dims: tuple[str, ...], values: np.ndarray) -> xr.Variable:
+    bounds = SHARE_RANGE if name in SHARES else {}
+    attrs = {"long_name": MEANING[name], "units": "1", "source": SOURCE, **bounds}
+    return xr.Variable(dims, values.astype(np.float32), attrs)

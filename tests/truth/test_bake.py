@@ -26,8 +26,9 @@ from nnheads.interventions.schema import (
     index,
 )
 from nnheads.models.geometry import geometry
-from nnheads.truth import bake as baking
-from nnheads.truth.bake import ALWAYS, AS_LLAMA, BESIDE, SWITCHES, VALUES, Baked, bake, push
+from nnheads.truth import baked_checkpoint
+from nnheads.truth.bake import Baked, bake, push
+from nnheads.truth.bias_homes import ALWAYS, AS_LLAMA, BESIDE, SWITCHES, VALUES
 
 NO_PLACE = {
     "mixtral": "in any configuration",
@@ -164,7 +165,7 @@ def test_a_bias_without_w_o_fails_the_check(tmp_path, monkeypatch):
     model = wrapped(
         "llama", head_dim=12
     )  # as many features as the residual stream, or it could not even be tried
-    monkeypatch.setattr(baking, "through", lambda projection, v: v)
+    monkeypatch.setattr(baked_checkpoint, "through", lambda projection, v: v)
     with pytest.raises(
         RunError,
         match=r"logits differ by .* from those of the live edit, more than 1e-04; it was not",

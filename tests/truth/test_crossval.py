@@ -20,22 +20,14 @@ from nnheads.models.geometry import geometry
 from nnheads.truth import crossval
 from nnheads.truth.activations import last_outputs
 from nnheads.truth.contrasts import EDIT, NONE, summary
-from nnheads.truth.cost import cost
-from nnheads.truth.crossval import (
-    How,
-    Material,
-    choose,
-    conditions,
-    evaluate,
-    final,
-    grid,
-    orders,
-    transfer,
-)
+from nnheads.truth.crossval import choose, conditions, evaluate, final, grid, transfer
 from nnheads.truth.directions import FITTED, question_ids
 from nnheads.truth.folds import folds
 from nnheads.truth.iti import heads_of
-from nnheads.truth.multiple_choice import CHOICES, neutral_texts, score
+from nnheads.truth.iti_cost import cost
+from nnheads.truth.material import Material, Options, orders
+from nnheads.truth.multiple_choice import CHOICES, score
+from nnheads.truth.neutral import neutral_texts
 from nnheads.truth.probes import scores_of
 
 QUESTIONS = 20
@@ -45,7 +37,7 @@ LAYOUT = tuple(
     for label, best in ((1, 1), (0, 0), (0, 0))
 )
 TEXTS = ["John and Mary went to the market", "the code of Anna is 4 ."]
-HOW = How(draws=2, batch_size=64)
+OPTIONS = Options(draws=2, batch_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +61,7 @@ def given(model) -> Material:
 
 @pytest.fixture(scope="module")
 def found(model, given) -> xr.Dataset:
-    return evaluate(model, given, [(1.0, 3), (2.0, 2)], HOW)
+    return evaluate(model, given, [(1.0, 3), (2.0, 2)], OPTIONS)
 
 
 def test_every_question_is_tested_once_under_every_condition(found, given):
@@ -92,7 +84,7 @@ def test_every_question_is_tested_once_under_every_condition(found, given):
 
 def test_scores_are_those_of_each_fold_s_own_edit(model, found, given):
     for fold, (alpha, count) in enumerate([(1.0, 3), (2.0, 2)]):
-        directions, change = final(given, fold, alpha, count, HOW)
+        directions, change = final(given, fold, alpha, count, OPTIONS)
         own = score(model, change, given.rows(given.folds[fold].test))
         for name in CHOICES:
             there = found[name].sel(condition=EDIT).isel(question=found["in_fold"].values == fold)
@@ -118,8 +110,8 @@ def test_head_outputs_of_test_questions_change_nothing(model, found, given):
         spoiled[np.isin(spoiled["question"].values, one.test)] = 1e4
         other = dataclasses.replace(given, z=spoiled)
         assert orders(spoiled, given.probes, given.folds)[fold] == given.order[fold]
-        for name, (_, change) in conditions(other, fold, 1.0, 3, HOW).items():
-            assert change == conditions(given, fold, 1.0, 3, HOW)[name][1]
+        for name, (_, change) in conditions(other, fold, 1.0, 3, OPTIONS).items():
+            assert change == conditions(given, fold, 1.0, 3, OPTIONS)[name][1]
 
 
 def test_an_edit_that_saw_its_test_questions_is_refused(model, given, monkeypatch):
@@ -127,7 +119,7 @@ def test_an_edit_that_saw_its_test_questions_is_refused(model, given, monkeypatc
     with pytest.raises(
         RunError, match="10 of 10 test questions gave the edit its direction or strength"
     ):
-        evaluate(model, given, [(1.0, 3), (2.0, 2)], HOW)
+        evaluate(model, given, [(1.0, 3), (2.0, 2)], OPTIONS)
 
 
 def test_validation_questions_give_no_directions_while_they_choose(model, given, monkeypatch):
@@ -136,7 +128,7 @@ def test_validation_questions_give_no_directions_while_they_choose(model, given,
     monkeypatch.setattr(
         crossval, "edit", lambda found, *rest: (seen.append(found), plain(found, *rest))[1]
     )
-    grid(model, given, [1.0], [2], HOW)
+    grid(model, given, [1.0], [2], OPTIONS)
     for fold, one in enumerate(given.folds):
         own = question_ids([given.names[number] for number in one.train])
         assert set(seen[fold]["fitted"].values.tolist()) == set(own.tolist())
@@ -144,14 +136,14 @@ def test_validation_questions_give_no_directions_while_they_choose(model, given,
         given.folds[0], train=(*given.folds[0].train, *given.folds[0].validation)
     )
     with pytest.raises(RunError, match="2 of 2 test questions"):
-        grid(model, dataclasses.replace(given, folds=[leaky, given.folds[1]]), [1.0], [2], HOW)
+        grid(model, dataclasses.replace(given, folds=[leaky, given.folds[1]]), [1.0], [2], OPTIONS)
 
 
 def test_the_grid_holds_every_strength_with_every_number(model, given):
-    table = grid(model, given, [0.5, 2.0], [1, 2, 4], HOW)
+    table = grid(model, given, [0.5, 2.0], [1, 2, 4], OPTIONS)
     assert dict(table["mc1"].sizes) == {"alpha": 2, "heads": 3, "question": 4}
     assert dict(table["kl"].sizes) == {"fold": 2, "alpha": 2, "heads": 3, "text": 2}
-    directions = given.directions(1, given.folds[1].train, HOW)
+    directions = given.directions(1, given.folds[1].train, OPTIONS)
     change = crossval.edit(directions, given.heads(1, 4), 2.0, "all")
     own = score(model, change, given.rows(given.folds[1].validation))
     cell = table.sel(alpha=2.0, heads=4).isel(question=table["in_fold"].values == 1)
@@ -162,7 +154,7 @@ def test_the_grid_holds_every_strength_with_every_number(model, given):
 
 
 def test_controls_are_as_strong_as_the_edit(given):
-    made = conditions(given, 0, 1.5, 3, HOW)
+    made = conditions(given, 0, 1.5, 3, OPTIONS)
     dim = given.z.sizes["dim"]
 
     def lengths(change: Intervention) -> dict:
@@ -213,18 +205,18 @@ def test_the_weakest_of_the_equally_good_settings_is_chosen():
 def test_one_fold_alone_is_the_same_fold(given):
     own = given.only(1)
     assert own.folds == given.folds[1:] and own.order == [given.order[1]]
-    how = dataclasses.replace(HOW, kind="probe")
+    options = dataclasses.replace(OPTIONS, kind="probe")
     assert (
-        final(own, 0, 1.0, 2, how)[1]
-        == final(given, 1, 1.0, 2, how)[1]
-        != final(given, 0, 1.0, 2, how)[1]
+        final(own, 0, 1.0, 2, options)[1]
+        == final(given, 1, 1.0, 2, options)[1]
+        != final(given, 0, 1.0, 2, options)[1]
     )
 
 
 def test_transfer_tests_an_edit_on_other_questions_and_refuses_its_own(model, given):
-    _, change = final(given, 0, 1.0, 2, HOW)
+    _, change = final(given, 0, 1.0, 2, OPTIONS)
     names = [f"another {number}" for number in range(QUESTIONS)]
-    found = transfer(model, change, given.prompts, names, given.neutral, HOW)
+    found = transfer(model, change, given.prompts, names, given.neutral, OPTIONS)
     assert found["kind"].values.tolist() == [NONE, EDIT, "random_direction", "random_direction"]
     assert found.sizes["question"] == QUESTIONS and found.sizes["fold"] == 1
     own = score(model, change, given.prompts)
@@ -237,7 +229,7 @@ def test_transfer_tests_an_edit_on_other_questions_and_refuses_its_own(model, gi
             given.prompts,
             [*names[:-1], given.names[given.folds[0].train[0]]],
             given.neutral,
-            HOW,
+            OPTIONS,
         )
 
 
@@ -251,8 +243,8 @@ def test_the_cost_that_is_planned_is_the_cost(model, given):
 
     handle = model._module.register_forward_pre_hook(count, with_kwargs=True)
     last_outputs(model, given.prompts, batch_size=64)
-    grid(model, given, [0.5, 1.0], [2, 3], HOW)
-    evaluate(model, given, [(1.0, 3), (2.0, 2)], HOW)
+    grid(model, given, [0.5, 1.0], [2, 3], OPTIONS)
+    evaluate(model, given, [(1.0, 3), (2.0, 2)], OPTIONS)
     handle.remove()
     lengths = given.neutral["mask"].values.sum(1).tolist()
     planned = cost(
@@ -281,19 +273,19 @@ def test_the_cost_that_is_planned_is_the_cost(model, given):
 
 
 def test_a_rehearsed_remote_run_says_the_same(model, given):
-    how = How(draws=0, batch_size=64)
+    options = Options(draws=0, batch_size=64)
     here, there = (
-        placed(remote, evaluate)(model, given.only(0), [(1.0, 3)], how)
+        placed(remote, evaluate)(model, given.only(0), [(1.0, 3)], options)
         for remote in (False, "local")
     )
     xr.testing.assert_allclose(here, there, atol=1e-5)
 
 
 def test_what_is_there_is_not_computed_again(model, found, given, tmp_path, monkeypatch):
-    how = dataclasses.replace(HOW, parts=tmp_path)
-    first = evaluate(model, given, [(1.0, 3), (2.0, 2)], how)
+    options = dataclasses.replace(OPTIONS, parts=tmp_path)
+    first = evaluate(model, given, [(1.0, 3), (2.0, 2)], options)
     monkeypatch.setattr(
         type(model), "trace", lambda *_, **__: pytest.fail("nothing is left to be run")
     )
-    xr.testing.assert_identical(first, evaluate(model, given, [(1.0, 3), (2.0, 2)], how))
+    xr.testing.assert_identical(first, evaluate(model, given, [(1.0, 3), (2.0, 2)], options))
     assert torch.is_grad_enabled()

@@ -33,17 +33,10 @@ from nnheads.interventions.schema import (
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import inputs
 from nnheads.trace.likelihood import summed
-from nnheads.truth import multiple_choice as scores
-from nnheads.truth.multiple_choice import (
-    CHOICES,
-    check_reach,
-    choices,
-    coherence,
-    log_probability,
-    neutral_texts,
-    reached,
-    score,
-)
+from nnheads.truth import answer_likelihood
+from nnheads.truth.answer_likelihood import check_reach, log_probability, reached
+from nnheads.truth.multiple_choice import CHOICES, choices, score
+from nnheads.truth.neutral import coherence, neutral_texts
 
 
 def push(model, at=ALL, scale: float = 0.8) -> Intervention:
@@ -266,7 +259,7 @@ def test_an_edit_that_comes_too_late_is_refused_with_the_reason(at):
 def test_scores_of_an_edit_of_the_last_position_would_have_been_the_unedited_ones(monkeypatch):
     model, _ = tiny("llama")
     prompts = statements(layout=tuple(one for one in LAYOUT if not one[5]))
-    monkeypatch.setattr(scores, "check_reach", lambda *_: None)
+    monkeypatch.setattr(answer_likelihood, "check_reach", lambda *_: None)
     late = log_probability(model, push(model, index(-1)), prompts)["log_probability"].values
     plain = log_probability(model, Intervention(), prompts)["log_probability"].values
     np.testing.assert_allclose(late, plain, atol=1e-5)
@@ -357,6 +350,6 @@ def test_what_cannot_be_read_is_refused():
 
 def test_the_prompts_are_fed_as_they_are_labelled():
     model, _ = tiny("llama")
-    cut = scores.without_padding(statements())
+    cut = answer_likelihood.without_padding(statements())
     assert cut.sizes["position"] == statements().sizes["position"] - 1
     assert inputs(model, cut)["position_ids"].min() == 0

@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from nnheads.errors import BadInput
 from nnheads.truth import probes
-from nnheads.truth.chance import area, chosen, judge
+from nnheads.truth.accuracy import chosen, judge
+from nnheads.truth.curve_area import area
 from nnheads.truth.folds import Fold, folds
 from nnheads.truth.probes import probe, scores_of
 

@@ -36,7 +36,7 @@ from nnheads.truth.directions import (
     question_ids,
     random_directions,
 )
-from nnheads.truth.iti import SCOPES, edit, gap, heads_of, random_heads, ranked, rescoped
+from nnheads.truth.iti import SCOPES, edit, gap, heads_of, ordered, random_heads, rescoped
 
 LAYERS, HEADS, DIM, QUESTIONS = 2, 3, 5, 8
 NAMES = [f"what is {number} ?" for number in range(QUESTIONS)]
@@ -304,8 +304,8 @@ def test_heads_are_ranked_by_accuracy_then_by_how_far_apart_decisions_lie():
         xr.DataArray(values, dims=dims)
         for values in ([[0.9, 1.0], [1.0, 0.5]], [[9.0, 2.0], [3.0, 9.0]])
     )
-    assert ranked(accuracy, apart) == [(1, 0), (0, 1), (0, 0), (1, 1)]
-    assert ranked(accuracy, apart * 0) == [(0, 1), (1, 0), (0, 0), (1, 1)]
+    assert ordered(accuracy, apart) == [(1, 0), (0, 1), (0, 0), (1, 1)]
+    assert ordered(accuracy, apart * 0) == [(0, 1), (1, 0), (0, 0), (1, 1)]
 
 
 def test_how_far_apart_decisions_lie_by_hand():

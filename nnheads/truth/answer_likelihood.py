@@ -1,0 +1,153 @@
+"""How likely a model finds each answer, with and without an edit.
+
+    log_probability(model, intervention, statements)["log_probability"]    # (batch), nats
+
+Each answer is read as part of its whole statement, and its log probability is the sum over its own
+tokens. An edit that comes too late to change any of these sums is BadInput: such an evaluation
+would give the unedited model's scores under the edit's name.
+Source: Lin et al. 2022, arXiv 2109.07958.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool
+from nnsight import save
+
+from nnheads.errors import BadInput
+from nnheads.interventions import prepare as plan
+from nnheads.interventions.likelihood import read_places
+from nnheads.interventions.schema import PLACES, At, Intervention
+from nnheads.models.geometry import model_spec
+from nnheads.models.inputs import inputs
+from nnheads.models.labels import check_finite
+from nnheads.trace.likelihood import log_probabilities
+from nnheads.trace.session import remote_of
+
+SOURCE = "Lin et al. 2022, arXiv 2109.07958"
+ABOUT = {"long_name": "log probability of the answer", "units": "nat", "source": SOURCE}
+Tokens = Bool[torch.Tensor, "row position"]
+
+
+def log_probability(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
+    """Return how likely each answer is behind its question.
+
+    Args:
+        intervention: takes no sources; one without edits leaves the model as it is.
+        prompts: statements, `token`, `mask` (batch, position), as `prompts.truth.statements` lays
+            them out; `answer_length` (batch) may be missing: all that stands behind `prompt_length`
+            tokens is then the answer.
+
+    Returns:
+        (batch): `log_probability`, in nats, summed over the answer's tokens.
+
+    Raises:
+        BadInput: an edit that no scored token can feel, one that takes sources, what the model does
+            not have.
+        RunError: predictions that are no numbers.
+
+    Source: Lin et al. 2022, arXiv 2109.07958.
+    """
+    check_reach(intervention, prompts)
+    return read(model, intervention, prompts)
+
+
+def read(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
+    """Return `log_probability` (batch) of a slice of statements.
+
+    An edit may reach none of them although it reaches others.
+    """
+    spec, prompts = model_spec(model), without_padding(prompts)
+    plan.check_model(model, intervention, spec)
+    request, scored = inputs(model, prompts), answer_tokens(prompts)
+    _check_question(prompts)
+    edits = _plain_edits(model, intervention, prompts)
+    tensors = {**intervention.tensors, **plan.functions(intervention)}
+    wanted = scored[:, int(scored.any(0).nonzero()[0]) :]  # from the first scored token on
+    with torch.no_grad(), model.session(remote=remote_of(model)):
+        sums = save(log_probabilities(model, request, edits, spec, tensors, wanted))
+    check_finite(sums, "log probabilities of the answers")
+    return xr.Dataset({"log_probability": ("batch", sums.float().numpy(), ABOUT)}, prompts.coords)
+
+
+def _check_question(prompts: xr.Dataset) -> None:
+    if int(prompts["prompt_length"].min()) < 1:
+        raise BadInput(
+            "an answer has nothing before it, so no token predicts it; put a question in front"
+            " of it"
+        )
+
+
+def _plain_edits(model, intervention: Intervention, prompts: xr.Dataset) -> list[dict]:
+    """Return the edits as the trace takes them, with the positions of these prompts."""
+    edits = []
+    for number in plan.ordered(model, intervention):
+        edit = intervention.edits[number]
+        edits.append({**plan.plain(edit, number), "where": read_places(edit.at, prompts)})
+    return edits
+
+
+def answer_tokens(prompts: xr.Dataset) -> Tokens:
+    """Return which tokens are scored: those of the answer, not what a template writes behind it.
+
+    Raises:
+        BadInput: a statement without an answer.
+    """
+    mask = np.asarray(prompts["mask"].values)
+    place = mask.cumsum(1) - 1  # counted from each row's first token
+    start = prompts["prompt_length"].values[:, None]
+    length = mask.shape[1]
+    if "answer_length" in prompts.coords:
+        length = prompts["answer_length"].values[:, None]
+    scored = (mask > 0) & (place >= start) & (place < start + length)
+    empty = np.flatnonzero(~scored.any(1))
+    if len(empty):
+        raise BadInput(f"statement {int(empty[0])} has no answer; it cannot be scored")
+    return torch.from_numpy(scored)
+
+
+def without_padding(prompts: xr.Dataset) -> xr.Dataset:
+    """Drop positions at which no row of this part has a token."""
+    return prompts.isel(position=prompts["mask"].values.any(0))
+
+
+def reached(intervention: Intervention, prompts: xr.Dataset) -> Bool[np.ndarray, " batch"]:
+    """Return whether some edit acts early enough to change a scored log probability.
+
+    That is at the token before the last scored one, or sooner.
+    """
+    scored = answer_tokens(prompts)
+    last = scored.shape[1] - 1 - scored.flip(1).int().argmax(1)
+    felt = torch.zeros(len(scored), dtype=torch.bool)
+    for edit in intervention.edits:
+        where = read_places(edit.at, prompts)
+        felt |= ((where >= 0) & (where < last[:, None])).any(1)
+    return felt.numpy()
+
+
+def check_reach(intervention: Intervention, prompts: xr.Dataset) -> None:
+    """Refuse to score what an edit cannot have changed.
+
+    Raises:
+        BadInput: an intervention that takes sources, or whose edits all come too late.
+    """
+    if intervention.sources:
+        raise BadInput(
+            f"this intervention takes {intervention.sources} source prompts; statements alone have"
+            " none"
+        )
+    if not intervention.edits or reached(intervention, prompts).any():
+        return
+    names = ", ".join(sorted({_in_words(edit.at) for edit in intervention.edits}))
+    raise BadInput(
+        f"an edit at {names} comes too late for every answer: the last scored token is predicted"
+        " from the token before it, so the scores would be the unedited model's; use scope all"
+    )
+
+
+def _in_words(at: At) -> str:
+    """Return positions as a reader would name them."""
+    values = "".join(f" {value}" for value in at.values)
+    return f"{at.kind}{values} ({PLACES[at.kind]})"
