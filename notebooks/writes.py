@@ -27,8 +27,7 @@
 import numpy as np
 
 import nnheads
-from nnheads import plot
-from nnheads import stats
+from nnheads import plot, stats
 
 model = nnheads.load("reference")
 
@@ -85,7 +84,8 @@ pd.DataFrame(
 # particular has one half.
 
 # %%
-from nnheads.writing.copy_score import summary, suppression_scores
+from nnheads.writing.copy_score import suppression_scores
+from nnheads.writing.shares import summary
 
 lowered = summary(suppression_scores(model))
 shares(lowered, "suppression", "Suppression (numbers: beyond chance)", "share of words lowered")

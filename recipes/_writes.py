@@ -46,7 +46,8 @@ class Kind:
 
 def copied(study: Study, run: Run) -> Measured:
     """Return whether each head raises or lowers the words that it looks at."""
-    from nnheads.writing.copy_score import NAMES, single_tokens, word_scores
+    from nnheads.writing.copy_score import NAMES, word_scores
+    from nnheads.writing.word_outputs import single_tokens
 
     ids = single_tokens(study.model.tokenizer, run.facts["list"] or NAMES)[: study.limit]
     return of_tokens(study, run, ids, lambda part: word_scores(study.model, part, pool=ids))
@@ -54,7 +55,8 @@ def copied(study: Study, run: Run) -> Measured:
 
 def suppressed(study: Study, run: Run) -> Measured:
     """Return whether each head lowers the tokens that it looks at: one's own words, or drawn."""
-    from nnheads.writing.copy_score import drawn_tokens, single_tokens, suppression_scores
+    from nnheads.writing.copy_score import suppression_scores
+    from nnheads.writing.word_outputs import drawn_tokens, single_tokens
 
     words, model = run.facts["list"], study.model
     if words is None:
@@ -100,7 +102,7 @@ def summed_up(scores: xr.Dataset, ids: np.ndarray) -> Measured:
     import xarray as xr
 
     from nnheads.runs.provenance import prompts_hash
-    from nnheads.writing.copy_score import summary
+    from nnheads.writing.shares import summary
 
     return Measured(scores, summary(scores), prompts_hash(xr.Dataset({"token": ("batch", ids)})))
 
@@ -108,7 +110,7 @@ def summed_up(scores: xr.Dataset, ids: np.ndarray) -> Measured:
 def coupled(study: Study, run: Run) -> Measured:
     """Return attention to the indirect object and what is written of it, prompt by prompt."""
     from nnheads.prompts.ioi import ioi
-    from nnheads.writing.logit_attribution import coupling, write_coupling
+    from nnheads.writing.coupling import coupling, write_coupling
 
     prompts = ioi(study.model.tokenizer, study.limit, seed=study.seed)
     scores = study.in_batches(

@@ -1,10 +1,12 @@
-"""Which heads read what which heads write? Composition scores of all pairs of heads, from the
-weights alone.
+"""Which heads read what which heads write? Composition scores of all pairs, from the weights alone.
+
+    scores = composition_scores(model, "q")
+    strongest(scores, 5)
 
 ||W_OV W_QK'|| / (||W_OV|| ||W_QK'||) (Frobenius) is large where the directions that the first head
 writes are those that the second one's queries read; for keys W_QK' is transposed, for values it is
 W_OV'. Norms' gains and centring are folded in, biases are left out, and rotary embeddings are those
-of distance 0.
+of distance 0. Models whose scores are no product of weights are refused.
 Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
 """
 
@@ -13,75 +15,80 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.labels import check_finite, label
 from nnheads.stats import ranked
 from nnheads.trace.composition import compose, core, overlap
-from nnheads.writing.logit_attribution import writing_form
+from nnheads.writing.logit_attribution import writing_spec
 
 SOURCE = "Elhage et al. 2021, A mathematical framework for transformer circuits"
 KINDS = {"q": "queries", "k": "keys", "v": "values"}
+DIMS = ("layer", "head", "to_layer", "to_head")
 DRAWS = 16  # random heads on either side, each with each: enough for the 95th percentile
 
 
 def composition_scores(model, kind: str = "q", *, seed: int = 0) -> xr.Dataset:
-    """Composition of every head with every head of every later layer.
+    """Return the composition score of every head with every head of every later layer.
 
     Args:
         kind: what of the later head reads: "q" (queries), "k" (keys) or "v" (values).
+        seed: of the random heads.
 
     Returns:
-        `composition` (layer, head, to_layer, to_head), 0 unless layer < to_layer; `null`, the mean
-        for random heads of these shapes, and `null_high`, their 95th percentile.
+        shares from 0 to 1 without a unit: `composition` (layer, head, to_layer, to_head), 0 unless
+        layer < to_layer; `null`, the mean for random heads of these shapes, and `null_high`, their
+        95th percentile.
 
     Raises:
         BadInput: an unknown kind; "q" or "k" for a model that norms queries and keys, where scores
             are no product of weights; a model that norms its residual stream after every block.
+            RunError: scores that are not finite.
+
+    Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
+
+    Example:
+        >>> scores = nnheads.composition_scores(nnheads.load(), "v")
+        >>> dict(scores["composition"].sizes)
+        {'layer': 4, 'head': 8, 'to_layer': 4, 'to_head': 8}
     """
-    if kind not in KINDS:
-        raise BadInput(f"composition {kind!r} is not known; use one of {', '.join(KINDS)}")
-    shape, sizes = writing_form(model), geometry(model)
-    inside = [
-        name for name, _ in model.layers[0].attention._module.named_modules() if "norm" in name
-    ]
-    if kind in "qk" and inside:
-        raise BadInput(
-            f"this {model.config.model_type} model norms its queries and keys ({inside[0]}), so no"
-            " product of weights says how heads compose through them; use kind v"
-        )
-    found = compose(model, 0, sizes.d_model, kind, shape)
-    check_finite(found, "composition scores")
+    _check_kind(model, kind)
+    sizes = geometry(model)
+    scores = compose(model, 0, sizes.d_model, kind, writing_spec(model))
+    check_finite(scores, "composition scores")
     null = random_composition(sizes.d_model, sizes.head_dim, seed)
-    dims = ("layer", "head", "to_layer", "to_head")
-    about = {"units": "1", "source": SOURCE}
+    limits = {"valid_min": 0.0, "valid_max": 1.0}
+    rows = {
+        "composition": (scores, DIMS, f"composition with {KINDS[kind]}"),
+        "null": (null.mean(), (), "mean of random heads"),
+        "null_high": (null.quantile(0.95), (), "95th percentile of random heads"),
+    }
     data = {
-        "composition": label(
-            found,
-            dims,
-            long_name=f"composition with {KINDS[kind]}",
-            valid_min=0.0,
-            valid_max=1.0,
-            **about,
-        ),
-        "null": label(null.mean(), (), long_name="mean of random heads", **about),
-        "null_high": label(
-            null.quantile(0.95), (), long_name="95th percentile of random heads", **about
-        ),
+        name: label(values, dims, long_name=meaning, units="1", source=SOURCE)
+        for name, (values, dims, meaning) in rows.items()
     }
-    index = {
-        "layer": sizes.layers,
-        "head": sizes.heads,
-        "to_layer": sizes.layers,
-        "to_head": sizes.heads,
-    }
-    coordinates = {name: list(range(count)) for name, count in index.items()}
-    return xr.Dataset(data).assign_coords(coordinates).assign_attrs(composition=kind)
+    data["composition"].attrs.update(limits)
+    index = {name: list(range(size)) for name, size in data["composition"].sizes.items()}
+    return xr.Dataset(data).assign_coords(index).assign_attrs(composition=kind)
 
 
-def random_composition(d_model: int, head_dim: int, seed: int) -> torch.Tensor:
-    """Scores [pair] of random heads with such sizes."""
+def _check_kind(model, kind: str) -> None:
+    """Refuse kinds that the model's weights say nothing about."""
+    if kind not in KINDS:
+        raise BadInput(f"Not a kind of composition: {kind!r}. Use one of {', '.join(KINDS)}.")
+    modules = model.layers[0].attention._module.named_modules()
+    norms = [name for name, _ in modules if "norm" in name]
+    if kind in "qk" and norms:
+        raise BadInput(
+            f"This {model.config.model_type} model norms its queries and keys ({norms[0]}), so no"
+            " product of weights says how heads compose through them. Use kind v."
+        )
+
+
+def random_composition(d_model: int, head_dim: int, seed: int) -> Float[torch.Tensor, " pair"]:
+    """Return the scores of random heads with such sizes."""
     generator = torch.Generator().manual_seed(seed)
     first, second = (torch.randn(DRAWS, d_model, head_dim, generator=generator) for _ in range(2))
     reads, other = (torch.randn(DRAWS, d_model, head_dim, generator=generator) for _ in range(2))
@@ -90,19 +97,20 @@ def random_composition(d_model: int, head_dim: int, seed: int) -> torch.Tensor:
 
 
 def share_above(scores: xr.Dataset) -> tuple[float, int]:
-    """The share of all pairs that score above `null_high`, and how many pairs there are. Trained
-    heads share a few directions, so that far more than 5% do; of random heads 5% would."""
+    """Return the share of all pairs that score above `null_high`, and how many pairs there are.
+
+    Trained heads share a few directions, so that far more than 5% do; of random heads 5% would.
+    """
     pairs = scores["composition"].where(scores["layer"] < scores["to_layer"]).values
     pairs = pairs[~np.isnan(pairs)]
     return float((pairs > float(scores["null_high"])).mean()), pairs.size
 
 
 def strongest(scores: xr.Dataset, top: int) -> list[dict]:
-    """The pairs with the highest scores: layer, head, to_layer, to_head, value."""
-    flat = scores["composition"].stack(pair=("layer", "head", "to_layer", "to_head"))
+    """Return the pairs with the highest scores: layer, head, to_layer, to_head, value."""
+    flat = scores["composition"].stack(pair=DIMS)
     chosen = flat.isel(pair=ranked(flat.values, unknown=True)[:top])
-    names = ("layer", "head", "to_layer", "to_head")
     return [
-        {**dict(zip(names, map(int, pair))), "value": float(value)}
+        {**dict(zip(DIMS, map(int, pair))), "value": float(value)}
         for pair, value in zip(chosen["pair"].values, chosen.values)
     ]

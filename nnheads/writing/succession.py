@@ -1,23 +1,27 @@
-"""Which heads count on? A successor head that looks at "Monday" raises "Tuesday" above the other
-days.
+"""Which heads count on? A successor head that attends to "Monday" raises "Tuesday".
 
-The output circuit is read as in `copying`: for each token of an ordered class, what a head writes
-    when it attends to
-the token by itself. Source: Gould et al. 2023, arXiv 2312.09230.
+    scores = copy_score.summary(successor_scores(model))
+
+The output circuit is read as for copy scores: for each token of an ordered class, what a head
+writes when it attends to the token by itself. A class with fewer than three words is refused; one
+whose words are not single tokens is left out.
+Source: Gould et al. 2023, arXiv 2312.09230.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from nnheads.errors import BadInput
 from nnheads.prompts.pairs import next_token
-from nnheads.writing.copy_score import BEFORE, cases_of, labelled, outputs
+from nnheads.writing.shares import cases_of
+from nnheads.writing.word_outputs import BEFORE, labelled, outputs
 
 SOURCE = "Gould et al. 2023, arXiv 2312.09230"
 SMALLEST = 3  # members of a class; with two, copying turned round would count as succession
@@ -25,7 +29,10 @@ SMALLEST = 3  # members of a class; with two, copying turned round would count a
 
 @dataclass(frozen=True)
 class OrderedClass:
-    """Words in their order. `cyclic`: the first one follows the last."""
+    """Words in their order.
+
+    cyclic: the first one follows the last.
+    """
 
     name: str
     words: tuple[str, ...]
@@ -53,75 +60,121 @@ CLASSES = (
 )
 
 
+@dataclass(frozen=True)
+class Succession:
+    """A token of an ordered class, and the token that follows it.
+
+    members: ids of the class's tokens, in their order. place, following: indices into members.
+    """
+
+    name: str
+    members: list[int]
+    place: int
+    following: int
+
+
 def successor_scores(model, classes: Sequence[OrderedClass] | None = None) -> xr.Dataset:
-    """Does a head that looks at a token of an ordered class rank the next one above every other
-    token of the class?
+    """Return whether a head that attends to a token of an ordered class ranks the next one first.
+
+    First means above every other token of the class.
 
     Args:
         classes: ordered words; of each class those count that are single tokens. Default: CLASSES.
 
     Returns:
         (batch, layer, head): `successor` (1 or 0) and `successor_null`, what a random order of the
-        class's other
-        tokens would give: 1 / (size - 1), or 0 where the head ranks the token itself first.
-            Coordinates `token`,
-        `token_text`, `successor_text` and `ordered_class` (batch). `copying.summary` reduces it.
+        class's other tokens would give: 1 / (size - 1), or 0 where the head ranks the token itself
+        first. Coordinates `token`, `token_text`, `successor_text` and `ordered_class` (batch).
+        `copy_score.summary` reduces it.
 
     Raises:
-        BadInput: a class of fewer than 3 words, or none with 3 single tokens.
+        BadInput: a class of fewer than 3 words, or none with 3 single tokens. RunError: values that
+            are not finite.
+
+    Source: Gould et al. 2023, arXiv 2312.09230.
+
+    Example:
+        >>> from nnheads.writing.succession import OrderedClass
+        >>> numbers = OrderedClass("digits", tuple("0123456789"))
+        >>> scores = nnheads.successor_scores(nnheads.load(), [numbers])
+        >>> scores["successor"].dims
+        ('batch', 'layer', 'head')
     """
-    rows = list(_rows(model.tokenizer, CLASSES if classes is None else classes))
+    chosen = CLASSES if classes is None else classes
+    rows = [row for each in chosen for row in _successions(model.tokenizer, each)]
     if not rows:
-        raise BadInput(f"no class has {SMALLEST} words that are single tokens of this tokenizer")
-    widest = max(len(members) for _, members, _, _ in rows)
-    members = np.array([[*own, *own[:1] * (widest - len(own))] for _, own, _, _ in rows])
-    ids = np.array([own[place] for _, own, place, _ in rows])
-    logits = outputs(model, ids, members=members, top=1)["members"]
-    hit, null = np.zeros(logits.shape[:3]), np.zeros(logits.shape[:3])
-    for line, (_, own, place, following) in enumerate(rows):
-        each = logits[line][..., : len(own)]
-        others = np.delete(each, following, -1).max(-1)
-        hit[line] = each[..., following] > others
-        itself = np.delete(each, place, -1).max(-1) <= each[..., place]
-        null[line] = np.where(itself, 0.0, 1 / (len(own) - 1))
+        raise BadInput(
+            f"No class has {SMALLEST} words that are single tokens of this tokenizer. Give classes"
+            " of other words."
+        )
+    ids = np.array([row.members[row.place] for row in rows])
+    logits = outputs(model, ids, members=_members(rows), top=1)["members"]
+    hits = np.stack([_ranked_first(row, own) for row, own in zip(rows, logits)])
+    nulls = np.stack([_null(row, own) for row, own in zip(rows, logits)])
+    meaning = "the next token is ranked above all others of its class"
     data = {
-        "successor": cases_of(
-            hit, "the next token is ranked above all others of its class", SOURCE
-        ),
-        "successor_null": cases_of(null, "the same in a random order of the class", SOURCE),
+        "successor": cases_of(hits, meaning, SOURCE),
+        "successor_null": cases_of(nulls, "the same in a random order of the class", SOURCE),
     }
-    following = np.array([own[after] for _, own, _, after in rows])
-    found = labelled(model, data, ids).assign_attrs(scores="successor")
+    following = [row.members[row.following] for row in rows]
     texts = [model.tokenizer.decode([token]) for token in following]
-    return found.assign_coords(
-        ordered_class=("batch", [name for name, *_ in rows]), successor_text=("batch", texts)
+    return (
+        labelled(model, data, ids)
+        .assign_attrs(scores="successor")
+        .assign_coords(
+            ordered_class=("batch", [row.name for row in rows]), successor_text=("batch", texts)
+        )
     )
 
 
-def _rows(tokenizer, classes: Sequence[OrderedClass]):
-    """(class, ids of its members, place of a token, place of the next) for every token that has a
-    next one.
-    """
-    for each in classes:
-        if len(each.words) < SMALLEST:
-            raise BadInput(
-                f"class {each.name!r} has {len(each.words)} words; at least {SMALLEST} are needed"
-            )
-        ids = _ids(tokenizer, each.words)
-        kept = [token for token in ids if token is not None]
-        if len(set(kept)) < max(SMALLEST, len(kept)):
-            continue
-        for place, token in enumerate(ids):
-            after = (place + 1) % len(ids)
-            following = ids[after]
-            if token is not None and following is not None and (after > 0 or each.cyclic):
-                yield each.name, kept, kept.index(token), kept.index(following)
+def _members(rows: list[Succession]) -> np.ndarray:
+    """Return the ids of each token's class [token, member]; shorter classes repeat their first."""
+    widest = max(len(row.members) for row in rows)
+    return np.array([[*own, *own[:1] * (widest - len(own))] for own in (r.members for r in rows)])
+
+
+def _ranked_first(
+    row: Succession, logits: Float[np.ndarray, "layer head member"]
+) -> Float[np.ndarray, "layer head"]:
+    """Return 1 where the next token is ranked above all others of its class, else 0."""
+    own = logits[..., : len(row.members)]
+    others = np.delete(own, row.following, -1).max(-1)
+    return (own[..., row.following] > others).astype(float)
+
+
+def _null(
+    row: Succession, logits: Float[np.ndarray, "layer head member"]
+) -> Float[np.ndarray, "layer head"]:
+    """Return how often a random order of the other tokens would rank the next one first."""
+    own = logits[..., : len(row.members)]
+    itself = np.delete(own, row.place, -1).max(-1) <= own[..., row.place]
+    return np.where(itself, 0.0, 1 / (len(row.members) - 1))
+
+
+def _successions(tokenizer, each: OrderedClass) -> Iterator[Succession]:
+    """Yield every token of a class that has a next one; none of a class with too few tokens."""
+    if len(each.words) < SMALLEST:
+        raise BadInput(
+            f"Class {each.name!r} has {len(each.words)} words. Give at least {SMALLEST}."
+        )
+    ids = _ids(tokenizer, each.words)
+    kept = [token for token in ids if token is not None]
+    if len(set(kept)) < max(SMALLEST, len(kept)):
+        return
+    for index, token in enumerate(ids):
+        after = (index + 1) % len(ids)
+        following = ids[after]
+        if token is not None and following is not None and (after > 0 or each.cyclic):
+            yield Succession(each.name, kept, kept.index(token), kept.index(following))
 
 
 def _ids(tokenizer, words: Sequence[str]) -> list[int | None]:
-    """Each word's single token, or None: after a space or, if that gives more of them, without one."""
+    """Return each word's single token, or None.
+
+    Words stand after a space or, if that gives more single tokens, without one.
+    """
     spaced = [next_token(tokenizer, BEFORE, word) for word in words]
     bare = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     unknown = tokenizer.unk_token_id
     plain = [one[0] if len(one) == 1 and one[0] != unknown else None for one in bare]
-    return max(spaced, plain, key=lambda found: sum(token is not None for token in found))
+    return max(spaced, plain, key=lambda ids: sum(token is not None for token in ids))

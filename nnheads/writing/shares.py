@@ -1,0 +1,81 @@
+"""Shares of tokens, with intervals and a test against what other tokens get.
+
+    summary(scores)  # (layer, head): share, _low, _high, _null, _q_value
+
+No test is against a chance of zero: the null is at least the share of the vocabulary that a top
+holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from scipy import stats as scipy_stats
+
+from nnheads.stats import CONFIDENCE, adjusted
+
+DIMS = ("layer", "head")
+Shares = Float[np.ndarray, "layer head"]
+
+
+def cases_of(values: np.ndarray, long_name: str, source: str, units: str = "1") -> tuple:
+    """Return a variable (batch, layer, head) with its attributes."""
+    about = {"long_name": long_name, "units": units, "source": source}
+    return ("batch", "layer", "head"), values.astype(np.float32), about
+
+
+def summary(cases: xr.Dataset) -> xr.Dataset:
+    """Return the shares of tokens for each score that `cases.attrs["scores"]` names.
+
+    Args:
+        cases: `<score>` (1 or 0) and `<score>_null` (batch, layer, head).
+
+    Returns:
+        (layer, head): `<score>`, its Wilson interval (`_low`, `_high`), the mean of its null
+        (`_null`), and the q value (Benjamini and Hochberg) of a one-sided binomial test against
+        that null (`_q_value`).
+    """
+    data: dict[str, tuple] = {}
+    for name in str(cases.attrs["scores"]).split():
+        data |= _share(cases, name)
+    reduced = xr.Dataset(data).assign_coords({name: cases[name] for name in DIMS})
+    return reduced.assign_attrs({**cases.attrs, "tokens": cases.sizes["batch"]})
+
+
+def _share(cases: xr.Dataset, name: str) -> dict[str, tuple]:
+    """Reduce one score over tokens."""
+    hits = cases[name].transpose("batch", *DIMS)
+    count, known = hits.sum("batch").values, hits.notnull().sum("batch").values
+    null = cases[f"{name}_null"].mean("batch").transpose(*DIMS).values
+    low, high = wilson(count, known)
+    floor = cases.attrs.get("top", 1) / cases.attrs["vocabulary"]
+    p_value = scipy_stats.binom.sf(count - 1, known, np.clip(null, floor, 1))
+    table = {
+        name: (count / known, f"share of tokens: {hits.attrs['long_name']}"),
+        f"{name}_low": (low, f"lower end of the 95% Wilson interval of {name}"),
+        f"{name}_high": (high, f"upper end of the 95% Wilson interval of {name}"),
+        f"{name}_null": (null, cases[f"{name}_null"].attrs["long_name"]),
+        f"{name}_q_value": (adjusted(p_value), f"p of {name} by chance, adjusted for all heads"),
+    }
+    about = {key: hits.attrs[key] for key in ("units", "source")}
+    return {
+        key: (DIMS, np.asarray(values, np.float32), {"long_name": text, **about})
+        for key, (values, text) in table.items()
+    }
+
+
+def wilson(successes: Shares, count: Shares) -> tuple[Shares, Shares]:
+    """Return Wilson's interval of a share, which stays sound at 0 and 1.
+
+    It is exact at the ends, where rounding would put the share outside.
+    """
+    z = scipy_stats.norm.ppf((1 + CONFIDENCE) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = successes / count
+        scale = 1 + z**2 / count
+        centre = (share + z**2 / (2 * count)) / scale
+        half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / scale
+    low = np.where(successes == 0, 0.0, centre - half)
+    high = np.where(successes == count, 1.0, centre + half)
+    return low, high
