@@ -139,5 +139,5 @@ def test_normed_queries_are_refused(model_type):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(BadInput, match="'z'. Use one of q, k, v"):
+    with pytest.raises(BadInput, match=r"'z'\. Use one of q, k, v"):
         composition_scores(tiny("llama")[0], "z")

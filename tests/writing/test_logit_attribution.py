@@ -157,7 +157,7 @@ def test_models_that_norm_their_stream_are_refused(pairs):
 
 
 def test_prompts_without_answers_are_refused(pairs):
-    with pytest.raises(BadInput, match="pairs.*answer and wrong"):
+    with pytest.raises(BadInput, match=r"pairs.*answer and wrong"):
         direct_logit_attribution(tiny("llama")[0], pairs.drop_vars("wrong"))
 
 
@@ -229,5 +229,5 @@ def test_coupling_is_a_line_with_an_interval():
 
 def test_a_role_that_is_not_there_is_refused(coupled):
     model, prompts = nnheads.load("reference"), coupled[0]
-    with pytest.raises(BadInput, match="'VERB'.* IO, S1"):
+    with pytest.raises(BadInput, match=r"'VERB'.* IO, S1"):
         write_coupling(model, prompts, role="VERB")
