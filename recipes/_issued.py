@@ -12,11 +12,13 @@ DROPPED = ("--submit", "--overwrite")
 WITH_VALUE = ("--output", "-o")
 # which write elsewhere than into the results, or run code that a file names
 REFUSED = ("--trust", "--push", "--to")
-COMPUTING = "rerun, convert, heads, reference and remote"  # which make no results
+COMPUTING_NOTHING = ("rerun", "convert", "heads", "reference", "remote")
+SERVERS = ("http://", "https://")
+RECORDED = ("history", "arguments", "source")  # by which a file of ours is known
 
 
 def command_in(run: Path) -> tuple[list[str], str]:
-    """The words of the command in a run's folder, the program first, and its recipe."""
+    """Return the words of the command in a run's folder, the program first, and its recipe."""
     path = run / "run.json"
     try:
         record = json.loads(path.read_bytes())
@@ -30,67 +32,67 @@ def command_in(run: Path) -> tuple[list[str], str]:
 
 
 def command_of_file(path: Path, attributes: dict) -> list[str]:
-    """The words of the command in the history of a netCDF file."""
-    if not all(
-        isinstance(attributes.get(name), str) for name in ("history", "arguments", "source")
-    ):
+    """Return the words of the command in the history of a netCDF file."""
+    if not all(isinstance(attributes.get(name), str) for name in RECORDED):
         raise BadInput(
             f"{path} was not written by nnheads: it does not record history, arguments and source"
         )
+    history = attributes["history"]
     try:
-        words = shlex.split(attributes["history"])[1:]
+        words = shlex.split(history)[1:]
     except ValueError:
         words = []
     if not words:
-        raise BadInput(f"{path} records no command in its history {attributes['history'][:60]!r}")
+        raise BadInput(f"{path} records no command in its history {history[:60]!r}")
     return words
 
 
 def for_folder(words: list[str]) -> list[str]:
-    """A command's arguments without those that say where results go, and what was there."""
+    """Return a command's arguments without those that say where results go, and what was there."""
     kept, skip = [], False
     for word in words[1:]:
-        if (
-            not skip
-            and word not in DROPPED
-            and word not in WITH_VALUE
-            and not word.startswith("--output=")
-        ):
+        with_value = word in WITH_VALUE
+        if not (skip or with_value or word in DROPPED or word.startswith("--output=")):
             kept.append(word)
-        skip = not skip and word in WITH_VALUE
+        skip = not skip and with_value
     return kept
 
 
-def check_repeatable(place: Path, words: list[str], more: list[str]) -> None:
+def check_repeatable(path: Path, words: list[str], more: list[str]) -> None:
     """Refuse what `check_command` refuses, and servers that only the file names: they would be sent
-    the user's key. `more` are the options that the user adds."""
-    check_command(place, words)
-    asked = [word.split("=")[0] for word in more]
-    if (
-        any(word.split("=")[-1].startswith(("http://", "https://")) for word in words[2:])
-        and "--remote" not in asked
-    ):
+    the user's key.
+
+    more: the options that the user adds.
+    """
+    check_command(path, words)
+    added = [name_of(word) for word in more]
+    named = any(word.split("=")[-1].startswith(SERVERS) for word in words[2:])
+    if named and "--remote" not in added:
         raise BadInput(
-            f"{place} was made on a server of its own; name one that you trust: rerun FILE --"
+            f"{path} was made on a server of its own; name one that you trust: rerun FILE --"
             " --remote URL"
         )
 
 
-def check_command(place: Path, words: list[str]) -> None:
+def check_command(path: Path, words: list[str]) -> None:
     """Refuse what is no command of ours, and commands that do more than compute a result."""
     from nnheads.recipes import recipes
 
     name = words[1] if len(words) > 1 else ""
     if name not in recipes():
         raise BadInput(
-            f"{place} was made by {shlex.join(words)[:60]!r}, which is no command of nnheads;"
-            " repeat it in Python"
+            f"{path} was made by {shlex.join(words)[:60]!r}, which is no command of nnheads; repeat"
+            " it in Python"
         )
-    if name in COMPUTING.replace(" and", ",").split(", "):
-        raise BadInput(f"{place} was made by nnheads {name}, which computes no result")
+    if name in COMPUTING_NOTHING:
+        raise BadInput(f"{path} was made by nnheads {name}, which computes no result")
     for word in words[2:]:
-        if word.split("=")[0] in REFUSED:
+        if name_of(word) in REFUSED:
             raise BadInput(
-                f"{place} was made with {word.split('=')[0]}; issue that command yourself if you"
-                " trust it"
+                f"{path} was made with {name_of(word)}; issue that command yourself if you trust it"
             )
+
+
+def name_of(word: str) -> str:
+    """Return the option that a word of a command line gives: `--to=x` is `--to`."""
+    return word.split("=")[0]

@@ -34,20 +34,18 @@ DEFAULTS = {"num_fold": 2, "num_heads": 100, "val_ratio": 0.2}
 
 
 def options_of(arguments: dict, asked: bool) -> dict:
-    """What `truth.stimulus.truth` is given, from the command line.
+    """Return what truthfulness prompts are drawn with, from the command line.
 
-    Args:
-        asked: whether truthfulness is among the head types; otherwise every such option is refused.
+    asked: whether truthfulness is among the head types; otherwise every such option is refused.
     """
-    given = [name for name in ("data", "template", *DEFAULTS) if arguments[name] is not None]
-    if given and not asked:
+    options = {name: arguments[name] for name in ("data", "template", *DEFAULTS)}
+    used = [name for name, value in options.items() if value is not None]
+    if used and not asked:
         raise BadInput(
-            f"--{given[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is"
+            f"--{used[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is"
             " another type"
         )
     chosen = {
-        name: fallback if arguments[name] is None else arguments[name]
-        for name, fallback in DEFAULTS.items()
+        name: DEFAULTS.get(name) if options[name] is None else options[name] for name in options
     }
-    chosen |= {name: arguments[name] for name in ("data", "template")}
     return chosen | {"fold_seed": SEED if arguments["seed"] is None else arguments["seed"]}

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
-from nnheads.recipes import _options as options
+from nnheads.recipes._load import quieten
+from nnheads.recipes._study import Model, Seed, Traceback
+from nnheads.recipes._terminal import say
+
+if TYPE_CHECKING:
+    from nnheads.reference.check import Claim
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer prompts: seconds instead of a minute.")]
 
 
 @app.callback()
@@ -14,12 +23,7 @@ def _root() -> None: ...
 
 @app.command()
 def check(
-    model: options.Model = "reference",
-    seed: options.Seed = 0,
-    quick: bool = typer.Option(
-        False, "--quick", help="Fewer prompts: seconds instead of a minute."
-    ),
-    traceback: options.Traceback = False,
+    model: Model = "reference", seed: Seed = 0, quick: Quick = False, traceback: Traceback = False
 ) -> None:
     """Measure every row of the model card again, with plain transformers.
 
@@ -27,7 +31,7 @@ def check(
     """
     from nnheads.errors import RunError
 
-    options.start()
+    quieten()
     from nnheads.models.load import locate
     from nnheads.models.loading import one_line
     from nnheads.models.shipped import REFERENCE
@@ -37,19 +41,22 @@ def check(
         claims = checks.measure(locate(model), seed=seed, quick=quick)
     width = max(len(claim.name) for claim in claims)
     for claim in claims:
-        sign = ">=" if claim.at_least else "<="
-        verdict = "pass" if claim.passed else "FAIL"
-        options.say(
-            f"{claim.name:<{width}}  {claim.measured:7.3f} {sign} {claim.threshold:<5g} {verdict}"
-        )
+        say(f"{claim.name:<{width}}  {line_of(claim)}")
     failed = sum(not claim.passed for claim in claims)
     if failed:
         raise RunError(f"{failed} of {len(claims)} claims of the {REFERENCE} model fail on {model}")
 
 
+def line_of(claim: Claim) -> str:
+    """Return what was measured, what the card says, and whether that passes."""
+    sign = ">=" if claim.at_least else "<="
+    verdict = "pass" if claim.passed else "FAIL"
+    return f"{claim.measured:7.3f} {sign} {claim.threshold:<5g} {verdict}"
+
+
 @app.command()
 def path() -> None:
     """Print the folder of the model, for use with any other tool."""
-    from nnheads.models.shipped import FOLDER as PATH
+    from nnheads.models.shipped import FOLDER
 
-    options.say(str(PATH))
+    say(str(FOLDER))

@@ -1,4 +1,4 @@
-"""Which models does a server have, does it fit, and what has become of the jobs that it was sent?"""
+"""Which models does a server have, does it fit, and what has become of the jobs it was sent?"""
 
 from __future__ import annotations
 
@@ -8,55 +8,74 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes import _issued
-from nnheads.recipes import _options as options
+from nnheads.recipes._load import NDIF, parse_remote
+from nnheads.recipes._study import Traceback
+from nnheads.recipes._terminal import say
+
+from nnheads.errors import BadInput, RunError
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
+Name = Annotated[str | None, typer.Argument(help="Hub id: is it there?")]
+Server = Annotated[str, typer.Option("--remote", help="ndif, or the URL of a server.")]
+Folder = Annotated[
+    Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for what is not finished.")]
+
 
 @app.command()
-def status(
-    model: Annotated[str | None, typer.Argument(help="Hub id: is it there?")] = None,
-    remote: Annotated[str, typer.Option(help="ndif, or the URL of a server.")] = "ndif",
-    traceback: options.Traceback = False,
-) -> None:
+def status(model: Name = None, remote: Server = NDIF, traceback: Traceback = False) -> None:
     """Whether a server is up, which models it has, and how its versions differ from those here."""
-    from nnheads.errors import BadInput, RunError
-    from nnheads.models.load import locate
-    from nnheads.remote import server as service
+    from nnheads.remote import server
 
-    where = options.remote_of(remote)
+    where = parse_remote(remote)
     if where == "local":
         raise BadInput("--remote local is this machine; use ndif or a URL")
-    host = service.host_of(where)
-    models = service.models_of(service.asked(host, "/status"))
-    running = sum(row["state"] == "RUNNING" for row in models)
-    options.say(f"{host}: up, {running} of {len(models)} models running")
-    for row in models:
-        options.say(
-            f"  {row['model']}  {row['revision']}  {row['level']}  {row['state']} "
-            f" x{row['replicas']}"
-        )
-    for row in service.gaps(service.asked(host, "/env")):
-        mark = "  numbers may differ, or jobs may fail" if row["matters"] else ""
-        options.say(f"{row['name']:<13} here {row['here']:<14} there {row['there']}{mark}")
+    host = server.host_of(where)
+    models = server.models_of(server.asked(host, "/status"))
+    say_models(host, models)
+    say_versions(server.gaps(server.asked(host, "/env")))
     if model is not None:
-        own = [row for row in models if row["model"].lower() == locate(model).lower()]
-        if not own:
-            raise RunError(
-                f"{model} is not at {host}; a job for it waits until it is loaded, if the server"
-                " loads it"
-            )
-        options.say(f"{model}: {own[0]['level']}, {own[0]['state']}")
+        say_model(model, host, models)
+
+
+def say_models(host: str, models: list[dict]) -> None:
+    """Print whether a server is up, and the models that it has."""
+    running = sum(row["state"] == "RUNNING" for row in models)
+    say(f"{host}: up, {running} of {len(models)} models running")
+    for row in models:
+        replicas = f"x{row['replicas']}"
+        say(f"  {row['model']}  {row['revision']}  {row['level']}  {row['state']}  {replicas}")
+
+
+def say_versions(gaps: list[dict]) -> None:
+    """Print which versions there differ from those here."""
+    for row in gaps:
+        mark = "  numbers may differ, or jobs may fail" if row["matters"] else ""
+        say(f"{row['name']:<13} here {row['here']:<14} there {row['there']}{mark}")
+
+
+def say_model(model: str, host: str, models: list[dict]) -> None:
+    """Print how a model stands on a server.
+
+    Raises:
+        RunError: the server does not have it.
+    """
+    from nnheads.models.load import locate
+
+    name = locate(model).lower()
+    found = next((row for row in models if row["model"].lower() == name), None)
+    if found is None:
+        raise RunError(
+            f"{model} is not at {host}; a job for it waits until it is loaded, if the server loads"
+            " it"
+        )
+    say(f"{model}: {found['level']}, {found['state']}")
 
 
 @app.command()
-def collect(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)
-    ],
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for what is not finished.")] = False,
-    traceback: options.Traceback = False,
-) -> None:
+def collect(run: Folder, wait: Wait = False, traceback: Traceback = False) -> None:
     """Fetch what a server has finished of a run, and finish the run when all of it is there."""
     from nnheads.recipes import command
 
@@ -66,11 +85,9 @@ def collect(
 
 
 def command_of(run: Path) -> tuple[list[str], list[str]]:
-    """The command that a run's folder was made with, and its arguments to be issued again for the
-    same folder.
+    """Return the command that a run's folder was made with, and its arguments to be issued again
+    for the same folder.
     """
-    from nnheads.errors import BadInput
-
     words, recipe = _issued.command_in(run)
     root = next((parent.parent for parent in run.resolve().parents if parent.name == recipe), None)
     if root is None or len(words) < 2:

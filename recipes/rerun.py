@@ -77,7 +77,7 @@ def check_tolerance(tolerance: float | None) -> None:
 def check_changed(more: list[str]) -> None:
     """Refuse options that say where results go, or that do more than compute."""
     for word in more:
-        name = word.split("=")[0]
+        name = _issued.name_of(word)
         if name in FIXED:
             raise BadInput(
                 f"{name} cannot follow --; it says where results go, or does more than compute"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from nnheads.recipes import _app as cli
-from nnheads.recipes import _options
+from nnheads.recipes import _load
 from nnheads.recipes.drift import TYPES
 
 import nnheads
@@ -77,16 +77,16 @@ def test_attention_implementations_are_compared(capsys, tmp_path):
 
 
 def test_one_model_is_in_memory_at_a_time(capsys, tmp_path, monkeypatch):
-    loaded, plain = [], _options.load
+    loaded, plain = [], _load.load
 
-    def load(*arguments):
+    def load(*arguments, **changed):
         gc.collect()
         assert [one() for one in loaded] == [None] * len(loaded)
-        model = plain(*arguments)
+        model = plain(*arguments, **changed)
         loaded.append(weakref.ref(model._module))
         return model
 
-    monkeypatch.setattr(_options, "load", load)
+    monkeypatch.setattr(_load, "load", load)
     command(capsys, *FEW, "-o", str(tmp_path))
     assert len(loaded) == 2
 
