@@ -29,7 +29,8 @@ def save(output: Path, parts: dict[str, dict]) -> None:
 def side_by_side(parts: dict[str, dict]) -> dict[str, Any]:
     """Draw all scores on one picture: heads in common, and where in depth the strongest are."""
     from nnheads import plot
-    from nnheads.compare.atlas import depth_map, label
+    from nnheads.compare.group_names import label
+    from nnheads.compare.overlap import depth_map
 
     models = {keys[:2] for keys in parts["heads"]}
     title = label(f" of {' '.join(next(iter(models)))}") if len(models) == 1 else ""
@@ -47,7 +48,7 @@ def side_by_side(parts: dict[str, dict]) -> dict[str, Any]:
 def emerging(curves: dict[tuple[str, str], xr.Dataset]) -> dict[str, Any]:
     """Draw how heads come about over the revisions of a model, type by type."""
     from nnheads import plot
-    from nnheads.compare.atlas import file_name, label
+    from nnheads.compare.group_names import file_name, label
 
     drawn = {}
     for (model, kind), curve in curves.items():
@@ -61,7 +62,7 @@ def emerging(curves: dict[tuple[str, str], xr.Dataset]) -> dict[str, Any]:
 def roles(dataset: xr.Dataset, model: str, revision: str) -> dict[str, Any]:
     """Draw the flagged heads of a model, each type in its colour."""
     from nnheads import plot
-    from nnheads.compare.atlas import file_name, label
+    from nnheads.compare.group_names import file_name, label
 
     flags = dataset["flag"]
     masks = {label(str(flag["type"].values)): flag.where(flag == 1) for flag in flags}
@@ -75,7 +76,7 @@ def found_again(
 ) -> dict[str, Any]:
     """Draw how alike the lists of two samples are, type by type."""
     from nnheads import plot
-    from nnheads.compare.atlas import file_name, label
+    from nnheads.compare.group_names import file_name, label
 
     lines = {}
     for (*which, kind), dataset in stability.items():

@@ -78,7 +78,8 @@ def entries_in(paths: list[Path]) -> tuple[list[Entry], list, list[str]]:
 
 def gathered(entries: list[Entry], top: int, draws: int, seed: int) -> dict[str, dict]:
     """Return every part of the atlas: name -> what is in it, by where it stands."""
-    from nnheads.compare import atlas
+    from nnheads.compare.emergence import emergence
+    from nnheads.compare.overlap import overlap
     from nnheads.compare.stability import stable
 
     found, refused = stable(entries, top=top, draws=draws, seed=seed)
@@ -86,8 +87,8 @@ def gathered(entries: list[Entry], top: int, draws: int, seed: int) -> dict[str,
         say(f"{name}: no stability; {reason}")
     return {
         "heads": {(one.model, one.revision, one.type): one.heads for one in entries},
-        "overlap": {(): atlas.overlap(entries, top)},
-        "emergence": atlas.emergence(entries),
+        "overlap": {(): overlap(entries, top)},
+        "emergence": emergence(entries),
         "changes": compared(entries),
         "roles": roles_of(entries),
         "stability": found,
@@ -114,8 +115,9 @@ def compared(entries: list[Entry]) -> dict[tuple[str, str], xr.Dataset]:
     first named is the base.
     """
     from nnheads.compare import atlas
+    from nnheads.compare.emergence import step_of
 
-    ordered = sorted(entries, key=lambda one: atlas.step_of(one.revision) or 0)
+    ordered = sorted(entries, key=lambda one: step_of(one.revision) or 0)
     last = {(one.model, one.type): one for one in ordered}
     order = list(dict.fromkeys(one.model for one in entries))
     found = {}
@@ -152,7 +154,7 @@ def save(path: Path, parts: dict[str, dict], attributes: dict) -> Path:
     """Write one netCDF file with a group for every part."""
     import xarray as xr
 
-    from nnheads.compare.atlas import group_names
+    from nnheads.compare.group_names import group_names
     from nnheads.runs import store
 
     groups = [(part, *keys) for part, each in parts.items() for keys in each]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from nnheads.compare.atlas import overlap
 from nnheads.compare.entries import Entry, entries_of
+from nnheads.compare.overlap import overlap
 from nnheads.compare.stability import stable
 from nnheads.errors import BadInput
 from nnheads.page.rounding import numbers
@@ -78,7 +78,7 @@ def _score(place: Place, one: Entry) -> dict:
 
 
 def overlap_of(entries: list[Entry], places: Sequence[Place], top: int, total: int) -> dict:
-    """`nnheads.compare.atlas.overlap` below its diagonal, row by row, and each score's heads in
+    """`nnheads.compare.overlap.overlap` below its diagonal, row by row, and each score's heads in
     order as far as lists reach.
     """
     found = overlap(entries, top)

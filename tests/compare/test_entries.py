@@ -10,8 +10,8 @@ import xarray as xr
 from headruns import detected, planted
 from nnheads.recipes import _app as cli
 
-from nnheads.compare import atlas
 from nnheads.compare.entries import entries_of, entries_of_files
+from nnheads.compare.overlap import overlap
 from nnheads.errors import BadInput
 from nnheads.runs.find import find_runs
 
@@ -45,13 +45,13 @@ def test_an_ordered_list_is_compared_over_as_many_heads_as_it_has(runs, tmp_path
     )
     assert own.heads["score"].values[3, 0] == 1 and np.isfinite(own.heads["score"]).sum() == 3
     assert own.heads["flag"].values.sum() == 3 and own.heads["flag"].values[0, 0] == 1
-    found = atlas.overlap([*runs, own], top=8).isel(entry=0, other=1)
+    found = overlap([*runs, own], top=8).isel(entry=0, other=1)
     assert float(found["jaccard_top"]) == pytest.approx(2 / 4), "two of three heads are the same"
     shared = 3 * 3 / 20
     assert float(found["jaccard_chance"]) == pytest.approx(shared / (6 - shared))
     assert float(found["jaccard_flagged"]) == pytest.approx(2 / 4)
     assert float(found["spearman"]) == pytest.approx(0.5), "run: 1.2, 3.0, 0.0; list: 3.0, 1.2, 0.0"
-    first = atlas.overlap([*runs, own], top=1).isel(entry=0, other=1)
+    first = overlap([*runs, own], top=1).isel(entry=0, other=1)
     assert float(first["jaccard_top"]) == 0, "the first heads differ"
 
 
@@ -70,9 +70,7 @@ def test_lists_without_runs_share_a_table(tmp_path):
     ]
     first, second = entries_of_files(paths)
     assert first.shape == second.shape == (4, 7) and first.model == "unnamed"
-    assert float(atlas.overlap([first, second], top=2)["jaccard_flagged"][0, 1]) == pytest.approx(
-        1 / 3
-    )
+    assert float(overlap([first, second], top=2)["jaccard_flagged"][0, 1]) == pytest.approx(1 / 3)
 
 
 def test_a_list_of_another_named_model_keeps_its_own_table(runs, tmp_path):
@@ -82,7 +80,7 @@ def test_a_list_of_another_named_model_keeps_its_own_table(runs, tmp_path):
     ).to_netcdf(tmp_path / "other.nc")
     (own,) = entries_of_files([tmp_path / "other.nc"], runs)
     assert (own.model, own.shape) == ("other--model", (3, 4))
-    found = atlas.overlap([*runs, own], top=2).isel(entry=0, other=1)
+    found = overlap([*runs, own], top=2).isel(entry=0, other=1)
     assert np.isnan(found["jaccard_top"]) and np.isfinite(found["profile_shifted"])
 
 
@@ -92,7 +90,7 @@ def test_what_does_not_fit_is_refused(runs, tmp_path):
     ):
         entries_of_files([written(tmp_path, "large.json", [[9, 1], [0, 0]])], runs)
     (tmp_path / "full.tsv").write_text("1\t0\n0\t1\n")
-    with pytest.raises(BadInput, match=r"scores key/value heads; an atlas compares query heads"):
+    with pytest.raises(BadInput, match=r"key/value heads"):
         entries_of_files([tmp_path / "full.tsv"], runs)
     with pytest.raises(BadInput, match=r"broken.json holds no list of heads"):
         entries_of_files([written(tmp_path, "broken.json", {"a": 1})], runs)

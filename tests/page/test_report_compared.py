@@ -1,4 +1,4 @@
-"""The page's overlap and stability against `nnheads.compare.atlas` and `nnheads.compare.stability`
+"""The page's overlap and stability against `nnheads.compare.overlap` and `nnheads.compare.stability`
 on the same runs.
 """
 
@@ -11,8 +11,9 @@ import pytest
 import xarray as xr
 from headruns import detected, planted, recorded
 
-from nnheads.compare import atlas, stability
+from nnheads.compare import stability
 from nnheads.compare.entries import entries_of
+from nnheads.compare.overlap import overlap
 from nnheads.errors import BadInput
 from nnheads.page import compared, data
 from nnheads.runs import store
@@ -50,7 +51,7 @@ def score_of(page: dict, one: dict) -> dict:
 def test_overlap_is_that_of_the_atlas(folder):
     page = page_of(folder, top=3, draws=0)
     found, entries = page["overlap"], entries_of(find_runs([folder])[0])
-    expected = atlas.overlap(entries, 3)
+    expected = overlap(entries, 3)
     assert found["top"] == 3 and found["total"] == 6
     models = [page["models"][one["model"]]["name"] for one in found["entries"]]
     at = [
