@@ -45,7 +45,7 @@ def test_files_open_and_say_where_they_are_from(run_folder):
     for name in ("scores", "circuit", "heads"):
         with xr.open_dataset(run_folder / f"{name}.nc") as data:
             assert data.attrs["model"] == "reference" and data.attrs["ablation"] == "mean"
-            assert "feed-forward parts" in data.attrs["unit"] and data.attrs["cases"] == 15
+            assert "MLPs" in data.attrs["unit"] and data.attrs["cases"] == 15
             assert json.loads(data.attrs["arguments"])["top"] == 6
             for variable in data.data_vars.values():
                 assert "long_name" in variable.attrs and "units" in variable.attrs, variable.name
