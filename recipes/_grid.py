@@ -27,6 +27,13 @@ DepthCount = Annotated[
     int | None, typer.Option(help="Retrieval: how many depths from start to end (10).")
 ]
 
+Haystack = Annotated[
+    Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")
+]
+Needles = Annotated[
+    Path | None, typer.Option(help="Retrieval: JSON lines with needle, question, answer.")
+]
+
 DEFAULT = [128, 256]
 INTERVALS = ("s_len", "e_len", "context_lengths_num_intervals")
 ONLY_NEEDLES = ("lengths", *INTERVALS, "document_depth_percent_intervals", "haystack", "needles")

@@ -147,15 +147,25 @@ class Study:
         """
         return self.open_as(self.facts(without=without, **more), item)
 
-    def open_as(self, facts: dict[str, Any], item: str = "") -> Run:
-        """Open a run that is identified by facts of its own."""
+    def open_as(
+        self,
+        facts: dict[str, Any],
+        item: str = "",
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+    ) -> Run:
+        """Open a run that is identified by facts of its own.
+
+        name, revision: what its folder is called after, where they are not those of the weights.
+        """
         from nnheads.runs.folder import Run
 
         run = Run(
             self.output,
             self.recipe,
-            self.name,
-            self.identity["revision"],
+            name or self.name,
+            revision or self.identity["revision"],
             facts,
             item=item,
             overwrite=self.overwrite,

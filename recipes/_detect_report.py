@@ -1,0 +1,143 @@
+"""Print and draw what `nnheads detect` found, for one revision or along several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnheads.recipes._terminal import say, say_heads, say_values, shown
+
+if TYPE_CHECKING:
+    from nnheads.runs.folder import Run
+
+
+def beside(run: Run, *names: str) -> Path:
+    """Return a path in the folder of the revision, of which each type has a folder."""
+    folder = run.folder.parent.parent if run.arguments.get("spans") else run.folder.parent
+    return folder.joinpath(*names)
+
+
+def report(runs: Mapping[str, Run], top: int) -> None:
+    """Print the strongest heads of each type; a star marks those beyond chance."""
+    for kind, run in runs.items():
+        say_type(kind, run, top)
+
+
+def say_type(kind: str, run: Run, top: int) -> None:
+    """Print the strongest heads of one type, and what was changed about its prompts."""
+    from nnheads import stats
+
+    heads = run.load("heads")
+    best = stats.top_heads(heads, heads.attrs["headline"], top)
+    if not best:
+        say(f"{kind}: {why_empty(heads)} (try other --lengths)")
+        return
+    for head in best:
+        flag = heads["flag"].sel(layer=head["layer"], head=head["head"])
+        head["flag"] = bool(flag)
+    title, counted = title_of(kind, heads), cases_counted(heads)
+    if best[0]["low"] == best[0]["low"]:
+        say_heads(f"{title} [95% interval]{counted}", best)
+    else:
+        say(f"{title} [no interval: one prompt]{counted}")
+        say_values(best)
+    changed = json.loads(heads.attrs.get("dropped", "{}"))
+    if changed:
+        say("  " + "; ".join(f"{reason}: {count}" for reason, count in changed.items()))
+    say(f"  {shown(run.folder)}")
+
+
+def title_of(kind: str, heads) -> str:
+    """Return how many heads are beyond chance, and by which statistic they are ranked."""
+    flagged, total = int(heads["flag"].sum()), heads["flag"].size
+    return f"{kind}: {flagged} of {total} heads beyond chance (*); {heads.attrs['headline']}"
+
+
+def cases_counted(heads) -> str:
+    """Return how many prompts counted, for types for which not all do."""
+    counted = heads.attrs.get("cases_counted")
+    if counted is None:
+        return ""
+    return f"; {counted} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
+
+
+def why_empty(heads) -> str:
+    """Return why no head of a type has a value."""
+    if heads.attrs.get("cases_counted") == 0:
+        cases, counts = heads.attrs["cases"], heads.attrs["counts"]
+        return f"none of {cases} prompts was {counts}, so no head has a score"
+    return "nothing to compare; all prompts, or none, were answered"
+
+
+def say_left_out(names: Sequence[str], runs: Mapping[str, Run]) -> None:
+    """Print which types were not measured, and what they need."""
+    for kind in names:
+        if kind not in runs:
+            say(f"{kind}: left out; it needs --data for a model other than reference")
+
+
+def overview(runs: Mapping[str, Run]) -> None:
+    """Draw one map of all types: a cell is split when a head has several."""
+    from nnheads import plot
+    from nnheads.runs import store
+
+    heads = {kind: run.load("heads") for kind, run in runs.items()}
+    maps = {kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}
+    figure = plot.types_map(maps, note=note_of(next(iter(heads.values()))))
+    path = next(iter(runs.values())).folder.parent / "all.png"
+    store.write(path, lambda target: figure.savefig(target, dpi=144))
+    say(shown(path))
+
+
+def note_of(heads) -> str:
+    """Return the small print of a picture, with the number of prompts that were asked for."""
+    from nnheads import plot
+
+    return plot.note(heads, int(json.loads(heads.attrs["arguments"])["limit"]))
+
+
+def map_of(heads):
+    """Return what a type is drawn by beside others (layer, head): attention mass, or its headline."""
+    return heads["mass"] if "mass" in heads else heads[heads.attrs["headline"]]
+
+
+def emergence(revisions: Mapping[str | None, Mapping[str, Run]]) -> None:
+    """Join the revisions along a dimension of their own, and draw how heads come about."""
+    for kind in next(iter(revisions.values())):
+        runs = {str(revision): by_type[kind] for revision, by_type in revisions.items()}
+        say_emergence(kind, runs)
+
+
+def say_emergence(kind: str, runs: Mapping[str, Run]) -> None:
+    """Save, draw and print one type along the revisions."""
+    from nnheads import plot
+    from nnheads.runs import store
+
+    joined = along_revisions(runs)
+    headline = joined[joined.attrs["headline"]]
+    first = next(iter(runs.values()))
+    revision = beside(first)
+    folder = revision.parent / "revisions" / first.folder.relative_to(revision)
+    store.save(folder / "heads.nc", joined)
+    title = f"{kind} heads over revisions"
+    figure = plot.emergence(headline, title=title, note=note_of(joined))
+    store.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
+    say(f"{kind}: strongest head by revision")
+    for name, value in zip(runs, headline.max(["layer", "head"]).values):
+        shown_value = f"{float(value):.3f}" if value == value else "no value"
+        say(f"  {name:<16} {shown_value}")
+    say(f"  {shown(folder)}")
+
+
+def along_revisions(runs: Mapping[str, Run]):
+    """Return the heads of one type (revision, layer, head), about which the last one says most."""
+    import xarray as xr
+
+    each = [run.load("heads") for run in runs.values()]
+    revisions = xr.Variable("revision", list(runs))
+    joined = xr.concat(each, revisions, combine_attrs="drop_conflicts")
+    last = {key: each[-1].attrs[key] for key in ("source", "history", "headline", "arguments")}
+    return joined.assign_attrs(last)
