@@ -85,7 +85,7 @@ plot.show(plot.heatmap(accuracy, signed=False, title="What heads know of truth")
 import random
 
 from nnheads.prompts import world
-from nnheads.truth import crossval, material
+from nnheads.truth import conditions, crossval, material
 from nnheads.truth.neutral import neutral_texts
 
 words = random.Random(0)
@@ -141,7 +141,7 @@ table[["mc1", "mc1_low", "mc1_high", "mc1_gain", "mc1_gain_low", "mc1_gain_high"
 # %%
 from nnheads.truth.samples import answers
 
-found, edit = crossval.final(given, 0, *settings[0], options)
+found, edit = conditions.final(given, 0, *settings[0], options)
 asked = [questions[number] for number in parts[0].test[::12]]
 written = answers(model, [(question, edit) for question in asked], template=REFERENCE_TEMPLATE, new_tokens=2)
 written.written.to_pandas().T.set_axis([question.question for question in asked])

@@ -113,7 +113,7 @@ def evaluate(experiment: Experiment, judges: dict[str, Any]) -> None:
 
 def edits_of(given: Material, settings: _iti_runs.Settings, how: Options) -> list[Intervention]:
     """Return the edit of each fold."""
-    from nnheads.truth.crossval import final
+    from nnheads.truth.conditions import final
 
     return [
         final(given, fold, alpha, count, how)[1] for fold, (alpha, count) in enumerate(settings)

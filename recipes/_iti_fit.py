@@ -33,7 +33,7 @@ def fitted(study: Study) -> Run:
 
 def fit(experiment: Experiment) -> None:
     """Probe every head, choose strength and heads of one fold, and save the edit."""
-    from nnheads.truth.crossval import final
+    from nnheads.truth.conditions import final
 
     run, fold = experiment.run, experiment.facts["fold"]
     every = _iti_runs.material(experiment)

@@ -60,21 +60,21 @@ MEASURES: dict[str, Measure] = {
 WRONG_KIND = (TypeError, ValueError, KeyError, AttributeError, OverflowError)
 
 
-def measure(model, how: Mapping[str, Any], setting: Setting) -> xr.Dataset:
+def measure(model, request: Mapping[str, Any], setting: Setting) -> xr.Dataset:
     """Return one measurement, which claims with the same `how` share.
 
     Args:
         model: None for a measure of NO_MODEL.
-        how: `measure`, a key of MEASURES, and its options.
+        request: `how` of a claim: `measure`, a key of MEASURES, and its options.
 
     Raises:
         BadInput: a measure or an option that is not known, or a value that the option cannot have.
         Unavailable: what is not here.
     """
-    name = how["measure"]
+    name = request["measure"]
     if name not in MEASURES:
         raise BadInput(f"measure {name!r} is not known; use one of {', '.join(MEASURES)}")
-    options = {key: value for key, value in how.items() if key != "measure"}
+    options = {key: value for key, value in request.items() if key != "measure"}
     _check_options(name, options)
     try:
         return MEASURES[name](model, setting, **options)

@@ -71,24 +71,24 @@ def attributes(heads: xr.Dataset) -> Attrs:
     return known
 
 
-def _place(path: Path) -> Path:
+def _record_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.provenance.json")
 
 
 def beside(path: Path, digest: str) -> Attrs:
     """Return the attributes in the file beside a list, if they are of this very list."""
-    place = _place(path)
-    if not place.is_file():
+    file = _record_of(path)
+    if not file.is_file():
         return {}
     try:
-        record = json.loads(place.read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8"))
         if record["format"] == FORMAT and record["sha256"] == digest:
             known = plain(record["attributes"])
             return {key: value for key, value in known.items() if key not in TABLE_ATTRS}
         why = "is of another version of this file"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         why = "is no record of provenance"
-    return {"provenance_note": f"{place.name} {why} and was left aside"}
+    return {"provenance_note": f"{file.name} {why} and was left aside"}
 
 
 def write_beside(heads: xr.Dataset, path: Path, format: str) -> None:
@@ -101,4 +101,4 @@ def write_beside(heads: xr.Dataset, path: Path, format: str) -> None:
         "attributes": attributes(heads),
     }
     text = json.dumps(record, indent=1, default=str) + "\n"
-    store.write(_place(path), lambda target: target.write_text(text, encoding="utf-8"))
+    store.write(_record_of(path), lambda target: target.write_text(text, encoding="utf-8"))

@@ -96,12 +96,12 @@ def answer_tokens(prompts: xr.Dataset) -> Tokens:
         BadInput: a statement without an answer.
     """
     mask = np.asarray(prompts["mask"].values)
-    place = mask.cumsum(1) - 1  # counted from each row's first token
+    index = mask.cumsum(1) - 1  # counted from each row's first token
     start = prompts["prompt_length"].values[:, None]
     length = mask.shape[1]
     if "answer_length" in prompts.coords:
         length = prompts["answer_length"].values[:, None]
-    scored = (mask > 0) & (place >= start) & (place < start + length)
+    scored = (mask > 0) & (index >= start) & (index < start + length)
     empty = np.flatnonzero(~scored.any(1))
     if len(empty):
         raise BadInput(f"statement {int(empty[0])} has no answer; it cannot be scored")

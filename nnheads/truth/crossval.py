@@ -21,14 +21,14 @@ import xarray as xr
 
 from nnheads.interventions.schema import Intervention
 from nnheads.interventions.steering_directions import randomised
+from nnheads.truth.conditions import Conditions, conditions
 from nnheads.truth.contrasts import EDIT, NONE
-from nnheads.truth.directions import guard, random_directions
-from nnheads.truth.iti import edit, random_heads
+from nnheads.truth.directions import guard
+from nnheads.truth.iti import edit
 from nnheads.truth.material import Material, Options
 from nnheads.truth.multiple_choice import CHOICES, score
 from nnheads.truth.neutral import coherence
 
-Conditions = dict[str, tuple[str, Intervention]]  # name -> kind, edit
 Measured = tuple[xr.Dataset, xr.Dataset]  # CHOICES (question), and the cost (text)
 
 
@@ -72,13 +72,13 @@ def _cells(
 ) -> Measured:
     """Score the validation questions of one fold in every cell, (alpha, heads, ...)."""
     fold = material.folds[number]
-    rows, found = material.rows(fold.validation), material.directions(number, fold.train, options)
-    guard(found, material.texts(fold.validation))
+    rows, fitted = material.rows(fold.validation), material.directions(number, fold.train, options)
+    guard(fitted, material.texts(fold.validation))
     cells: list[list[Measured]] = []
     for alpha in alphas:
         cells.append([])
         for count in counts:
-            change = edit(found, material.heads(number, count), alpha, options.scope)
+            change = edit(fitted, material.heads(number, count), alpha, options.scope)
             name = f"validate-{number}-{alpha:g}-{count}"
             cells[-1].append(measured(model, change, rows, material.neutral, name, options))
     scores = [[cell[0] for cell in row] for row in cells]
@@ -151,41 +151,6 @@ def _error_of_best(validated: xr.DataArray) -> float:
     best = _cells_of(mean.where(mean == mean.max())).isel(cell=0)
     values = validated.sel(alpha=best["alpha"].item(), heads=best["heads"].item())
     return float(values.std("question", ddof=1)) / np.sqrt(count)
-
-
-def final(
-    material: Material, fold: int, alpha: float, count: int, options: Options
-) -> tuple[xr.Dataset, Intervention]:
-    """Return directions of a fold's training and validation questions, and the edit along them."""
-    found = material.directions(fold, material.known(fold), options)
-    return found, edit(found, material.heads(fold, count), alpha, options.scope)
-
-
-def conditions(
-    material: Material, fold: int, alpha: float, count: int, options: Options
-) -> Conditions:
-    """Return what a fold's test questions are scored under: name -> kind, edit.
-
-    Random directions push the same heads as far as the edit does; random heads are pushed along
-    their own directions, as far in standard deviations.
-    """
-    found, own = final(material, fold, alpha, count, options)
-    heads, scope = material.heads(fold, count), options.scope
-    layers, units = found.sizes["layer"], found.sizes["head"]
-    made: Conditions = {NONE: (NONE, Intervention()), EDIT: (EDIT, own)}
-    for draw in range(options.draws):
-        seed = 1000 * options.seed + draw
-        others = random_heads(layers, units, count, without=heads, seed=seed)
-        as_far = edit(_redirected(found, seed), heads, alpha, scope)
-        made[f"random_direction {draw}"] = "random_direction", as_far
-        made[f"random_heads {draw}"] = "random_heads", edit(found, others, alpha, scope)
-    return made
-
-
-def _redirected(found: xr.Dataset, seed: int) -> xr.Dataset:
-    """Return random directions with the spreads of these."""
-    drawn = random_directions(found["direction"].shape, seed).astype("float32")
-    return found.assign(direction=(("layer", "head", "dim"), drawn))
 
 
 def evaluate(

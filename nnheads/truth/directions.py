@@ -1,6 +1,6 @@
 """Directions of truth in head outputs, the spread along them, and a guard against leaks.
 
-    found = directions(z, use=fold.train, names=names, kind="mass_mean")
+    fitted = directions(z, use=fold.train, names=names, kind="mass_mean")
 
 Everything is computed from named questions and remembers them: an edit that saw a question cannot
 be tested on it.
@@ -186,24 +186,24 @@ def question_ids(names: Iterable[str]) -> Int[np.ndarray, " question"]:
     return np.array([int.from_bytes(one, "big", signed=True) for one in digests], np.int64)
 
 
-def fitted_on(found: xr.Dataset | Intervention) -> Int[np.ndarray, " question"] | None:
+def fitted_on(fitted: xr.Dataset | Intervention) -> Int[np.ndarray, " question"] | None:
     """Return `question_ids` that directions or an edit were fitted on.
 
     None for an edit that does not say it.
     """
-    if isinstance(found, xr.Dataset):
-        return found["fitted"].values
-    tensor = found.tensors.get(FITTED)
+    if isinstance(fitted, xr.Dataset):
+        return fitted["fitted"].values
+    tensor = fitted.tensors.get(FITTED)
     return None if tensor is None else tensor.cpu().numpy().astype(np.int64)
 
 
-def guard(found: xr.Dataset | Intervention, tested: Sequence[str]) -> None:
+def guard(fitted: xr.Dataset | Intervention, tested: Sequence[str]) -> None:
     """Refuse to test directions, or an edit along them, on questions that they were fitted on.
 
     Raises:
         RunError: naming some of the questions that leaked.
     """
-    own = fitted_on(found)
+    own = fitted_on(fitted)
     if own is None:
         return
     leaked = [text for text, number in zip(tested, question_ids(tested)) if number in own]
@@ -217,6 +217,6 @@ def guard(found: xr.Dataset | Intervention, tested: Sequence[str]) -> None:
         )
 
 
-def as_tensor(found: xr.Dataset) -> Int[torch.Tensor, " question"]:
+def as_tensor(fitted: xr.Dataset) -> Int[torch.Tensor, " question"]:
     """Return `fitted`, as an edit carries it along."""
-    return torch.from_numpy(found["fitted"].values.copy())
+    return torch.from_numpy(fitted["fitted"].values.copy())

@@ -44,12 +44,12 @@ Head = tuple[int, int]
 
 
 def edit(
-    found: xr.Dataset, heads: Sequence[Head], alpha: float, scope: str = "all"
+    fitted: xr.Dataset, heads: Sequence[Head], alpha: float, scope: str = "all"
 ) -> Intervention:
     """Return the edit of some heads, as an intervention.
 
     Args:
-        found: `direction` (layer, head, dim), `sigma` (layer, head) and `fitted`, as `directions`
+        fitted: `direction` (layer, head, dim), `sigma` (layer, head) and `fitted`, as `directions`
             returns them.
         heads: (layer, head), each once.
         alpha: strength, in standard deviations; below 0 it moves away from truth.
@@ -66,9 +66,9 @@ def edit(
     at = at_of(scope)
     if not np.isfinite(alpha):
         raise BadInput(f"strength {alpha} is no number; give how many standard deviations to add")
-    _check_heads(heads, found.sizes["layer"], found.sizes["head"])
-    moves = (found["sigma"] * found["direction"]).transpose("layer", "head", "dim").values
-    edits, tensors = [], {FITTED: as_tensor(found)}
+    _check_heads(heads, fitted.sizes["layer"], fitted.sizes["head"])
+    moves = (fitted["sigma"] * fitted["direction"]).transpose("layer", "head", "dim").values
+    edits, tensors = [], {FITTED: as_tensor(fitted)}
     for layer in sorted({layer for layer, _ in heads}):
         units = sorted(head for own, head in heads if own == layer)
         name = f"layer {layer}"

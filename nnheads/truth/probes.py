@@ -20,6 +20,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from nnheads.errors import BadInput
+from nnheads.stats import ROUNDING
 from nnheads.stats.logistic import fit
 from nnheads.truth.accuracy import CELL, TEST, judge
 from nnheads.truth.folds import PARTS, Fold, parts_of
@@ -27,7 +28,6 @@ from nnheads.truth.groups import groups_of
 from nnheads.truth.shuffled_labels import expected
 
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
-ROUNDING = 1e-6
 DOUBLE_BYTES = 2**27  # of head outputs in double precision at a time
 FITTED = {
     "weight": "weights of the probe on head outputs",

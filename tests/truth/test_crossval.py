@@ -19,8 +19,9 @@ from nnheads.interventions.schema import Intervention
 from nnheads.models.geometry import geometry
 from nnheads.truth import crossval
 from nnheads.truth.activations import last_outputs
+from nnheads.truth.conditions import conditions, final
 from nnheads.truth.contrasts import EDIT, NONE, summary
-from nnheads.truth.crossval import choose, conditions, evaluate, final, grid, transfer
+from nnheads.truth.crossval import choose, evaluate, grid, transfer
 from nnheads.truth.directions import FITTED, question_ids
 from nnheads.truth.folds import folds
 from nnheads.truth.iti import heads_of

@@ -1,4 +1,4 @@
-"""Probes on made-up heads whose answer is known, against scikit-learn; and what calibration claims."""
+"""Probes on made-up heads whose answer is known, against scikit-learn; what calibration claims."""
 
 from __future__ import annotations
 
