@@ -165,7 +165,7 @@ def labelled(
     sizes: Geometry,
     by_position: bool,
 ) -> xr.Dataset:
-    """Return the metric after each change, (batch, layer, head[, position]), and what it changed."""
+    """Return the metric after each change (batch, layer, head[, position]), and its change."""
     scores = by_sender(prompts, readings, metric, senders, sizes, by_position)
     result = scores.astype("float32").to_dataset(name=metric.name)
     for name, text, values in (

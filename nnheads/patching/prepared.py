@@ -153,8 +153,10 @@ def texts_of(
     run = inputs(model, prompts, text)
     if source is None:
         return run, None
-    same = isinstance(source, str)
-    other = inputs(model, prompts, source) if same else inputs(model, source)
+    if isinstance(source, str):
+        other = inputs(model, prompts, source)
+    else:
+        other = inputs(model, source)
     widths = [one["input_ids"].shape[1] for one in (other, run)]
     if widths[0] != widths[1]:
         raise BadInput(

@@ -39,7 +39,7 @@ def compose(
         ]
         targets = [reading_map(own, output, kind) for own, output in zip(maps, outputs)]
         scores = save(overlaps(sources, targets).clone())
-    return scores
+    return scores  # type: ignore[no-any-return]
 
 
 def reading_map(
@@ -76,7 +76,7 @@ def read_factors(
     Call inside a session. The maps [d_model, head, dim] are known up to one factor per layer; all
     have the norms' gains and centring in them. At position 0 rotary embeddings turn nothing.
     """
-    blocks, outputs = [], []
+    blocks, outputs = [], []  # type: tuple[list[Any], list[torch.Tensor]]
     for first in range(0, width, BLOCK):
         ids = torch.full((2 * min(BLOCK, width - first), 1), token)
         with model.trace(ids, use_cache=False, logits_to_keep=1):
@@ -143,4 +143,6 @@ def overlap(
     """
     product = torch.einsum("hrd,gds->hrgs", source, target)
     norms = source.norm(dim=(1, 2))[:, None] * target.norm(dim=(1, 2))[None]
-    return product.pow(2).sum((1, 3)).sqrt() / norms.clamp(min=1e-30)
+    shared = product.pow(2).sum((1, 3)).sqrt()
+    ratio: torch.Tensor = shared / norms.clamp(min=1e-30)
+    return ratio

@@ -70,7 +70,7 @@ def write_on(
         a dict per forward; broken, whether it stopped at scores that are no numbers.
     """
     rows, seed = inputs["input_ids"].shape[0], options["seed"]
-    state = {"inputs": inputs, "text": inputs["input_ids"], "cache": None}
+    state = {"inputs": inputs, "text": inputs["input_ids"], "cache": None}  # type: Step
     draws = None if seed is None else torch.Generator().manual_seed(seed)
     written, ended = torch.zeros(rows, 0, dtype=torch.long), torch.zeros(rows, dtype=torch.bool)
     logits, collected, broken = [], [], False
@@ -105,7 +105,7 @@ def forward(
     state: Step,
     edits: list[Edit],
     spec: ModelSpec,
-    sources: dict[int, torch.Tensor],
+    sources: dict[int, torch.Tensor | None],
     tensors: dict[str, Any],
 ) -> tuple[Float[torch.Tensor, "row vocabulary"], dict[str, torch.Tensor], Any]:
     """Run one forward behind a cache: the next token's scores, what was collected, the cache."""
@@ -120,10 +120,10 @@ def forward(
 
 def at_step(
     edits: list[Edit], known: dict[int, torch.Tensor], step: int, rows: int
-) -> tuple[list[Edit], dict[int, torch.Tensor]]:
+) -> tuple[list[Edit], dict[int, torch.Tensor | None]]:
     """Return the edits that act in a forward, and what they take from their sources there."""
     if step == 0:
-        return [edit for edit in edits if acts(edit)], known
+        return [edit for edit in edits if acts(edit)], {**known}
     later = [of_token(edit, step - 1, rows) for edit in edits if step - 1 in edit["steps"]]
     own = [edit for edit in later if acts(edit)]
     return own, {edit["number"]: of_step(known, edit, step - 1) for edit in own}

@@ -10,6 +10,7 @@ Shipped to remote servers as source: torch only, and edits arrive as plain data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def apply_edits(
     spec: ModelSpec,
     rows: int,
     length: int,
-    sources: dict[int, torch.Tensor],
+    sources: Mapping[int, torch.Tensor | None],
     tensors: dict[str, Any],
 ) -> dict[str, torch.Tensor]:
     """Put all edits in place inside a trace; return what is collected, key -> features.

@@ -82,7 +82,7 @@ def readings(
     with torch.no_grad(), model.session(remote=remote_of(model)):
         plain = forward(model, inputs, request, [], site, spec)
         read = save(plain["read"].clone())
-    return read
+    return read  # type: ignore[no-any-return]
 
 
 def forward(
@@ -188,4 +188,5 @@ def grouped(
     moved: Float[torch.Tensor, "row head place"], spec: ModelSpec
 ) -> Float[torch.Tensor, "row kv_head place"]:
     """Return sums over the heads that share a key."""
-    return moved.unflatten(1, (spec["kv_heads"], -1)).sum(2)
+    total: torch.Tensor = moved.unflatten(1, (spec["kv_heads"], -1)).sum(2)
+    return total

@@ -32,7 +32,8 @@ def moved_by_key(
     mean = all_but_one(weight * brought) / others
     reference = top + others.log()
     gained = (after - reference).sigmoid() - (before - reference).sigmoid()
-    return gained.mul(brought - mean).sum(-2)
+    moved: torch.Tensor = gained.mul(brought - mean).sum(-2)
+    return moved
 
 
 def with_sinks(

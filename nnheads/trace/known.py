@@ -40,7 +40,7 @@ def record(
     cached = {} if cache is None else {"past_key_values": cache}
     keep, size = 1 if request is None else request["keep"], inputs["input_ids"].shape
     with model.trace(**inputs, **cached, use_cache=True, logits_to_keep=keep):
-        values, residuals = {site: {} for site in sites}, {}
+        values, residuals = {site: {} for site in sites}, {}  # type: ignore[var-annotated]
         for index in sorted({*starts, *(layer for own in sites.values() for layer in own)}):
             layer = model.layers[index]
             if index in starts:
@@ -128,6 +128,11 @@ def copied(whole: Any, case: Cases | None, length: int) -> Any:
     return part
 
 
+def comparing(request: Request, known: Known) -> Request:
+    """Return a request that also compares each run with a known one."""
+    return {**request, "reference": known["reference"]}
+
+
 def of_cases(request: Request, case: Cases, start: int) -> Request:
     """Return a request with one row for each of `case`, at positions counted from `start`."""
     where, answers = request["positions"], request["answers"]
@@ -141,7 +146,7 @@ def of_cases(request: Request, case: Cases, start: int) -> Request:
     for name in ("weight", "bias", "reference"):
         value = request.get(name)
         if value is not None:
-            own[name] = value[case.to(value.device)]  # type: ignore[attr-defined]
+            own[name] = value[case.to(value.device)]  # type: ignore[index,attr-defined]
     return own  # type: ignore[return-value]
 
 

@@ -36,7 +36,7 @@ def log_probabilities(
     with torch.no_grad(), model.trace(**inputs, use_cache=False, logits_to_keep=keep):
         apply_edits(model, edits, spec, rows, length, {}, tensors)
         sums = save(summed(model.output.logits, inputs["input_ids"][:, -keep:], scored))
-    return sums
+    return sums  # type: ignore[no-any-return]
 
 
 def summed(

@@ -45,11 +45,13 @@ def moved(do: Operation, base: Features, source: Any, tensors: Tensors) -> Featu
         return number(do["value"], base, tensors).expand_as(base)
     if name in ("add", "subtract"):
         sign = 1.0 if name == "add" else -1.0
-        return base + sign * do["scale"] * number(do["value"], base, tensors)
+        step: torch.Tensor = sign * do["scale"] * number(do["value"], base, tensors)
+        return base + step
     if name == "scale":
         return base * do["factor"]  # type: ignore[no-any-return]
     if name == "noise":
-        return base + do["level"] * noise(base.shape, do["seed"], do.get("before")).to(base)
+        drawn = noise(base.shape, do["seed"], do.get("before")).to(base)
+        return base + do["level"] * drawn  # type: ignore[no-any-return]
     return base + do["scale"] * source  # type: ignore[no-any-return]
 
 
@@ -57,7 +59,7 @@ def exchanged(do: Operation, base: Features, source: Features, tensors: Tensors)
     """Return features whose part in some directions, or units of the mask, is the source's."""
     share = share_of(do, base, tensors)
     if do["rotation"] is None:
-        return base + share * (source - base)
+        return base + share * (source - base)  # type: ignore[no-any-return]
     directions = number(do["rotation"], base, tensors)
     if do.get("columns") is not None:
         directions = directions[:, list(do["columns"])]

@@ -24,7 +24,7 @@ from nnsight import save
 
 from nnheads.trace.blocks import leave_out, put, start_at
 from nnheads.trace.kernels import kernel_input
-from nnheads.trace.known import entries_of, of_cases, record
+from nnheads.trace.known import comparing, entries_of, of_cases, record
 from nnheads.trace.plain import (
     Cells,
     Chunk,
@@ -61,15 +61,19 @@ def paths(
     spec, senders = task["options"]["spec"], task["cells"]["entries"][:, 1].unique().tolist()
     with torch.no_grad(), model.session(remote=remote_of(model)):
         known = unchanged(model, inputs, of_cases(task["request"], everyone, 0), task)
-        request = {**task["request"], "reference": known["reference"]}
+        request = comparing(task["request"], known)
         asked = of_cases(request, everyone, 0)
         other = record(model, source, spec, {"z": senders}, [], asked)
-        whole = {**task, "request": request, "given": by_position(other["values"]["z"])}
-        cached = bool(task["options"]["receivers"])
-        result = run_chunks(follow, model, known, whole, cached)
-        result, plain_read = save(result.clone()), save(known["read"].clone())
+        whole = carrying(task, request, by_position(other["values"]["z"]))
+        result = run_chunks(follow, model, known, whole, bool(task["options"]["receivers"]))
+        result, plain_read = save(result.clone()), save(known["read"].clone())  # type: ignore[union-attr]
         source_read = save(other["read"])
     return result, plain_read, source_read
+
+
+def carrying(task: PathTask, request: Request, given: dict[int, torch.Tensor]) -> PathTask:
+    """Return a task with what is read of each run, and with the senders' outputs."""
+    return {**task, "request": request, "given": given}
 
 
 def unchanged(model: Any, inputs: Inputs, request: Request, task: PathTask) -> Known:
@@ -156,7 +160,7 @@ def carry(
 
 
 def taken(block: Any, index: int, options: PathOptions) -> torch.Tensor:
-    """Return the queries, keys or values [row, unit, ..., position, width] of a layer's receivers."""
+    """Return what a layer's receivers get: [row, unit, ..., position, width]."""
     every = kernel_input(block, options["via"], options["spec"])  # type: ignore[arg-type]
     return every[:, options["receivers"][index]].clone()
 

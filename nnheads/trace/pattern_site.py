@@ -7,6 +7,7 @@ Shipped to remote servers as source: torch only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def attend(
 
 
 def wanted_rows(
-    write: Write, mask: Any, size: tuple[int, int], window: int | None, device: torch.device
+    write: Write, mask: Any, size: Sequence[int], window: int | None, device: torch.device
 ) -> Float[torch.Tensor, "entry position key"]:
     """Return the rows to write: those given, cut to the keys that are there, or those of a fill.
 

@@ -42,8 +42,9 @@ def answer_logits(
     final: torch.Tensor, request: Request
 ) -> Float[torch.Tensor, "row question answer"]:
     """Return the answers' logits alone, from their columns of the unembedding."""
-    few = (request["weight"].to(final.device) @ final.unsqueeze(-1)).squeeze(-1)
-    bias = request.get("bias")
+    weight, bias = request.get("weight"), request.get("bias")
+    assert weight is not None, "columns are at hand"
+    few = (weight.to(final.device) @ final.unsqueeze(-1)).squeeze(-1)
     return few if bias is None else few + bias.to(final.device)
 
 
@@ -110,8 +111,9 @@ def answer_columns(
     """
     module = model.unembedding._module
     weight = getattr(module, "weight", None)
-    plain = type(module) is torch.nn.Linear and weight is not None
-    if not plain or weight.is_meta or not weight.is_floating_point():
+    if type(module) is not torch.nn.Linear or weight is None:
+        return {}
+    if weight.is_meta or not weight.is_floating_point():
         return {}
     ids, bias = answers.to(weight.device), module.bias
     columns = {"weight": weight.detach()[ids]}

@@ -70,11 +70,13 @@ def masked_scores(
     if mask is None or mask.dim() == 2:  # the fused kernel then is causal, within its window
         cached, window = key.shape[2] - query.shape[2], options.get("sliding_window")
         allowed = reachable(mask, rows, reach, cached, window)
-        return scores.masked_fill(~allowed.unsqueeze(1), low)
+        causal: torch.Tensor = scores.masked_fill(~allowed.unsqueeze(1), low)
+        return causal
     part = mask[..., rows, :reach]
     if part.dtype == torch.bool:
         return scores.masked_fill(~part, low)
-    return (scores + part.float()).clamp(min=low)
+    masked: torch.Tensor = (scores + part.float()).clamp(min=low)
+    return masked
 
 
 def scaled_products(
@@ -88,7 +90,7 @@ def scaled_products(
     # the group is folded into the rows, so that keys need not be copied
     folded = chosen.unflatten(1, (key.shape[1], group)).flatten(2, 3)
     products = folded @ key.float().transpose(-1, -2)
-    return products.unflatten(2, (group, -1)).flatten(1, 2)
+    return products.unflatten(2, (group, -1)).flatten(1, 2)  # type: ignore[no-any-return]
 
 
 def capped(scores: Rows, options: dict[str, Any]) -> Rows:
@@ -110,6 +112,7 @@ def reachable(
     if mask is None:
         return allowed.unsqueeze(0)
     if mask.dim() == 2:
-        return allowed & mask[:, None, :reach].bool()
-    part = mask[:, 0][:, rows, :reach]
+        padded: torch.Tensor = allowed & mask[:, None, :reach].bool()
+        return padded
+    part: torch.Tensor = mask[:, 0][:, rows, :reach]
     return allowed & (part if part.dtype == torch.bool else part > torch.finfo(part.dtype).min / 2)

@@ -16,7 +16,7 @@ generated methods would travel as bytecode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -122,7 +122,7 @@ def by_unit(tensor: torch.Tensor, site: str, spec: ModelSpec, rows: int) -> Valu
     return tensor.reshape(rows, -1, tensor.shape[-1]).unsqueeze(1)  # OPT's MLP runs flattened rows
 
 
-def read_site(layer: Any, site: str, spec: ModelSpec, size: tuple[int, int]) -> Value:
+def read_site(layer: Any, site: str, spec: ModelSpec, size: Sequence[int]) -> Value:
     """Return a site's value: a live view, except for the pattern of a fused kernel.
 
     Call it at the site's turn in the order of execution. size: rows, and positions that are run; a
@@ -160,7 +160,7 @@ def write_module(module: Any, end: str, new: torch.Tensor) -> None:
 
 
 def put_site(
-    layer: Any, index: int, site: str, write: Write, spec: ModelSpec, size: tuple[int, int]
+    layer: Any, index: int, site: str, write: Write, spec: ModelSpec, size: Sequence[int]
 ) -> None:
     """Put new values into some rows and units of a site in place, and leave the others alone."""
     if site == "pattern":

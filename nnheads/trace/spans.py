@@ -72,7 +72,7 @@ def measure_spans(
             measured.append(statistics(attention, spans, weights, options))
         result = save(torch.stack([one.to(measured[0].device) for one in measured]))
         tracer.stop()
-    return result
+    return result  # type: ignore[no-any-return]
 
 
 def read_attention(layer: Any, interface: bool) -> Attention:

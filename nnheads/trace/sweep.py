@@ -23,7 +23,7 @@ from nnsight import save
 
 from nnheads.trace.blocks import narrow, put, start_at
 from nnheads.trace.halves import in_halves
-from nnheads.trace.known import copies, entries_of, of_cases, prefix, record, tail
+from nnheads.trace.known import comparing, copies, entries_of, of_cases, prefix, record, tail
 from nnheads.trace.plain import (
     Chunk,
     Inputs,
@@ -65,15 +65,24 @@ def sweep(
     everyone = torch.arange(inputs["input_ids"].shape[0])
     with torch.no_grad(), model.session(remote=remote_of(model)):
         known = unchanged(model, inputs, of_cases(task["request"], everyone, 0), task)
-        request, source_read = {**task["request"], "reference": known["reference"]}, None
-        whole = {**task, "request": request}
+        whole, source_read = asking(task, known), None
         if source is not None:
             given, source_read = source_values(model, source, mix, known, whole)
-            whole = {**whole, "given": given}
+            whole = with_values(whole, given)
         result = run_chunks(swap_rows, model, known, whole, True)
-        result, plain_read = save(result.clone()), save(known["read"].clone())
+        result, plain_read = save(result.clone()), save(known["read"].clone())  # type: ignore[union-attr]
         source_read = save(source_read)
     return result, plain_read, source_read
+
+
+def asking(task: SweepTask, known: Known) -> SweepTask:
+    """Return a task that also compares each run with the unchanged one."""
+    return {**task, "request": comparing(task["request"], known)}
+
+
+def with_values(task: SweepTask, given: Values) -> SweepTask:
+    """Return a task with the values that are put in."""
+    return {**task, "given": given}
 
 
 def unchanged(model: Any, inputs: Inputs, request: Request, task: SweepTask) -> Known:
@@ -133,7 +142,7 @@ def run_chunks(
         if cached and start != at:
             at, cache = start, prefix(model, known, start)
         result[first:last] = in_halves(run, chunk, model, known, task, cache)
-    return result.unflatten(0, (count, cases))
+    return result.unflatten(0, (count, cases))  # type: ignore[no-any-return]
 
 
 def swap_rows(model: Any, known: Known, task: SweepTask, cache: Any, chunk: Chunk) -> torch.Tensor:

@@ -56,7 +56,7 @@ def read_outputs(
                 every.append(rank_outputs(model, write_token(layer, spec), ranked))
             tracer.stop()
         readings = save(torch.stack([one.to(every[0].device) for one in every], 1))
-    return readings
+    return readings  # type: ignore[no-any-return]
 
 
 def write_token(layer: Any, spec: ModelSpec) -> Written:
@@ -97,7 +97,7 @@ def rank_outputs(
         block = rank_block(logits, nothing, own[first : first + step], pool, top)
         member = logits.gather(1, members[first : first + step])
         readings.append(torch.cat([block, member], 1))
-    return torch.cat(readings).unflatten(0, (rows, heads))
+    return torch.cat(readings).unflatten(0, (rows, heads))  # type: ignore[no-any-return]
 
 
 def rank_block(
