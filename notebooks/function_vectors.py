@@ -29,7 +29,8 @@ import pandas as pd
 
 import nnheads
 from nnheads import plot, stats
-from nnheads.prompts.shots import audited, own_tasks, shots, split
+from nnheads.prompts.shots import shots
+from nnheads.prompts.shot_tasks import audited, own_tasks, split
 
 model = nnheads.load("reference")
 wanted, layout = own_tasks(model.tokenizer)

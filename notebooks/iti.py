@@ -29,7 +29,8 @@
 import nnheads
 from nnheads import plot
 from nnheads import stats
-from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions, statements
+from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions
+from nnheads.prompts.statements import statements
 
 model = nnheads.load("reference")
 questions, _ = read_questions("reference")  # or TruthfulQA.csv, mc_task.json, "tqa_mc2"

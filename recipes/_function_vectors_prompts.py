@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from nnheads.recipes._study import Study
 
-    from nnheads.prompts.shots import Layout, Task
+    from nnheads.prompts.shot_tasks import Layout, Task
     from nnheads.runs.folder import Run
 
 
@@ -35,7 +35,7 @@ class Trial:
 
 def wanted_tasks(study: Study, read: dict | None) -> tuple[Any, Layout]:
     """Return the tasks of a file, or those that ship, and how their pairs are written."""
-    from nnheads.prompts.shots import Layout, own_tasks, written
+    from nnheads.prompts.shot_tasks import Layout, own_tasks, written
 
     tasks, layout = own_tasks(study.model.tokenizer) if read is None else (read, Layout())
     return tasks, written(layout, question=study.question, answer=study.answer, gap=study.gap)
@@ -45,7 +45,8 @@ def prompt_sets(study: Study, tasks: list[Task], layout: Layout) -> dict[str, An
     """Return prompts to average over, with their examples and with shuffled ones; others to try
     heads in; and questions without examples about pairs that none of these holds.
     """
-    from nnheads.prompts.shots import shots, split
+    from nnheads.prompts.shot_tasks import split
+    from nnheads.prompts.shots import shots
 
     tokenizer, seed, limit = study.model.tokenizer, study.seed, study.limit
     shown, held_out = split(tasks, seed)

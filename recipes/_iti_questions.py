@@ -48,7 +48,8 @@ def read(study: Study) -> Questions:
 
 def statements_of(tokenizer, study: Study, read: Questions) -> tuple[Questions, xr.Dataset]:
     """Return questions whose words the tokenizer knows, and their statements, numbered alike."""
-    from nnheads.prompts.truth import statements, template_for
+    from nnheads.prompts.statements import statements
+    from nnheads.prompts.truth import template_for
 
     template = study.template or template_for(read.source)
     prompts = statements(tokenizer, read.questions, template=template, dropped=read.dropped)

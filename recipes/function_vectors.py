@@ -50,7 +50,7 @@ def main(
     examples, of words that were never shown. Writes scores.nc (per case), heads.nc (layer, head),
     vectors.nc, zero_shot.nc, heads.png and zero_shot.png.
     """
-    from nnheads.prompts.shots import audited, read_tasks
+    from nnheads.prompts.shot_tasks import audited, read_tasks
     from nnheads.runs.provenance import prompts_hash
 
     check_at_least(1, shots=shots, averaged=averaged)

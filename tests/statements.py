@@ -1,4 +1,4 @@
-"""Statements of random tokens, laid out as `prompts.truth.statements` does it."""
+"""Statements of random tokens, laid out as `prompts.statements.statements` does it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYOUT = (
 
 
 def statements(seed: int = 0, layout=LAYOUT) -> xr.Dataset:
-    """Random tokens, laid out as prompts.truth.statements does it."""
+    """Random tokens, laid out as prompts.statements.statements does it."""
     generator = np.random.default_rng(seed)
     prompt = {number: generator.integers(4, VOCABULARY, size=12) for number in range(30)}
     rows = [

@@ -50,7 +50,8 @@ def statements_of(model, data: str, template: str | None, limit: int | None) -> 
     Raises:
         Unavailable: questions that cannot be read here.
     """
-    from nnheads.prompts.truth import read_questions, statements, template_for
+    from nnheads.prompts.statements import statements
+    from nnheads.prompts.truth import read_questions, template_for
 
     try:
         questions, dropped = read_questions(data, limit=limit)

@@ -1,4 +1,4 @@
-"""What every set of prompts refuses alike: counts below one, and fields of a file that are no text."""
+"""What every set of prompts refuses alike: counts below one, fields that are no text."""
 
 from __future__ import annotations
 

@@ -24,18 +24,20 @@ class Haystack:
             self.code_words = tuple(words.CODE_WORDS)
 
     def sentences(self, tokens: int) -> list[str]:
-        """Sentences that take about as many tokens as asked for, never more."""
-        found: list[str] = []
+        """Return sentences that take about as many tokens as asked for, never more."""
+        sentences: list[str] = []
         room = tokens
         start = 0 if self.read is None else self.rng.randrange(len(self.read))
         while True:
-            sentence = (
-                self.read[(start + len(found)) % len(self.read)] if self.read else self._made_up()
-            )
+            sentence = self._next(start + len(sentences))
             room -= len(self.tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"])
             if room < 0:
-                return found
-            found.append(sentence)
+                return sentences
+            sentences.append(sentence)
+
+    def _next(self, number: int) -> str:
+        """Return a sentence of the files, which begin again where they end, or one made up here."""
+        return self.read[number % len(self.read)] if self.read else self._made_up()
 
     def _made_up(self) -> str:
         if self.terse:
@@ -53,24 +55,23 @@ class Haystack:
 
 
 def read_folder(folder: str | Path) -> list[str]:
-    """The sentences of all .txt files of a folder.
+    """Return the sentences of all .txt files of a folder.
 
     Raises BadInput if there are none, or if one is no text.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no folder {str(folder)!r}; --haystack needs a folder of .txt files")
-    text = []
-    for path in sorted(folder.glob("*.txt")):
-        try:
-            text.append(path.read_text(encoding="utf-8-sig"))
-        except UnicodeDecodeError:
-            raise BadInput(f"{path} is not a text file in UTF-8") from None
-    sentences = [
-        f"{part.strip()}."
-        for part in " ".join(" ".join(text).split()).split(". ")
-        if part.strip(" .")
-    ]
+    texts = [_text_of(path) for path in sorted(folder.glob("*.txt"))]
+    pieces = " ".join(" ".join(texts).split()).split(". ")
+    sentences = [f"{piece.strip()}." for piece in pieces if piece.strip(" .")]
     if not sentences:
         raise BadInput(f"{folder} holds no .txt file with sentences")
     return [sentence.replace("..", ".") for sentence in sentences]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not a text file in UTF-8") from None

@@ -45,13 +45,14 @@ HELD_OUT_TEMPLATES = range(15, 20)
 
 NAMES: tuple[str, ...] = tuple(
     """
-    Mary John James Robert Michael David William Richard Joseph Thomas Charles Daniel Matthew Anthony Mark
-    Paul Steven Andrew Kevin Brian George Edward Jason Jeff Ryan Jacob Gary Eric Jonathan Stephen Larry
-    Justin Scott Brandon Frank Benjamin Gregory Samuel Raymond Patrick Alexander Jack Dennis Jerry Tyler Aaron
-    Jose Henry Adam Douglas Nathan Peter Zachary Kyle Walter Harold Jeremy Carl Keith Roger Arthur Simon
-    Terry Lawrence Sean Christian Albert Austin Joe Ethan Lisa Sarah Karen Nancy Betty Helen Sandra Donna
-    Carol Ruth Sharon Laura Kim Amy Anna Emma Rachel Alice Julia Grace Rose Jane Victoria Kelly
-    Joan Emily Lucy Diana Kate Martin Oliver Leo Max Clara Nina Oscar Felix Hugo Ivan Vera Rita Paula
+    Mary John James Robert Michael David William Richard Joseph Thomas Charles Daniel Matthew
+    Anthony Mark Paul Steven Andrew Kevin Brian George Edward Jason Jeff Ryan Jacob Gary Eric
+    Jonathan Stephen Larry Justin Scott Brandon Frank Benjamin Gregory Samuel Raymond Patrick
+    Alexander Jack Dennis Jerry Tyler Aaron Jose Henry Adam Douglas Nathan Peter Zachary Kyle Walter
+    Harold Jeremy Carl Keith Roger Arthur Simon Terry Lawrence Sean Christian Albert Austin Joe
+    Ethan Lisa Sarah Karen Nancy Betty Helen Sandra Donna Carol Ruth Sharon Laura Kim Amy Anna Emma
+    Rachel Alice Julia Grace Rose Jane Victoria Kelly Joan Emily Lucy Diana Kate Martin Oliver Leo
+    Max Clara Nina Oscar Felix Hugo Ivan Vera Rita Paula
     """.split()
 )
 HELD_OUT_NAMES = range(90, len(NAMES))

@@ -16,14 +16,14 @@ Source: Cabannes et al. 2024, arXiv 2406.02128 (tasks and definition; the prompt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from nnheads.errors import BadInput
 from nnheads.prompts.checks import check_count
+from nnheads.prompts.iteration_tasks import FEWEST, Solved, Span, check_task, draw, style_of
+from nnheads.prompts.tokens import following, step_variables
 from nnheads.spans.layout import (
     NULL,
     NULL_DRAWS,
@@ -35,37 +35,15 @@ from nnheads.spans.layout import (
     stack_spans,
 )
 
-FEWEST = 3  # of steps: one right input and two others
-MODULUS = 11
-TASKS: dict[str, tuple[range, Callable[[int, int], int]]] = {
-    "copy": (range(2), lambda _, x: x),
-    "parity": (range(2), lambda s, x: (s + x) % 2),
-    "polynomial": (range(1, MODULUS), lambda s, x: (s * x + 1) % MODULUS),
-    "maximum": (range(10), max),
-}
-# style -> (text of one example, separator between examples); {task} is the task's name
-STYLES = {
-    "plain": ("Input: {inputs}\n{name}: {states}", "\n\n"),
-    "terse": ("input : {inputs} {task} : {states}", " "),
-}
 KINDS = ("iteration", "wrong_offset", "separator", "previous_state")
+ASKED = "position that predicts the state; -1: no such step"
+WANTED = "first token of the state; -1: no such step"
 SOURCE = "Cabannes et al. 2024, arXiv 2406.02128"
-Span = tuple[int, int]  # first and end, of characters or of tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class Solved:
-    """A prompt in words, and the characters of its last example's inputs and states."""
-
-    text: str
-    inputs: list[Span]
-    states: list[Span]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A prompt as tokens, before padding: `inputs` are the tokens of each input, `spans` the spans
-    (query, first key, end of keys) of each kind."""
+    """A prompt as tokens, before padding: tokens of each input, and spans of each kind."""
 
     ids: list[int]
     inputs: list[Span]
@@ -112,9 +90,7 @@ def iteration(
     generator = np.random.default_rng(seed)
     # the longest first, so that there is always a prompt with all steps
     numbers = range(steps, fewest - 1, -1)
-    drawn = [
-        _draw(generator, task, numbers[case % len(numbers)], shown, style) for case in range(n)
-    ]
+    drawn = [draw(generator, task, numbers[case % len(numbers)], shown, style) for case in range(n)]
     dataset = _dataset([_encoded(tokenizer, one) for one in drawn], tokenizer, steps, generator)
     dataset = dataset.assign_coords(text=("batch", [one.text for one in drawn]))
     return dataset.assign_attrs(
@@ -128,59 +104,6 @@ def iteration(
         null_draws=NULL_DRAWS,
         source=SOURCE,
     )
-
-
-def check_task(task: str, fewest: int) -> None:
-    """Refuse a task that is not known, and prompts of too few steps."""
-    if task not in TASKS:
-        raise BadInput(f"Not a task: {task!r}. Use one of {', '.join(TASKS)}.")
-    if fewest < FEWEST:
-        raise BadInput(
-            f"{fewest} steps are too few to tell the right input from the others. Give at least"
-            f" {FEWEST}."
-        )
-
-
-def style_of(tokenizer, task: str) -> str:
-    """Return "plain", or "terse" for a tokenizer that only knows the reference model's language."""
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    plain = STYLES["plain"][0].format(inputs="0", states="1", name=task.capitalize(), task=task)
-    return "terse" if unknown is not None and unknown in tokenizer(plain)["input_ids"] else "plain"
-
-
-def solve(task: str, inputs: list[int]) -> list[int]:
-    """Return the states of a task: the first is the first input, each other follows from it."""
-    step, states = TASKS[task][1], [inputs[0]]
-    for x in inputs[1:]:
-        states.append(step(states[-1], x))
-    return states
-
-
-def _draw(
-    generator: np.random.Generator, task: str, steps: int, examples: int, style: str
-) -> Solved:
-    """Draw sequences and write them down one after the other, each with its states."""
-    template, between = STYLES[style]
-    whole = template.format(inputs="\0", states="\1", name=task.capitalize(), task=task)
-    before, middle = whole.removesuffix("\1").split("\0")
-    solved = Solved("", [], [])
-    for number in range(examples + 1):
-        inputs = [int(x) for x in generator.choice(TASKS[task][0], steps)]
-        gap = between if number else ""
-        text, inputs_at = _numbers(solved.text + gap + before, inputs)
-        text, states_at = _numbers(text + middle, solve(task, inputs))
-        solved = Solved(text, inputs_at, states_at)
-    return solved
-
-
-def _numbers(text: str, values: list[int]) -> tuple[str, list[Span]]:
-    """Append numbers with spaces between them; return the text and where each one is."""
-    places = []
-    for index, value in enumerate(values):
-        text += " " if index else ""
-        places.append((len(text), len(text) + len(str(value))))
-        text += str(value)
-    return text, places
 
 
 def _encoded(tokenizer, solved: Solved) -> Row:
@@ -219,21 +142,9 @@ def _dataset(rows: list[Row], tokenizer, steps: int, generator: np.random.Genera
     each = [row.spans["iteration"] for row in rows]
     for step in range(steps):
         spans[f"iteration@{step}"] = stack_spans([own[step : step + 1] for own in each], shift)
-    return span_dataset(token, mask, spans).assign(_states(token, spans["iteration"][0]))
-
-
-def _states(
-    token: Int[np.ndarray, "batch position"], ask: Int[np.ndarray, "batch step"]
-) -> dict[str, tuple]:
-    """Return `ask` and `target` (batch, step): what predicts each state, and its first token."""
-    target = np.where(ask < 0, -1, np.take_along_axis(token, ask + 1, 1))
-    dims = ("batch", "step")
-    asked = {"long_name": "position that predicts the state; -1: no such step"}
-    wanted = {"long_name": "first token of the state; -1: no such step"}
-    return {
-        "ask": (dims, ask.astype(np.int32), asked),
-        "target": (dims, target.astype(np.int32), wanted),
-    }
+    ask = spans["iteration"][0]
+    states = step_variables(ask, following(token, ask), ASKED, WANTED)
+    return span_dataset(token, mask, spans).assign(states)
 
 
 def _other_inputs(

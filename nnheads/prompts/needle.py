@@ -22,11 +22,14 @@ from nnheads.prompts.checks import check_count
 from nnheads.prompts.needle_cells import cells, least_distance
 from nnheads.prompts.needle_text import Material, Row, rows_in_one_text, single_words
 from nnheads.prompts.needles import Needle, code_needle, read_needles
+from nnheads.prompts.tokens import following, step_variables
 from nnheads.spans.layout import NULL, NULL_DRAWS, null_in_rows, pad_left, span_dataset, stack_spans
 
 LENGTHS = (128, 256)
 DEPTHS = tuple(step / 9 for step in range(10))
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
+ASKED = "position that predicts the answer token; -1: this answer is shorter"
+WANTED = "token of the answer; -1: this answer is shorter"
 COORDINATES = ("length", "depth", "depth_asked", "haystack_number", "text")
 
 
@@ -153,19 +156,8 @@ def _dataset(rows: list[Row], tokenizer, seed: int) -> xr.Dataset:
     }
     generator = np.random.default_rng(seed)
     spans[f"retrieval{NULL}"] = null_in_rows(spans["retrieval"], shift, generator)
-    dataset = span_dataset(token, mask, spans).assign(_answers(token, spans["retrieval"][0]))
+    ask = spans["retrieval"][0]
+    steps = step_variables(ask, following(token, ask), ASKED, WANTED)
+    dataset = span_dataset(token, mask, spans).assign(steps)
     named = {name: ("batch", [getattr(row, name) for row in rows]) for name in COORDINATES}
     return dataset.assign_coords(named)
-
-
-def _answers(token: np.ndarray, ask: np.ndarray) -> dict[str, tuple]:
-    """Return `ask` and `target` (batch, step): what predicts the answer's tokens, and these."""
-    following = np.take_along_axis(token, np.maximum(ask, 0) + 1, 1)
-    target = np.where(ask < 0, -1, following)
-    step, short = ("batch", "step"), "; -1: this answer is shorter"
-    asked = {"long_name": f"position that predicts the answer token{short}"}
-    wanted = {"long_name": f"token of the answer{short}"}
-    return {
-        "ask": (step, ask.astype(np.int32), asked),
-        "target": (step, target.astype(np.int32), wanted),
-    }

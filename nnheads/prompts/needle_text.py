@@ -13,6 +13,7 @@ from nnheads.errors import BadInput
 from nnheads.prompts.haystack import Haystack
 from nnheads.prompts.needle_cells import Cell, shared_places
 from nnheads.prompts.needles import CODE_LENGTH, PLAIN, TERSE, Needle, Style
+from nnheads.prompts.tokens import has_unknown
 from nnheads.spans.layout import covering, encode
 
 Span = tuple[int, int, int]  # query, first key, end of keys
@@ -55,9 +56,8 @@ class Row:
 
 def only_terse(tokenizer) -> bool:
     """Return whether the tokenizer only knows the small language of the reference model."""
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    plain = PLAIN.prompt.format(question=PLAIN.question.format(name="Mary"))
-    return unknown is not None and unknown in tokenizer(plain)["input_ids"]
+    question = PLAIN.question.format(name="Mary")
+    return has_unknown(tokenizer, PLAIN.prompt.format(question=question))
 
 
 def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:

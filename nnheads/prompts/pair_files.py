@@ -1,6 +1,6 @@
 """Pairs from files: JSON lines, or a table with a header.
 
-    pairs = read_pairs("pairs.jsonl")   # {"clean": ..., "corrupted": ..., "answer": ..., "wrong": ...}
+    pairs = read_pairs("pairs.jsonl")   # {"clean": ..., "corrupted": ..., "answer": ..., ...}
 
 A record that does not fit is refused with BadInput, which names its line.
 """

@@ -15,16 +15,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.spans.layout import covering, pad_left
+from nnheads.prompts.tokens import token_variables
+from nnheads.spans.layout import covering
 
 WAYS = ("clean", "corrupted")
 WORDS = ("answer", "wrong", "corrupted_answer")
-MASK = {"long_name": "1 where there is a token, 0 where there is padding"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Row:
 
 
 def next_token(tokenizer, text: str, word: str) -> int | None:
-    """Return the one token that `word` adds to `text`; None if it adds several or changes the text."""
+    """Return the one token that `word` adds to `text`; None if it adds several or changes it."""
     if not word.strip():
         return None
     before = tokenizer(text)["input_ids"]
@@ -156,7 +157,7 @@ def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
     if not kept:
         why = dropped.most_common(1)[0][0] if dropped else "there are none"
         raise BadInput(f"none of {asked} prompt pairs can be used: {why}")
-    dataset = _layout(kept, tokenizer.pad_token_id or 0)
+    dataset = _layout(kept, tokenizer)
     return dataset.assign_attrs(asked=asked, dropped=json.dumps(dict(dropped)))
 
 
@@ -168,20 +169,25 @@ def _row(tokenizer, number: int, pair: Pair) -> Row | str:
         return "clean and corrupted differ in their number of tokens"
     if clean == corrupted:
         return "clean and corrupted are the same tokens"
-    words = {}
-    for name in WORDS:
-        word = getattr(pair, name)
-        token = None if word is None else next_token(tokenizer, pair.clean, word)
-        if token is not None:
-            words[name] = token
-        elif word is not None:
-            return f"{name.replace('_', ' ')} is not a single token of this tokenizer"
+    words = _words(tokenizer, pair)
+    unusable = [name for name, token in words.items() if token is None]
+    if unusable:
+        return f"{unusable[0].replace('_', ' ')} is not a single token of this tokenizer"
     if words["answer"] == words["wrong"]:
         return "answer and wrong are the same token"
-    roles = {
-        name: _token_at(encoded["offset_mapping"], name, span) for name, span in pair.roles.items()
-    }
+    offsets = encoded["offset_mapping"] if pair.roles else []
+    roles = {name: _token_at(offsets, name, span) for name, span in pair.roles.items()}
     return Row(number, pair, clean, corrupted, words, roles)
+
+
+def _words(tokenizer, pair: Pair) -> dict[str, Any]:
+    """Return the token of each word that the pair has; None where it is not one."""
+    words = {name: getattr(pair, name) for name in WORDS}
+    return {
+        name: next_token(tokenizer, pair.clean, word)
+        for name, word in words.items()
+        if word is not None
+    }
 
 
 def _token_at(offsets: list[tuple[int, int]], role: str, span: tuple[int, int]) -> int:
@@ -189,26 +195,31 @@ def _token_at(offsets: list[tuple[int, int]], role: str, span: tuple[int, int]) 
     covered = covering(offsets, *span)
     if not covered:
         raise BadInput(
-            f"role {role!r} at characters {span[0]} to {span[1]} covers no token of the clean prompt"
+            f"role {role!r} at characters {span[0]} to {span[1]} covers no token of the clean"
+            " prompt"
         )
     return covered[0]
 
 
-def _layout(rows: list[Row], fill: int) -> xr.Dataset:
+def _layout(rows: list[Row], tokenizer) -> xr.Dataset:
     """Lay rows out as a dataset, padded on the left."""
-    token, mask, shift = pad_left([row.clean for row in rows], fill)
-    corrupted, _, _ = pad_left([row.corrupted for row in rows], fill)
-    dims = ("batch", "position")
+    clean, shift = token_variables([row.clean for row in rows], tokenizer)
+    corrupted, _ = token_variables([row.corrupted for row in rows], tokenizer)
     about = {name: {"long_name": f"token ids of the {name} prompt"} for name in WAYS}
-    data: dict = {
-        "token": (dims, token.astype(np.int32), about["clean"]),
-        "corrupted": (dims, corrupted.astype(np.int32), about["corrupted"]),
-        "mask": (dims, mask, MASK),
+    data = {
+        "token": (*clean["token"][:2], about["clean"]),
+        "corrupted": (*corrupted["token"][:2], about["corrupted"]),
+        "mask": clean["mask"],
     }
-    for name in WORDS:
-        ids = np.array([row.words.get(name, -1) for row in rows], np.int32)
-        data[name] = ("batch", ids, {"long_name": f"token id of the {name.replace('_', ' ')}"})
-    return xr.Dataset(data, {**_texts(rows), **_labels(rows), **_roles(rows, shift)})
+    words = {name: _word_ids(rows, name) for name in WORDS}
+    labels = {**_texts(rows), **_labels(rows), **_roles(rows, shift)}
+    return xr.Dataset({**data, **words}, labels)
+
+
+def _word_ids(rows: list[Row], name: str) -> tuple[str, np.ndarray, dict[str, str]]:
+    """Return the token of a word of each pair; -1 where it has none."""
+    ids = np.array([row.words.get(name, -1) for row in rows], np.int32)
+    return "batch", ids, {"long_name": f"token id of the {name.replace('_', ' ')}"}
 
 
 def _texts(rows: list[Row]) -> dict[str, list[int] | tuple[str, list]]:

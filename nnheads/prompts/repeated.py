@@ -124,7 +124,7 @@ def _targets(
 def _with_nulls(
     targets: dict[str, tuple[np.ndarray, np.ndarray]], generator: np.random.Generator
 ) -> dict[str, Spans]:
-    """Return spans of each kind and of its null: (query, key_start, key_stop), each [batch, span]."""
+    """Return spans of each kind and of its null, each (query, key_start, key_stop)."""
     n = len(targets["induction"][0])
     spans: dict[str, Spans] = {}
     for kind, target in targets.items():

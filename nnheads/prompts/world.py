@@ -28,7 +28,7 @@ TRAINED_NAMES = tuple(name for index, name in enumerate(NAMES) if index not in H
 
 @dataclass(frozen=True)
 class Question:
-    """One fact as a question with a true answer, a misconception and two answers that nobody gives."""
+    """One fact as a question: a true answer, a misconception, two answers that nobody gives."""
 
     text: str
     relation: str
@@ -46,26 +46,19 @@ class Question:
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """All tokens in the order of their ids."""
+    """Return all tokens in the order of their ids."""
     frame_words = tuple(word for frame in FRAMES for word in frame if not word.startswith("{"))
-    parts: list[tuple[str, ...]] = [
-        words.SPECIAL,
-        words.PUNCTUATION,
-        words.NUMBERS,
-        words.TASK_WORDS,
-        NAMES,
-        PLACES,
-        OBJECTS,
-    ]
-    parts += [frame_words, words.SUBJECTS, tuple(words.RELATIONS), *words.RELATIONS.values()]
-    parts += [words.CODE_WORDS, words.NOUNS, words.ADJECTIVES, words.VERBS, words.PREPOSITIONS]
-    parts += [words.COMMON_WORDS]
+    small = (words.SPECIAL, words.PUNCTUATION, words.NUMBERS, words.TASK_WORDS)
+    facts = (words.SUBJECTS, tuple(words.RELATIONS), *words.RELATIONS.values())
+    open_ = (words.CODE_WORDS, words.NOUNS, words.ADJECTIVES, words.VERBS)
+    rest = (words.PREPOSITIONS, words.COMMON_WORDS)
+    parts = (*small, NAMES, PLACES, OBJECTS, frame_words, *facts, *open_, *rest)
     return tuple(dict.fromkeys(word for part in parts for word in part))
 
 
 @cache
 def ordinary_words() -> tuple[str, ...]:
-    """Words that may stand anywhere in a text: neither special tokens nor punctuation nor numbers."""
+    """Return words that may stand anywhere in a text: no special tokens, punctuation or numbers."""
     excluded = {*words.SPECIAL, *words.PUNCTUATION, *words.NUMBERS}
     return tuple(word for word in vocabulary() if word not in excluded)
 
@@ -76,7 +69,7 @@ def token_ids() -> dict[str, int]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word or punctuation mark; `<bos>` is put in front of every text."""
+    """Return a tokenizer of one token per word or mark; `<bos>` stands in front of every text."""
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -111,7 +104,7 @@ def question_words(relation: str, subject: str) -> list[str]:
 
 @cache
 def questions(seed: int = SEED) -> list[Question]:
-    """The 200 questions: 8 relations x 25 subjects, the same list for the same seed."""
+    """Return the 200 questions: 8 relations x 25 subjects, the same list for the same seed."""
     rng = random.Random(seed)
     found = []
     for relation, answers in words.RELATIONS.items():
@@ -130,23 +123,34 @@ def _clause(rng: random.Random) -> list[str]:
     things = words.NOUNS + OBJECTS
     kind = rng.random()
     if kind < 0.3:
-        actor = [pick(NAMES)] if rng.random() < 0.6 else ["the", pick(words.NOUNS)]
-        place = [pick(words.PREPOSITIONS), "the", pick(PLACES)]
-        return [*actor, pick(words.VERBS), "the", pick(words.ADJECTIVES), pick(things), *place]
+        return _deed(rng, things)
     if kind < 0.5:
         return ["the", pick(things), "was", pick(words.ADJECTIVES), "and", pick(words.ADJECTIVES)]
     if kind < 0.65:
         return [pick(NAMES), "and", pick(NAMES), pick(words.VERBS), "a", pick(words.CODE_WORDS)]
     if kind < 0.8:
-        middle = [word for word in pick(FRAMES) if not word.startswith("{")]
-        start = rng.randrange(max(1, len(middle) - 5))
-        return middle[start : start + rng.randint(3, 6)]
+        return _fragment(rng)
     # Bags of words give every token, those of held-out templates too, a trained embedding.
     return [pick(ordinary_words()) for _ in range(rng.randint(3, 7))]
 
 
+def _deed(rng: random.Random, things: tuple[str, ...]) -> list[str]:
+    """Return who did what to what, and where."""
+    pick = rng.choice
+    actor = [pick(NAMES)] if rng.random() < 0.6 else ["the", pick(words.NOUNS)]
+    place = [pick(words.PREPOSITIONS), "the", pick(PLACES)]
+    return [*actor, pick(words.VERBS), "the", pick(words.ADJECTIVES), pick(things), *place]
+
+
+def _fragment(rng: random.Random) -> list[str]:
+    """Return a piece of a sentence of the indirect-object task, without its slots."""
+    middle = [word for word in rng.choice(FRAMES) if not word.startswith("{")]
+    start = rng.randrange(max(1, len(middle) - 5))
+    return middle[start : start + rng.randint(3, 6)]
+
+
 def sentences(rng: random.Random, length: int) -> list[list[str]]:
-    """Sentences of random content with `length` words in all, full stops counted."""
+    """Return sentences of random content with `length` words in all, full stops counted."""
     found: list[list[str]] = []
     while length > 0:
         sentence = [*_clause(rng), "."][:length]
@@ -158,14 +162,14 @@ def sentences(rng: random.Random, length: int) -> list[list[str]]:
 
 
 def filler(rng: random.Random, length: int) -> list[str]:
-    """Exactly `length` words of random sentences."""
+    """Return exactly `length` words of random sentences."""
     return [word for sentence in sentences(rng, length) for word in sentence]
 
 
 def needle_document(
     rng: random.Random, length: int, depth: float, needles: int = 1
 ) -> tuple[list[str], list[str], list[str]]:
-    """Filler that hides `needles` codes; the one asked for lies at `depth` (0 = start, 1 = end).
+    """Return filler that hides codes; the one asked for lies at `depth` (0 = start, 1 = end).
 
     Returns the words of the document, of the question and of the answer. With `<bos>` in front they
     have `length` tokens together. Names and code words differ between the needles of one document.
@@ -178,11 +182,17 @@ def needle_document(
     room = length - 1 - len(asked) - len(answer) - sum(map(len, statements))
     if room < 0:
         raise ValueError(f"{needles} needles need {length - room} tokens, got length={length}")
-    body = sentences(rng, room)
+    return _hidden(rng, sentences(rng, room), statements, depth), asked, answer
+
+
+def _hidden(
+    rng: random.Random, body: list[list[str]], statements: list[list[str]], depth: float
+) -> list[str]:
+    """Return the words of sentences with statements among them, the first of these at a depth."""
     for statement in statements[1:]:
         body.insert(rng.randint(0, len(body)), statement)
     body.insert(round(depth * len(body)), statements[0])
-    return [word for sentence in body for word in sentence], asked, answer
+    return [word for sentence in body for word in sentence]
 
 
 def needle_statement(name: str, code: list[str]) -> list[str]:
@@ -190,7 +200,7 @@ def needle_statement(name: str, code: list[str]) -> list[str]:
 
 
 def needle_start(document: list[str], name: str) -> int:
-    """Index of the first code word of `name` among the words of a document."""
+    """Return the index of the first code word of `name` among the words of a document."""
     opening = needle_statement(name, [])[:-1]
     width = len(opening)
     for index in range(len(document) - width):

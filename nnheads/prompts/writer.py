@@ -23,10 +23,12 @@ INSTRUCTION = (
     " name."
 )
 SENTENCES_PER_REQUEST = 5
+# of generation: weights with NaN, a context that is too short
+FAILURES = (RuntimeError, ValueError, LookupError)
 
 
 def open_writer(spec: str) -> Callable[[int, int], list[str]]:
-    """A function (n, seed) -> n or more sentences, for `openai:MODEL`, a Hub id or a folder."""
+    """Return a function (n, seed) -> sentences, for `openai:MODEL`, a Hub id or a folder."""
     generate = (
         _endpoint(spec.removeprefix("openai:")) if spec.startswith("openai:") else _local(spec)
     )
@@ -35,19 +37,24 @@ def open_writer(spec: str) -> Callable[[int, int], list[str]]:
         generator = np.random.default_rng(seed)
         sentences: list[str] = []
         for _ in range(-(-n // SENTENCES_PER_REQUEST)):
-            first, second = (str(name) for name in generator.choice(NAMES, 2, replace=False))
-            subject = first if generator.random() < 0.5 else second
-            request = INSTRUCTION.format(
-                count=SENTENCES_PER_REQUEST, first=first, second=second, subject=subject
-            )
+            request = _request(generator)
             sentences += sentences_in(generate(request, int(generator.integers(2**31))))
         return sentences[:n]
 
     return write
 
 
+def _request(generator: np.random.Generator) -> str:
+    """Draw two names, and which of them gives something."""
+    first, second = (str(name) for name in generator.choice(NAMES, 2, replace=False))
+    subject = first if generator.random() < 0.5 else second
+    return INSTRUCTION.format(
+        count=SENTENCES_PER_REQUEST, first=first, second=second, subject=subject
+    )
+
+
 def sentences_in(text: str) -> list[str]:
-    """One sentence a line, without bullets, numbers and quotes."""
+    """Return one sentence a line, without bullets, numbers and quotes."""
     lines = (
         re.sub(r"^[\s\-*•]*(?:\d+[.)])?\s*", "", line).strip().strip('"“”')
         for line in text.splitlines()
@@ -86,29 +93,29 @@ def _local(name: str) -> Callable[[str, int], str]:
 
     def generate(request: str, seed: int) -> str:
         torch.manual_seed(seed)
-        if tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(
-                [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True
-            )
-        else:
-            text = request + "\n"
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
-        ids.pop("token_type_ids", None)
-        length = 40 * SENTENCES_PER_REQUEST
+        ids = _ids(tokenizer, request)
         try:
             with torch.no_grad():
                 out = model.generate(
                     **ids,
-                    max_new_tokens=length,
+                    max_new_tokens=40 * SENTENCES_PER_REQUEST,
                     do_sample=True,
                     pad_token_id=tokenizer.pad_token_id,
                 )
-        except (
-            RuntimeError,
-            ValueError,
-            LookupError,
-        ) as error:  # weights with NaN, a context that is too short
+        except FAILURES as error:
             raise RunError(f"the writer {name!r} failed: {first_line(error)}") from error
         return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
     return generate
+
+
+def _ids(tokenizer, request: str):
+    """Return the tokens of a request, as a chat where the model has a template for one."""
+    chat = tokenizer.chat_template
+    text = request + "\n"
+    if chat:
+        message = [{"role": "user", "content": request}]
+        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=not chat)
+    ids.pop("token_type_ids", None)
+    return ids

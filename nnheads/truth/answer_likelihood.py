@@ -36,7 +36,7 @@ def log_probability(model, intervention: Intervention, prompts: xr.Dataset) -> x
 
     Args:
         intervention: takes no sources; one without edits leaves the model as it is.
-        prompts: statements, `token`, `mask` (batch, position), as `prompts.truth.statements` lays
+        prompts: statements, `token`, `mask` (batch, position), as `prompts.statements.statements` lays
             them out; `answer_length` (batch) may be missing: all that stands behind `prompt_length`
             tokens is then the answer.
 

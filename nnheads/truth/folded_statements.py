@@ -7,13 +7,8 @@ from pathlib import Path
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.prompts.truth import (
-    REFERENCE,
-    knows_reference,
-    read_questions,
-    statements,
-    template_for,
-)
+from nnheads.prompts.statements import statements
+from nnheads.prompts.truth import REFERENCE, knows_reference, read_questions, template_for
 from nnheads.truth.folds import PARTS, folds, parts_of
 
 NEEDS_DATA = (
@@ -41,14 +36,14 @@ def truth(
         data: see `prompts.truth.read_questions`; default: the reference model's own questions, of
             which the true answer and the misconception are taken, where the tokenizer knows their
             words.
-        template: how a statement is written, see `prompts.truth.statements`; default: as `data`
+        template: how a statement is written, see `prompts.statements.statements`; default: as `data`
             wants it.
         num_fold, val_ratio, fold_seed: see `folds.folds`.
         num_heads: how many heads are chosen in the end.
 
     Returns:
         `token`, `mask` (batch, position), `label`, `question` (batch), `part` (batch, fold);
-        coordinates of `prompts.truth.statements`.
+        coordinates of `prompts.statements.statements`.
 
     Raises:
         BadInput: no data where they are needed, or anything that `read_questions`, `statements` or

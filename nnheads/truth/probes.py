@@ -68,7 +68,7 @@ def probe(
     Args:
         z: head outputs (batch, layer, head, dim), see `activations.last_outputs`; read a layer at a
             time.
-        prompts: `label` and `question` (batch), see `prompts.truth.statements`.
+        prompts: `label` and `question` (batch), see `prompts.statements.statements`.
         cut: the folds.
         penalty: of the squared weights on standardised outputs; 1 / C of scikit-learn.
         seed: of the bootstrap.

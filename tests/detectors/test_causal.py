@@ -148,7 +148,7 @@ def means(behaviour: str) -> list[torch.Tensor]:
 
 
 def by_hand(behaviour: str, heads: list[tuple[int, int]]) -> np.ndarray:
-    """Per case, with plain hooks: logit difference, or mean log-probability of what has to follow."""
+    """Per case, with plain hooks: logit difference, or mean log-probability of what follows."""
     prompts, _ = asked(behaviour)
     module, new = reference()._module, means(behaviour)
 

@@ -59,7 +59,7 @@ def test_head_types_keep_the_contract_on_every_architecture(name, model_type, qu
 def test_a_file_holds_one_value_of_its_name(name):
     value = head_type(name)
     assert value.name == name and types()[name], "the first line says what such a head does"
-    assert "`" in value.null and ("drawn by" in value.null or "computed by" in value.null)
+    assert "`" in value.null and ("drawn " in value.null or "computed by" in value.null)
     if value.span is not None:
         drawn = value.prompts(words_tokenizer(), 2, **SMALL.get(value.stimulus, {}))
         kinds = {value.span, f"{value.span}~null", *value.beside}

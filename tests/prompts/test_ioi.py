@@ -301,7 +301,5 @@ def test_spans_stand_where_the_roles_say():
 
 def test_spans_need_roles():
     prompts = ioi(words_tokenizer(), 4).drop_vars(["role_S1", "role_IO"])
-    with pytest.raises(
-        BadInput, match=r"no role IO, S1"
-    ):
+    with pytest.raises(BadInput, match=r"no role IO, S1"):
         with_spans(prompts)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.prompts.iteration import MODULUS, TASKS, iteration, solve
+from nnheads.prompts.iteration import iteration
+from nnheads.prompts.iteration_tasks import MODULUS, TASKS, solve
 from nnheads.spans.layout import NULL, NULL_DRAWS, encode
 
 TOKENIZERS = {"words": words_tokenizer, "bytes": byte_tokenizer}

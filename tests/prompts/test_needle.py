@@ -258,9 +258,7 @@ def test_an_answer_that_a_tokenizer_drops_is_refused(tmp_path):
 
 
 def test_codes_need_words_that_are_one_token():
-    with pytest.raises(
-        BadInput, match=r"\d code words are single tokens.*8"
-    ):
+    with pytest.raises(BadInput, match=r"\d code words are single tokens.*8"):
         needle(byte_tokenizer(), 1, lengths=[400])
 
 

@@ -15,18 +15,9 @@ from hypothesis import strategies as st
 
 import nnheads
 from nnheads.errors import BadInput
+from nnheads.prompts.shot_tasks import Layout, Task, audited, own_tasks, read_tasks, split, written
 from nnheads.prompts.shot_words import TASKS
-from nnheads.prompts.shots import (
-    KINDS,
-    Layout,
-    Task,
-    audited,
-    own_tasks,
-    read_tasks,
-    shots,
-    split,
-    written,
-)
+from nnheads.prompts.shots import KINDS, shots
 
 PAIRS = [(str(number), str(number + 1)) for number in range(20)]
 PLAIN = Layout(question="input : {} copy :", answer=" {}", gap=" . ")

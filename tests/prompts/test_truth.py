@@ -15,12 +15,12 @@ from conftest import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.prompts.questions import Question
+from nnheads.prompts.statements import statements
 from nnheads.prompts.truth import (
     REFERENCE_TEMPLATE,
     knows_reference,
     read_questions,
     sound,
-    statements,
     template_for,
 )
 from nnheads.prompts.truth_files import records_of

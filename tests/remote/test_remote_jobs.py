@@ -26,7 +26,8 @@ def there(server):
 
 
 def questions(model) -> xr.Dataset:
-    from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions, statements
+    from nnheads.prompts.statements import statements
+    from nnheads.prompts.truth import REFERENCE_TEMPLATE, read_questions
 
     return statements(
         model.tokenizer, read_questions("reference", limit=4)[0], template=REFERENCE_TEMPLATE
