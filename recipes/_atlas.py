@@ -68,35 +68,46 @@ def largest(difference: xr.DataArray) -> str:
 
 
 def say_alike(overlap: xr.Dataset) -> None:
-    """Say the pairs that share the most heads beyond what random lists share."""
-    beyond = (overlap["jaccard_top"] - overlap["jaccard_chance"]).values
-    size = len(beyond)
-    pairs = [(beyond[i, j], i, j) for i in range(size) for j in range(i) if beyond[i, j] > 0]
+    """Print the pairs that share the most heads beyond what random lists share."""
+    pairs = beyond_chance(overlap)
     if pairs:
         say(
             f"most heads in common, of the top {overlap.attrs['top']} (Jaccard; Spearman over all"
             " heads):"
         )
     names = overlap["entry"].values
-    for _, i, j in sorted(pairs, reverse=True)[:SHOWN]:
+    for i, j in pairs[:SHOWN]:
         shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
         say(f"  {shared:.2f}  {rank:+.2f}  {names[j]} | {names[i]}")
 
 
+def beyond_chance(overlap: xr.Dataset) -> list[tuple[int, int]]:
+    """Return pairs of entries that share more heads than random lists, the most alike first."""
+    beyond = (overlap["jaccard_top"] - overlap["jaccard_chance"]).values
+    size = len(beyond)
+    pairs = [(beyond[i, j], i, j) for i in range(size) for j in range(i) if beyond[i, j] > 0]
+    return [(i, j) for _, i, j in sorted(pairs, reverse=True)]
+
+
 def say_again(overlap: xr.Dataset) -> None:
-    """Say how alike the answers are of models that were asked twice about the same: with another
+    """Print how alike the answers are of models that were asked twice about the same: with another
     seed, other prompts or more of them.
     """
-    asked = list(zip(*(overlap[name].values for name in ("model", "revision", "kind"))))
-    pairs = [(i, j) for j in range(len(asked)) for i in range(j) if asked[i] == asked[j]]
     names, top = overlap["entry"].values, overlap.attrs["top"]
-    for i, j in pairs:
-        flagged = float(overlap["jaccard_flagged"][i, j])
-        shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
+    for i, j in asked_twice(overlap):
+        cell = overlap.isel(entry=i, other=j)
+        flagged, shared = float(cell["jaccard_flagged"]), float(cell["jaccard_top"])
         say(
             f"asked again: {names[i]} | {names[j]}: Jaccard of flagged {flagged:.2f}, of the top"
-            f" {top} {shared:.2f}; Spearman {rank:.2f}"
+            f" {top} {shared:.2f}; Spearman {float(cell['spearman']):.2f}"
         )
+
+
+def asked_twice(overlap: xr.Dataset) -> list[tuple[int, int]]:
+    """Return pairs of entries of one model, revision and kind."""
+    columns = (overlap[name].values for name in ("model", "revision", "kind"))
+    asked = list(zip(*columns))
+    return [(i, j) for j in range(len(asked)) for i in range(j) if asked[i] == asked[j]]
 
 
 def say_stability(stability: dict[tuple, xr.Dataset]) -> None:

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnheads.recipes._results import band
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -84,8 +86,8 @@ def found_again(
         known = dataset["n"].size > 1 and bool(jaccard.notnull().all())
         if which == [model, revision] and known:
             named = jaccard.assign_attrs(long_name="Jaccard of the lists of two samples")
-            curve = (named, dataset["jaccard_low"], dataset["jaccard_high"])
-            lines[label(f"{kind} (top {dataset.attrs['top']})")] = curve
+            _, low, high = band(dataset, "jaccard")
+            lines[label(f"{kind} (top {dataset.attrs['top']})")] = (named, low, high)
     title = label(f"Lists of {model} {revision}, found again by other prompts")
     name = f"stability-{file_name(model)}-{file_name(revision)}"
     return {name: plot.curves(lines, title=title)} if lines else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnheads.recipes import _das_pairs
 from nnheads.recipes._checks import check_at_least, check_choice
 from nnheads.recipes._das_pairs import PairSets
-from nnheads.recipes._edits import save_edits
+from nnheads.recipes._results import described, save_edits
 
 from nnheads.errors import BadInput
 
@@ -51,11 +51,16 @@ def check(study: Study) -> None:
 
     counts = ("steps", "step_pairs", "test", "directions", "patience")
     check_at_least(1, **{name: study.arguments[name] for name in counts})
-    if not 0 < study.learning_rate < math.inf:
-        raise BadInput(f"--learning-rate {study.learning_rate} is not possible; it must be above 0")
+    check_learning_rate(study.learning_rate)
     check_choice("--kind", study.kind, KINDS)
     check_choice("--site", study.site, SITES)
     check_variable(study)
+
+
+def check_learning_rate(rate: float) -> None:
+    """Refuse a learning rate with which nothing is learned."""
+    if not 0 < rate < math.inf:
+        raise BadInput(f"--learning-rate {rate} is not possible; it must be above 0")
 
 
 def check_variable(study: Study) -> None:
@@ -117,7 +122,7 @@ def compute(run: Run, search: Search) -> None:
     from nnheads.interventions.localise import reduced
 
     scores, best = trained(run, search)
-    scores = scores.assign_attrs({**scores.attrs, **about(run, search.pairs)})
+    scores = described(scores, about(run, search.pairs))
     table = reduced(scores, seed=run.facts["seed"])
     run.save(scores=scores, places=table)
     best_at = f"layer {table.attrs['best_layer']}, {table.attrs['best_place']}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nnheads.recipes._results import band
+
 if TYPE_CHECKING:
     import xarray as xr
 
+    from nnheads.plot._curves import Band
     from nnheads.runs.folder import Run
 
 LINES = {
@@ -37,7 +40,7 @@ def draw(run: Run, heads: xr.Dataset, zero_shot: xr.Dataset, cases: int) -> None
     run.picture("zero_shot", curves)
 
 
-def lines_of(zero_shot: xr.Dataset) -> dict[str, tuple[xr.DataArray, ...]]:
+def lines_of(zero_shot: xr.Dataset) -> dict[str, Band]:
     """Return the share of right answers over layers with its ends, for each sort of vector."""
     import xarray as xr
 
@@ -45,9 +48,6 @@ def lines_of(zero_shot: xr.Dataset) -> dict[str, tuple[xr.DataArray, ...]]:
     about = {**shape.attrs, "long_name": "share of questions answered right"}
     lines = {}
     for kind, text in LINES.items():
-        value, low, high = (
-            shape + zero_shot[f"accuracy_{kind}{end}"] for end in ("", "_low", "_high")
-        )
-        value.attrs.update(about)
-        lines[text] = (value, low, high)
+        value, low, high = (shape + end for end in band(zero_shot, f"accuracy_{kind}"))
+        lines[text] = (value.assign_attrs(about), low, high)
     return lines

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from nnheads.recipes._terminal import say, say_files
+from nnheads.recipes._terminal import say, say_files, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from nnheads.runs.folder import Run
+    from nnheads.stats import RankedHead
 
 FILES = (
     "scores.nc",
@@ -73,7 +74,7 @@ def say_heads(heads: xr.Dataset, top: int) -> None:
         say_unclear(heads, best)
 
 
-def line_of(one: dict, cell: xr.Dataset) -> str:
+def line_of(one: RankedHead, cell: xr.Dataset) -> str:
     """Return a head's effect with its interval, a star beyond shuffled examples, and another task's
     effect.
     """
@@ -86,7 +87,7 @@ def line_of(one: dict, cell: xr.Dataset) -> str:
     return f"  {name:<7} {one['value']:+.3f} {interval} {star}{other}".rstrip()
 
 
-def say_unclear(heads: xr.Dataset, best: list[dict]) -> None:
+def say_unclear(heads: xr.Dataset, best: list[RankedHead]) -> None:
     """Print the heads in which another task's mean may do as well."""
     from nnheads.models.names import head_name
 
@@ -112,7 +113,5 @@ def say_zero_shot(zero_shot: xr.Dataset) -> None:
     before = float(zero_shot["accuracy_before"])
     say(f"questions without examples: {before:.0%} answered right")
     for kind, text in VECTORS.items():
-        value, low, high = (
-            float(zero_shot[f"accuracy_{kind}{end}"][layer]) for end in ("", "_low", "_high")
-        )
-        say(f"  {text:<21} added before layer {layer}: {value:.0%} [{low:.0%}, {high:.0%}]")
+        share = with_interval(zero_shot.isel(layer=layer), f"accuracy_{kind}", ".0%")
+        say(f"  {text:<21} added before layer {layer}: {share}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnheads.recipes import _iti, _iti_runs
 from nnheads.recipes._iti_use import identity_of
+from nnheads.recipes._results import band, save_described
 
 from nnheads.errors import BadInput
 
@@ -141,11 +142,8 @@ def save_scores(experiment: Experiment, scores: xr.Dataset, about: dict[str, Any
     """Save scores (condition, question) and their summary."""
     from nnheads.truth.contrasts import summary
 
-    tables = {"scores": scores, "summary": summary(scores, seed=experiment.facts["seed"])}
-    described = {
-        name: table.assign_attrs({**table.attrs, **about}) for name, table in tables.items()
-    }
-    experiment.run.save(**described)
+    table = summary(scores, seed=experiment.facts["seed"])
+    save_described(experiment.run, about, scores=scores, summary=table)
 
 
 def draw_grid(run: Run, table: xr.Dataset, questions: int) -> None:
@@ -156,9 +154,8 @@ def draw_grid(run: Run, table: xr.Dataset, questions: int) -> None:
     for picture, (name, text) in CURVES.items():
         each = {}
         for count in table["heads"].values:
-            ends = [table[key].sel(heads=count) for key in (name, f"{name}_low", f"{name}_high")]
-            about = {"long_name": text, "units": table[name].attrs["units"]}
-            each[f"{count} heads"] = tuple(end.assign_attrs(about) for end in ends)
+            value, low, high = band(table.sel(heads=count), name)
+            each[f"{count} heads"] = (value.assign_attrs(long_name=text), low, high)
         figure = plot.curves(each, title=text, log=positive, note=plot.note(table, questions))
         run.picture(picture, figure)
 
@@ -198,4 +195,4 @@ def save_samples(
         judges=judges,
         batch_size=facts["batch_size"],
     )
-    experiment.run.save(samples=table.assign_attrs({**table.attrs, **about}))
+    save_described(experiment.run, about, samples=table)

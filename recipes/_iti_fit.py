@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnheads.recipes import _iti, _iti_runs
-from nnheads.recipes._edits import save_edits
+from nnheads.recipes._results import save_described, save_edits
 
 from nnheads.errors import BadInput
 
@@ -60,10 +60,7 @@ def save_tables(
     """Save probes and directions, and the grid if something was chosen by one."""
     if grid is not None:
         tables = {**tables, "grid": _iti_runs.reduced(grid, experiment.facts["seed"])}
-    described = {
-        name: table.assign_attrs({**table.attrs, **about}) for name, table in tables.items()
-    }
-    experiment.run.save(**described)
+    save_described(experiment.run, about, **tables)
 
 
 def marked_heads(given: Material, count: int) -> list[dict]:

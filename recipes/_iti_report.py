@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnheads.recipes._terminal import say, say_files, shown
+from nnheads.recipes._terminal import say, say_files, shown, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,27 +41,36 @@ def record_of(run: Run) -> dict:
 
 def fitted(run: Run) -> None:
     """Print the edit that was fitted, the heads it moves, and the files."""
-    probes, directions = run.load("probes"), run.load("directions")
+    directions = run.load("directions")
+    say_edit(directions)
+    say_moved(record_of(run)["heads"], run.load("probes"), directions)
+    size = sum(path.stat().st_size for path in (run.folder / "intervention").iterdir())
+    say(f"the edit takes {size / 1000:.1f} kB")
+    say_there(run, FITTED)
+
+
+def say_edit(directions: xr.Dataset) -> None:
+    """Print what the edit is, and what it was fitted on."""
     about = directions.attrs
     say(
         f"fold {about['fold']}: {about['heads']} heads, {about['alpha']:g} standard deviations"
         f" along {about['direction']}, scope {about['scope']}, fitted on"
         f" {directions.sizes['fitted']} questions"
     )
-    for layer, head in record_of(run)["heads"]:
+
+
+def say_moved(heads: list[list[int]], probes: xr.Dataset, directions: xr.Dataset) -> None:
+    """Print the heads that the edit moves, how well their probes do, and their spread."""
+    probes = probes.sel(fold=directions.attrs["fold"])
+    for layer, head in heads:
         cell = {"layer": layer, "head": head}
-        sigma, probe = float(directions["sigma"].sel(cell)), probes.sel(fold=about["fold"], **cell)
-        say(f"  L{layer}H{head}  {accuracy(probe)}, sigma {sigma:.3g}")
-    size = sum(path.stat().st_size for path in (run.folder / "intervention").iterdir())
-    say(f"the edit takes {size / 1000:.1f} kB")
-    say_there(run, FITTED)
+        sigma = float(directions["sigma"].sel(cell))
+        say(f"  L{layer}H{head}  {accuracy(probes.sel(cell))}, sigma {sigma:.3g}")
 
 
 def accuracy(one: xr.Dataset) -> str:
     """Return how well a head's probe does on validation and on test statements."""
-    low, high = float(one["accuracy_low"]), float(one["accuracy_high"])
-    validation, test = float(one["validation"]), float(one["accuracy"])
-    return f"validation {validation:.3f}, test {test:.3f} [{low:.3f}, {high:.3f}]"
+    return f"validation {float(one['validation']):.3f}, test {with_interval(one, 'accuracy')}"
 
 
 def evaluated(run: Run) -> None:
@@ -80,7 +89,7 @@ def evaluated(run: Run) -> None:
         say(text)
         for kind in kinds:
             one = table.sel(kind=kind)
-            say(f"  {kind:<17}{_interval(one, name)}{gain(one, name)}")
+            say(f"  {kind:<17}{with_interval(one, name)}{gain(one, name)}")
     say_costs(table, kinds)
     say_samples(run)
     say_there(run, EVALUATED)
@@ -100,7 +109,7 @@ def say_settings(table: xr.Dataset) -> None:
 def gain(one: xr.Dataset, name: str) -> str:
     """Return how much more the edit scores than this condition, and the paired test of it."""
     p = float(one[f"{name}_p"])
-    return "" if p != p else f"   edit {_interval(one, f'{name}_gain', '+')}, p {p:.1e}"
+    return "" if p != p else f"   edit {with_interval(one, f'{name}_gain', '+.3f')}, p {p:.1e}"
 
 
 def say_costs(table: xr.Dataset, kinds: list[str]) -> None:
@@ -108,7 +117,7 @@ def say_costs(table: xr.Dataset, kinds: list[str]) -> None:
     say("on neutral texts, nats per token")
     for kind in kinds:
         one = table.sel(kind=kind)
-        entropy, divergence = _interval(one, "cross_entropy"), _interval(one, "kl")
+        entropy, divergence = with_interval(one, "cross_entropy"), with_interval(one, "kl")
         say(f"  {kind:<17}cross-entropy {entropy}   KL {divergence}")
     reached = table.attrs["reached"]
     if reached < 1:
@@ -171,10 +180,3 @@ def say_scope(name: str, one: dict) -> None:
     )
     if not scored:
         say(f"          {one['mc1']}")
-
-
-def _interval(one: xr.Dataset, name: str, sign: str = "") -> str:
-    value, low, high = (float(one[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    if low != low:
-        return f"{value:{sign}.3f}"
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnheads.recipes import _steer, _steer_report
-from nnheads.recipes._edits import save_edits
+from nnheads.recipes._results import band, save_described, save_edits
 
 from nnheads.errors import BadInput
 
@@ -48,8 +48,7 @@ def compute(run: Run, request: _steer.Request) -> None:
     )
     steering = steering_of(run, request)
     if steering.directions is not None:
-        found = steering.directions
-        run.save(directions=found.assign_attrs({**found.attrs, **about}))
+        save_described(run, about, directions=steering.directions)
     scores = swept(run, request.texts, steering).assign_attrs(about)
     curve = reduced(scores, seed=run.facts["seed"]).assign_attrs(
         {**about, "layer": steering.layer, "steering": steering.words}
@@ -146,7 +145,7 @@ def draw(run: Run, scores: xr.Dataset, curve: xr.Dataset) -> None:
     lines = {}
     for name, text in SHOWN.items():
         if name in curve:
-            ends = [curve[f"{name}{end}"] for end in _steer_report.ENDS[name]]
-            lines[text] = (curve[name].assign_attrs(long_name="per token"), *ends)
+            value, low, high = band(curve, name, _steer_report.ENDS[name])
+            lines[text] = (value.assign_attrs(long_name="per token"), low, high)
     note = plot.note(scores, scores.sizes["prompt"])
     run.picture("curve", plot.curves(lines, title=curve.attrs["steering"], note=note))

@@ -57,10 +57,7 @@ def opened(study: Study, published: Claims, chosen: list[Claim]) -> Check:
     from nnheads.claims.measures import NO_MODEL
     from nnheads.runs.folder import Run
 
-    files = study.files
-    facts = {name: study.arguments[name] for name in RECORDED}
-    facts["claims"] = digest(published, chosen)
-    facts["files"] = None if files is None else sorted(one.name for one in files.iterdir())
+    facts = facts_of(study, published, chosen)
     item = item_name(study.claims, study.only)
     if any(claim.how["measure"] not in NO_MODEL for claim in chosen):
         who = {"model": study.identity["model"], "weights": study.identity["commit"]}
@@ -76,6 +73,13 @@ def opened(study: Study, published: Claims, chosen: list[Claim]) -> Check:
         overwrite=study.overwrite,
     )
     return Check(study, run, published, chosen)
+
+
+def facts_of(study: Study, published: Claims, chosen: list[Claim]) -> dict[str, Any]:
+    """Return what identifies the run, whatever the model is."""
+    names = None if study.files is None else sorted(one.name for one in study.files.iterdir())
+    options = {name: study.arguments[name] for name in RECORDED}
+    return {**options, "claims": digest(published, chosen), "files": names}
 
 
 def digest(published: Claims, chosen: list[Claim]) -> str:

@@ -169,6 +169,7 @@ def plain(dataset: xr.Dataset) -> xr.Dataset:
     from nnheads.runs.store import netcdf_value
 
     copy = dataset.copy()
-    for each in (copy, *copy.variables.values()):
+    described: list[Any] = [copy, *copy.variables.values()]
+    for each in described:
         each.attrs = {str(name): netcdf_value(value) for name, value in each.attrs.items()}
     return copy

@@ -122,7 +122,8 @@ def issue(words: list[str], more: list[str], place: Path) -> None:
     """Run the command with its results in another folder; what it says is kept to itself."""
     from nnheads.recipes import command
 
-    name, *arguments = [*_issued.for_folder(words), *more, "--output", str(place)]
+    arguments: list[str] = [*_issued.for_folder(words), *more, "--output", str(place)]
+    name = arguments.pop(0)
     before, sys.argv = sys.argv, [*words, *more]
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nnheads.recipes._checks import check_choice
+from nnheads.recipes._results import described, save_described
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, say_files, say_heads
 from nnheads.recipes._writes import KINDS, Kind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from nnheads.runs.folder import Run
+    from nnheads.stats import RankedHead
 
 CHANCE = 0.05  # q value below which a head is marked
 MARKED = 5  # heads that may be marked in the picture
@@ -79,12 +81,9 @@ def compute(study: Study, run: Run, kind: Kind) -> None:
         references=kind.source,
         sample_dims="batch" if kind.headlines else "",
     )
-    scores, heads = (
-        table.assign_attrs({**table.attrs, **about}) for table in (measured.scores, measured.heads)
-    )
-    run.save(scores=scores, heads=heads)
-    count = int(scores.sizes.get("batch", 1))
-    draw(run, heads, kind, count)
+    save_described(run, about, scores=measured.scores, heads=measured.heads)
+    count = int(measured.scores.sizes.get("batch", 1))
+    draw(run, described(measured.heads, about), kind, count)
     run.finish(cases=count)
 
 
@@ -111,13 +110,15 @@ def highest(heads: xr.Dataset, name: str, top: int) -> list[dict]:
     from nnheads import stats
 
     ranked = stats.top_heads(heads, name, top)
+    return [{**one, "flag": is_beyond(heads, name, one)} for one in ranked]
+
+
+def is_beyond(heads: xr.Dataset, name: str, one: RankedHead) -> bool:
+    """Return whether chance does not explain the value of a head."""
     q_value = f"{name}_q_value"
-    for head in ranked:
-        head["flag"] = head["low"] > 0
-        if q_value in heads:
-            cell = heads[q_value].sel(layer=head["layer"], head=head["head"])
-            head["flag"] = float(cell) < CHANCE
-    return ranked
+    if q_value not in heads:
+        return one["low"] > 0
+    return float(heads[q_value].sel(layer=one["layer"], head=one["head"])) < CHANCE
 
 
 def report(run: Run, kind: Kind, top: int) -> None:
