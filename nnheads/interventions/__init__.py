@@ -1,18 +1,18 @@
-"""Mechanism 3: an edit to a model as a value. It can be run, saved, shared, generated with and
-trained.
+"""Mechanism 3: an edit to a model as a value. It can be run, saved, shared, generated with, trained.
 
-from nnheads.interventions import Edit, Interchange, Intervention, index, run
+    from nnheads.interventions import Edit, Interchange, Intervention, index, run
 
-swap = Intervention(Edit("z", Interchange(), layer=9, units=(6,), at=index(-1)))
-result = run(model, swap, base, [source])      # result.original, result.edited, result.collected
+    swap = Intervention(Edit("z", Interchange(), layer=9, units=(6,), at=index(-1)))
+    result = run(model, swap, base, [source])  # result.original, result.edited, result.collected
 
 Where a network holds a variable of a causal model, as directions that are trained and then used
 like any other edit:
 
-start = aligned("resid_post", 4, index(-1), features=768, directions=1)
-found, log = train(model, start, Pairs(base, [source], answer))         # answer: what the causal
-model says [row] accuracy = evaluate(model, found, others)["score"].mean()                # beside:
-random_directions(found)
+    start = aligned("resid_post", 4, index(-1), features=768, directions=1)
+    found, log = train(model, start, Pairs(base, [source], answer))  # answer: the causal model's
+    accuracy = evaluate(model, found, others)["score"].mean()  # beside: random_directions(found)
+
+What a model or a text does not have raises BadInput, in one line, before anything runs.
 """
 
 from __future__ import annotations
@@ -26,23 +26,15 @@ from nnheads.interventions.direct_path import direct_path
 from nnheads.interventions.files import load, push, save
 from nnheads.interventions.generate import generate as _generate
 from nnheads.interventions.module import as_module
-from nnheads.interventions.pyvene_folders import read_pyvene
-from nnheads.interventions.schema import (
-    ALL,
-    ANSWER,
-    ANSWERING,
-    DECODE,
+from nnheads.interventions.operations import (
     PCA,
-    PROMPT,
     Add,
     AddSource,
     Boundless,
     Collect,
     Combine,
-    Edit,
     Function,
     Interchange,
-    Intervention,
     LowRank,
     Mask,
     Mean,
@@ -52,11 +44,20 @@ from nnheads.interventions.schema import (
     Set,
     Subtract,
     Zero,
+)
+from nnheads.interventions.positions import (
+    ALL,
+    ANSWER,
+    ANSWERING,
+    DECODE,
+    PROMPT,
     index,
     role,
     span,
     steps,
 )
+from nnheads.interventions.pyvene_folders import read_pyvene
+from nnheads.interventions.schema import Edit, Intervention
 from nnheads.interventions.training import train as _train
 from nnheads.remote.place import refusing_remote
 

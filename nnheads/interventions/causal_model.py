@@ -8,7 +8,8 @@
     parity.run({"bits": (1, 0, 1)})["answer"]                             # 0
     parity.interchange({"bits": (1, 0, 1)}, state={"bits": (0, 0, 1)})    # 1: the state is now 0
 
-The names of a function's arguments say what it reads; what no function gives is an input.
+The names of a function's arguments say what it reads; what no function gives is an input. What
+such a model cannot be, or does not have, raises BadInput.
 Source: Geiger et al. 2021, arXiv 2106.02997.
 """
 
@@ -28,11 +29,11 @@ TRIES = 200  # draws for each pair that is asked for, before none is thought to 
 
 @dataclass(frozen=True)
 class CausalModel:
-    """See the module's docstring.
+    """Variables, each a function of other variables and of inputs.
 
     Args:
-        functions: variable -> function of other variables and of inputs. output: the variable that
-            is the answer.
+        functions: variable -> function of other variables and of inputs.
+        output: the variable that is the answer.
 
     Raises:
         BadInput: an output that no function gives, arguments without a name, variables that depend
@@ -44,38 +45,31 @@ class CausalModel:
 
     def __post_init__(self) -> None:
         if self.output not in self.functions:
-            raise BadInput(
-                f"no function gives the output {self.output!r}; known:"
-                f" {', '.join(self.functions) or 'none'}"
-            )
+            known = ", ".join(self.functions) or "none"
+            raise BadInput(f"no function gives the output {self.output!r}; known: {known}")
         done: set[str] = set()
         while len(done) < len(self.functions):
-            ready = {
-                name
-                for name in self.functions.keys() - done
-                if not (set(self.parents(name)) & self.functions.keys()) - done
-            }
+            left = self.functions.keys() - done
+            ready = {name for name in left if not left & set(self.parents(name))}
             if not ready:
-                raise BadInput(
-                    f"variables {', '.join(sorted(self.functions.keys() - done))} depend on"
-                    " themselves"
-                )
+                raise BadInput(f"variables {', '.join(sorted(left))} depend on themselves")
             done |= ready
 
     def parents(self, name: str) -> tuple[str, ...]:
-        """What a variable is computed from."""
-        found = inspect.signature(self.functions[name]).parameters.values()
-        if any(
-            one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY) for one in found
-        ):
+        """Return what a variable is computed from."""
+        parameters = inspect.signature(self.functions[name]).parameters.values()
+        named = [one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters]
+        if not all(named):
             raise BadInput(
                 f"the function of {name!r} must name its arguments: they say what it reads"
             )
-        return tuple(one.name for one in found)
+        return tuple(one.name for one in parameters)
 
     def run(self, inputs: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
-        """Every variable's value; those in `fixed` have the value given there, whatever their
-        function says.
+        """Return every variable's value.
+
+        Args:
+            fixed: variables that have this value, whatever their function says.
 
         Raises:
             BadInput: an input that is missing, a variable that does not exist.
@@ -83,40 +77,39 @@ class CausalModel:
         for name in fixed:
             self.check(name)
         values = {**inputs, **fixed}
+        return {name: self._value(name, values, inputs) for name in self.functions}
 
-        def value(name: str):
-            if name not in values:
-                if name not in self.functions:
-                    raise BadInput(
-                        f"input {name!r} is missing; given: {', '.join(inputs) or 'none'}"
-                    )
-                values[name] = self.functions[name](
-                    **{parent: value(parent) for parent in self.parents(name)}
-                )
-            return values[name]
-
-        return {name: value(name) for name in self.functions}
+    def _value(self, name: str, values: dict[str, Any], inputs: Mapping[str, Any]) -> Any:
+        """Return a variable's value, and keep it and those that it is computed from in `values`."""
+        if name not in values:
+            if name not in self.functions:
+                raise BadInput(f"input {name!r} is missing; got: {', '.join(inputs) or 'none'}")
+            parents = {one: self._value(one, values, inputs) for one in self.parents(name)}
+            values[name] = self.functions[name](**parents)
+        return values[name]
 
     def interchange(self, base: Mapping[str, Any], **sources: Mapping[str, Any]) -> Any:
-        """The answer to a base once each named variable has the value that it has in its source."""
+        """Return the answer to a base once each named variable has its value from its source."""
         for name in sources:
             self.check(name)
-        return self.run(base, **{name: self.run(source)[name] for name, source in sources.items()})[
-            self.output
-        ]
+        values = {name: self.run(source)[name] for name, source in sources.items()}
+        return self.run(base, **values)[self.output]
 
     def check(self, variable: str) -> None:
+        """Refuse a variable that this model does not have."""
         if variable not in self.functions:
-            raise BadInput(
-                f"variable {variable!r} is not known; this causal model has"
-                f" {', '.join(self.functions)}"
-            )
+            known = ", ".join(self.functions)
+            raise BadInput(f"variable {variable!r} is not known; this causal model has {known}")
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """Numbers of the base and the source among the inputs, and the answer; whether it is another
-    than the base's.
+    """A base, a source and the counterfactual answer.
+
+    Args:
+        base, source: their numbers among the inputs.
+        answer: what the causal model says.
+        changes: whether it is another than the base's.
     """
 
     base: int
@@ -128,9 +121,14 @@ class Counterfactual:
 def draw_counterfactuals(
     model: CausalModel, inputs: Sequence[Mapping[str, Any]], variable: str, n: int, *, seed: int = 0
 ) -> list[Counterfactual]:
-    """Draw n pairs of inputs and derive their answers; in every second pair the interchange changes
-    the answer, so that a network that ignores it is right half the time at most; in every pair
-    where none is found that keeps it, as with answers of many sorts.
+    """Draw n pairs of inputs and derive their answers.
+
+    In every second pair the interchange changes the answer, so that a network that ignores it is
+    right half the time at most; in every pair where none is found that keeps it, as with answers of
+    many sorts.
+
+    Args:
+        variable: whose value comes from the source.
 
     Raises:
         BadInput: too few inputs, an unknown variable, and inputs of which no pair changes the
@@ -142,27 +140,43 @@ def draw_counterfactuals(
             f"{n} pairs of {len(inputs)} inputs are not possible; ask for 1 or more, of 2 inputs or"
             " more"
         )
-    runs = [model.run(one) for one in inputs]
-    generator = np.random.default_rng(seed)
-
-    def drawn(changes: bool) -> Counterfactual | None:
-        for _ in range(TRIES):
-            base, source = (int(one) for one in generator.choice(len(inputs), 2, replace=False))
-            answer = model.run(inputs[base], **{variable: runs[source][variable]})[model.output]
-            if bool(answer != runs[base][model.output]) == changes:
-                return Counterfactual(base, source, answer, changes)
-        return None
-
-    found: list[Counterfactual] = []
+    draw = _Draw(model, inputs, variable, np.random.default_rng(seed))
+    pairs: list[Counterfactual] = []
     some_keep = True
     for number in range(n):
-        wanted = bool(number % 2) or not some_keep
-        one = drawn(wanted)
-        if one is None and not wanted:
-            some_keep, one = False, drawn(True)
-        if one is None:
+        changes = bool(number % 2) or not some_keep
+        pair = draw(changes)
+        if pair is None and not changes:
+            some_keep, pair = False, draw(True)
+        if pair is None:
             raise BadInput(
                 f"no pair of these inputs changes the answer by its {variable}; give other inputs"
             )
-        found.append(one)
-    return found
+        pairs.append(pair)
+    return pairs
+
+
+class _Draw:
+    """Draw pairs until one changes the answer, or keeps it."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        inputs: Sequence[Mapping[str, Any]],
+        variable: str,
+        generator: np.random.Generator,
+    ) -> None:
+        self.model, self.inputs, self.variable = model, inputs, variable
+        self.generator = generator
+        self.runs = [model.run(one) for one in inputs]
+
+    def __call__(self, changes: bool) -> Counterfactual | None:
+        output = self.model.output
+        for _ in range(TRIES):
+            drawn = self.generator.choice(len(self.inputs), 2, replace=False)
+            base, source = (int(number) for number in drawn)
+            value = self.runs[source][self.variable]
+            answer = self.model.run(self.inputs[base], **{self.variable: value})[output]
+            if bool(answer != self.runs[base][output]) == changes:
+                return Counterfactual(base, source, answer, changes)
+        return None

@@ -1,24 +1,26 @@
 """Interventions on disk and on the Hub: one JSON file that a person can read, and one of tensors.
 
+    save(intervention, "folder")
+    load("folder"), load("owner/name")
+
 Loading never runs anything that a file names. Functions of one's own are kept as an import path and
 a hash of their source; they are imported only if the user allows it, and refused if the source has
-changed since.
+changed since. A file that is not what it should be raises BadInput.
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import hashlib
-import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnheads.errors import BadInput, first_line
-from nnheads.interventions.schema import OPERATIONS, At, Combine, Edit, Function, Intervention
+from nnheads.interventions.functions import check_functions
+from nnheads.interventions.json_edits import from_json, to_json
+from nnheads.interventions.schema import Intervention
 from nnheads.runs.store import write, writing
 
 FORMAT, VERSION = "nnheads intervention", 1
@@ -29,95 +31,125 @@ def save(intervention: Intervention, folder: str | Path, *, model: str = "") -> 
     """Write an intervention to a folder, each file whole or not at all.
 
     Args:
+        folder: made if it is not there.
         model: what it was made for, kept as a note for readers.
 
+    Returns:
+        The folder.
+
     Raises:
-        BadInput: a function that cannot be found again by its path. RunError: a place that cannot
-            be written.
+        BadInput: a function that cannot be found again by its path.
+        RunError: a folder that cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from nnheads.interventions import Edit, Intervention, Zero, load, save
+        >>> silent = Intervention(Edit("z", Zero(), layer=1, units=(2,)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load(save(silent, folder)) == silent
+        True
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    edits = [_plain(edit) for edit in intervention.edits]
     if "__metadata__" in intervention.tensors:
         raise BadInput("a tensor cannot be named '__metadata__' in a file; give it another name")
-    # copies, because safetensors refuses tensors that share memory
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in intervention.tensors.items()
-    }
-    shapes = {
-        name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)}
-        for name, tensor in tensors.items()
-    }
+    tensors = _copies(intervention.tensors)
     record = {
         "format": FORMAT,
         "version": VERSION,
         "model": model,
         "mode": intervention.mode,
-        "edits": edits,
-        "tensors": shapes,
+        "edits": [to_json(edit) for edit in intervention.edits],
+        "tensors": {name: _about(tensor) for name, tensor in tensors.items()},
     }
+    text = json.dumps(record, indent=1) + "\n"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     # the tensors first: a folder without its JSON is no intervention, and never half of one
     write(folder / TENSORS_NAME, lambda path: save_file(tensors, path))
-    write(
-        folder / JSON_NAME,
-        lambda path: path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"),
-    )
+    write(folder / JSON_NAME, lambda path: path.write_text(text, encoding="utf-8"))
     return folder
+
+
+def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies, because safetensors refuses tensors that share memory."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _about(tensor: torch.Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype)}
 
 
 def load(source: str | Path, *, revision: str | None = None, trust: bool = False) -> Intervention:
     """Read an intervention from a folder or a Hub id.
 
     Args:
+        source: a folder, or owner/name on the Hub. revision: on the Hub.
         trust: import the functions that it names, if their source is still what it was.
 
     Raises:
-        BadInput: one line that says what is wrong: no such place, not JSON, a newer version,
+        BadInput: one line that says what is wrong: no such folder, not JSON, a newer version,
             tensors that are missing or of another shape, an unknown operation, functions that are
             not trusted or have changed.
+
+    Example:
+        >>> import tempfile
+        >>> from nnheads.interventions import Edit, Intervention, Zero, load, save
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     saved = save(Intervention(Edit("mlp_out", Zero(), layer=0)), folder)
+        ...     load(saved).edits[0].site
+        'mlp_out'
     """
     folder = fetched(str(source), revision, [JSON_NAME, TENSORS_NAME])
-    record = _record(folder / JSON_NAME)
+    file = folder / JSON_NAME
+    record = _record(file)
     tensors = _tensors(folder / TENSORS_NAME, record["tensors"])
-    edits = [
-        _edit(folder / JSON_NAME, number, entry) for number, entry in enumerate(record["edits"])
-    ]
+    edits = [from_json(file, number, entry) for number, entry in enumerate(record["edits"])]
     check_functions(edits, trust)
     try:
         return Intervention(*edits, tensors=tensors, mode=record["mode"])
     except BadInput as error:
-        raise BadInput(f"{folder / JSON_NAME}: {error}") from None
+        raise BadInput(f"{file}: {error}") from None
 
 
 def push(source: Intervention | str | Path, repository: str, *, private: bool = False) -> str:
-    """Upload an intervention, or a folder that holds one, to the Hub; the address it has there. The
-    token is huggingface_hub's own (`HF_TOKEN`, or `hf auth login`)."""
+    """Upload an intervention, or a folder that holds one, to the Hub; return its address there.
+
+    The token is huggingface_hub's own (`HF_TOKEN`, or `hf auth login`).
+
+    Args:
+        repository: owner/name; made if it is not there, `private` or not.
+
+    Raises:
+        BadInput: what `load` refuses, and what the Hub refuses.
+    """
     import tempfile
 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = save(source, place) if isinstance(source, Intervention) else Path(source)
+    with tempfile.TemporaryDirectory() as new:
+        folder = save(source, new) if isinstance(source, Intervention) else Path(source)
         load(folder, trust=True)  # what cannot be read is not shared
         try:
             HfApi().create_repo(repository, private=private, exist_ok=True)
-            found = HfApi().upload_folder(
+            address = HfApi().upload_folder(
                 repo_id=repository, folder_path=folder, allow_patterns=[JSON_NAME, TENSORS_NAME]
             )
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise BadInput(f"cannot push to {repository!r}: {first_line(error)}") from None
-    return str(found)
+    return str(address)
 
 
 def fetched(source: str, revision: str | None, patterns: list[str]) -> Path:
-    """A folder itself, or a copy of the Hub's.
+    """Return a folder itself, or a copy of the Hub's.
 
-    The first of the file patterns is the one that must be there.
+    Args:
+        patterns: of file names; the first is the one that must be there.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -137,8 +169,8 @@ def fetched(source: str, revision: str | None, patterns: list[str]) -> Path:
         raise BadInput(f"cannot load {source!r} from the Hub: {first_line(error)}") from None
 
 
-def read_json(path: Path):
-    """What a JSON file holds."""
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds."""
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}")
     try:
@@ -147,8 +179,8 @@ def read_json(path: Path):
         raise BadInput(f"{path} is not JSON: {first_line(error)}") from None
 
 
-def _record(path: Path) -> dict:
-    """The JSON file, checked for its frame."""
+def _record(path: Path) -> dict[str, Any]:
+    """Return the JSON file's record, checked for its frame."""
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise BadInput(f"{path} is no intervention of nnheads: its format is not {FORMAT!r}")
@@ -163,147 +195,25 @@ def _record(path: Path) -> dict:
     return record
 
 
-def _tensors(path: Path, wanted: dict) -> dict[str, torch.Tensor]:
-    """The tensors that the JSON names, of the shapes that it says.
+def _tensors(path: Path, wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the tensors that the JSON names, of the shapes that it says.
 
     safetensors holds numbers and nothing that runs.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not wanted and not path.is_file():
-        return {}
     if not path.is_file():
+        if not wanted:
+            return {}
         raise BadInput(f"no file {str(path)!r}; it should hold {', '.join(wanted)}")
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read as safetensors: {first_line(error)}") from None
     for name, about in wanted.items():
         shape = about.get("shape") if isinstance(about, dict) else None
-        if name not in found or list(found[name].shape) != shape:
-            got = list(found[name].shape) if name in found else "none"
+        if name not in tensors or list(tensors[name].shape) != shape:
+            got = list(tensors[name].shape) if name in tensors else "none"
             raise BadInput(f"{path}: tensor {name!r} should have shape {shape}, found {got}")
-    return {name: found[name] for name in wanted}
-
-
-def _plain(edit: Edit) -> dict:
-    """An edit as JSON: only what differs from the defaults."""
-    do: dict = {"name": edit.do.name}
-    for entry in dataclasses.fields(edit.do):
-        value = getattr(edit.do, entry.name)
-        do[entry.name] = _at(value) if isinstance(value, At) else value
-    if isinstance(edit.do, (Function, Combine)):
-        do["function"] = path_of(edit.do.function)
-        do["sha256"] = source_hash(do["function"])
-    plain = {
-        "site": edit.site,
-        "layer": edit.layer,
-        "path": edit.path,
-        "units": edit.units,
-        "neurons": edit.neurons,
-    }
-    return {
-        **{name: value for name, value in plain.items() if value is not None},
-        "at": _at(edit.at),
-        "do": do,
-    }
-
-
-def _at(at: At) -> list:
-    return [at.kind, *at.values]
-
-
-def _edit(path: Path, number: int, entry) -> Edit:
-    """An edit from JSON; the schema checks what it says."""
-    try:
-        do = {name: _value(name, value) for name, value in entry["do"].items()}
-        kind = do.pop("name")
-        if kind not in OPERATIONS:
-            raise BadInput(f"operation {kind!r} is not known; use one of {', '.join(OPERATIONS)}")
-        options: dict = {name: _value(name, value) for name, value in entry.items() if name != "do"}
-        return Edit(do=OPERATIONS[kind](**do), **options)
-    except BadInput as error:
-        raise BadInput(f"{path}, edit {number}: {error}") from None
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise BadInput(
-            f"{path}, edit {number} cannot be read: {type(error).__name__} {first_line(error)}"
-        ) from None
-
-
-def _value(name: str, value):
-    """JSON has lists where the schema has positions and tuples."""
-    if name in ("at", "source_at") and value is not None:
-        return At(value[0], tuple(value[1:]))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def path_of(function: str | Callable) -> str:
-    """The import path of a function. Raises BadInput for one that nobody else could import."""
-    if isinstance(function, str):
-        return function
-    path = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
-    if "<" in path or path.startswith(("__main__", "None")):
-        raise BadInput(
-            f"{path} cannot be saved: put the function in a module of its own and name it"
-            " 'module:function'"
-        )
-    return path
-
-
-def source_hash(function: str) -> str:
-    """SHA-256 of a function's source, `package.module:name`, read from its file: the module is not
-    run.
-    """
-    module, _, name = function.partition(":")
-    try:
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            raise ImportError(f"no source file for module {module!r}")
-        text = Path(spec.origin).read_text(encoding="utf-8")
-        segment = _source(text, name.split("."))
-    except (ImportError, AttributeError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(
-            f"function {function!r} cannot be found by its path: {first_line(error)}"
-        ) from None
-    return hashlib.sha256(segment.encode()).hexdigest()
-
-
-def _source(text: str, names: list[str]) -> str:
-    """The source of a function, or of the assignment of one, inside a module's text; its decorators
-    belong to it.
-    """
-    node: ast.AST = ast.parse(text)
-    for name in names:
-        own = [
-            one
-            for one in getattr(node, "body", [])
-            if getattr(one, "name", None) == name
-            or (
-                isinstance(one, ast.Assign)
-                and any(getattr(target, "id", None) == name for target in one.targets)
-            )
-        ]
-        if not own:
-            raise AttributeError(f"no {name!r} in its source")
-        node = own[-1]
-    marks = [node, *getattr(node, "decorator_list", [])]
-    first = min(mark.lineno for mark in marks)  # type: ignore[attr-defined]
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])  # type: ignore[attr-defined]
-
-
-def check_functions(edits: list[Edit], trust: bool) -> None:
-    """Refuse functions that are not trusted, or not what they were when they were saved."""
-    for edit in edits:
-        if not isinstance(edit.do, (Function, Combine)):
-            continue
-        if not trust:
-            raise BadInput(
-                f"it runs your function {edit.do.function!r}; load with trust=True if you trust its"
-                " author"
-            )
-        if source_hash(str(edit.do.function)) != edit.do.sha256:
-            raise BadInput(
-                f"function {edit.do.function!r} is not the one that was saved: its source has"
-                " changed"
-            )
+    return {name: tensors[name] for name in wanted}

@@ -22,55 +22,48 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float, Int
 from nnsight import save
 
-from nnheads.errors import BadInput, RunError, first_line
+from nnheads.errors import BadInput, RunError
 from nnheads.generation.greedy import ends_of
-from nnheads.interventions import prepare as plan
-from nnheads.interventions.apply import check_places, features_of, places
-from nnheads.interventions.operations import is_whole
-from nnheads.interventions.schema import At, Edit, FromSource, Intervention
-from nnheads.models.geometry import model_spec
-from nnheads.models.inputs import check_length, check_tokens, inputs
-from nnheads.spans.layout import pad_left
+from nnheads.interventions.checks import check_model, check_sources
+from nnheads.interventions.forwards import features_of_sources
+from nnheads.interventions.operations import FromSource
+from nnheads.interventions.positions import steps_of
+from nnheads.interventions.prepare import Prepared, prepared
+from nnheads.interventions.sampling import sampling
+from nnheads.interventions.schema import Edit, Intervention
+from nnheads.models.geometry import form
+from nnheads.models.inputs import check_length, check_tokens
 from nnheads.trace.decode import write_on
 from nnheads.trace.session import remote_of
-
-EVERY_STEP = ("all", "answer", "answering", "decode")
-# transformers' own processors, in the order in which it applies them
-PROCESSORS = {
-    "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
-    "no_repeat_ngram_size": "NoRepeatNGramLogitsProcessor",
-    "temperature": "TemperatureLogitsWarper",
-    "top_k": "TopKLogitsWarper",
-    "top_p": "TopPLogitsWarper",
-    "min_p": "MinPLogitsWarper",
-    "typical_p": "TypicalLogitsWarper",
-}
 
 
 @dataclass(frozen=True)
 class Written:
     """What was written with the edits, and without them (None if not asked for).
 
-    ids: [row, step], -1 from a row's end on. texts: of each row. logits: [row, step, vocabulary],
-        those that step's
-    token was chosen by, if they were kept. collected: key -> [row, place, feature], the prompt's
-        places before those
-    of the steps; NaN at steps behind a row's end.
+    Args:
+        ids: [row, step], -1 from a row's end on.
+        texts: of each row.
+        logits: [row, step, vocabulary], those that each step's token was chosen by, if they were
+            kept.
+        collected: key -> [row, chosen position, feature], the prompt's positions before those of
+            the steps; NaN at steps behind a row's end.
     """
 
-    ids: np.ndarray
+    ids: Int[np.ndarray, "row step"]
     texts: list[str]
-    logits: torch.Tensor | None
-    original_ids: np.ndarray | None
+    logits: Float[torch.Tensor, "row step vocabulary"] | None
+    original_ids: Int[np.ndarray, "row step"] | None
     original_texts: list[str] | None
-    original_logits: torch.Tensor | None
-    collected: dict[str, torch.Tensor]
+    original_logits: Float[torch.Tensor, "row step vocabulary"] | None
+    collected: dict[str, Float[torch.Tensor, "row chosen feature"]]
 
 
 def generate(
-    model,
+    model: Any,
     intervention: Intervention,
     prompts: xr.Dataset,
     sources: Sequence[xr.Dataset] = (),
@@ -86,8 +79,8 @@ def generate(
     Args:
         prompts: token and mask (batch, position), padded on the left (`read_texts` makes them of
             texts); roles and `prompt_length` as for `run`.
-        sources: prompts of the source runs, row by row. At decode steps an edit takes one place of
-            its source (`source_at`), which serves every step, or as many places as it has steps.
+        sources: prompts of the source runs, row by row. At decode steps an edit takes one position
+            of its source (`source_at`), which serves every step, or as many as it has steps.
         new_tokens: written at most; a row ends before that with the model's end of text (which is
             not returned), or with one of the texts of `stop_at` (which is).
         original: also write without the edits.
@@ -97,130 +90,41 @@ def generate(
             the processor, on any device. Of the model's own settings for generation only the ends
             of texts count.
         keep_logits: return the logits of every step.
-        remote: everything is one job.
 
     Raises:
         BadInput: what the model or the prompts do not have, steps that no forward reads, options
             that are not known.
         RunError: predictions that are no numbers.
+
+    Example:
+        >>> from nnheads.interventions import Edit, Intervention, Zero, generate
+        >>> model = nnheads.load("reference")
+        >>> prompts = nnheads.ioi(model.tokenizer, 2)
+        >>> silent = Intervention(Edit("z", Zero(), layer=1, units=(2,)))
+        >>> written = generate(model, silent, prompts, new_tokens=3)
+        >>> written.ids.shape, len(written.texts)
+        ((2, 3), 2)
     """
-    shape = model_spec(model)
-    plan.check_model(model, intervention, shape)
-    check_asked(model, intervention, prompts, sources, new_tokens)
-    order, fed = plan.ordered(model, intervention), inputs(model, prompts)
-    edits = [
-        {
-            **plan.plain(intervention.edits[i], i),
-            "where": places(intervention.edits[i].at, prompts),
-            "steps": steps_of(intervention.edits[i].at, new_tokens),
-            "turn": turn,
-        }
-        for turn, i in enumerate(order)
-    ]
-    taken = [
-        source_reads(intervention, edits, number, prompts, source)
-        for number, source in enumerate(sources)
-    ]
-    given = [inputs(model, source) for source in sources]
-    tensors = {**intervention.tensors, **plan.functions(intervention)}
-    how = {
+    check_model(model, intervention, form(model))
+    _check_prompts(model, prompts, new_tokens)
+    check_sources(intervention.sources, len(sources))
+    for edit in intervention.edits:
+        _check_last_step(edit, new_tokens)
+        _check_serial(intervention, edit, new_tokens)
+    ready = prepared(model, intervention, prompts, sources, new_tokens)
+    request = {
         "new_tokens": new_tokens,
         "ends": ends_of(model),
         "keep": keep_logits,
         "stops": [stop_at] if isinstance(stop_at, str) else [*stop_at],
         **sampling(sample),
     }
-    serial = intervention.mode == "serial"
-    last = [
-        edit
-        for edit in edits
-        if not serial or edit["do"].get("source", len(given) - 1) == len(given) - 1
-    ]
-    with model.session(remote=remote_of(model)):
-        known: dict = {}
-        for number in range(len(given)):
-            before = (
-                [edit for edit in edits if edit["do"].get("source", -1) == number - 1]
-                if serial and number
-                else []
-            )
-            known.update(
-                features_of(model, given[number], taken[number], before, known, shape, tensors)
-            )
-        plain = save(write_on(model, fed, [], {}, shape, {}, how) if original else None)
-        changed = save(write_on(model, fed, last, known, shape, tensors, how))
-    for name, one in (("without edits", plain), ("with these edits", changed)):
-        if one is not None and one["broken"]:
-            raise RunError(
-                f"{name} the model's predictions are not finite: broken weights, or too strong an"
-                " edit"
-            )
-    return labelled(model, plain, changed)
+    plain, changed = _write(model, ready, request, original)
+    return _labelled(model, plain, changed)
 
 
-def labelled(model, plain: dict | None, changed: dict) -> Written:
-    """What was written, with its texts."""
-    ids = changed["ids"].numpy()
-    before = None if plain is None else plain["ids"].numpy()
-    return Written(
-        ids,
-        said(model, ids),
-        changed["logits"],
-        before,
-        None if before is None else said(model, before),
-        None if plain is None else plain["logits"],
-        joined(changed["collected"], ids),
-    )
-
-
-def said(model, ids: np.ndarray) -> list[str]:
-    """The text of each row."""
-    return [model.tokenizer.decode(row[row >= 0].tolist()) for row in ids]
-
-
-def joined(collected: list[dict], ids: np.ndarray) -> dict[str, torch.Tensor]:
-    """What the forwards collected, side by side: those after the first read the tokens written
-    before.
-    """
-    found: dict[str, list] = {}
-    for number, own in enumerate(collected):
-        read = (
-            torch.from_numpy(ids[:, number - 1] >= 0)
-            if number
-            else torch.ones(len(ids), dtype=torch.bool)
-        )
-        for key, features in own.items():
-            features = features.cpu()
-            found.setdefault(key, []).append(torch.where(read[:, None, None], features, torch.nan))
-    return {key: torch.cat(parts, 1) for key, parts in found.items()}
-
-
-def read_texts(tokenizer, texts: Sequence[str]) -> xr.Dataset:
-    """Prompts of plain texts: token and mask (batch, position), padded on the left."""
-    rows = [tokenizer(text)["input_ids"] for text in texts]
-    empty = [number for number, row in enumerate(rows) if not row]
-    if empty or not rows:
-        raise BadInput(
-            f"text {empty[0] + 1} has no tokens; expected some text"
-            if rows
-            else "no texts are given"
-        )
-    token, mask, _ = pad_left(rows, tokenizer.pad_token_id or 0)
-    place = ("batch", "position")
-    return xr.Dataset({"token": (place, token), "mask": (place, mask)}, {"batch": range(len(rows))})
-
-
-def steps_of(at: At, new_tokens: int) -> list[int]:
-    """The written tokens that an edit acts on, by their step."""
-    if at.kind == "steps":
-        return list(at.values)
-    return list(range(new_tokens - 1)) if at.kind in EVERY_STEP else []
-
-
-def check_asked(
-    model, intervention: Intervention, prompts: xr.Dataset, sources, new_tokens: int
-) -> None:
-    """Refuse what cannot be written before anything runs."""
+def _check_prompts(model: Any, prompts: xr.Dataset, new_tokens: int) -> None:
+    """Refuse prompts that cannot be continued by so many tokens."""
     if new_tokens < 1:
         raise BadInput(f"{new_tokens} new tokens are not possible; ask for at least 1")
     check_tokens(prompts["token"].values, model.config.vocab_size)
@@ -230,94 +134,87 @@ def check_asked(
             " their end"
         )
     check_length(int(prompts["mask"].values.sum(1).max()) + new_tokens - 1, model.config)
-    if len(sources) != intervention.sources:
+
+
+def _check_last_step(edit: Edit, new_tokens: int) -> None:
+    """Refuse steps that no forward reads."""
+    steps = edit.at.values if edit.at.kind == "steps" else ()
+    late = [step for step in steps if step > new_tokens - 2]
+    if late:
         raise BadInput(
-            f"this intervention takes {intervention.sources} sources, got {len(sources)}"
+            f"step {late[0]} is read by no forward when {new_tokens} tokens are written; the"
+            f" last one that is has number {new_tokens - 2}"
         )
-    for edit in intervention.edits:
-        late = (
-            [step for step in edit.at.values if step > new_tokens - 2]
-            if edit.at.kind == "steps"
-            else []
-        )
-        if late:
-            raise BadInput(
-                f"step {late[0]} is read by no forward when {new_tokens} tokens are written; the"
-                f" last one that is has number {new_tokens - 2}"
-            )
-        source = edit.do.source if isinstance(edit.do, FromSource) else intervention.sources
-        earlier = source < intervention.sources - 1
-        if intervention.mode == "serial" and earlier and steps_of(edit.at, new_tokens):
-            raise BadInput(
-                f"in serial mode source {source} is put into source {source + 1}, where nothing is "
-                f"written; position {edit.at.kind!r} is for the last source"
-            )
 
 
-def source_reads(
-    intervention: Intervention,
-    edits: list[dict],
-    number: int,
-    prompts: xr.Dataset,
-    source: xr.Dataset,
-) -> list[dict]:
-    """What to read from a source's run, in the order of execution."""
-    reads = []
-    for ready in edits:
-        edit = intervention.edits[ready["number"]]
-        if not isinstance(edit.do, FromSource) or edit.do.source != number:
-            continue
-        where = places(edit.do.source_at or edit.at, source)
-        if bool((ready["where"] >= 0).any()) or not ready["steps"]:
-            check_places(edit, where, ready["where"])
-        if ready["steps"]:
-            check_steps(edit, where, len(prompts["token"]), len(ready["steps"]))
-        reads.append({**ready, "where": where, "reads": True})
-    return reads
-
-
-def check_steps(edit: Edit, where: torch.Tensor, rows: int, count: int) -> None:
-    """Refuse sources that say too little or too much for the steps of an edit."""
-    if edit.site == "pattern":
+def _check_serial(intervention: Intervention, edit: Edit, new_tokens: int) -> None:
+    """Refuse steps of an edit that acts on a source, where nothing is written."""
+    if intervention.mode != "serial" or not isinstance(edit.do, FromSource):
+        return
+    source = edit.do.source
+    if source < intervention.sources - 1 and steps_of(edit.at, new_tokens):
         raise BadInput(
-            "an attention pattern has a key for every token before it, so a source has none for a"
-            " step"
-        )
-    if where.shape[0] != rows:
-        raise BadInput(
-            f"a source has {where.shape[0]} prompts and the base {rows}; they go row by row"
-        )
-    found = (where >= 0).sum(1)
-    if not bool(((found == 1) | (found == count)).all()) or len(set(found.tolist())) > 1:
-        raise BadInput(
-            f"{edit.site} takes {', '.join(map(str, sorted(set(found.tolist()))))} positions of its"
-            f" source for {count} steps; name one for all of them, or one each (source_at)"
+            f"in serial mode source {source} is put into source {source + 1}, where nothing is "
+            f"written; position {edit.at.kind!r} is for the last source"
         )
 
 
-def sampling(sample: dict[str, Any] | None) -> dict:
-    """Processors of scores, and the seed (None: nothing is drawn)."""
-    import transformers
+def _write(
+    model: Any, ready: Prepared, request: dict[str, Any], original: bool
+) -> tuple[dict | None, dict]:
+    """Write without the edits (if asked for) and with them, in one session."""
+    spec, inputs, edits, tensors = ready.spec, ready.inputs, ready.edits, ready.tensors
+    source_runs = ready.sources
+    with model.session(remote=remote_of(model)):
+        known = features_of_sources(model, source_runs, spec, tensors)
+        plain = save(write_on(model, inputs, [], {}, spec, {}, request) if original else None)
+        changed = save(write_on(model, inputs, edits, known, spec, tensors, request))
+    _check_unbroken(plain, "without edits")
+    _check_unbroken(changed, "with these edits")
+    return plain, changed
 
-    options = dict(sample or {})
-    draws = bool(options.pop("do_sample", sample is not None))
-    seed = options.pop("seed", 0)
-    unknown = [name for name in options if name not in PROCESSORS]
-    if unknown:
-        raise BadInput(
-            f"sampling option {unknown[0]!r} is not known; use"
-            f" {', '.join([*PROCESSORS, 'do_sample', 'seed'])}"
+
+def _check_unbroken(written: dict | None, name: str) -> None:
+    if written is not None and written["broken"]:
+        raise RunError(
+            f"{name} the model's predictions are not finite: broken weights, or too strong an edit"
         )
-    if not is_whole(seed):
-        raise BadInput(f"seed {seed!r} is no whole number")
-    processors = []
-    for name, kind in PROCESSORS.items():
-        if options.get(name) is None:
-            continue
-        try:
-            processors.append(getattr(transformers, kind)(options[name]))
-        except (ValueError, TypeError) as error:
-            raise BadInput(
-                f"{name} {options[name]!r} is not possible: {first_line(error)}"
-            ) from None
-    return {"processors": processors, "seed": int(seed) if draws else None}
+
+
+def _labelled(model: Any, plain: dict | None, changed: dict) -> Written:
+    """Return what was written, with its texts."""
+    ids = changed["ids"].numpy()
+    before = None if plain is None else plain["ids"].numpy()
+    return Written(
+        ids=ids,
+        texts=_texts(model, ids),
+        logits=changed["logits"],
+        original_ids=before,
+        original_texts=None if before is None else _texts(model, before),
+        original_logits=None if plain is None else plain["logits"],
+        collected=_joined(changed["collected"], ids),
+    )
+
+
+def _texts(model: Any, ids: Int[np.ndarray, "row step"]) -> list[str]:
+    return [model.tokenizer.decode(row[row >= 0].tolist()) for row in ids]
+
+
+def _joined(
+    forwards: list[dict], ids: Int[np.ndarray, "row step"]
+) -> dict[str, Float[torch.Tensor, "row chosen feature"]]:
+    """Return what the forwards collected, side by side; NaN where a row had ended."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    for number, collected in enumerate(forwards):
+        runs = _running(ids, number)
+        for key, features in collected.items():
+            there = torch.where(runs[:, None, None], features.cpu(), torch.nan)
+            parts.setdefault(key, []).append(there)
+    return {key: torch.cat(several, 1) for key, several in parts.items()}
+
+
+def _running(ids: Int[np.ndarray, "row step"], number: int) -> torch.Tensor:
+    """Return which rows a forward still reads: those after the first read what was written."""
+    if number == 0:
+        return torch.ones(len(ids), dtype=torch.bool)
+    return torch.from_numpy(ids[:, number - 1] >= 0)

@@ -1,25 +1,24 @@
-"""What an intervention does to given texts: how likely it makes them, and how far it moves the
-predictions on them.
-"""
+"""What an intervention does to texts: how likely it makes them, and how far predictions move."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.interventions import prepare as plan
-from nnheads.interventions.apply import forward, places
-from nnheads.interventions.schema import ANSWER, At, Intervention
-from nnheads.models.geometry import model_spec
+from nnheads.interventions.checks import check_model
+from nnheads.interventions.forwards import forward
+from nnheads.interventions.positions import ANSWER, At, positions_of
+from nnheads.interventions.prepare import edits_at, tensors_of
+from nnheads.interventions.schema import Intervention
+from nnheads.models.geometry import form
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
-from nnheads.spans.layout import pad_left
 from nnheads.trace.session import remote_of
 
 SOURCE = "teacher-forced reading with and without the edits"
@@ -28,10 +27,11 @@ MEASURES = {
     "original": "log probability of a token without the edits",
     "kl": "KL divergence of the next token, without from with the edits",
 }
+ABOUT = {"units": "nat", "source": SOURCE, "cell_methods": "position: mean"}
 
 
-def compare(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
-    """How likely an intervention makes texts, and how far it moves the model's predictions on them.
+def compare(model: Any, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
+    """Measure how likely an intervention makes texts, and how far it moves predictions on them.
 
     Args:
         intervention: takes no sources. Positions that mean written tokens mean those behind
@@ -42,62 +42,73 @@ def compare(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Datase
     Returns:
         (batch), in nats, means over the measured tokens: `log_probability`, `original`, `kl`. NaN
         where there are none.
+
+    Raises:
+        BadInput: an intervention with sources, and what the model does not have.
+        RunError: predictions that are no numbers.
     """
-    shape = model_spec(model)
-    plan.check_model(model, intervention, shape)
+    check_model(model, intervention, form(model))
     if intervention.sources:
         raise BadInput(
             f"this intervention takes {intervention.sources} source prompts; texts alone have none"
         )
-    fed, tensors = inputs(model, prompts), {**intervention.tensors, **plan.functions(intervention)}
-    edits = [
-        {
-            **plan.plain(intervention.edits[i], i),
-            "where": read_places(intervention.edits[i].at, prompts),
-        }
-        for i in plan.ordered(model, intervention)
-    ]
+    tokens = _measures(model, intervention, prompts)
+    measured = torch.where(_measured(prompts)[:, 1:], tokens, torch.nan)
+    means = measured.nanmean(-1).numpy().astype("float32")
+    data = {
+        name: ("batch", values, {"long_name": text, **ABOUT})
+        for (name, text), values in zip(MEASURES.items(), means)
+    }
+    return xr.Dataset(data, {"batch": prompts["batch"]})
+
+
+def _measures(
+    model: Any, intervention: Intervention, prompts: xr.Dataset
+) -> Float[torch.Tensor, "measure row previous"]:
+    """Return MEASURES of each token but the first."""
+
+    def positions(at: At) -> Int[torch.Tensor, "row chosen"]:
+        return read_positions(at, prompts)
+
+    request, tensors, spec = inputs(model, prompts), tensors_of(intervention), form(model)
+    edits = edits_at(model, intervention, positions)
     with torch.no_grad(), model.session(remote=remote_of(model)):
-        found = save(read_twice(model, fed, edits, shape, tensors))
-    real = fed["attention_mask"].bool()
-    check_finite(found.cpu()[:, real[:, 1:] & real[:, :-1]], "predictions")
-    answer = places(ANSWER, prompts)
+        values = save(read_twice(model, request, edits, spec, tensors))
+    real = request["attention_mask"].bool()
+    check_finite(values.cpu()[:, real[:, 1:] & real[:, :-1]], "predictions")
+    return values.cpu()
+
+
+def _measured(prompts: xr.Dataset) -> Bool[torch.Tensor, "row position"]:
+    """Return which tokens are measured: those of the answer that something predicts."""
+    answer = positions_of(ANSWER, prompts)
     measured = torch.zeros(prompts["token"].shape, dtype=torch.bool)
-    row, place = (answer >= 0).nonzero(as_tuple=True)
-    measured[row, answer[row, place]] = True
-    measured = measured & (
-        fed["attention_mask"].cumsum(1) > 1
-    )  # nothing predicts a text's first token
-    values = (
-        torch.where(measured[:, 1:], found.cpu(), torch.nan).nanmean(-1).numpy().astype("float32")
-    )
-    about = {"units": "nat", "source": SOURCE, "cell_methods": "position: mean"}
-    return xr.Dataset(
-        {
-            name: ("batch", one, {"long_name": text, **about})
-            for (name, text), one in zip(MEASURES.items(), values)
-        },
-        {"batch": prompts["batch"]},
-    )
+    row, chosen = (answer >= 0).nonzero(as_tuple=True)
+    measured[row, answer[row, chosen]] = True
+    mask = torch.from_numpy(np.ascontiguousarray(prompts["mask"].values)).long()
+    return measured & (mask.cumsum(1) > 1)  # nothing predicts a text's first token
 
 
-def read_twice(model, fed: dict, edits: list[dict], shape: dict, tensors: dict):
-    """MEASURES of each token but the first [measure, row, previous]. Logits stay where they are
-    computed: they are large, and what a session binds to a name is sent back."""
-    before, _ = forward(model, fed, [], {}, shape, {}, 0)
-    after, _ = forward(model, fed, edits, {}, shape, tensors, 0)
-    return compared(before, after, fed["input_ids"])
+def read_twice(
+    model: Any, inputs: dict, edits: list[dict], spec: dict, tensors: dict
+) -> Float[torch.Tensor, "measure row previous"]:
+    """Read texts without and with edits; return MEASURES of each token but the first.
 
-
-def read_places(at: At, prompts: xr.Dataset) -> torch.Tensor:
-    """Positions [row, place] where the text is given as a whole: what follows the prompt counts as
-    written.
+    Logits stay where they are computed: they are large, and what a session binds to a name is sent
+    back.
     """
+    before, _ = forward(model, inputs, [], {}, spec, {}, 0)
+    after, _ = forward(model, inputs, edits, {}, spec, tensors, 0)
+    return compared(before, after, inputs["input_ids"])
+
+
+def read_positions(at: At, prompts: xr.Dataset) -> Int[torch.Tensor, "row chosen"]:
+    """Return positions where the text is given as a whole: what follows the prompt is written."""
     if at.kind == "decode":
-        return places(ANSWER, prompts)
+        return positions_of(ANSWER, prompts)
     if at.kind != "steps":
-        return places(at, prompts)
-    answer = places(ANSWER, prompts)
+        return positions_of(at, prompts)
+    answer = positions_of(ANSWER, prompts)
     missing = answer.new_full((len(answer), max(at.values) + 1), -1)
     return torch.cat([answer, missing], 1)[:, list(at.values)]
 
@@ -107,35 +118,14 @@ def compared(
     after: Float[torch.Tensor, "row position vocabulary"],
     ids: Int[torch.Tensor, "row position"],
 ) -> Float[torch.Tensor, "measure row previous"]:
-    """MEASURES of each token but the first, one row at a time: logits of all rows in float32 would
-    be large.
+    """Return MEASURES of each token but the first.
+
+    One row at a time: logits of all rows in float32 would be large.
     """
     rows = []
-    for old, new, own in zip(before, after, ids):
+    for old, new, tokens in zip(before, after, ids):
         old, new = old[:-1].float().log_softmax(-1), new[:-1].float().log_softmax(-1)
-        token = own[1:, None].to(old.device)
+        token = tokens[1:, None].to(old.device)
         kl = (old.exp() * (old - new)).sum(-1)
         rows.append(torch.stack([new.gather(-1, token)[:, 0], old.gather(-1, token)[:, 0], kl]))
     return torch.stack(rows, 1)
-
-
-def continuations(model, rows: list[list[int]], lengths: list[int]) -> xr.Dataset:
-    """Token ids of whole texts, of which the first `lengths` are the prompt, as `compare` takes
-    them.
-    """
-    token, mask, _ = pad_left(rows, model.tokenizer.pad_token_id or 0)
-    place = ("batch", "position")
-    coordinates = {"batch": range(len(rows)), "prompt_length": ("batch", np.asarray(lengths))}
-    return xr.Dataset({"token": (place, token), "mask": (place, mask)}, coordinates)
-
-
-def in_halves(model, texts: Sequence[str]) -> xr.Dataset:
-    """Texts of which the first half of the tokens is the prompt and the rest is what follows."""
-    rows = [model.tokenizer(text)["input_ids"] for text in texts]
-    short = [number for number, row in enumerate(rows) if len(row) < 2]
-    if short:
-        raise BadInput(
-            f"{texts[short[0]]!r} has fewer than two tokens; expected a text that can be split in"
-            " halves"
-        )
-    return continuations(model, rows, [len(row) // 2 for row in rows])

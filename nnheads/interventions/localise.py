@@ -1,15 +1,16 @@
-"""Where is a variable? Train an alignment at every layer and place, and test it on pairs that none
-was trained on.
+"""Where is a variable? Train an alignment at every layer and position, and test it elsewhere.
 
-Beside each stand its controls: trained on shuffled answers, random directions, the whole site, and
-    no intervention.
+It is tested on pairs that none was trained on. Beside each stand its controls: trained on shuffled
+answers, random directions, the whole site, and no intervention.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,19 +18,16 @@ import xarray as xr
 from nnheads import stats
 from nnheads.errors import BadInput
 from nnheads.interventions import files
-from nnheads.interventions.alignment import (
-    SOURCE,
-    aligned,
-    evaluate,
-    random_directions,
-    read_sources,
-)
+from nnheads.interventions.alignment import SOURCE, aligned, evaluate, random_directions
+from nnheads.interventions.checks import units_of, width_of
 from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.operations import At, plain
-from nnheads.interventions.prepare import width_of
-from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, Edit, Interchange, Intervention
+from nnheads.interventions.operations import Interchange
+from nnheads.interventions.positions import At
+from nnheads.interventions.predictions import read_sources
+from nnheads.interventions.schema import Edit, Intervention
 from nnheads.interventions.training import train
-from nnheads.models.geometry import geometry, model_spec
+from nnheads.interventions.values import plain_value
+from nnheads.models.geometry import form, geometry
 from nnheads.runs import store
 from nnheads.runs.batches import progress
 
@@ -42,28 +40,25 @@ CONDITIONS = {
 }
 
 
-def site_features(model, site: str, layer: int) -> int:
-    """Features of a site of a language model, all its heads side by side.
+def site_features(model: Any, site: str, layer: int) -> int:
+    """Return the features of a site of a language model, all its heads side by side.
 
     Raises:
         BadInput: a site whose width only a run can tell.
     """
-    sizes = geometry(model)
-    width = None
-    if site not in ("pattern", "input", "output"):
-        width = width_of(model, Edit(site, Interchange(), layer=layer), sizes, model_spec(model))
+    width = width_of(model, site, layer, form(model))
     if width is None:
         raise BadInput(
             f"site {site!r} has no features to rotate; use resid_post, resid_pre, z, mlp_out, ..."
         )
-    return width * (sizes.heads if site in BY_HEAD else sizes.kv_heads if site in BY_KV_HEAD else 1)
+    return width * units_of(site, geometry(model))
 
 
 def localise(
-    model,
+    model: Any,
     fit: Pairs,
     test: Pairs,
-    places: Mapping[str, At],
+    positions: Mapping[str, At],
     *,
     site: str = "resid_post",
     layers: Sequence[int] | None = None,
@@ -72,148 +67,172 @@ def localise(
     parts: Path | None = None,
     seed: int = 0,
     quiet: bool = True,
-    **training,
+    **training: Any,
 ) -> tuple[xr.Dataset, Intervention]:
-    """Interchange accuracy of an alignment trained at every layer and place, on pairs held apart.
+    """Measure the interchange accuracy of an alignment trained at every layer and position.
 
     Args:
-        fit: pairs to train on. test: pairs to score on. places: name -> positions.
+        fit: pairs to train on.
+        test: pairs to score on.
+        positions: name -> positions.
         kind, directions: see `alignment.aligned`. training: further options of `training.train`.
-        parts: folder for finished places; a run that was killed goes on where it stopped.
+        parts: folder for finished cells; a run that was killed goes on where it stopped.
 
     Returns:
         CONDITIONS as variables (batch, layer, place), 1 where the network gives the counterfactual
         answer, and `held_out_accuracy`, `held_out_loss` (layer, place) of the pairs of `fit` that
-        training left out; and the intervention with the best of these, which no test pair helped to
-        choose.
+        training left out; `place` are the names of the positions. And the intervention with the
+        best of these, which no test pair helped to choose.
 
     Raises:
-        BadInput: no layers or places, and what the model does not have.
+        BadInput: no layers or positions, and what the model does not have.
     """
-    layers = list(plain(tuple(range(geometry(model).layers) if layers is None else layers)))
-    if not layers or not places:
+    layers = list(plain_value(tuple(range(geometry(model).layers) if layers is None else layers)))
+    if not layers or not positions:
         raise BadInput(
-            f"{len(layers)} layers and {len(places)} places leave nowhere to look; name at least"
-            " one each"
+            f"{len(layers)} layers and {len(positions)} positions leave nowhere to look; name at"
+            " least one each"
         )
-    settings = {
-        name: plain(value)
-        for name, value in {
-            "kind": kind,
-            "directions": directions,
-            "seed": seed,
-            **training,
-        }.items()
-    }
+    options = {"kind": kind, "directions": directions, "seed": seed, **training}
+    options = {name: plain_value(value) for name, value in options.items()}
+    search = _Search(model, fit, test, site, options)
+    cells = {}
     none = evaluate(model, Intervention(), Pairs(test.base, (), test.answer))["score"]
-    cells: list[xr.Dataset] = []
-    found: list[Intervention] = []
-    with progress("alignment", len(layers) * len(places), quiet) as advance:
+    with progress("alignment", len(layers) * len(positions), quiet) as advance:
         for layer in layers:
-            for name, at in places.items():
-                folder = None if parts is None else parts / f"{site}-{layer}-{len(found)}"
-                one, trained = cell(model, fit, test, (site, layer, at), folder, **settings)
-                cells.append(one.assign(none=none).expand_dims(layer=[layer], place=[name]))
-                found.append(trained)
+            for name, at in positions.items():
+                folder = None if parts is None else parts / f"{site}-{layer}-{len(cells)}"
+                cells[layer, name] = search.cell(layer, at, folder)
                 advance(1)
+    (layer, name), trained = _best(cells)
+    about = {"site": site, "settings": json.dumps(options), "source": SOURCE}
+    about |= {"pairs_fitted": len(fit), "best_layer": layer, "best_place": name}
+    return _combined(cells, none, list(positions)).assign_attrs(about), trained
+
+
+Cells = dict[tuple[int, str], tuple[xr.Dataset, Intervention]]  # by layer and name of positions
+
+
+def _best(cells: Cells) -> tuple[tuple[int, str], Intervention]:
+    """Return where training was best on the pairs that it left out, and what was trained there."""
+    held = {
+        key: (scores["held_out_accuracy"].item(), -scores["held_out_loss"].item())
+        for key, (scores, _) in cells.items()
+    }
+    best = max(held, key=held.__getitem__)
+    return best, cells[best][1]
+
+
+def _combined(cells: Cells, none: xr.DataArray, names: list[str]) -> xr.Dataset:
+    """Return all cells as one dataset (batch, layer, place)."""
+    parts = [
+        scores.assign(none=none).expand_dims(layer=[layer], place=[name])
+        for (layer, name), (scores, _) in cells.items()
+    ]
     scores = xr.combine_by_coords(
-        cells, combine_attrs="override", coords="minimal", compat="override", join="outer"
+        parts, combine_attrs="override", coords="minimal", compat="override", join="outer"
     )
     assert isinstance(scores, xr.Dataset), "cells are datasets"
-    scores = scores.sel(place=list(places)).transpose("batch", "layer", "place")
+    scores = scores.sel(place=names).transpose("batch", "layer", "place")
     for name, text in CONDITIONS.items():
-        scores[name].attrs = {
-            "long_name": f"counterfactual answer: {text}",
-            "units": "1",
-            "source": SOURCE,
+        about = {"long_name": f"counterfactual answer: {text}", "units": "1", "source": SOURCE}
+        scores[name].attrs = about
+    return scores
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What is looked for at every layer and position."""
+
+    model: Any
+    fit: Pairs
+    test: Pairs
+    site: str
+    options: dict[str, Any]  # kind, directions, seed, and those of training
+
+    def cell(self, layer: int, at: At, folder: Path | None) -> tuple[xr.Dataset, Intervention]:
+        """Return the scores of every condition, and what was trained.
+
+        What is finished in the folder is read and not computed.
+        """
+        if folder is not None and (folder / "cell.nc").is_file():
+            return store.load(folder / "cell.nc"), files.load(folder)
+        trained, shuffled, log = self._train(layer, at, folder)
+        seed = self.options["seed"]
+        conditions = {
+            "trained": trained,
+            "shuffled": shuffled,
+            "random": random_directions(trained, seed + 1),
+            "whole": Intervention(Edit(self.site, Interchange(), layer=layer, at=at)),
         }
-    held = [(one["held_out_accuracy"].item(), -one["held_out_loss"].item()) for one in cells]
-    best = held.index(max(held))
-    about = {
-        "site": site,
-        "settings": json.dumps(settings),
-        "source": SOURCE,
-        "pairs_fitted": len(fit),
-    }
-    about |= {
-        "best_layer": layers[best // len(places)],
-        "best_place": list(places)[best % len(places)],
-    }
-    return scores.assign_attrs(about), found[best]
+        scores = self._scores(conditions).assign(_held_out(log))
+        if folder is not None:
+            files.save(trained, folder)
+            store.save(folder / "cell.nc", scores)
+        return scores, trained
+
+    def _train(
+        self, layer: int, at: At, folder: Path | None
+    ) -> tuple[Intervention, Intervention, xr.Dataset]:
+        """Return what was trained, the same on shuffled answers, and the log of the first."""
+        options = dict(self.options)
+        kind, directions = options.pop("kind"), options.pop("directions")
+        start = aligned(
+            self.site,
+            layer,
+            at,
+            features=site_features(self.model, self.site, layer),
+            kind=kind,
+            directions=directions,
+            seed=options["seed"],
+        )
+        kept = {name: None if folder is None else folder / name for name in ("trained", "shuffled")}
+        trained, log = train(self.model, start, self.fit, checkpoint=kept["trained"], **options)
+        other = self.fit.shuffled(options["seed"])
+        shuffled, _ = train(self.model, start, other, checkpoint=kept["shuffled"], **options)
+        return trained, shuffled, log
+
+    def _scores(self, conditions: dict[str, Intervention]) -> xr.Dataset:
+        # all of these take the same features from the sources
+        known = read_sources(self.model, conditions["trained"], self.test)
+        scores = {
+            name: evaluate(self.model, one, self.test, known=known)["score"]
+            for name, one in conditions.items()
+        }
+        return xr.Dataset(scores)
 
 
-def cell(
-    model,
-    fit: Pairs,
-    test: Pairs,
-    where: tuple[str, int, At],
-    folder: Path | None,
-    *,
-    kind: str,
-    directions: int | None,
-    seed: int,
-    **training,
-) -> tuple[xr.Dataset, Intervention]:
-    """One layer and place: scores of every condition, and what was trained.
-
-    A finished one is read and not computed.
-    """
-    done = None if folder is None else folder / "cell.nc"
-    if folder is not None and done is not None and done.is_file():
-        return store.load(done), files.load(folder)
-    site, layer, at = where
-    start = aligned(
-        site,
-        layer,
-        at,
-        features=site_features(model, site, layer),
-        kind=kind,
-        directions=directions,
-        seed=seed,
-    )
-    kept = {name: None if folder is None else folder / name for name in ("trained", "shuffled")}
-    trained, log = train(model, start, fit, seed=seed, checkpoint=kept["trained"], **training)
-    shuffled, _ = train(
-        model, start, fit.shuffled(seed), seed=seed, checkpoint=kept["shuffled"], **training
-    )
-    compared = {
-        "trained": trained,
-        "shuffled": shuffled,
-        "random": random_directions(trained, seed + 1),
-        "whole": Intervention(Edit(site, Interchange(), layer=layer, at=at)),
-    }
-    known = read_sources(model, trained, test)  # all of these take the same features
-    scores = xr.Dataset(
-        {name: evaluate(model, one, test, known=known)["score"] for name, one in compared.items()}
-    )
+def _held_out(log: xr.Dataset) -> dict[str, tuple]:
+    """Return accuracy and loss on the pairs that training left out, where the loss was least."""
     best = int(np.argmin(log["held_out_loss"].values))
+    values = {}
     for name, units in (("held_out_accuracy", "1"), ("held_out_loss", "nat")):
-        about = {
-            **log[name].attrs,
-            "long_name": f"{log[name].attrs['long_name']}, from training",
-            "units": units,
-        }
-        scores[name] = ((), log[name].values[best], about)
-    if folder is not None and done is not None:
-        files.save(trained, folder)
-        store.save(done, scores)
-    return scores, trained
+        long_name = f"{log[name].attrs['long_name']}, from training"
+        about = {**log[name].attrs, "long_name": long_name, "units": units}
+        values[name] = ((), log[name].values[best], about)
+    return values
 
 
 def reduced(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
-    """Interchange accuracy (layer, place) of every condition with its interval over pairs; and
-    `<condition>_changed`, the same over the pairs whose answer changes, `pairs_changed` of them: to
-    the others the network gives the counterfactual answer without any edit, so that they count as
-    right whatever an edit does not break."""
+    """Return the interchange accuracy (layer, place) of every condition, with its interval.
+
+    `<condition>_changed` is the same over the pairs whose answer changes, `pairs_changed` of them:
+    to the others the network gives the counterfactual answer without any edit, so that they count
+    as right whatever an edit does not break.
+
+    Args:
+        scores: of `localise` (batch, layer, place).
+        seed: of the intervals.
+    """
     changed = scores["none"].isel(layer=0, place=0, drop=True) == 0
     means = []
     for name, text in CONDITIONS.items():
         values = scores[name].assign_attrs(long_name=f"interchange accuracy: {text}")
         means.append(stats.mean(values, seed=seed))
         if name != "none":
-            own = values.where(changed).rename(f"{name}_changed")
-            own.attrs["long_name"] = f"interchange accuracy over pairs whose answer changes: {text}"
-            means.append(stats.mean(own, seed=seed))
+            about = f"interchange accuracy over pairs whose answer changes: {text}"
+            some = values.where(changed).rename(f"{name}_changed").assign_attrs(long_name=about)
+            means.append(stats.mean(some, seed=seed))
     held = scores[["held_out_accuracy", "held_out_loss"]]
-    found = xr.merge([*means, held], combine_attrs="drop_conflicts")
-    return found.assign_attrs({**scores.attrs, "pairs_changed": int(changed.sum())})
+    table = xr.merge([*means, held], combine_attrs="drop_conflicts")
+    return table.assign_attrs({**scores.attrs, "pairs_changed": int(changed.sum())})

@@ -7,9 +7,7 @@
     )
 
 Everything is plain data: it can be compared, saved, shipped to a server and read by eye. What
-    cannot be is refused
-here, when it is written down, and not when it runs. The operations are in `kinds.py` and may be
-imported from here.
+cannot be is refused here, with BadInput, when it is written down, and not when it runs.
 """
 
 from __future__ import annotations
@@ -21,87 +19,30 @@ import numpy as np
 import torch
 
 from nnheads.errors import BadInput
-from nnheads.interventions.operations import (
-    ALL,
-    ANSWER,
-    ANSWERING,
-    DECODE,
-    OPERATIONS,
-    PCA,
-    PLACES,
-    PROMPT,
-    Add,
-    AddSource,
-    At,
-    Boundless,
-    Collect,
-    Combine,
-    FromSource,
-    Function,
-    Interchange,
-    LowRank,
-    Mask,
-    Mean,
-    Noise,
-    Operation,
-    Rotate,
-    Scale,
-    Set,
-    Subtract,
-    Zero,
-    index,
-    is_whole,
-    plain,
-    role,
-    span,
-    steps,
-)
-from nnheads.trace.sites import SITES as BLOCK_SITES
-from nnheads.trace.sites import UNITS
+from nnheads.interventions.operations import OPERATIONS, Collect, FromSource, Operation
+from nnheads.interventions.positions import ALL, At
+from nnheads.interventions.shapes import check_shapes
+from nnheads.interventions.values import is_numbers, is_whole, plain_value
 
-__all__ = [
-    "ALL",
-    "ANSWER",
-    "ANSWERING",
-    "DECODE",
-    "OPERATIONS",
-    "PCA",
-    "PLACES",
-    "PROMPT",
-    "SITES",
-    "Add",
-    "AddSource",
-    "At",
-    "Boundless",
-    "Collect",
-    "Combine",
-    "Edit",
-    "FromSource",
-    "Function",
-    "Interchange",
-    "Intervention",
-    "LowRank",
-    "Mask",
-    "Mean",
-    "Noise",
-    "Operation",
-    "Rotate",
-    "Scale",
-    "Set",
-    "Subtract",
-    "Zero",
-    "index",
-    "role",
-    "span",
-    "steps",
-]
-
-SITES = {name: row["meaning"] for name, row in BLOCK_SITES.items()} | {
+SITES = {
+    "resid_pre": "residual stream before the block",
+    "attn_in": "what attention reads",
+    "q": "queries",
+    "k": "keys",
+    "v": "values",
+    "pattern": "attention weights",
+    "z": "head output before W_O",
+    "attn_out": "what attention adds",
+    "mlp_in": "what the MLP reads",
+    "mlp_hidden": "neurons of the MLP",
+    "mlp_out": "what the MLP adds",
+    "resid_post": "residual stream after the block",
     "input": "first input of the module at `path`",
     "output": "first output of the module at `path`",
 }
-BY_HEAD = tuple(name for name, unit in UNITS.items() if unit == "head")
-BY_KV_HEAD = tuple(name for name, unit in UNITS.items() if unit == "kv_head")
+BY_HEAD = ("z", "q", "pattern")
+BY_KV_HEAD = ("k", "v")
+BY_PATH = ("input", "output")
 
 
 @dataclass(frozen=True)
@@ -109,15 +50,16 @@ class Edit:
     """One operation at one site.
 
     Args:
-        site: a key of SITES. layer: for all sites of a block. path: the module of sites "input" and
-            "output".
+        site: a key of SITES.
         do: the operation.
+        layer: for all sites of a block.
         units: heads (z, q, pattern) or key/value heads (k, v); None: all of them.
         neurons: features of the site's width, in each unit; None: all of them.
         at: positions.
+        path: the module of sites "input" and "output".
 
     Raises:
-        BadInput: a site, a place or a choice that no model could have.
+        BadInput: a site, a position or a choice that no model could have.
     """
 
     site: str
@@ -128,24 +70,36 @@ class Edit:
     at: At = ALL
     path: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self._check_site()
+        self._check_layer_and_path()
+        self._check_operation()
+        object.__setattr__(self, "layer", plain_value(self.layer))
+        object.__setattr__(self, "units", _chosen("units", self.units))
+        object.__setattr__(self, "neurons", _chosen("neurons", self.neurons))
+        self._check_choice_fits_site()
+
+    def _check_site(self) -> None:
         if self.site not in SITES:
             raise BadInput(f"site {self.site!r} is not known; use one of {', '.join(SITES)}")
-        by_path = self.site in ("input", "output")
+        by_path = self.site in BY_PATH
         if by_path != (self.path is not None) or by_path == (self.layer is not None):
             wants = "a path and no layer" if by_path else "a layer and no path"
             raise BadInput(
                 f"site {self.site} takes {wants}, got layer {self.layer} and path {self.path!r}"
             )
-        if self.layer is not None and (not is_whole(self.layer) or self.layer < 0):
-            raise BadInput(f"layer {self.layer!r} is not possible; layers count from 0")
-        if self.path is not None and (
-            not isinstance(self.path, str) or not all(self.path.split("."))
-        ):
+
+    def _check_layer_and_path(self) -> None:
+        layer, path = self.layer, self.path
+        if layer is not None and (not is_whole(layer) or layer < 0):
+            raise BadInput(f"layer {layer!r} is not possible; layers count from 0")
+        if path is not None and (not isinstance(path, str) or not all(path.split("."))):
             raise BadInput(
-                f"path {self.path!r} is not possible; expected names with dots, such as"
+                f"path {path!r} is not possible; expected names with dots, such as"
                 " model.layers.3.mlp"
             )
+
+    def _check_operation(self) -> None:
         if not isinstance(self.do, Operation) or type(self.do) in (Operation, FromSource):
             raise BadInput(f"{self.do!r} is no operation; use one of {', '.join(OPERATIONS)}")
         if not isinstance(self.at, At):
@@ -153,9 +107,8 @@ class Edit:
                 f"{self.at!r} are no positions; use ALL, PROMPT, ANSWER, ANSWERING, DECODE, index,"
                 " span, role or steps"
             )
-        object.__setattr__(self, "layer", plain(self.layer))
-        for name in ("units", "neurons"):
-            self._check_choice(name)
+
+    def _check_choice_fits_site(self) -> None:
         if self.units is not None and self.site not in BY_HEAD + BY_KV_HEAD:
             raise BadInput(
                 f"site {self.site} has no heads; leave units out, or use one of"
@@ -164,30 +117,30 @@ class Edit:
         if self.site == "pattern" and self.neurons is not None:
             raise BadInput("an attention pattern has keys and no neurons; leave neurons out")
 
-    def _check_choice(self, name: str) -> None:
-        chosen = getattr(self, name)
-        if chosen is None:
-            return
-        chosen = (
-            plain(tuple(chosen)) if isinstance(chosen, (list, tuple, range, np.ndarray)) else chosen
+
+def _chosen(name: str, numbers) -> tuple[int, ...] | None:
+    """Return chosen units or neurons as a tuple, or refuse them."""
+    if numbers is None:
+        return None
+    if isinstance(numbers, (list, tuple, range, np.ndarray)):
+        numbers = plain_value(tuple(numbers))
+    if not is_numbers(numbers) or len(set(numbers)) != len(numbers) or min(numbers) < 0:
+        raise BadInput(
+            f"{name} {numbers!r} are not possible; name each once, from 0, or leave them out"
+            " for all"
         )
-        sound = isinstance(chosen, tuple) and bool(chosen) and all(map(is_whole, chosen))
-        if not sound or len(set(chosen)) != len(chosen) or min(chosen) < 0:
-            raise BadInput(
-                f"{name} {chosen!r} are not possible; name each once, from 0, or leave them out"
-                " for all"
-            )
-        object.__setattr__(self, name, chosen)
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """Edits that belong together, and the tensors that they name. Edits that name the same tensor
-    share it.
+    """Edits that belong together, and the tensors that they name.
 
-    mode: "parallel" takes every source as it is; "serial" runs source 1 with what comes from source
-        0 already in place,
-    and so on, and the base with the last.
+    Edits that name the same tensor share it.
+
+    Args:
+        mode: "parallel" takes every source as it is; "serial" runs source 1 with what comes from
+            source 0 already in place, and so on, and the base with the last.
 
     Raises:
         BadInput: tensors that are missing or cannot be what they are for, keys used twice, sources
@@ -203,13 +156,18 @@ class Intervention:
         *edits: Edit,
         tensors: Mapping[str, torch.Tensor] | None = None,
         mode: str = "parallel",
-    ):
+    ) -> None:
         object.__setattr__(self, "edits", tuple(edits))
         object.__setattr__(self, "tensors", dict(tensors or {}))
         object.__setattr__(self, "mode", mode)
-        self.__post_init__()
+        self._check_kinds()
+        self._check_tensors_are_there()
+        self._check_sources()
+        self._check_keys()
+        for edit in self.edits:
+            check_shapes(edit.do, self.tensors)
 
-    def __post_init__(self):
+    def _check_kinds(self) -> None:
         if self.mode not in ("parallel", "serial"):
             raise BadInput(f"mode {self.mode!r} is not known; use parallel or serial")
         for edit in self.edits:
@@ -217,35 +175,37 @@ class Intervention:
                 raise BadInput(f"{edit!r} is no Edit; an intervention is made of them")
         for name, tensor in self.tensors.items():
             if not isinstance(tensor, torch.Tensor):
-                raise BadInput(
-                    f"tensor {name!r} is a {type(tensor).__name__}; expected a torch.Tensor"
-                )
+                kind = type(tensor).__name__
+                raise BadInput(f"tensor {name!r} is a {kind}; expected a torch.Tensor")
+
+    def _check_tensors_are_there(self) -> None:
         for edit in self.edits:
-            for name in edit.do.tensors:
-                if name not in self.tensors:
-                    known = ", ".join(self.tensors) or "none"
-                    raise BadInput(f"{edit.do.name} needs a tensor {name!r}; given: {known}")
-        numbers = sorted({edit.do.source for edit in self.edits if isinstance(edit.do, FromSource)})
+            missing = [name for name in edit.do.tensors if name not in self.tensors]
+            if missing:
+                known = ", ".join(self.tensors) or "none"
+                raise BadInput(f"{edit.do.name} needs a tensor {missing[0]!r}; got: {known}")
+
+    def _check_sources(self) -> None:
+        numbers = self._source_numbers()
         if numbers != list(range(len(numbers))):
             raise BadInput(f"sources {numbers} leave numbers out; count them from 0")
+
+    def _check_keys(self) -> None:
         keys = [edit.do.key for edit in self.edits if isinstance(edit.do, Collect)]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
             raise BadInput(f"{twice!r} is collected twice; give each collection a key of its own")
-        for edit in self.edits:
-            check_shapes(edit, self.tensors)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Intervention):
             return NotImplemented
-        same = (
-            self.edits == other.edits
-            and self.mode == other.mode
-            and self.tensors.keys() == other.tensors.keys()
-        )
-        return same and all(
-            tensor.dtype == other.tensors[name].dtype and torch.equal(tensor, other.tensors[name])
-            for name, tensor in self.tensors.items()
+        if self.edits != other.edits or self.mode != other.mode:
+            return False
+        if self.tensors.keys() != other.tensors.keys():
+            return False
+        pairs = [(tensor, other.tensors[name]) for name, tensor in self.tensors.items()]
+        return all(
+            mine.dtype == theirs.dtype and torch.equal(mine, theirs) for mine, theirs in pairs
         )
 
     __hash__ = None  # type: ignore[assignment]  # tensors can change
@@ -253,43 +213,11 @@ class Intervention:
     @property
     def sources(self) -> int:
         """How many source runs it takes."""
-        return len({edit.do.source for edit in self.edits if isinstance(edit.do, FromSource)})
+        return len(self._source_numbers())
 
+    def _source_numbers(self) -> list[int]:
+        return sorted({edit.do.source for edit in self.edits if isinstance(edit.do, FromSource)})
 
-def check_shapes(edit: Edit, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse rotations that are no matrices, more directions than features, and masks that do not
-    go with them.
-    """
-    do = edit.do
-    if isinstance(do, Boundless) and tensors[do.boundary].numel() != 1:
-        raise BadInput(
-            f"boundary {do.boundary!r} has shape {tuple(tensors[do.boundary].shape)}; expected one"
-            " number"
-        )
-    if isinstance(do, Mask) and tensors[do.mask].dim() > 1:
-        raise BadInput(
-            f"mask {do.mask!r} has shape {tuple(tensors[do.mask].shape)}; expected a number for"
-            " each feature"
-        )
-    rotation = getattr(do, "rotation", None)
-    if rotation is None:
-        return
-    shape = tuple(tensors[rotation].shape)
-    if len(shape) != 2 or shape[1] > shape[0]:
-        raise BadInput(
-            f"rotation {rotation!r} has shape {shape}; expected [feature, direction], no more"
-            " directions"
-        )
-    if isinstance(do, LowRank) and shape[1] == shape[0]:
-        raise BadInput(
-            f"rotation {rotation!r} has as many directions as features; low rank means fewer"
-        )
-    if isinstance(do, Rotate) and do.columns is not None:
-        wrong = [column for column in do.columns if not 0 <= column < shape[1]]
-        if wrong:
-            raise BadInput(f"direction {wrong[0]} does not exist; {rotation!r} has {shape[1]}")
-    if isinstance(do, Mask) and tensors[do.mask].numel() not in (1, shape[1]):
-        raise BadInput(
-            f"mask {do.mask!r} has {tensors[do.mask].numel()} numbers; {rotation!r} has {shape[1]}"
-            " directions"
-        )
+    def with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> Intervention:
+        """Return the same edits with other tensors."""
+        return Intervention(*self.edits, tensors=tensors, mode=self.mode)

@@ -1,7 +1,10 @@
-"""Behaviours with a causal model of how they might come about, and prompts that the model's inputs
-describe.
+"""Behaviours with a causal model of how they might come about, and prompts of its inputs.
 
-Each is a few lines of Python and a function that draws prompts; an own one is written like these.
+    task = task_of("ioi")
+    drawn = task.draw(tokenizer, 64, seed)
+    pairs = drawn.pairs(draw_counterfactuals(task.model, drawn.inputs, task.variable, 64))
+
+Each is a few lines of Python and a function that draws prompts; your own is written like these.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Int
 
 from nnheads.errors import BadInput
 from nnheads.interventions.causal_model import CausalModel, Counterfactual
-from nnheads.interventions.counterfactuals import Pairs, padded
+from nnheads.interventions.counterfactuals import Pairs, prompts_of
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.iteration import iteration
 
@@ -40,8 +44,12 @@ IOI = CausalModel(
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Prompts with roles, the inputs of the causal model row by row, and the token of each of its
-    answers.
+    """Prompts of a task.
+
+    Args:
+        prompts: token, mask (batch, position), and `role_*` (batch).
+        inputs: of the causal model, row by row.
+        tokens: answer of the causal model -> its token.
     """
 
     prompts: xr.Dataset
@@ -49,37 +57,40 @@ class Drawn:
     tokens: Mapping[Any, int]
 
     def rows(self, chosen: Sequence[int]) -> Drawn:
-        return Drawn(
-            self.prompts.isel(batch=list(chosen)), [self.inputs[i] for i in chosen], self.tokens
-        )
+        """Return some of the prompts."""
+        inputs = [self.inputs[row] for row in chosen]
+        return Drawn(self.prompts.isel(batch=list(chosen)), inputs, self.tokens)
 
     def texts(self) -> list[tuple]:
-        """The tokens of each prompt, to tell whether two are the same."""
-        return [
-            tuple(row[mask > 0])
-            for row, mask in zip(self.prompts["token"].values, self.prompts["mask"].values)
-        ]
+        """Return the tokens of each prompt, to tell whether two are the same."""
+        rows = zip(self.prompts["token"].values, self.prompts["mask"].values)
+        return [tuple(row[mask > 0]) for row, mask in rows]
 
-    def answers(self, model: CausalModel) -> torch.Tensor:
-        """Tokens of the causal model's answers to the prompts as they are."""
-        return torch.tensor(
-            [self.tokens[model.run(one)[model.output]] for one in self.inputs], dtype=torch.long
-        )
+    def answers(self, model: CausalModel) -> Int[torch.Tensor, "row"]:
+        """Return the tokens of the causal model's answers to the prompts as they are."""
+        said = [model.run(inputs)[model.output] for inputs in self.inputs]
+        return torch.tensor([self.tokens[answer] for answer in said], dtype=torch.long)
 
     def pairs(self, drawn: list[Counterfactual]) -> Pairs:
-        """Counterfactual pairs of these prompts."""
-        base, source = (
-            self.prompts.isel(batch=[getattr(one, side) for one in drawn])
-            for side in ("base", "source")
-        )
+        """Return counterfactual pairs of these prompts."""
+        base = self.prompts.isel(batch=[one.base for one in drawn])
+        source = self.prompts.isel(batch=[one.source for one in drawn])
         answer = torch.tensor([self.tokens[one.answer] for one in drawn], dtype=torch.long)
         return Pairs(base, (source,), answer)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A causal model; the variable that is looked for if nothing is said; roles of the prompts at
-    which it might be; and a function of tokenizer, number and seed that draws them."""
+    """A behaviour, and how it might come about.
+
+    Args:
+        about: what it is, in one line.
+        model: the causal model.
+        variable: the one that is looked for if nothing is said.
+        roles: of the prompts, where it might be.
+        draw: from tokenizer, number and seed to prompts.
+        references: its source.
+    """
 
     about: str
     model: CausalModel
@@ -89,69 +100,90 @@ class Task:
     references: str
 
 
-def draw_parity(tokenizer, n: int, seed: int) -> Drawn:
-    """Worked examples cut where the last state is asked for; all have STEPS steps, so that a state
-    is looked for at one
-    step. `bits` are the inputs. Roles: SEPARATOR (the last token before the states), BEFORE (the
-        input before the
-    last), INPUT (the last), END."""
-    given = iteration(tokenizer, n, steps=STEPS, fewest=STEPS, seed=seed)
-    rows, inputs, tokens, places = [], [], {}, []
-    read, apart = (
-        given["key_start"].values[:, given["kind"] == kind] for kind in ("iteration", "separator")
-    )
-    for row, text in enumerate(given["text"].values):
-        first, end = int(given["mask"].values[row].argmax()), int(given["ask"].values[row, -1])
-        rows.append([int(one) for one in given["token"].values[row, first : end + 1]])
-        told = text.lower().rpartition("input")[2].partition("parity")
-        bits, states = ([int(one) for one in re.findall(r"\d", told[side])] for side in (0, 2))
-        inputs.append({"bits": tuple(bits)})
-        tokens[states[-1]] = int(given["target"].values[row, -1])
-        found = {
-            "SEPARATOR": apart[row, 0],
-            "BEFORE": read[row, -2],
-            "INPUT": read[row, -1],
-            "END": end,
-        }
-        places.append({name: int(place) - first for name, place in found.items()})
-    prompts = padded(tokenizer, rows)
-    shift = prompts["mask"].values.argmax(1)
-    roles = {name: np.array([place[name] for place in places]) + shift for name in places[0]}
+@dataclass(frozen=True)
+class _Example:
+    """One worked example of parity, cut where the last state is asked for.
+
+    `roles` count from the first token.
+    """
+
+    tokens: list[int]
+    bits: tuple[int, ...]
+    state: int
+    token: int  # of the state
+    roles: dict[str, int]
+
+
+def draw_parity(tokenizer: Any, n: int, seed: int) -> Drawn:
+    """Draw worked examples of parity, cut where the last state is asked for.
+
+    All have STEPS steps, so that a state is looked for at one step. `bits` are the inputs. Roles:
+    SEPARATOR (the last token before the states), BEFORE (the input before the last), INPUT (the
+    last), END.
+    """
+    drawn = iteration(tokenizer, n, steps=STEPS, fewest=STEPS, seed=seed)
+    examples = [_example(drawn, row) for row in range(drawn.sizes["batch"])]
+    prompts = prompts_of(tokenizer, [example.tokens for example in examples])
+    first = prompts["mask"].values.argmax(1)
+    roles = {
+        name: np.array([example.roles[name] for example in examples]) + first
+        for name in examples[0].roles
+    }
+    tokens = {example.state: example.token for example in examples}
+    inputs: list[dict[str, Any]] = [{"bits": example.bits} for example in examples]
     return Drawn(with_roles(prompts, roles), inputs, tokens)
 
 
-def draw_ioi(tokenizer, n: int, seed: int) -> Drawn:
-    """Indirect-object sentences. Roles: FIRST and SECOND name, S2 (the repeated one), END."""
-    given = ioi(tokenizer, n, seed=seed)
-    subject, other = given["subject"].values, given["indirect_object"].values
-    before = given["order"].values == "ABBA"  # the indirect object comes first
-    first, second = np.where(before, other, subject), np.where(before, subject, other)
-    inputs = [
-        {"first": str(a), "second": str(b), "repeated": str(c)}
-        for a, b, c in zip(first, second, subject)
-    ]
-    tokens = {str(name): int(token) for name, token in zip(other, given["answer"].values)}
-    tokens |= {str(name): int(token) for name, token in zip(subject, given["wrong"].values)}
-    place = {name: given[f"role_{name}"].values for name in ("IO", "S1", "S2", "END")}
-    roles = {
-        "FIRST": np.where(before, place["IO"], place["S1"]),
-        "SECOND": np.where(before, place["S1"], place["IO"]),
-    }
-    return Drawn(
-        with_roles(given[["token", "mask"]], {**roles, "S2": place["S2"], "END": place["END"]}),
-        inputs,
-        tokens,
+def _example(drawn: xr.Dataset, row: int) -> _Example:
+    """Return one row of an iteration's prompts as an example."""
+    first, end = int(drawn["mask"].values[row].argmax()), int(drawn["ask"].values[row, -1])
+    read, apart = (
+        drawn["key_start"].values[row, drawn["kind"].values == kind]
+        for kind in ("iteration", "separator")
     )
+    roles = {"SEPARATOR": apart[0], "BEFORE": read[-2], "INPUT": read[-1], "END": end}
+    said = str(drawn["text"].values[row]).lower().rpartition("input")[2].partition("parity")
+    bits, states = ([int(digit) for digit in re.findall(r"\d", said[side])] for side in (0, 2))
+    return _Example(
+        tokens=[int(token) for token in drawn["token"].values[row, first : end + 1]],
+        bits=tuple(bits),
+        state=states[-1],
+        token=int(drawn["target"].values[row, -1]),
+        roles={name: int(position) - first for name, position in roles.items()},
+    )
+
+
+def draw_ioi(tokenizer: Any, n: int, seed: int) -> Drawn:
+    """Draw indirect-object sentences. Roles: FIRST and SECOND name, S2 (the repeated one), END."""
+    drawn = ioi(tokenizer, n, seed=seed)
+    subject, other = drawn["subject"].values, drawn["indirect_object"].values
+    before = drawn["order"].values == "ABBA"  # the indirect object comes first
+    first, second = np.where(before, other, subject), np.where(before, subject, other)
+    inputs: list[dict[str, Any]] = [
+        {"first": str(one), "second": str(two), "repeated": str(three)}
+        for one, two, three in zip(first, second, subject)
+    ]
+    tokens = _tokens(other, drawn["answer"]) | _tokens(subject, drawn["wrong"])
+    position = {name: drawn[f"role_{name}"].values for name in ("IO", "S1", "S2", "END")}
+    roles = {
+        "FIRST": np.where(before, position["IO"], position["S1"]),
+        "SECOND": np.where(before, position["S1"], position["IO"]),
+        "S2": position["S2"],
+        "END": position["END"],
+    }
+    return Drawn(with_roles(drawn[["token", "mask"]], roles), inputs, tokens)
+
+
+def _tokens(names: np.ndarray, tokens: xr.DataArray) -> dict[Any, int]:
+    return {str(name): int(token) for name, token in zip(names, tokens.values)}
 
 
 def with_roles(prompts: xr.Dataset, roles: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """Tokens and mask alone, with roles."""
-    plain = xr.Dataset(
-        {name: (prompts[name].dims, prompts[name].values) for name in ("token", "mask")}
-    )
-    return plain.assign_coords(
-        {f"role_{name}": ("batch", np.asarray(places)) for name, places in roles.items()}
-    )
+    """Return tokens and mask alone (batch, position), with roles (batch)."""
+    names = ("token", "mask")
+    bare = xr.Dataset({name: (prompts[name].dims, prompts[name].values) for name in names})
+    coordinates = {f"role_{name}": ("batch", np.asarray(where)) for name, where in roles.items()}
+    return bare.assign_coords(coordinates)
 
 
 TASKS = {
@@ -175,6 +207,7 @@ TASKS = {
 
 
 def task_of(name: str) -> Task:
+    """Return a task by its name."""
     if name not in TASKS:
         raise BadInput(f"task {name!r} is not known; use one of {', '.join(TASKS)}")
     return TASKS[name]
