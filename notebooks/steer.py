@@ -34,8 +34,9 @@ from nnheads import plot
 from nnheads import stats
 from nnheads.interventions import ALL, Intervention
 from nnheads.interventions import generate
-from nnheads.interventions.steering_directions import best_layer, direction, halves, randomised, steering
-from nnheads.interventions.generate import read_texts
+from nnheads.interventions.steering_directions import best_layer, direction, halves
+from nnheads.interventions.steering_edits import randomised, steering
+from nnheads.interventions.texts import read_texts
 from nnheads.prompts import world
 
 model = nnheads.load("reference")

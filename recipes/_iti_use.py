@@ -59,7 +59,9 @@ def folder_of(study: Study, item: str) -> Path:
 
 def generated(study: Study, fit: Study) -> None:
     """Write with and without the edit, and print both."""
-    from nnheads.interventions.generate import generate, read_texts, sampling
+    from nnheads.interventions.generate import generate
+    from nnheads.interventions.sampling import sampling
+    from nnheads.interventions.texts import read_texts
 
     check_at_least(1, new_tokens=study.new_tokens)
     sample = _steer.sample_of(study.arguments)

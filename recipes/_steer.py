@@ -82,7 +82,7 @@ def request_of(study: Study) -> Request:
 
 def check(study: Study) -> None:
     """Refuse options that contradict each other, and values that are none."""
-    from nnheads.interventions.generate import sampling
+    from nnheads.interventions.sampling import sampling
 
     check_at_least(1, draws=study.draws, new_tokens=study.new_tokens)
     check_choice("--at", study.at, SCOPES)

@@ -76,8 +76,9 @@ def found_direction(
     model: Any, texts: _steer.Texts, facts: dict[str, Any]
 ) -> tuple[xr.Dataset, int, Intervention]:
     """Return the direction at every layer, the layer that is steered, and the intervention."""
-    from nnheads.interventions.schema import ALL, ANSWER, PROMPT
-    from nnheads.interventions.steering_directions import END, best_layer, direction, steering
+    from nnheads.interventions.positions import ALL, ANSWER, PROMPT
+    from nnheads.interventions.steering_directions import END, best_layer, direction
+    from nnheads.interventions.steering_edits import steering
 
     check_layer(model, facts["layer"])
     directions = direction(
@@ -115,7 +116,7 @@ def swept(run: Run, texts: _steer.Texts, steering: Steering) -> xr.Dataset:
         texts.prompts,
         texts.neutral,
         strengths=facts["strength"],
-        found=steering.directions,
+        directions=steering.directions,
         layer=steering.layer,
         toward=unseen(texts.toward, gave_direction, facts["seed"]),
         away=unseen(texts.away, gave_direction, facts["seed"]),

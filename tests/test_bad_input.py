@@ -154,8 +154,8 @@ def rankings(folder: Path) -> dict[str, Path]:
 
 def interventions(folder: Path) -> dict[str, Path]:
     """Saved interventions that nothing can be steered with, and a few texts that are."""
+    from nnheads.interventions import Edit, Interchange, Intervention, Zero
     from nnheads.interventions.files import save
-    from nnheads.interventions.schema import Edit, Interchange, Intervention, Zero
 
     (folder / "several.txt").write_text("Mary and John\n" * 6)
     (folder / "one_word.txt").write_text("Mary\n")
@@ -190,8 +190,8 @@ def swaps(folder: Path) -> dict[str, Path]:
 
 def truths(folder: Path) -> dict[str, Path]:
     """Questions that a model of these tests can be asked, too few of them, and edits of them."""
+    from nnheads.interventions import DECODE, Add, Edit, Intervention, index
     from nnheads.interventions.files import save
-    from nnheads.interventions.schema import DECODE, Add, Edit, Intervention, index
     from nnheads.truth.directions import FITTED, question_ids
 
     names = ("Mary", "John", "Anna", "Leo", "Paul", "Max", "Rita", "Tom", "James", "Dan")

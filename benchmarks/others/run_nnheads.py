@@ -13,7 +13,7 @@ from serve import batches, difference, pairs, runs, serve
 
 from nnheads.interventions.alignment import aligned, evaluate
 from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.schema import index
+from nnheads.interventions.positions import index
 from nnheads.interventions.training import train
 from nnheads.models.geometry import geometry
 from nnheads.models.load import load

@@ -33,7 +33,8 @@ def from_intervention(folder: Path) -> tuple[str, xr.Dataset]:
 def write_intervention(heads: list[Head], folder: Path, model: str) -> None:
     """Save an intervention that sets these heads' outputs to zero, an edit for each layer."""
     from nnheads.interventions.files import save
-    from nnheads.interventions.schema import Edit, Intervention, Zero
+    from nnheads.interventions.operations import Zero
+    from nnheads.interventions.schema import Edit, Intervention
 
     edits = [
         Edit("z", Zero(), layer=layer, units=tuple(units))

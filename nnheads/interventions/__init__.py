@@ -1,4 +1,4 @@
-"""Mechanism 3: an edit to a model as a value. It can be run, saved, shared, generated with, trained.
+"""Mechanism 3: an edit to a model as a value, to be run, saved, shared, generated with, trained.
 
     from nnheads.interventions import Edit, Interchange, Intervention, index, run
 

@@ -140,8 +140,8 @@ def random_directions(intervention: Intervention, seed: int = 0) -> Intervention
 
 
 def accuracy(
-    logits: Float[torch.Tensor, "row answer"], answer: Int[torch.Tensor, "row"]
-) -> Float[torch.Tensor, "row"]:
+    logits: Float[torch.Tensor, "row answer"], answer: Int[torch.Tensor, " row"]
+) -> Float[torch.Tensor, " row"]:
     """Return 1 where the likeliest answer is the counterfactual one, else 0."""
     return (logits.argmax(-1) == answer).float()
 
@@ -186,14 +186,14 @@ def evaluate(
     return xr.Dataset({"score": score}, attrs={"source": SOURCE})
 
 
-def rows_of(known: SourceFeatures | None, rows: Int[np.ndarray, "row"]) -> SourceFeatures | None:
+def rows_of(known: SourceFeatures | None, rows: Int[np.ndarray, " row"]) -> SourceFeatures | None:
     """Return what is known of some pairs' sources, if anything is."""
     return None if known is None else known.rows(rows)
 
 
 def _scored(
     metric: Metric, logits: Float[torch.Tensor, "row answer"], pairs: Pairs
-) -> Float[torch.Tensor, "row"]:
+) -> Float[torch.Tensor, " row"]:
     scores = torch.as_tensor(metric(logits, pairs.answer.to(logits.device)))
     if scores.shape != (len(pairs),):
         raise BadInput(

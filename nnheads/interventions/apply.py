@@ -20,7 +20,7 @@ from nnheads.interventions.checks import check_model, check_sources
 from nnheads.interventions.forwards import features_of_sources, forward
 from nnheads.interventions.prepare import prepared
 from nnheads.interventions.schema import Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.trace.session import remote_of
 
 
@@ -78,7 +78,7 @@ def run(
             "run takes a language model from nnheads.load; for any other module use"
             " interventions.as_module"
         )
-    check_model(model, intervention, form(model))
+    check_model(model, intervention, model_spec(model))
     check_sources(intervention.sources, len(sources))
     ready = prepared(model, intervention, base, sources)
     spec, inputs, edits, tensors = ready.spec, ready.inputs, ready.edits, ready.tensors

@@ -10,13 +10,14 @@ import torch
 from nnheads.errors import BadInput
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, Edit, Intervention
 from nnheads.models.geometry import Geometry, geometry
+from nnheads.trace.plain import ModelSpec
 
 
-def check_model(model: Any, intervention: Intervention, form: dict) -> None:
+def check_model(model: Any, intervention: Intervention, spec: ModelSpec) -> None:
     """Refuse what this model does not have.
 
     Args:
-        form: of the model, see `models.geometry`.
+        spec: of the model, see `models.geometry`.
 
     Raises:
         BadInput: layers, heads, neurons, modules that are not there, and tensors for another number
@@ -26,14 +27,14 @@ def check_model(model: Any, intervention: Intervention, form: dict) -> None:
     for edit in intervention.edits:
         _check_layer(edit, sizes)
         _check_units(edit, sizes)
-        if edit.site == "mlp_hidden" and form["neurons"] is None:
+        if edit.site == "mlp_hidden" and spec["neurons"] is None:
             raise BadInput(
                 "this family's MLP is shared by experts and has no neurons of its own to edit;"
                 " use mlp_out"
             )
         if edit.path is not None:
             check_path(model._module, edit.path)
-        width = width_of(model, edit.site, edit.layer, form)
+        width = width_of(model, edit.site, edit.layer, spec)
         if width is not None:
             _check_neurons(edit, width)
             _check_tensors(edit, intervention.tensors, _features(edit, width, sizes))
@@ -70,7 +71,7 @@ def units_of(site: str, sizes: Geometry) -> int:
     return sizes.kv_heads if site in BY_KV_HEAD else 1
 
 
-def width_of(model: Any, site: str, layer: int | None, form: dict) -> int | None:
+def width_of(model: Any, site: str, layer: int | None, spec: ModelSpec) -> int | None:
     """Return the features of one unit of a site; None where only a run can tell."""
     if site in ("pattern", *BY_PATH):
         return None
@@ -78,7 +79,7 @@ def width_of(model: Any, site: str, layer: int | None, form: dict) -> int | None
     if site in (*BY_HEAD, *BY_KV_HEAD):
         return sizes.head_dim
     if site == "mlp_hidden":
-        neurons = model.layers[layer]._module.get_submodule(form["neurons"])
+        neurons = model.layers[layer]._module.get_submodule(spec["neurons"])
         return getattr(neurons, "in_features", None) or neurons.nx  # Conv1D calls it nx
     return sizes.d_model
 

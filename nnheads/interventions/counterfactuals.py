@@ -38,7 +38,7 @@ class Pairs:
 
     base: Any
     sources: tuple[Any, ...]
-    answer: Int[torch.Tensor, "row"]
+    answer: Int[torch.Tensor, " row"]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
@@ -59,7 +59,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.answer)
 
-    def rows(self, chosen: Int[np.ndarray, "row"]) -> Pairs:
+    def rows(self, chosen: Int[np.ndarray, " row"]) -> Pairs:
         """Return some of the pairs."""
         sources = tuple(taken(source, chosen) for source in self.sources)
         return Pairs(taken(self.base, chosen), sources, self.answer[chosen])
@@ -73,7 +73,7 @@ class Pairs:
         return Pairs(self.base, self.sources, self.answer[order])
 
 
-def _checked(answer: torch.Tensor) -> Int[torch.Tensor, "row"]:
+def _checked(answer: torch.Tensor) -> Int[torch.Tensor, " row"]:
     if answer.dim() != 1 or answer.is_floating_point() or answer.dtype == torch.bool:
         raise BadInput(
             f"answers have shape {tuple(answer.shape)} and are {answer.dtype}; expected an id a row"
@@ -85,7 +85,7 @@ def _count(inputs: xr.Dataset | torch.Tensor) -> int:
     return inputs.sizes["batch"] if isinstance(inputs, xr.Dataset) else len(inputs)
 
 
-def taken(inputs: Any, chosen: Int[np.ndarray, "row"]) -> Any:
+def taken(inputs: Any, chosen: Int[np.ndarray, " row"]) -> Any:
     """Return some rows of a dataset (batch) or of a tensor."""
     if isinstance(inputs, xr.Dataset):
         return inputs.isel(batch=chosen)
@@ -131,9 +131,9 @@ def from_texts(tokenizer: Any, records: Sequence[tuple[str, str, str]]) -> Pairs
                 " word"
             )
         answers.append(token)
-    base = prompts_of(tokenizer, [tokenizer(base)["input_ids"] for base, _, _ in records])
-    source = prompts_of(tokenizer, [tokenizer(source)["input_ids"] for _, source, _ in records])
-    return Pairs(base, (source,), torch.tensor(answers, dtype=torch.long))
+    bases = prompts_of(tokenizer, [tokenizer(base)["input_ids"] for base, _, _ in records])
+    sources = prompts_of(tokenizer, [tokenizer(source)["input_ids"] for _, source, _ in records])
+    return Pairs(bases, (sources,), torch.tensor(answers, dtype=torch.long))
 
 
 def prompts_of(tokenizer: Any, rows: list[list[int]]) -> xr.Dataset:

@@ -11,16 +11,15 @@ import torch
 from jaxtyping import Float
 
 from nnheads.trace.edits import apply_edits, chosen, gathered, read
-
-Features = dict[int, Float[torch.Tensor, "row chosen feature"]]  # by the number of the edit
+from nnheads.trace.plain import ModelSpec
 
 
 def forward(
     model: Any,
     inputs: dict,
     edits: list[dict],
-    known: Features,
-    spec: dict,
+    known: dict,
+    spec: ModelSpec,
     tensors: dict,
     keep: int,
 ) -> tuple[Float[torch.Tensor, "row position vocabulary"], dict]:
@@ -37,19 +36,19 @@ def forward(
     return logits, collected
 
 
-def features_of_sources(model: Any, sources: list, spec: dict, tensors: dict) -> Features:
+def features_of_sources(model: Any, sources: list, spec: ModelSpec, tensors: dict) -> dict:
     """Run every source; return what the edits take from them.
 
     Args:
         sources: `prepare.SourceRun`s, in order.
     """
-    known: Features = {}
+    known: dict = {}
     for source in sources:
         known.update(features_of(model, source, known, spec, tensors))
     return known
 
 
-def features_of(model: Any, source: Any, known: Features, spec: dict, tensors: dict) -> Features:
+def features_of(model: Any, source: Any, known: dict, spec: ModelSpec, tensors: dict) -> dict:
     """Run one source, with the edits before it in place; return what is read from it."""
     inputs, edits = source["inputs"], source["edits"]
     rows, length = inputs["input_ids"].shape

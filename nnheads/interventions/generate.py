@@ -34,7 +34,7 @@ from nnheads.interventions.positions import steps_of
 from nnheads.interventions.prepare import Prepared, prepared
 from nnheads.interventions.sampling import sampling
 from nnheads.interventions.schema import Edit, Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import check_length, check_tokens
 from nnheads.trace.decode import write_on
 from nnheads.trace.session import remote_of
@@ -105,7 +105,7 @@ def generate(
         >>> written.ids.shape, len(written.texts)
         ((2, 3), 2)
     """
-    check_model(model, intervention, form(model))
+    check_model(model, intervention, model_spec(model))
     _check_prompts(model, prompts, new_tokens)
     check_sources(intervention.sources, len(sources))
     for edit in intervention.edits:

@@ -21,7 +21,7 @@ from nnheads.interventions.checks import check_model, check_path
 from nnheads.interventions.ordering import KERNEL, site_module
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.families import FAMILIES, family_of
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.trace.blocks import split_heads
 from nnheads.trace.edits import packed, shaped, unshaped
 
@@ -119,7 +119,7 @@ def check_reachable(module: torch.nn.Module, intervention: Intervention) -> None
             )
     if any(edit.path is None for edit in intervention.edits):
         model = _named(module)
-        check_model(model, intervention, form(model))
+        check_model(model, intervention, model_spec(model))
 
 
 def _check_reach(edit: Edit) -> None:

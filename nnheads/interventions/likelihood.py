@@ -16,9 +16,10 @@ from nnheads.interventions.forwards import forward
 from nnheads.interventions.positions import ANSWER, At, positions_of
 from nnheads.interventions.prepare import edits_at, tensors_of
 from nnheads.interventions.schema import Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
+from nnheads.trace.plain import ModelSpec
 from nnheads.trace.session import remote_of
 
 SOURCE = "teacher-forced reading with and without the edits"
@@ -47,7 +48,7 @@ def compare(model: Any, intervention: Intervention, prompts: xr.Dataset) -> xr.D
         BadInput: an intervention with sources, and what the model does not have.
         RunError: predictions that are no numbers.
     """
-    check_model(model, intervention, form(model))
+    check_model(model, intervention, model_spec(model))
     if intervention.sources:
         raise BadInput(
             f"this intervention takes {intervention.sources} source prompts; texts alone have none"
@@ -70,7 +71,7 @@ def _measures(
     def positions(at: At) -> Int[torch.Tensor, "row chosen"]:
         return read_positions(at, prompts)
 
-    request, tensors, spec = inputs(model, prompts), tensors_of(intervention), form(model)
+    request, tensors, spec = inputs(model, prompts), tensors_of(intervention), model_spec(model)
     edits = edits_at(model, intervention, positions)
     with torch.no_grad(), model.session(remote=remote_of(model)):
         values = save(read_twice(model, request, edits, spec, tensors))
@@ -90,7 +91,7 @@ def _measured(prompts: xr.Dataset) -> Bool[torch.Tensor, "row position"]:
 
 
 def read_twice(
-    model: Any, inputs: dict, edits: list[dict], spec: dict, tensors: dict
+    model: Any, inputs: dict, edits: list[dict], spec: ModelSpec, tensors: dict
 ) -> Float[torch.Tensor, "measure row previous"]:
     """Read texts without and with edits; return MEASURES of each token but the first.
 

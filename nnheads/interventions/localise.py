@@ -27,10 +27,11 @@ from nnheads.interventions.predictions import read_sources
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.interventions.training import train
 from nnheads.interventions.values import plain_value
-from nnheads.models.geometry import form, geometry
+from nnheads.models.geometry import geometry, model_spec
 from nnheads.runs import store
 from nnheads.runs.batches import progress
 
+Cells = dict[tuple[int, str], tuple[xr.Dataset, Intervention]]  # by layer and name of positions
 CONDITIONS = {
     "trained": "interchange along trained directions",
     "shuffled": "the same, trained on shuffled answers",
@@ -46,7 +47,7 @@ def site_features(model: Any, site: str, layer: int) -> int:
     Raises:
         BadInput: a site whose width only a run can tell.
     """
-    width = width_of(model, site, layer, form(model))
+    width = width_of(model, site, layer, model_spec(model))
     if width is None:
         raise BadInput(
             f"site {site!r} has no features to rotate; use resid_post, resid_pre, z, mlp_out, ..."
@@ -96,7 +97,7 @@ def localise(
     options = {"kind": kind, "directions": directions, "seed": seed, **training}
     options = {name: plain_value(value) for name, value in options.items()}
     search = _Search(model, fit, test, site, options)
-    cells = {}
+    cells: Cells = {}
     none = evaluate(model, Intervention(), Pairs(test.base, (), test.answer))["score"]
     with progress("alignment", len(layers) * len(positions), quiet) as advance:
         for layer in layers:
@@ -105,12 +106,9 @@ def localise(
                 cells[layer, name] = search.cell(layer, at, folder)
                 advance(1)
     (layer, name), trained = _best(cells)
-    about = {"site": site, "settings": json.dumps(options), "source": SOURCE}
+    about: dict[str, Any] = {"site": site, "settings": json.dumps(options), "source": SOURCE}
     about |= {"pairs_fitted": len(fit), "best_layer": layer, "best_place": name}
     return _combined(cells, none, list(positions)).assign_attrs(about), trained
-
-
-Cells = dict[tuple[int, str], tuple[xr.Dataset, Intervention]]  # by layer and name of positions
 
 
 def _best(cells: Cells) -> tuple[tuple[int, str], Intervention]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -201,7 +202,7 @@ class Intervened(torch.nn.Module):
         with contextlib.ExitStack() as stack:
             for number in numbers:
                 edit = self.edits[number]
-                hook(stack, self.module, edit, call, lambda view, one=number: act(one, view))
+                hook(stack, self.module, edit, call, partial(act, number))
             yield
 
 

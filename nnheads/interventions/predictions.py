@@ -39,7 +39,7 @@ class SourceFeatures:
 
     taken: Taken
 
-    def rows(self, chosen: Int[np.ndarray, "row"]) -> SourceFeatures:
+    def rows(self, chosen: Int[np.ndarray, " row"]) -> SourceFeatures:
         """Return those of some pairs, with as many positions as one of them has."""
         return SourceFeatures(
             {
@@ -87,10 +87,12 @@ def by_trace(model: Any, intervention: Intervention) -> bool:
     return bool(remote_of(model)) or any(edit.site in KERNEL for edit in intervention.edits)
 
 
-def _by_trace(model: Any, intervention: Intervention, pairs: Pairs) -> Any:
+def _by_trace(model: Any, intervention: Intervention, pairs: Pairs) -> torch.Tensor:
     if not isinstance(pairs.base, xr.Dataset):
         raise BadInput("this needs prompts as datasets; tensors are for modules that run here")
-    return run(model, intervention, pairs.base, pairs.sources, original=False, keep=1).edited
+    result = run(model, intervention, pairs.base, pairs.sources, original=False, keep=1)
+    assert result.edited is not None, "it was asked for"
+    return result.edited
 
 
 def _by_hooks(
@@ -130,13 +132,13 @@ def read_sources(
     return SourceFeatures(known)
 
 
-def batches_of(total: int, size: int) -> list[Int[np.ndarray, "row"]]:
+def batches_of(total: int, size: int) -> list[Int[np.ndarray, " row"]]:
     """Return the numbers of so many rows, in batches."""
     return [np.arange(first, min(first + size, total)) for first in range(0, total, size)]
 
 
 def _read_batch(
-    model: Any, intervention: Intervention, pairs: Pairs, rows: Int[np.ndarray, "row"]
+    model: Any, intervention: Intervention, pairs: Pairs, rows: Int[np.ndarray, " row"]
 ) -> Taken:
     module = as_module(model, intervention)
     read: Taken = {}

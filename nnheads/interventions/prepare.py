@@ -22,8 +22,9 @@ from nnheads.interventions.operations import Combine, FromSource, Function
 from nnheads.interventions.ordering import ordered
 from nnheads.interventions.positions import At, positions_of, steps_of
 from nnheads.interventions.schema import Edit, Intervention
-from nnheads.models.geometry import form
+from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
+from nnheads.trace.plain import ModelSpec
 
 
 class SourceRun(TypedDict):
@@ -46,7 +47,7 @@ class Prepared:
         tensors: those of the intervention and the user's own functions, by name.
     """
 
-    spec: dict
+    spec: ModelSpec
     inputs: dict[str, torch.Tensor]
     edits: list[dict]
     sources: list[SourceRun]
@@ -86,7 +87,7 @@ def prepared(
         for number, source in enumerate(sources)
     ]
     last = _in_place_last(intervention, edits)
-    return Prepared(form(model), base_inputs, last, runs, tensors_of(intervention))
+    return Prepared(model_spec(model), base_inputs, last, runs, tensors_of(intervention))
 
 
 def tensors_of(intervention: Intervention) -> dict[str, Any]:

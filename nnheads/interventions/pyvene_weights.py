@@ -131,7 +131,7 @@ class Stored:
     def _temperature(self) -> float:
         return float(self._need("temperature"))
 
-    def _boundary(self, count: int, temperature: float) -> Float[torch.Tensor, "direction"]:
+    def _boundary(self, count: int, temperature: float) -> Float[torch.Tensor, " direction"]:
         """Return pyvene's boundary as a mask.
 
         It weighs direction i by sigmoid(i / T) sigmoid((b n - i) / T), which is half for the first

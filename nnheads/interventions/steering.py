@@ -129,8 +129,14 @@ class _Sweep:
         """Return everything at one strength."""
         tables = {}
         for name, prompts, read in self._readings(strength):
-            title = {"name": f"{name}-{strength:g}", "title": f"{name}, strength {strength:g}"}
-            table = batches.run(read, prompts, model=self.model, **title, **self.batches)
+            table = batches.run(
+                read,
+                prompts,
+                name=f"{name}-{strength:g}",
+                title=f"{name}, strength {strength:g}",
+                model=self.model,
+                **self.batches,
+            )
             tables[name] = table.reset_coords(drop=True).drop_vars("batch")
         kl = tables["neutral"]["kl"].rename(batch="neutral")
         scores = tables["written"].rename(batch="prompt").assign(kl=kl)

@@ -182,7 +182,7 @@ def activations_of(
     return torch.cat(parts).numpy()
 
 
-def halves(count: int, seed: int) -> Bool[np.ndarray, "text"]:
+def halves(count: int, seed: int) -> Bool[np.ndarray, " text"]:
     """Return which of so many texts give the direction; the others are held out."""
     chosen = np.zeros(count, bool)
     chosen[np.random.default_rng(seed).permutation(count)[: (count + 1) // 2]] = True
@@ -199,7 +199,7 @@ def separability(
 
 def projections(
     directions: xr.Dataset, layer: int, activations: Float[np.ndarray, "text unit feature"]
-) -> Float[np.ndarray, "text"]:
+) -> Float[np.ndarray, " text"]:
     """Return how far activations lie along a layer's direction.
 
     It is 0 at the mean of `away`, 1 at that of `toward`.

@@ -66,7 +66,7 @@ class Drawn:
         rows = zip(self.prompts["token"].values, self.prompts["mask"].values)
         return [tuple(row[mask > 0]) for row, mask in rows]
 
-    def answers(self, model: CausalModel) -> Int[torch.Tensor, "row"]:
+    def answers(self, model: CausalModel) -> Int[torch.Tensor, " row"]:
         """Return the tokens of the causal model's answers to the prompts as they are."""
         said = [model.run(inputs)[model.output] for inputs in self.inputs]
         return torch.tensor([self.tokens[answer] for answer in said], dtype=torch.long)

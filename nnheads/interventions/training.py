@@ -186,7 +186,7 @@ class _Training:
         return at_temperature(self.intervention, tensors, self.settings.temperature, share)
 
     def step(
-        self, state: State, known: SourceFeatures | None, fitted: Int[np.ndarray, "row"]
+        self, state: State, known: SourceFeatures | None, fitted: Int[np.ndarray, " row"]
     ) -> None:
         """Take one step on a batch of the pairs that are trained on."""
         settings = self.settings
@@ -198,7 +198,7 @@ class _Training:
         one_step(state, now, logits, part, self.loss, settings.sparsity)
 
     def measure(
-        self, state: State, known: SourceFeatures | None, held: Int[np.ndarray, "row"]
+        self, state: State, known: SourceFeatures | None, held: Int[np.ndarray, " row"]
     ) -> None:
         """Measure on the pairs held out; keep the tensors if none were better."""
         if not len(held):
@@ -224,8 +224,8 @@ def table(state: State, settings: dict, numbers: dict[str, int]) -> xr.Dataset:
     """
     data = {}
     for name, (dim, key, text, units) in LOG.items():
-        about = {"long_name": text, "units": units, "source": SOURCE}
-        data[name] = (dim, np.array(state.log[key], "float32"), about)
+        values = np.array(state.log[key], "float32")
+        data[name] = (dim, values, {"long_name": text, "units": units, "source": SOURCE})
     coordinates = {"step": range(state.step), "evaluation": np.array(state.log["at"], int)}
-    about = {"source": SOURCE, "settings": json.dumps(settings), **numbers}
+    about: dict[str, Any] = {"source": SOURCE, "settings": json.dumps(settings), **numbers}
     return xr.Dataset(data, coordinates, {**about, "best_held_out_loss": state.best_loss})

@@ -75,7 +75,7 @@ def _check_count(name: str, value: object) -> None:
         raise BadInput(f"{name} {value!r} is not possible; it must be at least 1")
 
 
-def split(total: int, share: float, seed: int) -> tuple[Int[np.ndarray, "row"], ...]:
+def split(total: int, share: float, seed: int) -> tuple[Int[np.ndarray, " row"], ...]:
     """Return the numbers of the pairs that are trained on, and of those held out.
 
     Raises:
@@ -88,7 +88,7 @@ def split(total: int, share: float, seed: int) -> tuple[Int[np.ndarray, "row"], 
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def batch(total: int, size: int, step: int, seed: int) -> Int[np.ndarray, "row"]:
+def batch(total: int, size: int, step: int, seed: int) -> Int[np.ndarray, " row"]:
     """Return which of the training pairs a step sees.
 
     In an epoch none comes twice, and those that fill no whole batch do not come at all; they are

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nnheads.interventions.generate import generate, read_texts
+from nnheads.interventions.generate import generate
 from nnheads.interventions.schema import Intervention
+from nnheads.interventions.texts import read_texts
 from nnheads.prompts.questions import Question
 from nnheads.truth.contrasts import EDIT, NONE
 from nnheads.truth.judges import Judge, judged

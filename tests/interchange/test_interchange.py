@@ -262,8 +262,8 @@ def test_a_circuit_that_was_saved_for_torch(tmp_path):
 
 
 def test_an_intervention_of_ours_names_its_heads(tmp_path):
+    from nnheads.interventions import Edit, Intervention, Zero
     from nnheads.interventions.files import load, save
-    from nnheads.interventions.schema import Edit, Intervention, Zero
 
     write_heads(listed([(2, 1), (0, 3), (2, 0)]), tmp_path / "a", format="intervention")
     assert [(edit.layer, edit.units) for edit in load(tmp_path / "a").edits] == [
@@ -297,8 +297,8 @@ def test_constant_values_of_pyvene_name_the_heads_that_they_move():
 
 
 def test_what_is_written_for_pyvene_is_an_intervention_on_those_heads(tmp_path):
+    from nnheads.interventions import Zero
     from nnheads.interventions.pyvene_folders import read_pyvene
-    from nnheads.interventions.schema import Zero
 
     model, _ = tiny("llama")
     heads = fitted(listed([(2, 1), (0, 3), (2, 0)]), 3, 4)

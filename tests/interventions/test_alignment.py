@@ -17,19 +17,7 @@ from swaps import pairs as two_pairs
 from torch.nn.functional import cross_entropy
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import training
-from nnheads.interventions.alignment import (
-    aligned,
-    evaluate,
-    orthonormal,
-    predicted,
-    random_directions,
-    read_sources,
-)
-from nnheads.interventions.checkpoints import CHECKPOINT
-from nnheads.interventions.counterfactuals import Pairs
-from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     PCA,
     Edit,
     Interchange,
@@ -39,7 +27,13 @@ from nnheads.interventions.schema import (
     index,
     role,
     span,
+    training,
 )
+from nnheads.interventions.alignment import aligned, evaluate, orthonormal, random_directions
+from nnheads.interventions.checkpoints import CHECKPOINT
+from nnheads.interventions.counterfactuals import Pairs
+from nnheads.interventions.files import load, save
+from nnheads.interventions.predictions import predicted, read_sources
 from nnheads.interventions.training import train
 
 WIDTH = 8

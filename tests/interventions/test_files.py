@@ -19,24 +19,23 @@ from hypothesis import strategies as st
 from swaps import pairs
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import files
-from nnheads.interventions.apply import run
-from nnheads.interventions.files import JSON_NAME, TENSORS_NAME, load, push, save
-from nnheads.interventions.schema import (
-    OPERATIONS,
-    SITES,
+from nnheads.interventions import (
     Add,
-    At,
     Combine,
     Edit,
-    FromSource,
     Function,
     Interchange,
     Intervention,
     LowRank,
     Zero,
+    files,
     index,
 )
+from nnheads.interventions.apply import run
+from nnheads.interventions.files import JSON_NAME, TENSORS_NAME, load, push, save
+from nnheads.interventions.operations import OPERATIONS, FromSource
+from nnheads.interventions.positions import At
+from nnheads.interventions.schema import SITES
 
 WIDTH = 4
 NAMES = st.text(st.characters(codec="utf-8"), max_size=6).filter(

@@ -13,9 +13,7 @@ import xarray as xr
 from conftest import VOCABULARY, placed, tiny
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions.apply import run
-from nnheads.interventions.generate import generate, read_texts
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     ANSWER,
     ANSWERING,
@@ -36,6 +34,9 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
+from nnheads.interventions.apply import run
+from nnheads.interventions.generate import generate
+from nnheads.interventions.texts import read_texts
 from nnheads.models.families import FAMILIES
 
 NEW = 6

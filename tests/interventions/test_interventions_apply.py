@@ -13,9 +13,7 @@ from conftest import build, placed, tiny
 from swaps import pairs
 
 from nnheads.errors import BadInput
-from nnheads.interventions.apply import run
-from nnheads.interventions.module import as_module
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ANSWER,
     ANSWERING,
     Add,
@@ -36,6 +34,8 @@ from nnheads.interventions.schema import (
     role,
     span,
 )
+from nnheads.interventions.apply import run
+from nnheads.interventions.module import as_module
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import xarray as xr
 from conftest import tiny
 
 from nnheads.errors import BadInput
+from nnheads.interventions import index, role
 from nnheads.interventions import localise as module
 from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
-from nnheads.interventions.schema import index, role
 from nnheads.interventions.tasks import TASKS
 from nnheads.models.load import load
 

@@ -14,9 +14,7 @@ from conftest import build, tiny
 from swaps import pairs, runs
 
 from nnheads.errors import BadInput
-from nnheads.interventions.apply import run
-from nnheads.interventions.module import as_module
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     DECODE,
     Add,
     AddSource,
@@ -38,6 +36,8 @@ from nnheads.interventions.schema import (
     role,
     span,
 )
+from nnheads.interventions.apply import run
+from nnheads.interventions.module import as_module
 from nnheads.models.families import FAMILIES
 
 HOOKED = ("resid_pre", "attn_in", "z", "attn_out", "mlp_in", "mlp_hidden", "mlp_out", "resid_post")
@@ -276,7 +276,7 @@ def test_serial_sources_build_on_each_other():
 
 
 def test_roles_and_prompt_lengths_of_base_and_source(padded):
-    from nnheads.interventions.schema import ANSWER
+    from nnheads.interventions import ANSWER
 
     module = build("llama")
     base, source = given("llama", pairs(padded))

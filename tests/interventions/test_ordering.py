@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.interventions import prepare as plan
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     ANSWER,
     DECODE,
@@ -28,6 +27,10 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
+from nnheads.interventions.checks import check_model
+from nnheads.interventions.functions import functions_of
+from nnheads.interventions.ordering import ordered
+from nnheads.interventions.positions import resolved
 from nnheads.models.families import FAMILIES
 from nnheads.models.geometry import model_spec
 
@@ -53,23 +56,21 @@ def rows_of(places: torch.Tensor) -> list[list[int]]:
 @given(batches())
 def test_prompts_and_answers_share_out_the_real_tokens(batch):
     mask, prompt = batch
-    every, first, rest = (
-        rows_of(plan.positions(at, mask, {}, prompt)) for at in (ALL, PROMPT, ANSWER)
-    )
+    every, first, rest = (rows_of(resolved(at, mask, {}, prompt)) for at in (ALL, PROMPT, ANSWER))
     assert every == [np.flatnonzero(row).tolist() for row in mask]
     assert [one + two for one, two in zip(first, rest)] == every
     assert [len(one) for one in first] == prompt.tolist()
-    assert rows_of(plan.positions(PROMPT, mask, {})) == every
-    assert rows_of(plan.positions(ANSWER, mask, {})) == [[]] * len(mask)
+    assert rows_of(resolved(PROMPT, mask, {})) == every
+    assert rows_of(resolved(ANSWER, mask, {})) == [[]] * len(mask)
     for at in (DECODE, steps(0, 3)):
-        assert rows_of(plan.positions(at, mask, {})) == [[]] * len(mask)
+        assert rows_of(resolved(at, mask, {})) == [[]] * len(mask)
 
 
 @given(batches(), st.none() | st.integers(-9, 9), st.none() | st.integers(-9, 9))
 def test_slices_are_those_of_a_list(batch, start, stop):
     mask, _ = batch
     expected = [np.flatnonzero(row).tolist()[start:stop] for row in mask]
-    assert rows_of(plan.positions(span(start, stop), mask, {})) == expected
+    assert rows_of(resolved(span(start, stop), mask, {})) == expected
 
 
 @given(batches(), st.lists(st.integers(-8, 7), min_size=1, max_size=3))
@@ -81,10 +82,10 @@ def test_indices_count_from_the_first_token_or_the_end(batch, places):
         with pytest.raises(
             BadInput, match=r"^position -?[0-9] lies outside a prompt of [0-9] tokens$"
         ):
-            plan.positions(index(*places), mask, {})
+            resolved(index(*places), mask, {})
         return
     expected = [[np.flatnonzero(row).tolist()[place] for place in places] for row in mask]
-    assert rows_of(plan.positions(index(*places), mask, {})) == expected
+    assert rows_of(resolved(index(*places), mask, {})) == expected
 
 
 @given(batches(), st.data())
@@ -94,13 +95,13 @@ def test_roles_name_a_position_of_each_row_or_none(batch, data):
         [data.draw(st.sampled_from([-1, *np.flatnonzero(row).tolist()])) for row in mask]
     )
     expected = [[] if place < 0 else [int(place)] for place in ends]
-    assert rows_of(plan.positions(role("END"), mask, {"END": ends, "S1": ends})) == expected
+    assert rows_of(resolved(role("END"), mask, {"END": ends, "S1": ends})) == expected
     with pytest.raises(
         BadInput, match=r"^role 'IO' is not known in these prompts; known: END, S1$"
     ):
-        plan.positions(role("IO"), mask, {"END": ends, "S1": ends})
+        resolved(role("IO"), mask, {"END": ends, "S1": ends})
     with pytest.raises(BadInput, match=r"known: none$"):
-        plan.positions(role("IO"), mask, {})
+        resolved(role("IO"), mask, {})
 
 
 def test_sites_come_in_the_order_of_a_forward():
@@ -130,9 +131,9 @@ def test_sites_come_in_the_order_of_a_forward():
     ]
     order = np.random.default_rng(0).permutation(len(reached))
     shuffled = Intervention(*(reached[i] for i in order))
-    assert [shuffled.edits[i] for i in plan.ordered(model, shuffled)] == reached
+    assert [shuffled.edits[i] for i in ordered(model, shuffled)] == reached
     named = Intervention(*(edit for edit in shuffled.edits if edit.path is None))
-    assert [named.edits[i] for i in plan.ordered(model, named)] == [
+    assert [named.edits[i] for i in ordered(model, named)] == [
         edit for edit in reached if edit.path is None
     ]
 
@@ -165,9 +166,9 @@ def test_the_order_is_known_without_weights(model_type, tmp_path):
             BadInput,
             match=r"^when the modules by path are reached cannot be measured on this model \(",
         ):
-            plan.ordered(model, Intervention(*edits))
+            ordered(model, Intervention(*edits))
         return
-    assert plan.ordered(model, Intervention(*edits)) == [3, 2, 1, 0]
+    assert ordered(model, Intervention(*edits)) == [3, 2, 1, 0]
 
 
 VECTOR = {"v": torch.ones(5)}
@@ -233,15 +234,15 @@ VECTOR = {"v": torch.ones(5)}
 def test_what_a_model_does_not_have(edit, tensors, says):
     model, _ = tiny("llama")
     with pytest.raises(BadInput, match=f"^{says}"):
-        plan.check_model(model, Intervention(edit, tensors=tensors), model_spec(model))
+        check_model(model, Intervention(edit, tensors=tensors), model_spec(model))
 
 
 def test_experts_have_no_neurons_of_their_own():
     model, _ = tiny("mixtral")
     with pytest.raises(
-        BadInput, match=r"^this family's feed-forward part is shared by experts and has no neurons"
+        BadInput, match=r"shared by experts"
     ):
-        plan.check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), model_spec(model))
+        check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), model_spec(model))
 
 
 def test_a_module_that_never_runs_is_refused():
@@ -250,7 +251,7 @@ def test_a_module_that_never_runs_is_refused():
     with pytest.raises(
         BadInput, match=f"^module '{idle}' is not called when this model runs; name one that is$"
     ):
-        plan.ordered(model, Intervention(Edit("output", Zero(), path=idle)))
+        ordered(model, Intervention(Edit("output", Zero(), path=idle)))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_a_module_that_never_runs_is_refused():
 )
 def test_functions_that_are_not_there(path, says):
     with pytest.raises(BadInput, match=f"^{says}"):
-        plan.functions(Intervention(Edit("z", Function(path), layer=0)))
+        functions_of([Edit("z", Function(path), layer=0)])
 
 
 def test_functions_are_found_by_path_or_given():
@@ -281,4 +282,4 @@ def test_functions_are_found_by_path_or_given():
     )
     import math
 
-    assert plan.functions(edits) == {"function 0": math.sqrt, "function 1": abs}
+    assert functions_of(edits.edits) == {"function 0": math.sqrt, "function 1": abs}

@@ -16,9 +16,7 @@ from conftest import words_tokenizer
 from safetensors.torch import load_file
 
 from nnheads.errors import BadInput
-from nnheads.interventions.apply import run
-from nnheads.interventions.pyvene_folders import read_pyvene
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     Add,
     Collect,
@@ -29,6 +27,8 @@ from nnheads.interventions.schema import (
     Subtract,
     index,
 )
+from nnheads.interventions.apply import run
+from nnheads.interventions.pyvene_folders import read_pyvene
 from nnheads.models.families import FAMILIES
 
 DATA = Path(__file__).parent.parent / "data" / "pyvene"

@@ -7,18 +7,15 @@ import pytest
 import torch
 
 from nnheads.errors import BadInput
-from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     PCA,
     Add,
     AddSource,
-    At,
     Boundless,
     Collect,
     Combine,
     Edit,
-    FromSource,
     Function,
     Interchange,
     Intervention,
@@ -26,7 +23,6 @@ from nnheads.interventions.schema import (
     Mask,
     Mean,
     Noise,
-    Operation,
     Rotate,
     Scale,
     Set,
@@ -36,6 +32,9 @@ from nnheads.interventions.schema import (
     span,
     steps,
 )
+from nnheads.interventions.files import load, save
+from nnheads.interventions.operations import FromSource, Operation
+from nnheads.interventions.positions import At
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ from nnheads.interventions.schema import (
             lambda: Rotate(columns=()),
             r"columns of rotate is \(\); expected a tuple of whole numbers or None",
         ),
-        (lambda: Mask(temperature=0), "temperature 0 of mask is not possible; above 0 is"),
+        (lambda: Mask(temperature=0), "temperature 0 of mask is not possible"),
         (lambda: Mask(rotation=2), "rotation of mask is 2; expected the name of a tensor or None"),
         (
             lambda: Function("somewhere"),

@@ -9,11 +9,7 @@ import xarray as xr
 from conftest import placed, tiny
 
 from nnheads.errors import BadInput
-from nnheads.interventions import steering as strengths
-from nnheads.interventions.apply import run
-from nnheads.interventions.generate import generate, read_texts
-from nnheads.interventions.likelihood import compare, continuations, in_halves, read_places
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     ANSWER,
     DECODE,
@@ -28,17 +24,13 @@ from nnheads.interventions.schema import (
     index,
     steps,
 )
-from nnheads.interventions.steering_directions import (
-    activations_of,
-    best_layer,
-    direction,
-    halves,
-    projections,
-    randomised,
-    scaled,
-    separability,
-    steering,
-)
+from nnheads.interventions import steering as strengths
+from nnheads.interventions.apply import run
+from nnheads.interventions.generate import generate
+from nnheads.interventions.likelihood import compare, read_positions
+from nnheads.interventions.steering_directions import activations_of, best_layer, direction, halves, projections, separability
+from nnheads.interventions.steering_edits import randomised, scaled, steering
+from nnheads.interventions.texts import continuations, in_halves, read_texts
 
 TOWARD = [
     f"{name} and Mary went to the {place}"
@@ -207,9 +199,9 @@ def test_positions_of_written_tokens_are_found_in_given_texts():
     model, _ = tiny("llama")
     rows = [[5, 6, 7, 8, 9, 10], [5, 6, 7]]
     prompts = continuations(model, rows, [2, 1])
-    assert read_places(DECODE, prompts).tolist() == [[2, 3, 4, 5], [4, 5, -1, -1]]
-    assert read_places(steps(1, 3), prompts).tolist() == [[3, 5], [5, -1]]
-    assert read_places(PROMPT, prompts).tolist() == [[0, 1], [3, -1]]
+    assert read_positions(DECODE, prompts).tolist() == [[2, 3, 4, 5], [4, 5, -1, -1]]
+    assert read_positions(steps(1, 3), prompts).tolist() == [[3, 5], [5, -1]]
+    assert read_positions(PROMPT, prompts).tolist() == [[0, 1], [3, -1]]
     nothing = compare(model, Intervention(), continuations(model, rows, [6, 3]))
     assert nothing["original"].isnull().all()
 

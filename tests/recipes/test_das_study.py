@@ -14,9 +14,8 @@ import pytest
 import xarray as xr
 from nnheads.recipes import _app as cli
 
-from nnheads.interventions import localise
+from nnheads.interventions import index, localise, role
 from nnheads.interventions.files import load
-from nnheads.interventions.schema import index, role
 
 SMALL = (
     "--at",

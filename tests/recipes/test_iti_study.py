@@ -15,8 +15,8 @@ import torch
 import xarray as xr
 from nnheads.recipes import _app as cli
 
+from nnheads.interventions import ALL
 from nnheads.interventions.files import load
-from nnheads.interventions.schema import ALL
 from nnheads.prompts.truth import read_questions
 from nnheads.truth import crossval
 from nnheads.truth.directions import fitted_on, question_ids

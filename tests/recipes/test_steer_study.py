@@ -17,10 +17,10 @@ import xarray as xr
 from nnheads.recipes import _app as cli
 from nnheads.recipes._steer import NEUTRAL, own_world
 
+from nnheads.interventions import ANSWER, Add, Edit, Function, Intervention, Zero
 from nnheads.interventions import steering as strengths
 from nnheads.interventions import steering_directions as directions
 from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import ANSWER, Add, Edit, Function, Intervention, Zero
 from nnheads.prompts import world
 
 SMALL = ("--new-tokens", "3", "--strength", "2", "--draws", "3")

@@ -10,7 +10,8 @@ import torch
 import xarray as xr
 
 import nnheads
-from nnheads.interventions.schema import Add, At, Edit, Intervention
+from nnheads.interventions import Add, Edit, Intervention
+from nnheads.interventions.positions import At
 from nnheads.remote.digest import content
 from nnheads.remote.ledger import Ledger, counting, totals
 from nnheads.remote.place import place_of

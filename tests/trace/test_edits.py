@@ -11,8 +11,8 @@ import torch
 from conftest import tiny
 from swaps import ANSWERS, pairs, runs
 
+from nnheads.interventions import Add, Edit, Interchange, Intervention, Scale, Zero, index
 from nnheads.interventions.apply import run
-from nnheads.interventions.schema import Add, Edit, Interchange, Intervention, Scale, Zero, index
 from nnheads.models.families import FAMILIES
 from nnheads.patching.patch import patch
 from nnheads.patching.prepared import units

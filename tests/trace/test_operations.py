@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from nnheads.interventions.schema import (
-    OPERATIONS,
+from nnheads.interventions import (
     PCA,
     Add,
     AddSource,
@@ -21,13 +20,13 @@ from nnheads.interventions.schema import (
     Mask,
     Mean,
     Noise,
-    Operation,
     Rotate,
     Scale,
     Set,
     Subtract,
     Zero,
 )
+from nnheads.interventions.operations import OPERATIONS, Operation
 from nnheads.trace.operations import boundary_mask, change, noise
 
 GENERATOR = torch.Generator().manual_seed(0)

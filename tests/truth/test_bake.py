@@ -14,7 +14,7 @@ from conftest import FAMILIES, VOCABULARY, build, tiny, words_tokenizer
 from oracle import fed
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     ANSWER,
     DECODE,

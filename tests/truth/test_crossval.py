@@ -15,7 +15,7 @@ from conftest import placed, tiny
 from statements import statements
 
 from nnheads.errors import RunError
-from nnheads.interventions.schema import Intervention
+from nnheads.interventions import Intervention
 from nnheads.models.geometry import geometry
 from nnheads.truth import crossval
 from nnheads.truth.activations import last_outputs

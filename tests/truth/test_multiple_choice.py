@@ -16,7 +16,7 @@ from oracle import fed
 from statements import LAYOUT, statements
 
 from nnheads.errors import BadInput
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     ANSWER,
     ANSWERING,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import tiny
 
-from nnheads.interventions.generate import generate, read_texts
-from nnheads.interventions.schema import Add, Edit, Intervention
+from nnheads.interventions import Add, Edit, Intervention
+from nnheads.interventions.generate import generate
+from nnheads.interventions.texts import read_texts
 from nnheads.models.geometry import geometry
 from nnheads.prompts.questions import Question
 from nnheads.truth import samples

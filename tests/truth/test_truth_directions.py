@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions.apply import run
-from nnheads.interventions.files import load, save
-from nnheads.interventions.schema import (
+from nnheads.interventions import (
     ALL,
     ANSWER,
     ANSWERING,
@@ -26,6 +24,8 @@ from nnheads.interventions.schema import (
     Intervention,
     index,
 )
+from nnheads.interventions.apply import run
+from nnheads.interventions.files import load, save
 from nnheads.truth.directions import (
     FITTED,
     KINDS,
@@ -208,7 +208,7 @@ def test_the_edit_is_alpha_sigma_theta_on_the_chosen_heads_alone():
 
 
 def test_the_edit_moves_z_by_alpha_sigma_theta():
-    from nnheads.interventions.schema import Collect
+    from nnheads.interventions import Collect
 
     model, _ = tiny("llama")
     generator = np.random.default_rng(2)
