@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from nnheads.recipes._study import Study
 
-    from nnheads.interventions.operations import At
+    from nnheads.interventions.positions import At
     from nnheads.interventions.schema import Intervention
     from nnheads.runs.folder import Run
 
@@ -105,7 +105,7 @@ def positions_of(text: str | None, roles: tuple[str, ...]) -> dict[str, At]:
 
 def position_of(name: str, roles: tuple[str, ...]) -> At:
     """Return a role or a number as positions of a prompt."""
-    from nnheads.interventions.schema import index, role
+    from nnheads.interventions.positions import index, role
 
     if re.fullmatch(r"-?\d{1,6}", name):
         return index(int(name))

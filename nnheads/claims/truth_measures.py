@@ -38,7 +38,9 @@ def late_edit(
     The edit adds to all head outputs of the middle layer, at the last position ("last") or
     everywhere ("all").
     """
-    from nnheads.interventions.schema import ALL, Add, Edit, Intervention, index
+    from nnheads.interventions.operations import Add
+    from nnheads.interventions.positions import ALL, index
+    from nnheads.interventions.schema import Edit, Intervention
     from nnheads.models.geometry import geometry
     from nnheads.truth.answer_likelihood import read
 

@@ -36,7 +36,7 @@ from nnheads.interventions.sampling import sampling
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import check_length, check_tokens
-from nnheads.trace.decode import write_on
+from nnheads.trace.decode import WriteOptions, write_on
 from nnheads.trace.session import remote_of
 
 
@@ -112,14 +112,16 @@ def generate(
         _check_last_step(edit, new_tokens)
         _check_serial(intervention, edit, new_tokens)
     ready = prepared(model, intervention, prompts, sources, new_tokens)
-    request = {
+    processors, seed = sampling(sample)
+    options: WriteOptions = {
         "new_tokens": new_tokens,
         "ends": ends_of(model),
-        "keep": keep_logits,
         "stops": [stop_at] if isinstance(stop_at, str) else [*stop_at],
-        **sampling(sample),
+        "processors": processors,
+        "seed": seed,
+        "keep": keep_logits,
     }
-    plain, changed = _write(model, ready, request, original)
+    plain, changed = _write(model, ready, options, original)
     return _labelled(model, plain, changed)
 
 
@@ -160,15 +162,15 @@ def _check_serial(intervention: Intervention, edit: Edit, new_tokens: int) -> No
 
 
 def _write(
-    model: Any, ready: Prepared, request: dict[str, Any], original: bool
+    model: Any, ready: Prepared, options: WriteOptions, original: bool
 ) -> tuple[dict | None, dict]:
     """Write without the edits (if asked for) and with them, in one session."""
     spec, inputs, edits, tensors = ready.spec, ready.inputs, ready.edits, ready.tensors
     source_runs = ready.sources
     with model.session(remote=remote_of(model)):
         known = features_of_sources(model, source_runs, spec, tensors)
-        plain = save(write_on(model, inputs, [], {}, spec, {}, request) if original else None)
-        changed = save(write_on(model, inputs, edits, known, spec, tensors, request))
+        plain = save(write_on(model, inputs, [], {}, spec, {}, options) if original else None)
+        changed = save(write_on(model, inputs, edits, known, spec, tensors, options))
     _check_unbroken(plain, "without edits")
     _check_unbroken(changed, "with these edits")
     return plain, changed

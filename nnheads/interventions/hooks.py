@@ -22,8 +22,8 @@ from nnheads.interventions.ordering import KERNEL, site_module
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.families import FAMILIES, family_of
 from nnheads.models.geometry import model_spec
-from nnheads.trace.blocks import split_heads
-from nnheads.trace.edits import packed, shaped, unshaped
+from nnheads.trace.blocks import packed, split_heads
+from nnheads.trace.edits import shaped, unshaped
 
 View: TypeAlias = Float[torch.Tensor, "row unit position width"]
 Act: TypeAlias = Callable[[torch.Tensor], torch.Tensor | None]

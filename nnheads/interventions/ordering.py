@@ -11,23 +11,11 @@ import torch
 from nnheads.errors import BadInput, first_line
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.families import family
+from nnheads.trace.sites import SITES
 
-# the order in which a block reaches its sites; a module by path comes where a forward calls it
-ORDER = (
-    "resid_pre",
-    "attn_in",
-    "q",
-    "k",
-    "v",
-    "pattern",
-    "z",
-    "attn_out",
-    "mlp_in",
-    "mlp_hidden",
-    "mlp_out",
-    "resid_post",
-)
-KERNEL = ("q", "k", "v", "pattern")  # inside the attention kernel
+# rows stand in the order in which a block reaches them; a module by path comes where it is called
+ORDER = tuple(SITES)
+KERNEL = tuple(name for name, row in SITES.items() if row["part"] == "kernel")
 Event = tuple[int, str]  # id of a module, and "input" or "output"
 
 
@@ -122,14 +110,15 @@ def site_module(block: torch.nn.Module, row: Any, site: str) -> tuple[torch.nn.M
     Args:
         row: the family's row of paths.
     """
+    part, end = SITES[site]["part"], SITES[site]["end"]
     paths = {
-        "resid_pre": ("", "input"),
-        "attn_in": (row.attention, "input"),
-        "attn_out": (row.attention_adds or row.attention, "output"),
-        "mlp_in": (row.mlp_reads or row.mlp, "input"),
-        "mlp_hidden": (row.neurons, "input"),
-        "mlp_out": (row.mlp_adds or row.mlp, "output"),
-        "resid_post": ("", "output"),
+        "block": "",
+        "attention": row.attention,
+        "kernel": row.projection,
+        "projection": row.projection,
+        "attention_adds": row.attention_adds or row.attention,
+        "mlp_reads": row.mlp_reads or row.mlp,
+        "neurons": row.neurons,
+        "mlp_adds": row.mlp_adds or row.mlp,
     }
-    path, end = paths.get(site, (row.projection, "input"))
-    return block.get_submodule(path), end
+    return block.get_submodule(paths[part]), end or "input"

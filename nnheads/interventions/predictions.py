@@ -107,7 +107,8 @@ def _by_hooks(
         sources = [module_inputs(model, source) for source in pairs.sources]
         arguments, options = ((), base) if isinstance(base, dict) else ((base,), {})
         output = module(*arguments, **options, sources=sources)
-    return getattr(output, "logits", output[0] if isinstance(output, tuple) else output)
+    logits: Any = getattr(output, "logits", output[0] if isinstance(output, tuple) else output)
+    return logits
 
 
 def read_sources(

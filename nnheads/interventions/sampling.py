@@ -19,7 +19,7 @@ PROCESSORS = {
 }
 
 
-def sampling(sample: dict[str, Any] | None) -> dict[str, Any]:
+def sampling(sample: dict[str, Any] | None) -> tuple[list[Any], int | None]:
     """Return processors of scores, and the seed (None: nothing is drawn).
 
     Args:
@@ -40,7 +40,7 @@ def sampling(sample: dict[str, Any] | None) -> dict[str, Any]:
     processors = [
         _processor(name, options[name]) for name in PROCESSORS if options.get(name) is not None
     ]
-    return {"processors": processors, "seed": int(seed) if draws else None}
+    return processors, int(seed) if draws else None
 
 
 def _processor(name: str, value: Any) -> Any:

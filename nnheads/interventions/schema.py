@@ -23,25 +23,15 @@ from nnheads.interventions.operations import OPERATIONS, Collect, FromSource, Op
 from nnheads.interventions.positions import ALL, At
 from nnheads.interventions.shapes import check_shapes
 from nnheads.interventions.values import is_numbers, is_whole, plain_value
+from nnheads.trace.sites import SITES as BLOCK_SITES
+from nnheads.trace.sites import UNITS
 
-SITES = {
-    "resid_pre": "residual stream before the block",
-    "attn_in": "what attention reads",
-    "q": "queries",
-    "k": "keys",
-    "v": "values",
-    "pattern": "attention weights",
-    "z": "head output before W_O",
-    "attn_out": "what attention adds",
-    "mlp_in": "what the MLP reads",
-    "mlp_hidden": "neurons of the MLP",
-    "mlp_out": "what the MLP adds",
-    "resid_post": "residual stream after the block",
+SITES = {name: row["meaning"] for name, row in BLOCK_SITES.items()} | {
     "input": "first input of the module at `path`",
     "output": "first output of the module at `path`",
 }
-BY_HEAD = ("z", "q", "pattern")
-BY_KV_HEAD = ("k", "v")
+BY_HEAD = tuple(name for name, unit in UNITS.items() if unit == "head")
+BY_KV_HEAD = tuple(name for name, unit in UNITS.items() if unit == "kv_head")
 BY_PATH = ("input", "output")
 
 

@@ -310,13 +310,13 @@ def test_what_sources_give_is_read_once_for_prompts_of_any_length(padded):
     )
     two = Pairs(given.base, (given.sources[0], given.base.isel(batch=[2, 3, 0, 1])), given.answer)
     known = read_sources(model, before, two, batch_size=3)
-    assert known.found[0][0].shape == (4, 8, 48) and known.found[1][0].shape == (4, 1, 32)
+    assert known.taken[0][0].shape == (4, 8, 48) and known.taken[1][0].shape == (4, 1, 32)
     calls = []
     with module.register_forward_hook(lambda *_: calls.append(1)):
         for chosen in ([0, 1], [1, 3], [1], [2, 0, 3]):
             rows = np.array(chosen)
             own = known.rows(rows)
-            assert own.found[0][1].shape[1] == (8 if set(chosen) & {0, 2} else 4), (
+            assert own.taken[0][1].shape[1] == (8 if set(chosen) & {0, 2} else 4), (
                 "no more places than a batch needs"
             )
             torch.testing.assert_close(

@@ -242,7 +242,7 @@ def test_serial_sources_and_prompt_positions_together(prompts):
 
 
 def test_edits_of_the_prompt_leave_the_steps_alone(prompts):
-    """The applier is asked for nothing at a step: what is collected has the prompt's places alone."""
+    """The applier is asked for nothing at a step: it collects the prompt's positions alone."""
     model, _ = tiny("gpt2")
     seen = prompts.assign_coords(role_END=("batch", [8, 8]))
     for at, places in ((PROMPT, 9), (index(0, -1), 2), (span(1, 4), 3), (role("END"), 1)):
@@ -418,7 +418,7 @@ def test_texts_become_prompts_padded_on_the_left():
     assert found["token"].values[1, 2] == found["token"].values[0, 0]
     with pytest.raises(BadInput, match=r"text 2 has no tokens"):
         read_texts(tokenizer, ["Mary", ""])
-    with pytest.raises(BadInput, match=r"no texts are given"):
+    with pytest.raises(BadInput, match=r"no texts"):
         read_texts(tokenizer, [])
 
 

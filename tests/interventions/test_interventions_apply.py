@@ -68,7 +68,7 @@ def close(one: torch.Tensor, other: torch.Tensor) -> None:
 def interchanged(
     module, base: xr.Dataset, changes: list[tuple[int, str, torch.Tensor]]
 ) -> tuple[torch.Tensor, dict]:
-    """Logits of a plain run with given values in place, and the values that were there with them."""
+    """Logits of a plain run with values in place, and those that were there with them."""
     import contextlib
 
     seen = {}

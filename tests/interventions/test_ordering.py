@@ -37,7 +37,7 @@ from nnheads.models.geometry import model_spec
 
 @st.composite
 def batches(draw):
-    """Masks of rows of 1 to 8 tokens, padded on either side, and how many of each are the prompt."""
+    """Masks of rows of 1 to 8 tokens, padded on either side, and their prompt lengths."""
     lengths = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
     left = draw(st.booleans())
     mask = np.zeros((len(lengths), 8), "int8")
@@ -239,9 +239,7 @@ def test_what_a_model_does_not_have(edit, tensors, says):
 
 def test_experts_have_no_neurons_of_their_own():
     model, _ = tiny("mixtral")
-    with pytest.raises(
-        BadInput, match=r"shared by experts"
-    ):
+    with pytest.raises(BadInput, match=r"shared by experts"):
         check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), model_spec(model))
 
 

@@ -165,8 +165,8 @@ SQUARE, TALL = torch.eye(4), torch.eye(4)[:, :2]
         (lambda: whole(mode="both"), "mode 'both' is not known; use parallel or serial"),
         (lambda: Intervention(Zero()), r"Zero\(\) is no Edit; an intervention is made of them"),
         (lambda: whole(v=[1.0]), "tensor 'v' is a list; expected a torch.Tensor"),
-        (lambda: whole(Set("v"), w=SQUARE), "set needs a tensor 'v'; given: w"),
-        (lambda: whole(Rotate()), "rotate needs a tensor 'rotation'; given: none"),
+        (lambda: whole(Set("v"), w=SQUARE), "set needs a tensor 'v'.* w"),
+        (lambda: whole(Rotate()), "rotate needs a tensor 'rotation'.* none"),
         (
             lambda: whole(Interchange(source=1)),
             r"sources \[1\] leave numbers out; count them from 0",

@@ -214,7 +214,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
         "strengths": [0.0, 2.0],
         "toward": TOWARD[:2],
         "away": AWAY[:3],
-        "found": found,
+        "directions": found,
         "layer": 1,
     }
     prompts = ["Mary and John", "the code of"]
