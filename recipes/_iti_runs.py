@@ -80,7 +80,8 @@ def opened(study: Study, item: str, without: tuple[str, ...] = (), **more: Any) 
 
 def check_scope(prompts: xr.Dataset, scope: str) -> None:
     """Refuse to score answers that an edit of this scope cannot reach."""
-    from nnheads.interventions.schema import Add, Edit, Intervention
+    from nnheads.interventions.operations import Add
+    from nnheads.interventions.schema import Edit, Intervention
     from nnheads.truth.answer_likelihood import check_reach
     from nnheads.truth.iti import SCOPES
 

@@ -17,9 +17,11 @@ from jaxtyping import Bool
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.interventions import prepare as plan
-from nnheads.interventions.likelihood import read_places
-from nnheads.interventions.schema import PLACES, At, Intervention
+from nnheads.interventions.checks import check_model
+from nnheads.interventions.likelihood import read_positions
+from nnheads.interventions.positions import POSITIONS, At
+from nnheads.interventions.prepare import edits_at, tensors_of
+from nnheads.interventions.schema import Intervention
 from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
@@ -60,11 +62,11 @@ def read(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
     An edit may reach none of them although it reaches others.
     """
     spec, prompts = model_spec(model), without_padding(prompts)
-    plan.check_model(model, intervention, spec)
+    check_model(model, intervention, spec)
     request, scored = inputs(model, prompts), answer_tokens(prompts)
     _check_question(prompts)
     edits = _plain_edits(model, intervention, prompts)
-    tensors = {**intervention.tensors, **plan.functions(intervention)}
+    tensors = tensors_of(intervention)
     wanted = scored[:, int(scored.any(0).nonzero()[0]) :]  # from the first scored token on
     with torch.no_grad(), model.session(remote=remote_of(model)):
         sums = save(log_probabilities(model, request, edits, spec, tensors, wanted))
@@ -82,11 +84,7 @@ def _check_question(prompts: xr.Dataset) -> None:
 
 def _plain_edits(model, intervention: Intervention, prompts: xr.Dataset) -> list[dict]:
     """Return the edits as the trace takes them, with the positions of these prompts."""
-    edits = []
-    for number in plan.ordered(model, intervention):
-        edit = intervention.edits[number]
-        edits.append({**plan.plain(edit, number), "where": read_places(edit.at, prompts)})
-    return edits
+    return edits_at(model, intervention, lambda at: read_positions(at, prompts))
 
 
 def answer_tokens(prompts: xr.Dataset) -> Tokens:
@@ -122,7 +120,7 @@ def reached(intervention: Intervention, prompts: xr.Dataset) -> Bool[np.ndarray,
     last = scored.shape[1] - 1 - scored.flip(1).int().argmax(1)
     felt = torch.zeros(len(scored), dtype=torch.bool)
     for edit in intervention.edits:
-        where = read_places(edit.at, prompts)
+        where = read_positions(edit.at, prompts)
         felt |= ((where >= 0) & (where < last[:, None])).any(1)
     return felt.numpy()
 
@@ -150,4 +148,4 @@ def check_reach(intervention: Intervention, prompts: xr.Dataset) -> None:
 def _in_words(at: At) -> str:
     """Return positions as a reader would name them."""
     values = "".join(f" {value}" for value in at.values)
-    return f"{at.kind}{values} ({PLACES[at.kind]})"
+    return f"{at.kind}{values} ({POSITIONS[at.kind]})"

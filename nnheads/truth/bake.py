@@ -18,9 +18,11 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput, RunError, first_line
-from nnheads.interventions import prepare as plan
 from nnheads.interventions.apply import run
-from nnheads.interventions.schema import ALL, Add, Edit, Intervention, Subtract
+from nnheads.interventions.checks import check_model
+from nnheads.interventions.operations import Add, Subtract
+from nnheads.interventions.positions import ALL
+from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.load import load
 from nnheads.models.loading import one_line
@@ -143,7 +145,7 @@ def check(model, intervention: Intervention, folder: Path) -> None:
     if weights.dtype != torch.float32:
         dtype = str(weights.dtype).removeprefix("torch.")
         raise BadInput(f"the model is in {dtype}; load it in float32 to bake it")
-    plan.check_model(model, intervention, model_spec(model))
+    check_model(model, intervention, model_spec(model))
     if not intervention.edits:
         raise BadInput("this intervention has no edits; there is nothing to bake")
     for edit in intervention.edits:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 
 from nnheads.errors import RunError
-from nnheads.interventions.schema import Add, Edit, Intervention, Subtract
+from nnheads.interventions.operations import Add, Subtract
+from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.families import family
 from nnheads.models.geometry import Geometry, geometry
 from nnheads.models.loading import whole_checkpoint

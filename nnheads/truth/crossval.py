@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.interventions.schema import Intervention
-from nnheads.interventions.steering_directions import randomised
+from nnheads.interventions.steering_edits import randomised
 from nnheads.truth.conditions import Conditions, conditions
 from nnheads.truth.contrasts import EDIT, NONE
 from nnheads.truth.directions import guard

@@ -17,18 +17,9 @@ import torch
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.interventions.schema import (
-    ALL,
-    ANSWER,
-    ANSWERING,
-    DECODE,
-    PROMPT,
-    Add,
-    At,
-    Edit,
-    Intervention,
-    index,
-)
+from nnheads.interventions.operations import Add
+from nnheads.interventions.positions import ALL, ANSWER, ANSWERING, DECODE, PROMPT, At, index
+from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.names import head_name
 from nnheads.truth.directions import FITTED, as_tensor
 

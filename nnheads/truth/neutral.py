@@ -14,8 +14,9 @@ from pathlib import Path
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.interventions.likelihood import compare, continuations
+from nnheads.interventions.likelihood import compare
 from nnheads.interventions.schema import Intervention
+from nnheads.interventions.texts import continuations
 from nnheads.runs import batches
 from nnheads.truth.answer_likelihood import check_reach
 

@@ -28,7 +28,14 @@ from nnheads.interventions import steering as strengths
 from nnheads.interventions.apply import run
 from nnheads.interventions.generate import generate
 from nnheads.interventions.likelihood import compare, read_positions
-from nnheads.interventions.steering_directions import activations_of, best_layer, direction, halves, projections, separability
+from nnheads.interventions.steering_directions import (
+    activations_of,
+    best_layer,
+    direction,
+    halves,
+    projections,
+    separability,
+)
 from nnheads.interventions.steering_edits import randomised, scaled, steering
 from nnheads.interventions.texts import continuations, in_halves, read_texts
 
