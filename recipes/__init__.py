@@ -1,4 +1,4 @@
-"""One study per file: `nnheads <file name>` runs its `main`, or its `app`.
+"""Find the studies, one per file: `nnheads <file name>` runs its `main`, or its `app`.
 
 Files that start with _ are shared.
 """
@@ -16,16 +16,16 @@ import typer
 
 @functools.cache
 def recipes() -> dict[str, str]:
-    """Recipe name -> first line of its docstring, read without importing it."""
-    found = {}
+    """Return the first line of each recipe's docstring by its name, without importing any."""
+    summaries = {}
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem.replace("_", "-")] = docstring.partition("\n")[0]
-    return found
+        summaries[path.stem.replace("_", "-")] = docstring.partition("\n")[0]
+    return summaries
 
 
 def command(name: str):
-    """A recipe as a command; its module is imported now."""
+    """Return a recipe as a command; its module is imported now."""
     module = importlib.import_module(f"nnheads.recipes.{name.replace('-', '_')}")
     app = getattr(module, "app", None)
     if app is None:
@@ -39,5 +39,5 @@ def command(name: str):
 
 
 def flowed(text: str) -> str:
-    """A docstring for a terminal of any width: each paragraph on one line, which typer then wraps."""
+    """Return a docstring with each paragraph on one line, which typer wraps to any width."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(text).split("\n\n"))

@@ -1,4 +1,7 @@
-"""The command line: one command per file in this folder, imported only when it runs."""
+"""Run the command line: one command per file in this folder, imported only when it runs.
+
+An expected failure is one line on stderr, and exit code 1 (the run) or 2 (the arguments).
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,22 @@ import os
 import shlex
 import sys
 from contextlib import redirect_stderr
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from nnheads.recipes import command as study
 from nnheads.recipes import recipes
+from nnheads.recipes._load import NDIF, REMOTE_VALUES
 from typer.core import TyperGroup
 
+if TYPE_CHECKING:
+    from nnheads.errors import Pending
+
 INTERRUPTED = 130  # what typer returns for ctrl-C
-REMOTE_VALUES = ("ndif", "local", "http://", "https://")
 
 
 class Recipes(TyperGroup):
-    """A command group that finds its commands as files."""
+    """Find commands as files."""
 
     def list_commands(self, ctx) -> list[str]:
         return list(recipes())
@@ -32,14 +38,13 @@ class Recipes(TyperGroup):
         summaries = recipes()
         if cmd_name not in summaries:
             return None
-        if (
-            ctx.meta.get("nnheads.recipe") != cmd_name
-        ):  # a list of commands needs a line each, not the modules
+        if ctx.meta.get("nnheads.recipe") != cmd_name:  # a list needs a line each, not the modules
             return typer.main.get_command(_stub(cmd_name, summaries[cmd_name]))
         return study(cmd_name)
 
 
 def _stub(name: str, summary: str) -> typer.Typer:
+    """Return what stands for a recipe in the list of commands."""
     app = typer.Typer(add_completion=False)
 
     def nothing() -> None: ...
@@ -59,8 +64,9 @@ main = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
         import nnheads
 
         sys.stdout.write(f"nnheads {nnheads.__version__}\n")
@@ -78,63 +84,85 @@ def _root(
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected failure is one line on stderr and exit code 1 or 2."""
-    from nnheads.errors import BadInput, NNHeadsError, Pending
+    from nnheads.errors import Pending
     from nnheads.remote.ledger import counting
 
-    sent: list[dict] = []
     if arguments is not None:
         sys.argv = ["nnheads", *arguments]  # what a run's record says that it was made with
-    arguments = _bare_remote(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
-    for argument in arguments:
-        if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
-            _fail(f"error: argument {argument!a} is not UTF-8 text", 2)
+    words = _bare_remote(sys.argv[1:]) or ["--help"]
+    sent: list[dict] = []
     try:
+        _check_text(words)
         with counting(sent):
-            code = main(args=arguments, prog_name="nnheads", standalone_mode=False) or 0
+            code = main(args=words, prog_name="nnheads", standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         _say_jobs(sent)
         sys.stdout.flush()  # what is buffered fails here, where it can be said, and not at exit
-        raise SystemExit(code)
     except KeyboardInterrupt:
         _fail("interrupted; finished batches are kept, and the same command goes on from there", 1)
     except BrokenPipeError:  # the reader has gone, as in `nnheads heads | head -1`
         _drop_stdout_if_broken()
         raise SystemExit(1) from None
     except Exception as error:
-        if "--traceback" in arguments:
+        if "--traceback" in words:
             raise
-        if hasattr(error, "format_message"):  # the command line itself does not parse
-            name = f" {arguments[0]}" if arguments[0] in recipes() else ""
-            said = " ".join(error.format_message().split()).rstrip(".")
-            _fail(f"error: {said}; nnheads{name} --help shows what there is", 2)
         if isinstance(error, Pending):
             _say_jobs(sent)
-            from nnheads.recipes._options import shown
+        _fail(*_explained(error, words[0]))
+    raise SystemExit(code)
 
-            where = (
-                ""
-                if error.run is None
-                else f"; nnheads remote collect {shown(error.run)} fetches what is done"
-            )
-            _fail(f"{error}{where}", 0)
-        if isinstance(error, NNHeadsError):
-            _fail(f"error: {error}", 2 if isinstance(error, BadInput) else 1)
-        reason = (str(error).strip().splitlines() or [""])[0]
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _fail(f"error: {error.strerror}; free some and issue the same command again", 1)
-        if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
-            _fail(
-                f"error: the server of --remote cannot be reached ({reason}); is it running at that"
-                " address?",
-                1,
-            )
-        _fail(f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)", 1)
+
+def _check_text(arguments: list[str]) -> None:
+    """Refuse bytes that are no text, which could not be printed or written."""
+    from nnheads.errors import BadInput
+
+    for argument in arguments:
+        if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
+            raise BadInput(f"argument {argument!a} is not UTF-8 text")
+
+
+def _explained(error: Exception, name: str) -> tuple[str, int]:
+    """Return the line that says what went wrong in a recipe, and the exit code."""
+    from nnheads.errors import BadInput, NNHeadsError, Pending
+
+    if hasattr(error, "format_message"):  # the command line itself does not parse
+        recipe = f" {name}" if name in recipes() else ""
+        problem = " ".join(error.format_message().split()).rstrip(".")
+        return f"error: {problem}; nnheads{recipe} --help shows what there is", 2
+    if isinstance(error, Pending):
+        return _pending(error), 0
+    if isinstance(error, NNHeadsError):
+        return f"error: {error}", 2 if isinstance(error, BadInput) else 1
+    return _unexpected(error), 1
+
+
+def _pending(error: Pending) -> str:
+    """Return what is not finished, and the command that fetches it."""
+    from nnheads.recipes._terminal import shown
+
+    if error.run is None:
+        return str(error)
+    return f"{error}; nnheads remote collect {shown(error.run)} fetches what is done"
+
+
+def _unexpected(error: Exception) -> str:
+    """Return one line about an error that nnheads does not raise itself."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"error: {error.strerror}; free some and issue the same command again"
+    if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
+        return (
+            f"error: the server of --remote cannot be reached ({reason}); is it running at that"
+            " address?"
+        )
+    return f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)"
 
 
 def command(line: str) -> None:
-    """Issue a command in this process, as a notebook likes to: `nnheads.command("detect all --limit
-    16")`.
+    """Issue a command in this process, as a notebook likes to.
+
+        nnheads.command("detect all --limit 16")
 
     All that it says goes to stdout, and behind it an exit code other than 0.
     """
@@ -150,7 +178,7 @@ def command(line: str) -> None:
 
 
 def _say_jobs(lines: list[dict]) -> None:
-    """What servers did for a run, if they did anything."""
+    """Print what servers did for a run, if they did anything."""
     from nnheads.remote.ledger import totals
 
     sent = totals(lines)
@@ -160,7 +188,8 @@ def _say_jobs(lines: list[dict]) -> None:
         sys.stderr.write(f"{jobs} on a server, {up} sent, {down} received\n")
 
 
-def _fail(text: str, code: int) -> None:
+def _fail(text: str, code: int) -> NoReturn:
+    """Print one line on stderr and end with an exit code."""
     sys.stderr.write(text + "\n")
     _drop_stdout_if_broken()
     raise SystemExit(code)
@@ -175,9 +204,9 @@ def _drop_stdout_if_broken() -> None:
 
 
 def _bare_remote(arguments: list[str]) -> list[str]:
-    """`--remote` alone means NDIF."""
+    """Let `--remote` alone mean NDIF."""
     for index, argument in enumerate(arguments):
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
         if argument == "--remote" and not following.startswith(REMOTE_VALUES):
-            arguments[index] = "--remote=ndif"
+            arguments[index] = f"--remote={NDIF}"
     return arguments

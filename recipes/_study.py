@@ -1,4 +1,4 @@
-"""Share what all studies have: options, each spelled once, the model, and the runs of results.
+"""Give every study the shared options, its model, and the runs of its results.
 
     @study(limit=100, batch_size=20)
     def main(study: Study, corruption: Annotated[str, typer.Option(help="...")] = "other") -> None:
@@ -17,70 +17,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-import typer
 from nnheads.recipes._checks import check_at_least
+from nnheads.recipes._options import NEEDS_DEFAULT, SHARED
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from nnheads.runs.folder import Run
 
-RESULTS = Path("results")
 COUNTS = ("limit", "batch_size", "top")  # which have to be at least 1
 UNRECORDED = ("plan",)  # of the shared options: nothing is run with it
-NEEDS_DEFAULT = inspect.Parameter.empty
-
-Model = Annotated[
-    str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")
-]
-Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
-BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]
-Top = Annotated[int, typer.Option(help="How many heads to name.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Quantization = Annotated[
-    str | None, typer.Option(help="4bit or 8bit: weights in fewer bits (needs bitsandbytes).")
-]
-DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
-Remote = Annotated[
-    str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")
-]
-Submit = Annotated[
-    bool, typer.Option("--submit", help="With --remote: send, and do not wait for results.")
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")
-]
-Plan = Annotated[bool, typer.Option("--plan", help="Say what it would cost, and run nothing.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
-
-# In the order of the help. Those without a default are for studies that give one (`limit=100`).
-SHARED: dict[str, tuple[Any, Any]] = {
-    "model": (Model, "reference"),
-    "limit": (Limit, NEEDS_DEFAULT),
-    "batch_size": (BatchSize, NEEDS_DEFAULT),
-    "top": (Top, NEEDS_DEFAULT),
-    "seed": (Seed, 0),
-    "revision": (Revision, None),
-    "dtype": (Dtype, "auto"),
-    "quantization": (Quantization, None),
-    "device_map": (DeviceMap, None),
-    "remote": (Remote, None),
-    "submit": (Submit, False),
-    "output": (Output, RESULTS),
-    "overwrite": (Overwrite, False),
-    "plan": (Plan, NEEDS_DEFAULT),
-    "quiet": (Quiet, False),
-    "traceback": (Traceback, False),
-}
 
 
 class Study:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from nnheads.recipes import _atlas, _atlas_pictures
 from nnheads.recipes._checks import check_at_least
-from nnheads.recipes._study import RESULTS, Quiet, Seed, Traceback
+from nnheads.recipes._options import RESULTS, Quiet, Seed, Traceback
 from nnheads.recipes._terminal import say, shown
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nnheads.recipes._convert import GATES, MASK, Selection, prepared, sizes_of, unit_of
-from nnheads.recipes._study import Traceback
+from nnheads.recipes._options import Traceback
 from nnheads.recipes._terminal import say, shown
 
 from nnheads.errors import BadInput

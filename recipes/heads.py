@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnheads.recipes._study import Traceback
+from nnheads.recipes._options import Traceback
 from nnheads.recipes._terminal import say
 
 

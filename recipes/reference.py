@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nnheads.recipes._load import quieten
-from nnheads.recipes._study import Model, Seed, Traceback
+from nnheads.recipes._options import Model, Seed, Traceback
 from nnheads.recipes._terminal import say
 
 if TYPE_CHECKING:

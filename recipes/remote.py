@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from nnheads.recipes import _issued
 from nnheads.recipes._load import NDIF, parse_remote
-from nnheads.recipes._study import Traceback
+from nnheads.recipes._options import Traceback
 from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput, RunError

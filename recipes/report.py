@@ -10,7 +10,8 @@ import typer
 from nnheads.recipes import _report
 from nnheads.recipes._checks import check_at_least
 from nnheads.recipes._load import parse_remote
-from nnheads.recipes._study import RESULTS, Study, study
+from nnheads.recipes._options import RESULTS
+from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, shown
 
 Runs = Annotated[

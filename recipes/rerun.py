@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nnheads.recipes import _issued, _rerun
-from nnheads.recipes._study import Traceback
+from nnheads.recipes._options import Traceback
 from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput, RunError
