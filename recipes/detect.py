@@ -171,7 +171,7 @@ def compute(side: Study, runs: dict[str, Run], stimuli: list) -> None:
 def draw(run: Run, kind: str, scores, heads) -> None:
     """Draw the heads of a type and, for needles, how often the model was right at each length."""
     from nnheads import plot, stats
-    from nnheads.models.answers import accuracy_map
+    from nnheads.detectors._accuracy_map import accuracy_map
 
     headline, cases = heads[heads.attrs["headline"]], scores.sizes["batch"]
     figure = plot.heatmap(

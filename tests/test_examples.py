@@ -9,22 +9,26 @@ import inspect
 import pytest
 
 import nnheads
+from nnheads.models.load import load
 
 FUNCTIONS = [name for name in nnheads.__all__ if inspect.isfunction(getattr(nnheads, name))]
 
 
 @functools.cache
 def reference():
-    return nnheads.load()
+    return load()
 
 
 @pytest.fixture(scope="module")
 def scope():
     """What an example finds: the package, and a model that is loaded once for all of them."""
     plain = nnheads.load
-    nnheads.load = lambda name="reference", **options: (
-        plain(name, **options) if options or name != "reference" else reference()
-    )
+
+    @functools.wraps(plain)
+    def shared(name="reference", **options):
+        return plain(name, **options) if options or name != "reference" else reference()
+
+    nnheads.load = shared
     yield {"nnheads": nnheads}
     del nnheads.load
 
@@ -45,7 +49,9 @@ def test_a_public_name_has_an_example_that_runs(name, scope, tmp_path, monkeypat
 def test_a_public_docstring_says_what_to_do_and_what_comes_back(name):
     text = inspect.getdoc(getattr(nnheads, name)) or ""
     first = text.split("\n")[0]
-    assert first.endswith((".", "?")) and not first.startswith(("The ", "A ", "An ", "What ")), first
+    assert first.endswith((".", "?")) and not first.startswith(("The ", "A ", "An ", "What ")), (
+        first
+    )
     assert "Returns:" in text or getattr(nnheads, name).__annotations__.get("return") == "None"
     for section in ("Returns:", "Raises:"):
         assert section in text or name == "command", f"{name} has no {section}"

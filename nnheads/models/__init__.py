@@ -1,1 +1,6 @@
-"""Load a model under one set of names, and say what its heads look like and what it is given."""
+"""Load a model under one set of names, read its sizes, and turn prompts into its inputs.
+
+model = load("gpt2")
+geometry(model).heads
+model.trace(**inputs(model, prompts))
+"""

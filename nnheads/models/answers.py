@@ -1,12 +1,19 @@
-"""What a model answers at the end of each prompt, without holding the logits of the whole
-vocabulary.
+"""Read what a model answers at the end of each prompt.
+
+    says = answers(model, prompts)  # logit_difference, answer_rank, choice, ... (batch)
+
+The logits of the whole vocabulary never leave the trace.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float, Int
 from nnsight import save
 
 from nnheads.models.inputs import inputs
@@ -14,25 +21,88 @@ from nnheads.models.labels import check_finite, label
 from nnheads.trace.readout import read_answers
 from nnheads.trace.session import remote_of
 
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
 
-def answers(model, prompts: xr.Dataset, *, token: str = "token", candidates=None) -> xr.Dataset:
-    """Run prompts (batch, position) once and read the end of each.
+Candidates = Sequence[int] | np.ndarray | torch.Tensor
+
+
+class _Reading(NamedTuple):
+    """What is read of the last logits of each prompt."""
+
+    logits: Float[torch.Tensor, "batch answer"]  # of the answer and the wrong answer
+    rank: Int[torch.Tensor, "batch answer"]
+    log_sum_exp: Float[torch.Tensor, " batch"]
+    top: Int[torch.Tensor, " batch"]
+    choice: Int[torch.Tensor, " batch"]
+
+
+def answers(
+    model: TransformersModel,
+    prompts: xr.Dataset,
+    *,
+    token: str = "token",
+    candidates: Candidates | None = None,
+) -> xr.Dataset:
+    """Return what the model answers at the end of each prompt.
 
     Args:
+        prompts: `token`, `mask` (batch, position) and `answer`, `wrong` (batch).
         token: which prompt to run, "token" (clean) or "corrupted".
         candidates: token ids among which `choice` is the best; default: all answers and wrong
             answers.
 
     Returns:
-        (batch): `logit_difference` (answer minus wrong), `answer_logit`, `wrong_logit`,
-        `answer_rank`, `answer_probability`, `choice` (best candidate) and `top` (best token of the
-        vocabulary).
+        (batch): `logit_difference` (answer minus wrong), `answer_logit`, `wrong_logit` in logits,
+        `answer_rank` (0 is the highest), `answer_probability`, `choice` (best candidate) and `top`
+        (best token of the vocabulary).
 
     Raises:
+        BadInput: tokens outside the vocabulary, or a prompt that is longer than the model reads.
         RunError: if the model returns logits that are not finite.
+
+    Source: Wang et al. 2022, arXiv 2211.00593 (the logit difference).
+
+    Example:
+        >>> model = nnheads.load()
+        >>> prompts = nnheads.ioi(model.tokenizer, n=2)
+        >>> says = nnheads.answers(model, prompts)
+        >>> says["logit_difference"].dims
+        ('batch',)
+        >>> bool((says["top"] == prompts["answer"]).all())
+        True
     """
+    pair = np.stack([prompts["answer"].values, prompts["wrong"].values], 1)
+    read = _read(model, prompts, token, torch.from_numpy(pair).long(), candidates)
+    check_finite(read.logits, "the model's logits")
+    answer, wrong = read.logits.unbind(1)
+    probability = (answer - read.log_sum_exp).exp()
+    meaning = {
+        "logit_difference": (answer - wrong, "logit(answer) - logit(wrong)", "logit"),
+        "answer_logit": (answer, "logit of the answer", "logit"),
+        "wrong_logit": (wrong, "logit of the wrong answer", "logit"),
+        "answer_rank": (read.rank[:, 0], "rank of the answer, 0 is the highest", "1"),
+        "answer_probability": (probability, "probability of the answer", "1"),
+        "choice": (read.choice, "best token among the candidates", "1"),
+        "top": (read.top, "best token of the vocabulary", "1"),
+    }
+    data = {
+        name: label(values, ("batch",), long_name=text, units=units)
+        for name, (values, text, units) in meaning.items()
+    }
+    kept = {name: prompts[name] for name in prompts.coords if prompts[name].dims == ("batch",)}
+    return xr.Dataset(data, coords=kept)
+
+
+def _read(
+    model: TransformersModel,
+    prompts: xr.Dataset,
+    token: str,
+    pair: Int[torch.Tensor, "batch answer"],
+    candidates: Candidates | None,
+) -> _Reading:
+    """Run prompts once and read the end of each."""
     fed = inputs(model, prompts, token)
-    pair = torch.from_numpy(np.stack([prompts["answer"].values, prompts["wrong"].values], 1)).long()
     pool = torch.unique(pair) if candidates is None else torch.as_tensor(candidates).long()
     with (
         torch.no_grad(),
@@ -41,87 +111,71 @@ def answers(model, prompts: xr.Dataset, *, token: str = "token", candidates=None
         own, rank, total, top, choice = read_answers(model.output.logits[:, -1], pair, pool)
         own, rank, total = save(own.clone()), save(rank.clone()), save(total.clone())
         top, choice = save(top.clone()), save(choice.clone())
-    check_finite(own, "the model's logits")
-    dims = ("batch",)
-    data = {
-        "logit_difference": label(
-            own[:, 0] - own[:, 1], dims, long_name="logit(answer) - logit(wrong)", units="logit"
-        ),
-        "answer_logit": label(own[:, 0], dims, long_name="logit of the answer", units="logit"),
-        "wrong_logit": label(own[:, 1], dims, long_name="logit of the wrong answer", units="logit"),
-        "answer_rank": label(
-            rank[:, 0], dims, long_name="rank of the answer, 0 is the highest", units="1"
-        ),
-        "answer_probability": label(
-            (own[:, 0] - total).exp(), dims, long_name="probability of the answer", units="1"
-        ),
-        "choice": label(choice, dims, long_name="best token among the candidates", units="1"),
-        "top": label(top, dims, long_name="best token of the vocabulary", units="1"),
-    }
-    return xr.Dataset(
-        data, coords={name: prompts[name] for name in prompts.coords if prompts[name].dims == dims}
-    )
+    return _Reading(own, rank, total, top, choice)
 
 
-def correct(model, prompts: xr.Dataset, *, candidates, strict: bool = False) -> xr.Dataset:
-    """Does the model answer both runs right?
+def correct(
+    model: TransformersModel, prompts: xr.Dataset, *, candidates: Candidates, strict: bool = False
+) -> xr.Dataset:
+    """Return whether the model answers the clean and the corrupted prompts right.
 
     Args:
+        prompts: as for `answers`, with `corrupted` (batch, position) and `corrupted_answer`
+            (batch), -1 where there is no right answer.
         candidates: token ids among which the answer has to be the best.
         strict: the answer has to be the best of the whole vocabulary.
 
     Returns:
-        `correct_clean`, `correct_corrupted` (batch) as 0/1; the latter is 1 where the corrupted
+        `correct_clean`, `correct_corrupted` (batch), 1 or 0; the latter is 1 where the corrupted
         prompt has no right answer.
+
+    Raises:
+        BadInput, RunError: as `answers`.
+
+    Example:
+        >>> model = nnheads.load()
+        >>> prompts = nnheads.ioi(model.tokenizer, n=4)
+        >>> right = nnheads.correct(model, prompts, candidates=prompts["answer"].values)
+        >>> right["correct_clean"].values.tolist()
+        [1, 1, 1, 1]
     """
     best = "top" if strict else "choice"
     clean = answers(model, prompts, candidates=candidates)
     corrupted = answers(model, prompts, token="corrupted", candidates=candidates)
     wanted = prompts["corrupted_answer"]
+    right = {
+        "correct_clean": (clean[best] == prompts["answer"], "clean is right"),
+        "correct_corrupted": (
+            (corrupted[best] == wanted) | (wanted < 0),
+            "corrupted is right, or has no right answer",
+        ),
+    }
     return xr.Dataset(
         {
-            "correct_clean": (clean[best] == prompts["answer"])
-            .astype("int8")
-            .assign_attrs(long_name="clean is right"),
-            "correct_corrupted": ((corrupted[best] == wanted) | (wanted < 0))
-            .astype("int8")
-            .assign_attrs(long_name="corrupted is right, or has no right answer"),
+            name: values.astype("int8").assign_attrs(long_name=text)
+            for name, (values, text) in right.items()
         }
     )
 
 
-def predicted(model, prompts: xr.Dataset) -> np.ndarray:
-    """The model's best token [batch, step] at the positions `ask` (batch, step) of the prompts; -1
-    where an example asks for fewer tokens than others."""
+def predicted(model: TransformersModel, prompts: xr.Dataset) -> Int[np.ndarray, "batch step"]:
+    """Return the model's best token at the positions that the prompts ask about.
+
+    Args:
+        prompts: `ask` (batch, step): positions, -1 where an example asks for fewer tokens than
+            others.
+
+    Returns:
+        token ids; -1 where nothing is asked.
+    """
     ask = torch.from_numpy(prompts["ask"].values).long()
     first = int(ask[ask >= 0].min())
     keep = prompts.sizes["position"] - first  # logits from the first asked position on
-    fed, place = inputs(model, prompts), (ask - first).clamp(min=0)
+    fed, position = inputs(model, prompts), (ask - first).clamp(min=0)
     with (
         torch.no_grad(),
         model.trace(**fed, use_cache=False, logits_to_keep=keep, remote=remote_of(model)),
     ):
-        best = save(
-            model.output.logits.argmax(-1).gather(1, place.to(model.output.logits.device)).clone()
-        )
+        best = model.output.logits.argmax(-1)
+        best = save(best.gather(1, position.to(best.device)).clone())
     return np.where(ask.numpy() < 0, -1, best.cpu().numpy())
-
-
-def accuracy_map(scores: xr.Dataset) -> xr.DataArray | None:
-    """Share of right answers (length, depth) of needle prompts, or None for prompts without such
-    coordinates. NaN where no prompt has that length and depth; the depth is the one that was asked
-    for, where the prompts say so, since a needle stands at the end of a sentence near it."""
-    measured = [name for name in ("answered", "accuracy") if name in scores.coords]
-    if not measured or not {"length", "depth"} <= set(scores.coords):
-        return None
-    depth = "depth_asked" if "depth_asked" in scores.coords else "depth"
-    table = scores.coords.to_dataset()[["length", depth, measured[0]]].to_dataframe()
-    cells = table.groupby(["length", depth])[measured[0]].mean().to_xarray().astype("float32")
-    meaning = (
-        "share of prompts answered"
-        if measured[0] == "answered"
-        else "share of answer tokens predicted"
-    )
-    return (
-        cells.rename("accuracy").rename({depth: "depth"}).assign_attrs(long_name=meaning, units="1")
-    )

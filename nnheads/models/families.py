@@ -9,7 +9,7 @@ The paths become nnsight aliases, so everywhere else in nnheads the same names h
     model.layers[l]                        a block of the residual stream
     model.layers[l].attention              its attention
     model.layers[l].attention.projection   W_O; its *input* is z, the head outputs side by side
-    model.layers[l].mlp                    its feed-forward part
+    model.layers[l].mlp                    its MLP
     model.embedding, model.final_norm, model.unembedding
 """
 
@@ -22,24 +22,23 @@ from nnheads.errors import ModelError
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
 class Family:
     """Paths of one model family; those below `layers` are relative to a block.
 
-    attention_adds, mlp_adds: the modules whose output is what attention and the feed-forward part
-        add, where the parts themselves return more than that.
-    neurons: the module whose *input* are the feed-forward part's neurons; None where experts share
-        that part.
-    mlp_reads: the module whose input the feed-forward part reads, where `mlp` is not the whole of
-        it.
+    attention_adds, mlp_adds: the modules whose output is what attention and the MLP add, where
+        these return more than that.
+    neurons: the module whose *input* are the MLP's neurons; None where experts share the MLP.
+    mlp_reads: the module whose input the MLP reads, where `mlp` is not the whole of it.
     post_norm: the norm that what attention adds goes through before it joins the residual stream.
     tuple_block: the block returns (hidden states, attention weights) and not a bare tensor.
     position_ids: the model takes them. Families with ALiBi only do not.
     kernel: where attention is computed. "interface" is transformers' attention interface, whose
         queries, keys and values can be read under any implementation; the others name their own
-        place and run eagerly.
+        function and run eagerly.
     """
 
     layers: str = "model.layers"
@@ -60,11 +59,11 @@ class Family:
 
     @property
     def interface(self) -> bool:
-        """Attention goes through transformers' interface: any implementation will do."""
+        """Whether attention goes through transformers' interface: any implementation will do."""
         return self.kernel == "interface"
 
     def rename(self) -> dict[str, str]:
-        """nnsight `rename` entries: the family's path -> the name used throughout nnheads."""
+        """Return nnsight's `rename` entries: the family's path -> the name used in nnheads."""
         attention = self.projection.rpartition(".")[0]
         pairs = {
             self.layers: "layers",
@@ -179,12 +178,12 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(model: TransformersModel) -> Family:
-    """The row of a loaded model."""
+    """Return the row of a loaded model. Raises ModelError as `family_of`."""
     return family_of(model.config)
 
 
-def family_of(config) -> Family:
-    """The row of a config's family. Raises ModelError for a family that is not in the table."""
+def family_of(config: PretrainedConfig) -> Family:
+    """Return the row of a config's family. Raises ModelError for one that is not in the table."""
     row = FAMILIES.get(config.model_type)
     if row is None:
         raise ModelError(

@@ -1,4 +1,11 @@
-"""The only crossing between tensors and labelled datasets, in both directions."""
+"""Turn prompts into what a trace runs: datasets in, tensors out.
+
+    with model.trace(**inputs(model, prompts)):
+        ...
+
+This is the way in to the tensors; `labels` is the way out. Tokens and lengths that a model cannot
+read are BadInput.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +17,28 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.models.families import family
+from nnheads.trace.plain import Inputs
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
+    from transformers import PretrainedConfig
 
 
-def inputs(
-    model: TransformersModel, prompts: xr.Dataset, token: str = "token"
-) -> dict[str, torch.Tensor]:
-    """What a trace is fed: ids, mask and positions of a prompt dataset with dims (batch, position).
+def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") -> Inputs:
+    """Return the ids, mask and positions of prompts, as a model's forward takes them.
 
     Positions count from each row's first real token, so padding on the left moves no number.
+
+    Args:
+        prompts: `mask` and the variable that `token` names (batch, position).
+        token: which text to run, "token" (clean) or "corrupted".
+
+    Returns:
+        `input_ids`, `attention_mask` and, for families that take them, `position_ids`: int64
+        [batch, position].
+
+    Raises:
+        BadInput: no prompts, tokens outside the vocabulary, or more tokens than the model reads.
     """
     ids = torch.from_numpy(np.ascontiguousarray(prompts[token].values)).long()
     mask = torch.from_numpy(np.ascontiguousarray(prompts["mask"].values)).long()
@@ -44,10 +62,8 @@ def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
         )
 
 
-def check_length(length: int, config) -> None:
-    """Refuse more tokens than a model has positions for: it would fail far from the cause, or
-    answer nonsense.
-    """
+def check_length(length: int, config: PretrainedConfig) -> None:
+    """Refuse more tokens than a model has positions for: it would fail far from the cause."""
     limit = getattr(config, "max_position_embeddings", None)
     if limit and length > limit:
         raise BadInput(f"the text has {length} tokens; this model reads at most {limit}")

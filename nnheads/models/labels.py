@@ -1,16 +1,18 @@
-"""TODO docstring."""
+"""Label what comes out of a trace: tensors in, `xr.DataArray` out.
+
+    label(change, ("batch", "layer", "head"), long_name="change", units="logit")
+
+This is the way out of the tensors; `inputs` is the way in. What is not finite is a RunError.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import xarray as xr
 
 from nnheads.errors import RunError
-
-if TYPE_CHECKING:
-    pass
 
 
 def label(
@@ -20,9 +22,14 @@ def label(
     long_name: str,
     units: str,
     source: str = "",
-    **attributes,
+    **attributes: Any,
 ) -> xr.DataArray:
-    """A float32 DataArray (integers stay integers) with what a reader needs to know about it."""
+    """Return a tensor as a float32 array (integers stay integers) that says what it holds.
+
+    Args:
+        dims: a name for each dimension of the tensor.
+        long_name, units, source, attributes: what a reader needs to know about it.
+    """
     values = tensor.detach().cpu()
     values = values.float() if values.is_floating_point() else values
     attributes = {
@@ -35,7 +42,11 @@ def label(
 
 
 def check_finite(values: torch.Tensor, what: str) -> None:
-    """Refuse NaN and infinity where they first show, before they spread through means."""
+    """Refuse NaN and infinity where they first show, before they spread through means.
+
+    Raises:
+        RunError: a value that is not finite.
+    """
     if not bool(torch.isfinite(values).all()):
         raise RunError(
             f"{what} are not finite: broken weights, or a dtype that overflows; try --dtype float32"

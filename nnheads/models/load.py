@@ -1,13 +1,16 @@
-"""Load a causal language model under one set of names, and say what its heads look like.
+"""Load a causal language model under one set of names.
+
+    model = load("gpt2")
+    model.layers[0].attention.projection
 
 `load` returns nnsight's own TransformersModel: nothing is wrapped. The names come from
-`families.py`, the sizes from `geometry`.
+`families.py`. A model that cannot be loaded is a ModelError of one line.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnheads.errors import ModelError
 from nnheads.models.families import family_of
@@ -17,6 +20,7 @@ from nnheads.remote.place import put
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 def load(
@@ -25,7 +29,7 @@ def load(
     revision: str | None = None,
     dtype: str = "auto",
     quantization: str | None = None,
-    device_map: str | dict | None = None,
+    device_map: str | dict[str, Any] | None = None,
     attn_implementation: str | None = None,
     remote: bool | str = False,
     waiting: bool = True,
@@ -42,14 +46,24 @@ def load(
         device_map: passed to transformers: "auto", "cuda:0", or a dict from module to device. None
             keeps the CPU.
         attn_implementation: "sdpa", "eager", ...; None takes the family's default.
-        remote: where the model runs, whatever is asked of it: False, here; True (NDIF) or the URL
-            of a server, for which the model is built without weights; "local", a rehearsal of that
-            here.
+        remote: where the model runs from now on: False, here; True (NDIF) or the URL of a server,
+            for which the model is built without weights; "local", a rehearsal of that here.
         waiting: whether results of jobs on a server are waited for; if not, `Pending` is raised
             until they are there.
 
+    Returns:
+        nnsight's model, under the names of `nnheads.models.families`.
+
     Raises:
-        ModelError: with one line that says what is wrong and what to do.
+        ModelError: an unknown family, a missing folder or model, no network, or options that do not
+            fit; one line that says what to do.
+
+    Source: nnsight, https://nnsight.net.
+
+    Example:
+        >>> model = nnheads.load()
+        >>> len(model.layers), model.config.model_type
+        (4, 'llama')
     """
     from nnsight import TransformersModel
 
@@ -81,7 +95,11 @@ def load(
 
 
 def locate(name: str) -> str:
-    """The folder or Hub id that `name` means. A name that looks like a path must exist."""
+    """Return the folder or Hub id that `name` means.
+
+    Raises:
+        ModelError: a name that looks like a path and is no folder with a model.
+    """
     if name == REFERENCE:
         return str(FOLDER)
     folder = Path(name).expanduser()
@@ -101,8 +119,12 @@ def locate(name: str) -> str:
 
 
 def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Where a revision is: on the Hub a branch, tag or commit; under a local folder a folder of
-    that name.
+    """Return the name and revision under which a revision is loaded.
+
+    On the Hub it is a branch, tag or commit; under a local folder it is a folder of that name.
+
+    Raises:
+        ModelError: a local folder without such a folder.
     """
     folder = Path(name).expanduser()
     if revision is not None and folder.is_dir():
@@ -115,17 +137,18 @@ def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
     return name, revision
 
 
-def _config(path: str, name: str, revision: str | None):
+def _config(path: str, name: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
     with one_line(name):
         if not Path(path).is_dir():
             _reach(path, revision)
-        return AutoConfig.from_pretrained(path, revision=revision)
+        config: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision)
+        return config
 
 
 def _reach(repository: str, revision: str | None) -> None:
-    """Ask the Hub once whether it has the model: transformers alone would retry for half a minute."""
+    """Ask the Hub once for the model: transformers alone would retry for half a minute."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     cached = try_to_load_from_cache(repository, "config.json", revision=revision)
@@ -134,9 +157,7 @@ def _reach(repository: str, revision: str | None) -> None:
 
 
 def _prepare_remote(path: str) -> None:
-    """nnheads' own functions travel as source, and a local folder is its own id on a server of
-    one's own.
-    """
+    """Let nnheads' functions travel as source, and a local folder be its id on one's own server."""
     import nnsight
     from nnsight.modeling import huggingface
 
@@ -145,7 +166,7 @@ def _prepare_remote(path: str) -> None:
         huggingface._ID_CACHE[path] = path
 
 
-def _tokenizer(path: str, revision: str | None):
+def _tokenizer(path: str, revision: str | None) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(path, revision=revision)

@@ -1,47 +1,63 @@
-"""TODO docstring."""
+"""How heads and lists of numbers are written and read.
+
+    parse_head("9.6"), parse_head("L9H6"), head_name(9, 6)  # (9, 6), (9, 6), "L9H6"
+
+Layers and heads count from 0. What cannot be read, or does not exist, is BadInput.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
 
 def head_name(layer: int, head: int) -> str:
-    """Zero-based, as printed everywhere: L9H6."""
+    """Return the name of a head as it is printed everywhere: L9H6."""
     return f"L{layer}H{head}"
 
 
 def parse_head(text: str) -> tuple[int, int]:
-    """`9.6` or `L9H6` -> (9, 6)."""
+    """Return layer and head of `9.6` or `L9H6`. Raises BadInput for what is no head."""
     match = re.fullmatch(
         r"\s*(?:L(\d{1,6})H(\d{1,6})|(\d{1,6})\.(\d{1,6}))\s*", text, re.IGNORECASE
     )
     if match is None:
-        raise BadInput(f"{text!r} is no head; write layer and head from zero, as 9.6 or L9H6")
+        raise BadInput(f"Not a head: {text!r}. Use layer.head counted from 0, such as 9.6 or L9H6.")
     layer, head = (group for group in match.groups() if group is not None)
     return int(layer), int(head)
 
 
 def parse_numbers(text: str, what: str, limit: int) -> list[int]:
-    """`0,2,5-8` -> [0, 2, 5, 6, 7, 8], each below `limit`."""
+    """Return the numbers of `0,2,5-8`, sorted, each below `limit`.
+
+    Args:
+        what: the name of one of them, for errors: "layer".
+
+    Raises:
+        BadInput: no list of numbers, a range that runs backwards, a number that does not exist.
+    """
     numbers: set[int] = set()
     for piece in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", piece)
         if match is None:
-            raise BadInput(f"{text!r} is no list of {what}s; write 0,2,5-8")
+            raise BadInput(f"Not a list of {what}s: {text!r}. Use numbers and ranges: 0,2,5-8.")
         first = int(match.group(1))
         last = int(match.group(2) or first)
         if first > last:
-            raise BadInput(f"{piece.strip()!r} runs backwards; write {last}-{first}")
+            raise BadInput(f"{piece.strip()!r} runs backwards. Use {last}-{first}.")
         if last >= limit:
             raise BadInput(f"{what} {last} does not exist; this model has {what}s 0 to {limit - 1}")
         numbers.update(range(first, last + 1))
     return sorted(numbers)
 
 
-def check_head(model, head: tuple[int, int]) -> None:
+def check_head(model: TransformersModel, head: tuple[int, int]) -> None:
     """Raise BadInput for a head that the model does not have."""
     sizes = geometry(model)
     if head[0] >= sizes.layers or head[1] >= sizes.heads:

@@ -1,5 +1,6 @@
-"""The small trained model that ships with nnheads: its name, and the folder that plain transformers
-can load.
+"""The small trained model that ships with nnheads: its name, and its folder.
+
+transformers.AutoModelForCausalLM.from_pretrained(FOLDER)
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import seaborn as sns
 import xarray as xr
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 from nnheads.plot._figure import blank, quantity, small_print
 from nnheads.stats import ranked
 
-Band = tuple[xr.DataArray, xr.DataArray, xr.DataArray]  # value, low, high
+Band = Sequence[xr.DataArray]  # value, low, high
 
 
 def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
@@ -29,7 +31,7 @@ def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
 
 
 def curves(
-    each: dict[str, Band],
+    each: Mapping[str, Band],
     *,
     title: str,
     points: dict[str, tuple[float, float]] | None = None,

@@ -78,7 +78,8 @@ def _over_steps(
     if len(each_number) == 1:
         return p_value
     over_numbers = greater_than(np.stack(each_number), margin)
-    return np.maximum(p_value, over_numbers)
+    larger: np.ndarray = np.maximum(p_value, over_numbers)
+    return larger
 
 
 def invariance(by_step: xr.DataArray) -> xr.DataArray:

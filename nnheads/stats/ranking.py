@@ -2,28 +2,20 @@
 
     best = top_heads(heads, "effect", 5)  # a list of layer, head, value, low, high
 
-Values that are not known (NaN) do not rank, or come last where `unknown` asks for them; equal values
-rank in the order of their indices.
+Values that are not known (NaN) do not rank, or come last where `unknown` asks for them. Equal
+values rank in the order of their indices.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 from scipy import stats as scipy_stats
 
-
-class RankedHead(TypedDict):
-    """A head, its value and the ends of the value's interval."""
-
-    layer: int
-    head: int
-    value: float
-    low: float
-    high: float
+RankedHead = dict[str, Any]  # layer, head, value, low, high
 
 
 def ranked(
@@ -92,4 +84,5 @@ def spearman(
     a, b = (scipy_stats.rankdata(one, axis=-1) for one in (first, second))
     a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+        size = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+        return np.asarray((a * b).sum(-1) / size)

@@ -22,7 +22,7 @@ from nnheads.generation.greedy import (
     tokens_while_answering,
     without_answers,
 )
-from nnheads.models.answers import accuracy_map
+from nnheads.detectors._accuracy_map import accuracy_map
 from nnheads.prompts.needle import needle
 from nnheads.prompts.needles import CODE_LENGTH
 from nnheads.spans.measure import gate

@@ -23,7 +23,7 @@ from nnheads.prompts.iteration import iteration
 from nnheads.prompts.repeated import DISTANCES, repeated
 from nnheads.spans import measure as attention
 from nnheads.stats import MARGIN, adjusted, calibrate, contrast, invariance
-from nnheads.trace.spans import span_mass
+from nnheads.trace.spans import statistics
 
 UNIFORM, IDEAL, EARLIER, SINK = range(4)
 STEPS = 6
@@ -56,10 +56,9 @@ def made_up_attention(prompts: xr.Dataset) -> torch.Tensor:
 def calibrated_on(prompts: xr.Dataset, weights: torch.Tensor, kind: str, monkeypatch) -> xr.Dataset:
     """Scores of one layer with made-up attention [batch, head, query, key], calibrated."""
 
-    def measured(model, fed, layers, spans, share, threshold, hit, interface, block_bytes):
-        mass, strongest = span_mass((None, None, None, None, {}, weights), spans, hit, block_bytes)
-        every = torch.stack([mass, (mass > threshold).float(), strongest])
-        return torch.einsum("cbhs,bsk->cbhk", every, share)[None]
+    def measured(model, inputs, layers, spans, share, options):
+        eager = (None, None, None, None, {}, weights)
+        return statistics(eager, spans, share, options)[None]
 
     monkeypatch.setattr(attention, "measure_spans", measured)
     beside = head_type("iteration").beside if kind == "iteration" else ()

@@ -334,9 +334,7 @@ def test_a_head_is_read_back_from_both_ways_of_writing_it(layer, head):
     ],
 )
 def test_what_is_no_head_is_refused(text):
-    with pytest.raises(
-        BadInput, match=r"is no head; write layer and head from zero, as 9\.6 or L9H6"
-    ):
+    with pytest.raises(BadInput, match="Not a head"):
         parse_head(text)
 
 
@@ -376,14 +374,14 @@ def test_any_text_is_a_list_of_numbers_or_refused(text, limit):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is no list of layers; write 0,2,5-8"),
-        ("0,,2", "is no list of layers"),
-        ("a", "'a' is no list of layers"),
-        ("-1", "'-1' is no list of layers"),
-        ("1-", "'1-' is no list of layers"),
-        ("3", "layer 3 does not exist; this model has layers 0 to 2"),
+        ("", "Not a list of layers: ''"),
+        ("0,,2", "Not a list of layers"),
+        ("a", "Not a list of layers: 'a'"),
+        ("-1", "Not a list of layers: '-1'"),
+        ("1-", "Not a list of layers: '1-'"),
+        ("3", "layer 3 does not exist"),
         ("0-3", "layer 3 does not exist"),
-        ("2-1", "'2-1' runs backwards; write 1-2"),
+        ("2-1", "runs backwards"),
     ],
 )
 def test_what_is_no_list_of_numbers_is_refused(text, message):
