@@ -13,6 +13,7 @@ import xarray as xr
 from conftest import VOCABULARY, byte_tokenizer, tiny, words_tokenizer
 
 import nnheads
+from nnheads.detectors._accuracy_map import accuracy_map
 from nnheads.generation.greedy import (
     EXTRA_TOKENS,
     answer_needles,
@@ -22,7 +23,6 @@ from nnheads.generation.greedy import (
     tokens_while_answering,
     without_answers,
 )
-from nnheads.detectors._accuracy_map import accuracy_map
 from nnheads.prompts.needle import needle
 from nnheads.prompts.needles import CODE_LENGTH
 from nnheads.spans.measure import gate
