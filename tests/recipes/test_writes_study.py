@@ -14,6 +14,7 @@ from nnheads.recipes import _app as cli
 import nnheads
 from nnheads.writing import copy_score as copying
 from nnheads.writing.composition import composition_scores
+from nnheads.writing.word_outputs import single_tokens
 
 COPIERS = ("L1H0", "L1H1", "L2H4")  # planted in the shipped model
 
@@ -39,9 +40,7 @@ def test_copying_heads_are_named_with_interval_and_mark(capsys, tmp_path):
         assert scores.sizes == {"batch": 60, "layer": 4, "head": 8}
         np.testing.assert_allclose(heads["copy"], scores["copy"].mean("batch"), atol=1e-6)
         model = nnheads.load("reference")
-        whole = copying.word_scores(
-            model, copying.single_tokens(model.tokenizer, copying.NAMES)[:60]
-        )
+        whole = copying.word_scores(model, single_tokens(model.tokenizer, copying.NAMES)[:60])
         for name in ("copy", "negative_null", "rank"):  # three slices are the whole
             np.testing.assert_allclose(scores[name], whole[name], atol=1e-6)
         assert (
