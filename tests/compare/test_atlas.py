@@ -202,7 +202,7 @@ def test_a_model_that_was_asked_twice_has_two_entries(tmp_path):
 
 def test_runs_without_heads_are_no_atlas(tmp_path):
     recorded(tmp_path / "run", "steer", [])
-    with pytest.raises(BadInput, match="these runs say nothing of single heads"):
+    with pytest.raises(BadInput, match="say nothing of single heads"):
         entries(tmp_path)
 
 
@@ -298,9 +298,9 @@ def test_answers_to_one_question_stay_together():
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"headline": "none"}, {}, "the headline 'none' is not known for single prompts"),
-        ({}, {"top": 12}, "a list of 12 heads is not possible; this model has 12"),
-        ({}, {"top": 0}, "list of 0"),
+        ({"headline": "none"}, {}, "'none' is not known for single prompts"),
+        ({}, {"top": 12}, "12 of the 12"),
+        ({}, {"top": 0}, "0 of the 12"),
     ],
 )
 def test_stability_refuses(change, options, message):
