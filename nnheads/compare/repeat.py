@@ -1,13 +1,17 @@
 """Is a repeated result the same, and if not, what was different when it was made?
 
+    for change in compare(old, new): print(change.name, change.verdict)
+    circumstances(old, new)  # a line for each thing that differed
+
 Every variable of two datasets is compared, bit by bit and then by how far its numbers moved; and
 everything that a result records about how it was made, so that a difference has a reason or is said
-to have none that is recorded.
+to have none that is recorded. What one result lacks is a verdict of its own, no error.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +39,11 @@ DRAWN = {
     "prompts_sha256": "prompts",
     "seed": "seed",
 }
+# arguments that other lines tell
+TOLD = {
+    *INCIDENTAL,
+    *("dtype", "revision", "model", "weights", "prompts_sha256", "seed", "attention"),
+}
 # of no use to explain a number: when, by which command, with what label
 VOLATILE = (
     "history",
@@ -50,10 +59,12 @@ VOLATILE = (
 
 @dataclass(frozen=True)
 class Change:
-    """One variable in both results. largest: of all absolute differences; relative: that over the
-    largest value;
-    cells: how many differ, of `size`; rank_correlation: Spearman over all cells, NaN where it says
-        nothing."""
+    """One variable in both results.
+
+    largest: of all absolute differences. relative: that over the largest value.
+    cells: how many differ, of `size`.
+    rank_correlation: Spearman over all cells, NaN where it says nothing.
+    """
 
     name: str
     verdict: str
@@ -65,112 +76,122 @@ class Change:
 
     @property
     def same(self) -> bool:
+        """Return whether rounding explains the change, if there is any."""
         return self.verdict in SAME
 
 
 def tolerance_of(dataset: xr.Dataset) -> float:
-    """What rounding explains, for what a result was computed in."""
+    """Return what rounding explains, for what a result was computed in."""
     dtype = str(identity(dataset).get("dtype", "float32"))
     return TOLERANCES.get(dtype, COARSE)
 
 
 def identity(dataset: xr.Dataset) -> dict:
-    """The model of a result, as `provenance.model_identity` wrote it."""
+    """Return the model of a result, as `provenance.model_identity` wrote it."""
     return _json(dataset.attrs.get("source"))
 
 
 def arguments_of(dataset: xr.Dataset) -> dict:
-    """The arguments of the command that made a result."""
+    """Return the arguments of the command that made a result."""
     return _json(dataset.attrs.get("arguments"))
 
 
 def compare(
     first: xr.Dataset, second: xr.Dataset, *, tolerance: float | None = None
 ) -> list[Change]:
-    """Each variable and coordinate of a result and of its repetition.
+    """Return how each variable and coordinate of a result differs from its repetition.
 
     Args:
         tolerance: the largest change, over the largest value of a variable, that is called drift;
             default: what rounding explains in the coarser of the two dtypes.
     """
     limit = max(map(tolerance_of, (first, second))) if tolerance is None else tolerance
-    names = [str(name) for name in (*first.data_vars, *first.coords)]
-    more = [str(name) for name in (*second.data_vars, *second.coords) if str(name) not in names]
-    found = [
+    names, others = _names(first), _names(second)
+    changes = [
         compared(name, first[name].values, second[name].values, limit)
-        if name in second.variables
+        if name in others
         else Change(name, MISSING)
         for name in names
     ]
-    return found + [Change(name, NEW) for name in more]
+    return changes + [Change(name, NEW) for name in others if name not in names]
+
+
+def _names(dataset: xr.Dataset) -> list[str]:
+    return [str(name) for name in (*dataset.data_vars, *dataset.coords)]
 
 
 def compared(name: str, first: np.ndarray, second: np.ndarray, limit: float) -> Change:
-    """One variable, which is drift only if it is made of real numbers."""
+    """Return how one variable differs; it drifts only if it is made of real numbers."""
+    unknown = float("nan")
     if first.shape != second.shape:
-        return Change(name, DIFFERENT, float("nan"), float("nan"), first.size, first.size)
-    if first.dtype.kind not in "fiub" or second.dtype.kind not in "fiub":
-        unequal = int((first.astype(str) != second.astype(str)).sum())
-        return Change(
-            name, DIFFERENT if unequal else EXACT, float("nan"), float("nan"), unequal, first.size
-        )
+        return Change(name, DIFFERENT, unknown, unknown, first.size, first.size)
+    if first.dtype.kind in "fiub" and second.dtype.kind in "fiub":
+        return _numbers_compared(name, first, second, limit)
+    unequal = int((first.astype(str) != second.astype(str)).sum())
+    verdict = DIFFERENT if unequal else EXACT
+    return Change(name, verdict, unknown, unknown, unequal, first.size)
+
+
+def _numbers_compared(name: str, first: np.ndarray, second: np.ndarray, limit: float) -> Change:
+    """Return how far the numbers of one variable moved."""
     a, b = first.astype(float), second.astype(float)
     unequal = (a != b) & ~(np.isnan(a) & np.isnan(b))
     if not unequal.any():
         return Change(name, EXACT, size=a.size)
     both = np.isfinite(a) & np.isfinite(b)
-    largest = float(np.abs(a - b)[both].max()) if both.any() else float("nan")
-    scale = float(np.abs(a[both]).max()) if both.any() else 0.0
-    relative = largest / scale if scale else float("inf")
+    largest, relative = _moved(a[both], b[both])
     real = first.dtype.kind == "f" and second.dtype.kind == "f"
     drifted = real and not bool((unequal & ~both).any()) and relative <= limit
-    rank = float(spearman(a[both].ravel(), b[both].ravel()))
-    return Change(
-        name, DRIFT if drifted else DIFFERENT, largest, relative, int(unequal.sum()), a.size, rank
-    )
+    verdict, rank = DRIFT if drifted else DIFFERENT, float(spearman(a[both], b[both]))
+    return Change(name, verdict, largest, relative, int(unequal.sum()), a.size, rank)
+
+
+def _moved(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Return the largest difference of known numbers, and over the largest of them."""
+    if not first.size:
+        return float("nan"), float("inf")
+    largest, scale = float(np.abs(first - second).max()), float(np.abs(first).max())
+    return largest, largest / scale if scale else float("inf")
 
 
 def circumstances(first: xr.Dataset, second: xr.Dataset) -> list[str]:
-    """What is recorded of how the two were made, and differs: a line for each, what can change
-    numbers first.
+    """Return what is recorded of how the two were made, and differs.
+
+    A line for each thing, what can change numbers first.
     """
-    lines = []
-    old, new = identity(first), identity(second)
-    for key, name in SETTINGS.items():
-        lines += _line(name, old.get(key), new.get(key))
-    for key, name in DRAWN.items():
-        lines += _line(name, first.attrs.get(key), second.attrs.get(key))
-    old, new = arguments_of(first), arguments_of(second)
-    told = {
-        *INCIDENTAL,
-        "dtype",
-        "revision",
-        "model",
-        "weights",
-        "prompts_sha256",
-        "seed",
-        "attention",
-    }
-    for key in sorted({*old, *new} - told):
-        lines += _line(f"argument {key}", old.get(key), new.get(key))
-    old, new = (_json(one.attrs.get("packages")) for one in (first, second))
-    for key in sorted({*old, *new}):
-        lines += _line(f"version of {key}", old.get(key), new.get(key))
-    lines += _line(
-        "commit of nnheads", first.attrs.get("git_commit"), second.attrs.get("git_commit")
-    )
-    if any(int(one.attrs.get("git_dirty") or 0) for one in (first, second)):
-        lines.append("nnheads had changes that were not committed, here or there")
-    rest = {*first.attrs, *second.attrs} - {*VOLATILE, *DRAWN, "model", "revision"}
-    for key in sorted(name for name in rest if not name.startswith("remote_")):
-        lines += _line(key, first.attrs.get(key), second.attrs.get(key))
-    return lines
+    old, new = first.attrs, second.attrs
+    arguments = [arguments_of(one) for one in (first, second)]
+    packages = [_json(attrs.get("packages")) for attrs in (old, new)]
+    rest = {*old, *new} - {*VOLATILE, *DRAWN, "model", "revision"}
+    return [
+        *_lines(SETTINGS, identity(first), identity(second)),
+        *_lines(DRAWN, old, new),
+        *_lines(_titles("argument ", {*arguments[0], *arguments[1]} - TOLD), *arguments),
+        *_lines(_titles("version of ", {*packages[0], *packages[1]}), *packages),
+        *_lines({"git_commit": "commit of nnheads"}, old, new),
+        *_dirty(old, new),
+        *_lines(_titles("", {key for key in rest if not key.startswith("remote_")}), old, new),
+    ]
 
 
-def _line(name: str, old, new) -> list[str]:
-    if json.dumps(_plain(old)) == json.dumps(_plain(new)):
-        return []
-    return [f"{name}: {_short(old)} -> {_short(new)}"]
+def _titles(before: str, keys: set[str]) -> dict[str, str]:
+    """Return what each key is called in a line, in the order of the keys."""
+    return {key: f"{before}{key}" for key in sorted(keys)}
+
+
+def _lines(titles: Mapping[str, str], old: Mapping, new: Mapping) -> list[str]:
+    """Return a line for each key whose values differ."""
+    return [
+        f"{title}: {_short(old.get(key))} -> {_short(new.get(key))}"
+        for key, title in titles.items()
+        if json.dumps(_plain(old.get(key))) != json.dumps(_plain(new.get(key)))
+    ]
+
+
+def _dirty(old: Mapping, new: Mapping) -> list[str]:
+    """Say so where either was made with changes that are in no commit."""
+    dirty = any(int(attrs.get("git_dirty") or 0) for attrs in (old, new))
+    return ["nnheads had changes that were not committed, here or there"] if dirty else []
 
 
 def _plain(value):
@@ -178,18 +199,19 @@ def _plain(value):
 
 
 def _short(value) -> str:
+    """Return a value in at most 60 characters; digests in twelve."""
     text = "not recorded" if value in (None, "") else str(_plain(value))
     text = " ".join(text.split())
-    hashed = text.removeprefix("sha256:")
-    if len(hashed) in (40, 64) and set(hashed) <= set("0123456789abcdef"):
-        return hashed[:12]
+    digest = text.removeprefix("sha256:")
+    if len(digest) in (40, 64) and set(digest) <= set("0123456789abcdef"):
+        return digest[:12]
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _json(text) -> dict:
-    """A JSON object in an attribute; empty where there is none."""
+    """Return a JSON object in an attribute; empty where there is none."""
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (TypeError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -174,7 +174,7 @@ def test_every_type_is_ranked_by_its_own_headline():
 def test_other_prompts_and_too_many_heads_are_refused():
     with pytest.raises(BadInput, match="not scored on the same prompts"):
         compare(cases(FIRST), cases(FIRST).assign_attrs(prompts_sha256="other"))
-    with pytest.raises(BadInput, match="--top 7.* 6"):
+    with pytest.raises(BadInput, match=r"--top 7.* 6"):
         compare(cases(FIRST), cases(FIRST), top=7)
 
 
