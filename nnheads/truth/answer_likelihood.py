@@ -38,9 +38,9 @@ def log_probability(model, intervention: Intervention, prompts: xr.Dataset) -> x
 
     Args:
         intervention: takes no sources; one without edits leaves the model as it is.
-        prompts: statements, `token`, `mask` (batch, position), as `prompts.statements.statements` lays
-            them out; `answer_length` (batch) may be missing: all that stands behind `prompt_length`
-            tokens is then the answer.
+        prompts: statements, `token`, `mask` (batch, position), as `prompts.statements.statements`
+            lays them out; `answer_length` (batch) may be missing: all that stands behind
+            `prompt_length` tokens is then the answer.
 
     Returns:
         (batch): `log_probability`, in nats, summed over the answer's tokens.

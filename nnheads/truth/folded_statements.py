@@ -36,8 +36,8 @@ def truth(
         data: see `prompts.truth.read_questions`; default: the reference model's own questions, of
             which the true answer and the misconception are taken, where the tokenizer knows their
             words.
-        template: how a statement is written, see `prompts.statements.statements`; default: as `data`
-            wants it.
+        template: how a statement is written, see `prompts.statements.statements`; default: as
+            `data` wants it.
         num_fold, val_ratio, fold_seed: see `folds.folds`.
         num_heads: how many heads are chosen in the end.
 
