@@ -15,7 +15,7 @@ from nnheads.errors import BadInput
 from nnheads.models.families import family
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import check_length, check_tokens
-from nnheads.page.data import LONGEST_TEXT, packed
+from nnheads.page.grids import LONGEST_TEXT, packed
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.pairs import token_texts
 from nnheads.prompts.repeated import repeated

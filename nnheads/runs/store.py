@@ -1,4 +1,11 @@
-"""TODO docstring."""
+"""Write files whole or not at all, and read datasets back.
+
+    save("heads.nc", heads)
+    heads = load("heads.nc")
+
+Each file is written under a temporary name beside its own and renamed. What cannot be written is a
+RunError, what cannot be read is BadInput.
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from headruns import detected, planted, png, recorded
 
 from nnheads.errors import BadInput
 from nnheads.page import data, patterns
+from nnheads.page.grids import on_grid, packed
 from nnheads.page.html import digest, html
-from nnheads.page.rounding import shortest
+from nnheads.page.rounding import numbers, shortest
 from nnheads.runs import store
 from nnheads.runs.columns import LARGEST, columns, roles_in
 from nnheads.runs.find import find_runs
@@ -102,7 +103,7 @@ def test_values_that_are_none_and_heads_that_were_not_measured():
     values = xr.DataArray(
         [[1.0, np.nan], [np.inf, 1e-9]], {"layer": [0, 2], "head": [1, 0]}, ("layer", "head")
     )
-    grid = data.numbers(data.on_grid(values, (3, 2)))
+    grid = numbers(on_grid(values, (3, 2)))
     assert grid == [None, 1, None, None, 1e-09, None]
     assert shortest(0.123456) == 0.1235 and shortest(3.0) == 3 and shortest(1e30) == 1e30
 
@@ -319,7 +320,7 @@ def test_knockouts_and_inspected_attention(tmp_path):
 
 def test_packed_patterns_can_be_read_again():
     pattern = np.tril(np.random.default_rng(0).random((5, 5)))
-    numbers = np.frombuffer(base64.b64decode(data.packed(pattern)), np.uint8)
+    numbers = np.frombuffer(base64.b64decode(packed(pattern)), np.uint8)
     np.testing.assert_allclose(numbers / 255, pattern[np.tril_indices(5)], atol=0.002)
 
 
