@@ -19,11 +19,11 @@ import xarray as xr
 from nnsight import TransformersModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from nnheads.generation.greedy import answer_needles
+from nnheads.generation.needle_answers import answer_needles
 from nnheads.generation.prefixes import answer_and_measure
 from nnheads.models.families import FAMILIES
 from nnheads.prompts.needle import needle_grid
-from nnheads.spans.layout import NULL
+from nnheads.spans.nulls import NULL
 from nnheads.spans.measure import measure
 
 

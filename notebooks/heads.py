@@ -145,7 +145,7 @@ plot.show(plot.pattern(seen.attention, list(seen.token_text.values), title=f"Att
 
 # %%
 from nnheads.patching.knockout import curve
-from nnheads.spans.layout import read_spans
+from nnheads.spans.files import read_spans
 
 spans = read_spans("mirror.jsonl", model.tokenizer)
 query, key = (spans[part].values[:, spans.kind.values == "word_to_come"] for part in ("query", "key_start"))

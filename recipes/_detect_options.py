@@ -17,7 +17,7 @@ DRAWN = ("length", "task", "steps", "spread")  # options of prompts that every t
 def names_of(head_type: str, spans: Path | None) -> list[str]:
     """Return the head types to find: known ones, or the kinds in a file of spans."""
     from nnheads.detectors._catalog import canonical, types
-    from nnheads.spans.layout import kinds_in, read_span_records
+    from nnheads.spans.files import kinds_in, read_span_records
 
     own = head_type.strip().lower() == OWN
     if own and spans is None:

@@ -33,7 +33,7 @@ from nnheads.models.geometry import geometry
 from nnheads.models.load import load
 from nnheads.remote.place import place_of, put
 from nnheads.runs import store
-from nnheads.spans.layout import NULL
+from nnheads.spans.nulls import NULL
 from nnheads.trace.session import PLACE, remote_of
 
 DIMS = ("batch", "layer", "head")

@@ -99,7 +99,7 @@ def detect_spans(
     """Return scores and calibration of heads that look where one's own spans say.
 
     Args:
-        path: JSON lines with texts and spans, see `spans.layout.read_spans`.
+        path: JSON lines with texts and spans, see `spans.files.read_spans`.
         n: only the first n lines. Others as for `detect`.
 
     Returns:

@@ -20,7 +20,8 @@ from nnheads.detectors._stimulus import Stimulus, prepare
 from nnheads.generation.prefixes import answer_and_measure, why_plain
 from nnheads.runs import batches
 from nnheads.runs.provenance import prompts_hash
-from nnheads.spans.measure import assemble, gate, kinds_of, measure
+from nnheads.spans.measure import gate, measure
+from nnheads.spans.scores import assemble, kinds_of
 from nnheads.trace.session import remote_of
 
 Scores = dict[str, xr.Dataset]

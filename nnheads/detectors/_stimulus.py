@@ -11,10 +11,11 @@ import xarray as xr
 from nnheads.detectors._catalog import head_types
 from nnheads.detectors._head_type import HeadType
 from nnheads.errors import BadInput
-from nnheads.generation.greedy import tokens_while_answering
+from nnheads.generation.needle_answers import tokens_while_answering
 from nnheads.models.inputs import check_length
 from nnheads.prompts.truth import knows_reference
-from nnheads.spans.layout import NULL, read_spans
+from nnheads.spans.files import read_spans
+from nnheads.spans.nulls import NULL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _of_file(path: str | Path, kind: str) -> HeadType:
         name=kind,
         prompts=spans,
         span=kind,
-        null="random keys that the same query can see, drawn by `spans.layout.null_in_rows`.",
+        null="random keys that the same query can see, drawn by `spans.nulls.null_in_rows`.",
         misleads="texts that share a template: a head that looks a fixed distance back passes too.",
         source=Path(path).name,
     )

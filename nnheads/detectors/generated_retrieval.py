@@ -13,7 +13,7 @@ import xarray as xr
 
 from nnheads.detectors._head_type import HeadType
 from nnheads.prompts.needle import needle
-from nnheads.spans.measure import assemble
+from nnheads.spans.scores import assemble
 
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
 ABOUT = {"units": "1", "source": SOURCE}
@@ -42,7 +42,7 @@ HEAD_TYPE = HeadType(
     headline="score",
     of_answers=copied,
     counts="answered",  # as in the original
-    null="random tokens of the context for the same steps, drawn by `generation.greedy.answered`.",
+    null="random tokens of the context for the same steps, drawn by `generation.needle_answers.answered`.",
     returns=(
         "float32 (batch, layer, head): `score` (headline), copies over the needle's length, above 1"
         " if a token is copied twice; `score_once`, share of the needle's different tokens that"

@@ -14,7 +14,7 @@ import xarray as xr
 
 from nnheads.detectors._head_type import HeadType
 from nnheads.prompts.needle import needle
-from nnheads.spans.measure import assemble
+from nnheads.spans.scores import assemble
 
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
 
@@ -29,7 +29,7 @@ HEAD_TYPE = HeadType(
     prompts=needle,
     of_answers=attended,
     contrast="answered",
-    null="random tokens of the context for the same steps, drawn by `generation.greedy.answered`.",
+    null="random tokens of the context for the same steps, drawn by `generation.needle_answers.answered`.",
     returns=(
         "float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`,"
         " `null`. Coordinates (batch): `recall` and `answered`, as for generated retrieval."

@@ -18,7 +18,7 @@ HEAD_TYPE = HeadType(
     span="retrieval",
     headline="hit",
     beside=("needle",),
-    null="random tokens of the context: `spans.layout.null_in_rows`, drawn by `prompts.needle`.",
+    null="random tokens of the context: `spans.nulls.null_in_rows`, drawn by `prompts.needle`.",
     returns=(
         "float32 (batch, layer, head), all in [0, 1]: `hit` (headline, the copy score), `mass`,"
         " `above`, `uniform`; `null` (random tokens of the context), `needle` (mass on the whole"

@@ -38,8 +38,8 @@ from nnheads.patching.scores import SOURCE
 from nnheads.prompts.ioi_spans import with_spans
 from nnheads.runs import batches
 from nnheads.runs.folder import item_of
-from nnheads.spans.layout import NULL
 from nnheads.spans.measure import measure
+from nnheads.spans.nulls import NULL
 from nnheads.writing.copy_score import copy_scores
 
 COPYING = [

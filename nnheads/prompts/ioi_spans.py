@@ -16,7 +16,8 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi import ioi
-from nnheads.spans.layout import NULL, Spans, null_in_rows, span_dataset
+from nnheads.spans.layout import Spans, span_dataset
+from nnheads.spans.nulls import NULL, null_in_rows
 
 ROLES = ("IO", "S1", "S2", "END")
 # kind -> where the query and the key stand: a role, and how many tokens further

@@ -24,12 +24,13 @@ from jaxtyping import Int
 
 from nnheads.errors import BadInput
 from nnheads.prompts.checks import check_count
-from nnheads.spans.layout import NULL, NULL_DRAWS, Spans, null_spans, span_dataset
+from nnheads.spans.layout import Spans, span_dataset
+from nnheads.spans.nulls import NULL, NULL_DRAWS, null_spans
 
 # a fixed distance meets 1 / 21 of the targets of many examples, less than `stats.MARGIN`
 DISTANCES = 21
 NULL_OF_REPEATED = (
-    "random keys that the same query can see, but for the first token: `spans.layout.null_spans`,"
+    "random keys that the same query can see, but for the first token: `spans.nulls.null_spans`,"
     " drawn by `prompts.repeated`."
 )
 KINDS = ("previous_token", "duplicate_token", "induction", "attention_sink", "current_token")

@@ -8,8 +8,11 @@ from nnheads.errors import BadInput
 
 
 def numbered_lines(path: str | Path, expected: str) -> list[tuple[str, str]]:
-    """(file and line number, line) of every line that is not blank. Raises BadInput, which names
-    what was `expected`, for a file that is missing, empty or no text."""
+    """Return (file and line number, line) of every line that is not blank.
+
+    Raises:
+        BadInput: a file that is missing, empty or no text; it names what was `expected`.
+    """
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}; expected {expected}")

@@ -16,20 +16,17 @@ from hypothesis import strategies as st
 from nnheads.detectors._scores import raw_scores
 from nnheads.detectors._stimulus import prepare
 from nnheads.errors import BadInput
-from nnheads.generation.greedy import answer_needles, generate, without_answers
-from nnheads.generation.prefixes import (
-    SHARED,
-    Segment,
-    _decode,
-    _prefill,
-    answer_and_measure,
-    prefix_tree,
-)
+from nnheads.generation.caches import prefill
+from nnheads.generation.greedy import generate
+from nnheads.generation.needle_answers import answer_needles, without_answers
+from nnheads.generation.prefix_tree import Segment, prefix_tree
+from nnheads.generation.prefixes import SHARED, _decode, answer_and_measure
 from nnheads.models.families import FAMILIES
 from nnheads.models.load import load
-from nnheads.prompts.needle import needle, needle_grid, shared_places
-from nnheads.spans.layout import NULL
+from nnheads.prompts.needle import needle, needle_grid
+from nnheads.prompts.needle_cells import shared_places
 from nnheads.spans.measure import measure
+from nnheads.spans.nulls import NULL
 
 GRID: dict = {"lengths": [60, 80, 100], "depths": [0.0, 0.5, 1.0], "needles": 2, "seed": 1}
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12)
@@ -109,7 +106,7 @@ def test_the_same_tokens_are_written(model_type):
     model, _ = tiny(model_type)
     prompts = grid()
     rows, asked = rows_of(prompts), without_answers(prompts, 0)[0]
-    leaves = dict(_prefill(model, prefix_tree([row[:-1] for row in rows])))
+    leaves = dict(prefill(model, prefix_tree([row[:-1] for row in rows])))
     written, _ = _decode(model, rows, [leaves[row] for row in range(len(rows))], 8)
     np.testing.assert_array_equal(written, generate(model, asked, 8))
 
@@ -331,7 +328,7 @@ def splitting_tokenizer():
     ("tokenizer", "tokens"), [(words_tokenizer, 60), (splitting_tokenizer, 500)]
 )
 def test_a_grid_has_every_cell_in_one_text(tokenizer, tokens, monkeypatch):
-    monkeypatch.setattr("nnheads.prompts.needle.CODE_LENGTH", 3)
+    monkeypatch.setattr("nnheads.prompts.needles.CODE_LENGTH", 3)
     lengths, depths = [tokens, 2 * tokens, 3 * tokens], [0.0, 0.25, 0.5, 0.75, 1.0]
     prompts = needle_grid(tokenizer(), lengths=lengths, depths=depths, needles=2)
     cells = set(

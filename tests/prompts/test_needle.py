@@ -19,7 +19,7 @@ from nnheads.errors import BadInput
 from nnheads.prompts.haystack import read_folder
 from nnheads.prompts.needle import DEPTHS, cells, needle
 from nnheads.prompts.needles import CODE_LENGTH, read_needles
-from nnheads.spans.layout import NULL
+from nnheads.spans.nulls import NULL
 
 
 def record(fact: str, question: str, answer: str) -> dict:

@@ -10,7 +10,7 @@ from conftest import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.prompts.repeated import DISTANCES, KINDS, ordinary_tokens, repeated
-from nnheads.spans.layout import NULL, NULL_DRAWS
+from nnheads.spans.nulls import NULL, NULL_DRAWS
 
 # (query, key) with three tokens: positions 1 2 3 | 4 5 6 after a first token, or 0 1 2 | 3 4 5
 # without one. The second example says them from the second on: its second copy is 2 3 1, or 1 2 0.

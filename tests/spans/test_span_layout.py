@@ -13,18 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.spans.layout import (
-    NULL,
-    NULL_DRAWS,
-    encode,
-    kinds_in,
-    null_in_rows,
-    null_spans,
-    pad_left,
-    read_span_records,
-    read_spans,
-    stack_spans,
-)
+from nnheads.spans.characters import encode
+from nnheads.spans.files import kinds_in, read_span_records, read_spans
+from nnheads.spans.layout import pad_left, stack_spans
+from nnheads.spans.nulls import NULL, NULL_DRAWS, null_in_rows, null_spans
 
 TEXT = "Mary gave the book to John"
 GOOD = {"text": TEXT, "spans": [{"kind": "giver", "query": "to", "key": "Mary"}]}
