@@ -64,7 +64,9 @@ def test_pictures_show_what_was_measured(made):
     frames = [(int(patch.get_y()), int(patch.get_x())) for patch in shown.patches]
     assert len(frames) == 9 and min(values[frame] for frame in frames) > 0.5
     drawn = figures["induction-map"].axes[0].collections[0].get_array()
-    np.testing.assert_allclose(drawn.reshape(4, 8), made.measured()["induction"][1]["mass"], atol=1e-6)
+    np.testing.assert_allclose(
+        drawn.reshape(4, 8), made.measured()["induction"][1]["mass"], atol=1e-6
+    )
 
 
 def test_a_docstring_is_taken_apart(made):

@@ -24,16 +24,9 @@ from jaxtyping import Int
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.iteration_tasks import FEWEST, Solved, Span, check_task, draw, style_of
 from nnheads.prompts.tokens import following, step_variables
-from nnheads.spans.layout import (
-    NULL,
-    NULL_DRAWS,
-    Spans,
-    covering,
-    encode,
-    pad_left,
-    span_dataset,
-    stack_spans,
-)
+from nnheads.spans.characters import covering, encode
+from nnheads.spans.layout import Spans, pad_left, span_dataset, stack_spans
+from nnheads.spans.nulls import NULL, NULL_DRAWS
 
 KINDS = ("iteration", "wrong_offset", "separator", "previous_state")
 ASKED = "position that predicts the state; -1: no such step"

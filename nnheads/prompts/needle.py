@@ -23,7 +23,8 @@ from nnheads.prompts.needle_cells import cells, least_distance
 from nnheads.prompts.needle_text import Material, Row, rows_in_one_text, single_words
 from nnheads.prompts.needles import Needle, code_needle, read_needles
 from nnheads.prompts.tokens import following, step_variables
-from nnheads.spans.layout import NULL, NULL_DRAWS, null_in_rows, pad_left, span_dataset, stack_spans
+from nnheads.spans.layout import pad_left, span_dataset, stack_spans
+from nnheads.spans.nulls import NULL, NULL_DRAWS, null_in_rows
 
 LENGTHS = (128, 256)
 DEPTHS = tuple(step / 9 for step in range(10))

@@ -14,7 +14,7 @@ from nnheads.prompts.haystack import Haystack
 from nnheads.prompts.needle_cells import Cell, shared_places
 from nnheads.prompts.needles import CODE_LENGTH, PLAIN, TERSE, Needle, Style
 from nnheads.prompts.tokens import has_unknown
-from nnheads.spans.layout import covering, encode
+from nnheads.spans.characters import covering, encode
 
 Span = tuple[int, int, int]  # query, first key, end of keys
 

@@ -22,7 +22,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.prompts.tokens import token_variables
-from nnheads.spans.layout import covering
+from nnheads.spans.characters import covering
 
 WAYS = ("clean", "corrupted")
 WORDS = ("answer", "wrong", "corrupted_answer")

@@ -21,7 +21,7 @@ from nnheads.errors import BadInput
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.questions import Question
 from nnheads.prompts.tokens import token_variables
-from nnheads.spans.layout import covering, encode
+from nnheads.spans.characters import covering, encode
 
 TEMPLATE = "Q: {question} A: {answer}"
 UNKNOWN = "questions with words unknown to the tokenizer, left out"

@@ -14,12 +14,10 @@ from conftest import VOCABULARY, byte_tokenizer, tiny, words_tokenizer
 
 import nnheads
 from nnheads.detectors._accuracy_map import accuracy_map
-from nnheads.generation.greedy import (
+from nnheads.generation.greedy import first_line, generate, holds_line_break
+from nnheads.generation.needle_answers import (
     EXTRA_TOKENS,
     answer_needles,
-    first_line,
-    generate,
-    holds_line_break,
     tokens_while_answering,
     without_answers,
 )

@@ -401,7 +401,7 @@ def test_an_empty_grid_is_refused(missing):
 
 
 def test_a_depth_that_is_none_and_a_length_too_short_are_refused():
-    with pytest.raises(BadInput, match=r"depth"):
+    with pytest.raises(BadInput, match="depth"):
         grid(depths=[2.0])
-    with pytest.raises(BadInput, match="a prompt of 10 tokens cannot hold"):
+    with pytest.raises(BadInput, match="10 tokens"):
         grid(lengths=[10])

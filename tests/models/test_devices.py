@@ -61,7 +61,9 @@ JOBS = {
         nnheads.copy_scores(model, ["Mary", "John", "Anna", "Paul"])["copy"].values
     ),
     "composition": lambda model: nnheads.composition_scores(model)["composition"].values,
-    "look": lambda model: nnheads.logit_lens(model, "Mary gave the book to", k=3)["residual_norm"].values,
+    "look": lambda model: (
+        nnheads.logit_lens(model, "Mary gave the book to", k=3)["residual_norm"].values
+    ),
     "direct": lambda model: written(
         nnheads.direct_logit_attribution(model, nnheads.ioi(model.tokenizer, n=3))
     ),

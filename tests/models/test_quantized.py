@@ -94,7 +94,9 @@ def numbers(model) -> dict[str, np.ndarray]:
 def test_packed_projections_are_read_as_what_they_stand_for():
     packed, plain = packed_and_plain()
     assert packed.layers[0].attention.projection._module.weight.shape == (48 * 64, 1)
-    assert nnheads.geometry(packed) == nnheads.geometry(plain) and model_spec(packed) == model_spec(plain)
+    assert nnheads.geometry(packed) == nnheads.geometry(plain) and model_spec(packed) == model_spec(
+        plain
+    )
     there = numbers(plain)
     for name, values in numbers(packed).items():
         assert np.isfinite(values).any()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from nnheads.errors import BadInput
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.iteration_tasks import MODULUS, TASKS, solve
-from nnheads.spans.layout import NULL, NULL_DRAWS, encode
+from nnheads.spans.characters import encode
+from nnheads.spans.nulls import NULL, NULL_DRAWS
 
 TOKENIZERS = {"words": words_tokenizer, "bytes": byte_tokenizer}
 
