@@ -23,8 +23,8 @@ from nnheads.generation.needle_answers import answer_needles
 from nnheads.generation.prefixes import answer_and_measure
 from nnheads.models.families import FAMILIES
 from nnheads.prompts.needle import needle_grid
-from nnheads.spans.nulls import NULL
 from nnheads.spans.measure import measure
+from nnheads.spans.nulls import NULL
 
 
 def build(given) -> TransformersModel:
