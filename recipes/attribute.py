@@ -75,6 +75,7 @@ def check(study: Study) -> None:
     """Refuse what cannot be before a model is loaded."""
     from nnheads.recipes._load import parse_remote
 
+    from nnheads.models.names import check_site
     from nnheads.patching.attribution import check_trust
     from nnheads.patching.screening import METHODS
     from nnheads.prompts.ioi import check_corruption
@@ -82,7 +83,7 @@ def check(study: Study) -> None:
     check_corruption(study.corruption)
     check_choice("--method", study.method, METHODS)
     direct = study.method == "direct"
-    check_choice("--site", study.site, ("z",) if direct else SITES)
+    check_site(study.site, ("z",) if direct else SITES, f"has no estimate by {study.method}")
     check_at_least(0, audit=study.audit)
     check_size(threshold=study.threshold)
     if not direct:

@@ -102,15 +102,12 @@ def check(study: Study) -> None:
 
 def sites_in(text: str) -> list[str]:
     """Return the sites of `z,v`; only those that have heads."""
+    from nnheads.models.names import check_site
     from nnheads.trace.sites import UNITS
 
     sites = list(dict.fromkeys(piece.strip() for piece in text.split(",")))
     for one in sites:
-        if one not in UNITS:
-            raise BadInput(
-                f"--site {one!r} is not possible; use {', '.join(UNITS)}, or several of them with"
-                " commas"
-            )
+        check_site(one, UNITS, "has no heads")
     return sites
 
 

@@ -520,12 +520,12 @@ CASES = {
     "a head that is not there": (
         [*INSPECT, "--head", "1.4"],
         2,
-        "head 1.4 does not exist.*heads 0 to 3",
+        "L1H4 does not exist.*heads 0 to 3",
     ),
     "a head of no layer": (
         [*INSPECT, "--head", "L3H0"],
         2,
-        "head 3.0 does not exist; this model has layers 0 to 2",
+        "L3H0 does not exist; this model has layers 0 to 2",
     ),
     "no candidates": ([*INSPECT, "--top", "0"], 2, "--top 0 is not possible"),
     "too many candidates": (
@@ -538,7 +538,7 @@ CASES = {
     "a site without heads": (
         "ioi {model} --site z,mlp_out",
         2,
-        "--site 'mlp_out' is not possible; use z, q",
+        "site 'mlp_out' has no heads",
     ),
     "roles of a file": (
         "ioi {model} --roles --prompts {file}",
@@ -953,10 +953,10 @@ CASES = {
         2,
         "no head stands before layer 0; choose",
     ),
-    "a receiver that listens by z": (
+    "a receiver by z": (
         "path {model} --receivers 1.1 --via z",
         2,
-        "via 'z' is not known; receivers hear",
+        "via 'z' is not known",
     ),
     "a sender beyond the model": ("path {model} --senders 0.9", 2, "L0H9 does not exist"),
     "a path along no role": (
@@ -984,12 +984,12 @@ CASES = {
     "an estimate of patterns": (
         "attribute {model} --site pattern",
         2,
-        "--site 'pattern' is not possible; use z, q, k",
+        "site 'pattern' has no estimate by .* z, q, k",
     ),
     "direct values": (
         "attribute {model} --method direct --site v",
         2,
-        "--site 'v' is not possible; use z$",
+        "site 'v' has no estimate by direct; use one of z$",
     ),
     "estimating for the top none": (
         "attribute {model} --top 0",

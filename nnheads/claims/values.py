@@ -14,7 +14,7 @@ import xarray as xr
 
 from nnheads.claims.claim import ABOVE, OVER_HEADS, Claim, Grid
 from nnheads.errors import BadInput
-from nnheads.models.names import head_name
+from nnheads.models.names import check_unit
 from nnheads.stats import ranked
 
 BOUNDS = ("_low", "_high")
@@ -73,8 +73,10 @@ def _table(claim: Claim, values: xr.DataArray) -> Grid:
         )
     table = values.transpose("layer", "head").values.astype(float)
     for layer, head in claim.where["heads"]:
-        if layer >= table.shape[0] or head >= table.shape[1]:
-            raise BadInput(f"claim {claim.id}: this model has no head {head_name(layer, head)}")
+        try:
+            check_unit(layer, head, *table.shape)
+        except BadInput as error:
+            raise BadInput(f"claim {claim.id}: {error}") from None
     return table
 
 

@@ -10,6 +10,7 @@ import torch
 from nnheads.errors import BadInput
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, Edit, Intervention
 from nnheads.models.geometry import Geometry, geometry
+from nnheads.models.names import check_layer
 from nnheads.trace.plain import ModelSpec
 
 
@@ -47,10 +48,8 @@ def check_sources(wanted: int, got: int) -> None:
 
 
 def _check_layer(edit: Edit, sizes: Geometry) -> None:
-    if edit.layer is not None and edit.layer >= sizes.layers:
-        raise BadInput(
-            f"layer {edit.layer} does not exist; this model has layers 0 to {sizes.layers - 1}"
-        )
+    if edit.layer is not None:
+        check_layer(edit.layer, sizes.layers)
 
 
 def _check_units(edit: Edit, sizes: Geometry) -> None:

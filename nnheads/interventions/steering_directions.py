@@ -24,6 +24,7 @@ from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, SITES, Ed
 from nnheads.interventions.texts import read_texts
 from nnheads.models.geometry import geometry
 from nnheads.models.labels import check_finite
+from nnheads.models.names import check_site
 from nnheads.stats import adjusted
 
 TIE = 0.01  # areas under the curve that differ by no more count as equal
@@ -103,8 +104,7 @@ def direction(
 
 def _check_site(site: str) -> None:
     known = [name for name in SITES if name not in ("pattern", *BY_PATH)]
-    if site not in known:
-        raise BadInput(f"site {site!r} has no direction; use one of {', '.join(known)}")
+    check_site(site, known, "has no direction")
 
 
 def _check_texts(name: str, texts: Sequence[str]) -> None:

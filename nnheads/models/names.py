@@ -8,6 +8,7 @@ Layers and heads count from 0. What cannot be read, or does not exist, is BadInp
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nnheads.errors import BadInput
@@ -51,8 +52,7 @@ def parse_numbers(text: str, what: str, limit: int) -> list[int]:
         last = int(match.group(2) or first)
         if first > last:
             raise BadInput(f"{piece.strip()!r} runs backwards. Use {last}-{first}.")
-        if last >= limit:
-            raise BadInput(f"{what} {last} does not exist; this model has {what}s 0 to {limit - 1}")
+        check_number(last, what, limit)
         numbers.update(range(first, last + 1))
     return sorted(numbers)
 
@@ -60,8 +60,34 @@ def parse_numbers(text: str, what: str, limit: int) -> list[int]:
 def check_head(model: TransformersModel, head: tuple[int, int]) -> None:
     """Raise BadInput for a head that the model does not have."""
     sizes = geometry(model)
-    if head[0] >= sizes.layers or head[1] >= sizes.heads:
+    check_unit(*head, sizes.layers, sizes.heads)
+
+
+def check_unit(layer: int, unit: int, layers: int, units: int, name: str = "head") -> None:
+    """Raise BadInput for a head that is not among `units` of each of `layers`.
+
+    name: what the units are: "head", or "kv_head" for key/value heads.
+    """
+    if not (0 <= layer < layers and 0 <= unit < units):
         raise BadInput(
-            f"head {head[0]}.{head[1]} does not exist; this model has layers 0 to"
-            f" {sizes.layers - 1} and heads 0 to {sizes.heads - 1}"
+            f"{head_name(layer, unit)} does not exist; this model has layers 0 to {layers - 1} and"
+            f" {name}s 0 to {units - 1}"
         )
+
+
+def check_layer(layer: int, layers: int) -> None:
+    """Raise BadInput for a layer that the model does not have."""
+    check_number(layer, "layer", layers)
+
+
+def check_number(number: int, what: str, count: int) -> None:
+    """Raise BadInput for a number beyond those that the model has; `what` is one of them."""
+    if not 0 <= number < count:
+        raise BadInput(f"{what} {number} does not exist; this model has {what}s 0 to {count - 1}")
+
+
+def check_site(site: str, known: Iterable[str], problem: str = "is not known") -> None:
+    """Raise BadInput for a site that is none of the known ones; `problem` says what it lacks."""
+    choices = list(known)
+    if site not in choices:
+        raise BadInput(f"site {site!r} {problem}; use one of {', '.join(choices)}")

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nnheads.errors import BadInput
+from nnheads.models.names import check_unit
 from nnheads.trace.plain import Chunk
 
 Mask = Bool[np.ndarray, "case position"] | Int[np.ndarray, "case position"]
@@ -91,11 +92,7 @@ def check_members(
     for group in members:
         seen = set()
         for layer, unit in group:
-            if not (0 <= layer < layers and 0 <= unit < units):
-                raise BadInput(
-                    f"L{layer}H{unit} does not exist; this model has layers 0 to {layers - 1} "
-                    f"and {name}s 0 to {units - 1}"
-                )
+            check_unit(layer, unit, layers, units, name)
             if (layer, unit) in seen:
                 raise BadInput(f"L{layer}H{unit} is named twice in one group")
             seen.add((layer, unit))

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
-from nnheads.models.names import head_name
+from nnheads.models.names import check_unit, head_name
 from nnheads.patching.ablate import ablate
 from nnheads.patching.ablation_values import ABLATIONS
 from nnheads.patching.head_sets import Head
@@ -68,12 +68,8 @@ def check_groups(groups: Mapping[str, Sequence[Head]], everything: Heads) -> Hea
 
 def _check_member(head: Head, group: str, owner: Mapping[Head, str], everything: Heads) -> None:
     """Refuse a head that the model does not have, or that a group before has."""
-    if head not in everything:
-        layers, units = (max(part) for part in zip(*everything))
-        raise BadInput(
-            f"No head {head_name(*head)}: this model has layers 0 to {layers} and heads 0 to"
-            f" {units}. Name heads of this model."
-        )
+    layers, units = (max(part) + 1 for part in zip(*everything))
+    check_unit(*head, layers, units)
     if owner.get(head) == group:
         raise BadInput(f"Head {head_name(*head)} is named twice in {group}. Name it once.")
     if head in owner:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
+from nnheads.models.names import check_site
 from nnheads.patching.cells import CellSet, Schedule, schedule
 from nnheads.trace.plain import Cells, Inputs, Request, SwapOptions, SweepTask
 from nnheads.trace.readout import answer_columns
@@ -112,8 +113,7 @@ def units(model, site: str) -> int:
 
     Raises BadInput for a site that cannot be swapped.
     """
-    if site not in SWEPT:
-        raise BadInput(f"site {site!r} is not known; use one of {', '.join(SWEPT)}")
+    check_site(site, SWEPT)
     sizes = geometry(model)
     return {"head": sizes.heads, "kv_head": sizes.kv_heads}.get(SITES[site]["unit"] or "", 1)
 

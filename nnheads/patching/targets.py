@@ -15,7 +15,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
-from nnheads.models.names import head_name
+from nnheads.models.names import check_layer, head_name
 from nnheads.patching import cells as which
 from nnheads.patching.cells import CellSet, Regions
 from nnheads.patching.prepared import units
@@ -62,8 +62,7 @@ def single_cells(
     count, depth = units(model, site), geometry(model).layers
     rows = list(range(depth)) if layers is None else list(layers)
     for layer in rows:
-        if not 0 <= layer < depth:
-            raise BadInput(f"layer {layer} does not exist; this model has layers 0 to {depth - 1}")
+        check_layer(layer, depth)
     axes: Axes = {"layer": rows}
     if site in UNITS:
         axes[UNITS[site]] = list(range(count))

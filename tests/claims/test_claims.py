@@ -309,7 +309,7 @@ def test_a_number_of_the_whole_run(tmp_path):
     [
         ({"variable": "hit", "head": "0.0"}, "claim 0: detect has no 'hit'; it has mass, base, k"),
         ({"variable": "k"}, "k is by step; expected layer and head"),
-        ({"variable": "mass", "head": "2.0"}, "this model has no head L2H0"),
+        ({"variable": "mass", "head": "2.0"}, "L2H0 does not exist"),
         (
             {"variable": "mass"},
             "mass has a value for every head; name one, or say how to reduce them",

@@ -133,7 +133,7 @@ def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
     path = some(tmp_path, names, **{"induction-1.0": wrong, "previous-0.0": beyond})
     code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "out")
     assert code == 1 and "1 pass, 2 fail" in out and "tokens" in out, out
-    assert "claim previous-0.0: this model has no head L9H9" in out
+    assert "claim previous-0.0: L9H9 does not exist" in out
 
 
 def test_only_some_claims_and_their_list(capsys, tmp_path):
