@@ -1341,7 +1341,7 @@ CASES = {
     "words that are not known": (
         "iti fit {model} --data {asked}",
         2,
-        "this tokenizer does not know the words of any",
+        "does not know the words of any",
     ),
     "an unknown direction": (
         f"{ITI} --direction ccs",

@@ -10,7 +10,7 @@ import torch
 from nnheads.errors import BadInput
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, Edit, Intervention
 from nnheads.models.geometry import Geometry, geometry
-from nnheads.models.names import check_layer
+from nnheads.models.names import check_layer, check_number
 from nnheads.trace.plain import ModelSpec
 
 
@@ -55,12 +55,8 @@ def _check_layer(edit: Edit, sizes: Geometry) -> None:
 def _check_units(edit: Edit, sizes: Geometry) -> None:
     if edit.units is None:
         return
-    what = "key/value heads" if edit.site in BY_KV_HEAD else "heads"
-    count = units_of(edit.site, sizes)
-    if max(edit.units) >= count:
-        raise BadInput(
-            f"head {max(edit.units)} does not exist; this model has {what} 0 to {count - 1}"
-        )
+    what = "key/value head" if edit.site in BY_KV_HEAD else "head"
+    check_number(max(edit.units), what, units_of(edit.site, sizes))
 
 
 def units_of(site: str, sizes: Geometry) -> int:

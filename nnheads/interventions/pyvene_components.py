@@ -10,6 +10,7 @@ from nnheads.interventions.operations import AddSource, Collect, Interchange, Op
 from nnheads.interventions.schema import Edit
 from nnheads.models.families import family
 from nnheads.models.geometry import Geometry, geometry
+from nnheads.models.names import check_layer
 
 COMPONENTS = {  # pyvene's component -> site
     "block_input": "resid_pre",
@@ -70,11 +71,12 @@ def everywhere(
 
 
 def _check_layer(fields: dict[str, Any], sizes: Geometry, name: str) -> None:
-    if "." not in fields["component"] and fields["layer"] >= sizes.layers:
-        raise BadInput(
-            f"{name}: layer {fields['layer']} does not exist; this model has layers 0 to"
-            f" {sizes.layers - 1}"
-        )
+    if "." in fields["component"]:
+        return
+    try:
+        check_layer(fields["layer"], sizes.layers)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from None
 
 
 def _at_site(
