@@ -98,7 +98,7 @@ def roles(entries: list[Entry]) -> xr.Dataset:
 
 def _names_of_flags(flags: np.ndarray, types: np.ndarray) -> np.ndarray:
     """Return the types that flag each head [layer, head], joined by semicolons."""
-    _, layers, heads = flags.shape
     names = types.astype(object)
-    rows = [["; ".join(names[flags[:, i, j]]) for j in range(heads)] for i in range(layers)]
+    by_head = np.moveaxis(flags, 0, -1)
+    rows = [["; ".join(names[own]) for own in layer] for layer in by_head]
     return np.array(rows, dtype=object).astype(str)

@@ -37,12 +37,13 @@ def emergence(entries: list[Entry]) -> dict[tuple[str, str], xr.Dataset]:
     groups: dict[tuple[str, str], list[Entry]] = {}
     for one in entries:
         groups.setdefault((one.model, one.type), []).append(one)
-    curves = {}
-    for key, group in groups.items():
-        alike = [one for one in group if one.shape == group[0].shape]
-        if len(alike) > 1:
-            curves[key] = _curves(alike)
-    return curves
+    alike = {key: _of_one_shape(group) for key, group in groups.items()}
+    return {key: _curves(group) for key, group in alike.items() if len(group) > 1}
+
+
+def _of_one_shape(group: list[Entry]) -> list[Entry]:
+    """Return the entries that have the layers and heads of the first."""
+    return [one for one in group if one.shape == group[0].shape]
 
 
 def _curves(group: list[Entry]) -> xr.Dataset:
@@ -62,10 +63,10 @@ def _curves(group: list[Entry]) -> xr.Dataset:
 
 def _joined(group: list[Entry]) -> xr.Dataset:
     """Return the scores of revisions, and their flags if all of them have flags."""
-    flagged = all("flag" in one.heads for one in group)
-    names = ["score", "flag"] if flagged else ["score"]
+    tables = [one.heads for one in group]
+    names = ["score", "flag"] if all("flag" in table for table in tables) else ["score"]
     along = xr.Variable("revision", [one.revision for one in group])
-    return xr.concat([one.heads[names] for one in group], along, combine_attrs="drop_conflicts")
+    return xr.concat([table[names] for table in tables], along, combine_attrs="drop_conflicts")
 
 
 def _of_flags(joined: xr.Dataset, numbers: np.ndarray) -> dict[str, xr.DataArray]:

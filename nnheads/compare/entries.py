@@ -60,16 +60,21 @@ def entries_of(runs: Iterable[Finished]) -> list[Entry]:
     """
     entries: list[Entry] = []
     for run in runs:
-        for file, dataset in run.tables().items():
-            made = columns(dataset, run.recipe)
-            if made:
-                entries.append(_entry(run, file, dataset, made[0], entries))
+        _add_tables(run, entries)
     if not entries:
         raise BadInput(
             "These runs say nothing of single heads. Use runs of nnheads detect, ioi, path, writes"
             " and others that rank heads."
         )
     return entries
+
+
+def _add_tables(run: Finished, entries: list[Entry]) -> None:
+    """Add every table of heads of a run."""
+    for file, dataset in run.tables().items():
+        made = columns(dataset, run.recipe)
+        if made:
+            entries.append(_entry(run, file, dataset, made[0], entries))
 
 
 def _entry(
@@ -148,8 +153,8 @@ def _listed(table: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
     """Return a list under the names of `scored`."""
     table = fitted(table, *shape)
     score = table["score"]
-    if "rank" in table and _alike(score.where(table["rank"].notnull())):
-        score = _by_rank(table["rank"])  # an order, and nothing else
+    if _only_ordered(table):
+        score = _by_rank(table["rank"])
     return scored(table, Column("score", score, True, flag=_membership(table)))
 
 
@@ -165,8 +170,12 @@ def _membership(table: xr.Dataset) -> xr.DataArray | None:
     return None if bool(member.all()) else member.astype("int8").assign_attrs(about)
 
 
-def _alike(values: xr.DataArray) -> bool:
-    return bool(values.max() == values.min())
+def _only_ordered(table: xr.Dataset) -> bool:
+    """Return whether a list is an order, and nothing else: all that it ranks score the same."""
+    if "rank" not in table:
+        return False
+    scores = table["score"].where(table["rank"].notnull())
+    return bool(scores.max() == scores.min())
 
 
 def _by_rank(rank: xr.DataArray) -> xr.DataArray:

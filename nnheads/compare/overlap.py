@@ -87,7 +87,7 @@ def _tops_alike(
     first: Float[np.ndarray, " head"], second: Float[np.ndarray, " head"], top: int
 ) -> dict[str, float]:
     """Compare the strongest heads of two lists; a published list may be shorter than the top."""
-    scored = [np.where(np.isfinite(scores), scores, np.nan) for scores in (first, second)]
+    scored = [_known(scores) for scores in (first, second)]
     sizes = [int(np.isfinite(scores).sum()) for scores in scored]
     top = min(top, *sizes)
     if not 0 < top < max(sizes):
@@ -97,6 +97,11 @@ def _tops_alike(
         "jaccard_top": jaccard(*strongest),
         "jaccard_chance": chance_jaccard(top, max(sizes)),
     }
+
+
+def _known(scores: Float[np.ndarray, " head"]) -> Float[np.ndarray, " head"]:
+    """Return scores, NaN where they are not finite."""
+    return np.where(np.isfinite(scores), scores, np.nan)
 
 
 def _flagged(heads: xr.Dataset) -> set[int]:
@@ -134,9 +139,12 @@ def _correlated(first: Profile, second: Profile, move: int) -> float:
     """
     size = first.size - abs(move)
     a, b = (first[move:], second[:size]) if move >= 0 else (first[:size], second[-move:])
-    if not (np.isfinite(a).all() and np.isfinite(b).all()) or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    return float(np.corrcoef(a, b)[0, 1]) if _varies(a) and _varies(b) else float("nan")
+
+
+def _varies(part: Profile) -> bool:
+    """Return whether a profile is known everywhere, and not the same everywhere."""
+    return bool(np.isfinite(part).all()) and np.ptp(part) != 0
 
 
 def depth_map(heads: dict[tuple, xr.Dataset]) -> xr.DataArray:

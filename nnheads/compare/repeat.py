@@ -107,10 +107,9 @@ def compare(
     """
     limit = max(map(tolerance_of, (first, second))) if tolerance is None else tolerance
     names, others = _names(first), _names(second)
+    pairs = {name: (first[name].values, second[name].values) for name in names if name in others}
     changes = [
-        compared(name, first[name].values, second[name].values, limit)
-        if name in others
-        else Change(name, MISSING)
+        compared(name, *pairs[name], limit) if name in pairs else Change(name, MISSING)
         for name in names
     ]
     return changes + [Change(name, NEW) for name in others if name not in names]
@@ -184,8 +183,13 @@ def _lines(titles: Mapping[str, str], old: Mapping, new: Mapping) -> list[str]:
     return [
         f"{title}: {_short(old.get(key))} -> {_short(new.get(key))}"
         for key, title in titles.items()
-        if json.dumps(_plain(old.get(key))) != json.dumps(_plain(new.get(key)))
+        if _text(old.get(key)) != _text(new.get(key))
     ]
+
+
+def _text(value) -> str:
+    """Return a value as text that tells any two apart."""
+    return json.dumps(_plain(value))
 
 
 def _dirty(old: Mapping, new: Mapping) -> list[str]:

@@ -18,6 +18,7 @@ from nnheads.trace.session import remote_of
 
 ATTENTION = ("eager", "sdpa")
 REMOTE = "remote"
+CHANGES = [*(name for name in DTYPES if name != "auto"), *ATTENTION, *QUANTIZATIONS, REMOTE]
 
 
 def settings(
@@ -44,10 +45,8 @@ def settings(
 
 def _check(dtype: str, quantization: str | None, against: str, remote: bool | str) -> None:
     """Refuse changes that are not known, and sides that would be alike."""
-    dtypes = [name for name in DTYPES if name != "auto"]
-    known = [*dtypes, *ATTENTION, *QUANTIZATIONS, REMOTE]
-    if against not in known:
-        raise BadInput(f"Not a setting: --against {against!r}. Use one of {', '.join(known)}.")
+    if against not in CHANGES:
+        raise BadInput(f"Not a setting: --against {against!r}. Use one of {', '.join(CHANGES)}.")
     if (against == REMOTE) != bool(remote):
         raise BadInput(
             "One of --against remote and --remote is missing; they belong together. Name the server"

@@ -141,9 +141,9 @@ def best(values: np.ndarray, top: int, generator: np.random.Generator) -> set[in
 
     Equals come in any order, or heads that all score zero would look like a stable list.
     """
-    keys = (generator.random(values.size), -np.where(np.isfinite(values), values, -np.inf))
-    order = np.lexsort(keys)
-    return {int(number) for number in order[:top] if np.isfinite(values[number])}
+    known = np.isfinite(values)
+    order = np.lexsort((generator.random(values.size), -np.where(known, values, -np.inf)))
+    return {int(number) for number in order[:top] if known[number]}
 
 
 def jaccard(first: set, second: set) -> float:
@@ -178,12 +178,17 @@ def _labelled(samples: Samples, scores: xr.Dataset) -> xr.Dataset:
 def _reduced(name: str, text: str, values: Float[np.ndarray, "n draw"]) -> dict[str, tuple]:
     """Return the mean over draws, and the ends between which most of them lie (n)."""
     rows = np.stack([_summary(row[np.isfinite(row)]) for row in values])
-    of_draws = f"{text}, {CONFIDENCE:.0%} of draws"
-    texts = {name: text, f"{name}_low": f"{of_draws} low", f"{name}_high": f"{of_draws} high"}
+    texts = _texts(name, text)
     return {
         key: ("n", column.astype(np.float32), {"long_name": meaning, "units": "1"})
         for (key, meaning), column in zip(texts.items(), rows.T)
     }
+
+
+def _texts(name: str, text: str) -> dict[str, str]:
+    """Return what a mean over draws and its ends are."""
+    of_draws = f"{text}, {CONFIDENCE:.0%} of draws"
+    return {name: text, f"{name}_low": f"{of_draws} low", f"{name}_high": f"{of_draws} high"}
 
 
 def _scalars(samples: Samples, half: float) -> dict[str, tuple[float, str]]:

@@ -59,9 +59,19 @@ def composition_scores(model, kind: str = "q", *, seed: int = 0) -> xr.Dataset:
     scores = compose(model, 0, sizes.d_model, kind, writing_spec(model))
     check_finite(scores, "composition scores")
     null = random_composition(sizes.d_model, sizes.head_dim, seed)
-    limits = {"valid_min": 0.0, "valid_max": 1.0}
+    variables = _variables(scores, null, KINDS[kind])
+    index = {name: list(range(size)) for name, size in variables["composition"].sizes.items()}
+    return xr.Dataset(variables).assign_coords(index).assign_attrs(composition=kind)
+
+
+def _variables(
+    scores: Float[torch.Tensor, "layer head to_layer to_head"],
+    null: Float[torch.Tensor, " pair"],
+    read: str,
+) -> dict[str, xr.DataArray]:
+    """Label the scores with what random heads score; `read` is what of the later head reads."""
     rows = {
-        "composition": (scores, DIMS, f"composition with {KINDS[kind]}"),
+        "composition": (scores, DIMS, f"composition with {read}"),
         "null": (null.mean(), (), "mean of random heads"),
         "null_high": (null.quantile(0.95), (), "95th percentile of random heads"),
     }
@@ -69,9 +79,8 @@ def composition_scores(model, kind: str = "q", *, seed: int = 0) -> xr.Dataset:
         name: label(values, dims, long_name=meaning, units="1", source=SOURCE)
         for name, (values, dims, meaning) in rows.items()
     }
-    data["composition"].attrs.update(limits)
-    index = {name: list(range(size)) for name, size in data["composition"].sizes.items()}
-    return xr.Dataset(data).assign_coords(index).assign_attrs(composition=kind)
+    data["composition"].attrs.update(valid_min=0.0, valid_max=1.0)
+    return data
 
 
 def _check_kind(model, kind: str) -> None:

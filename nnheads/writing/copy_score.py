@@ -88,8 +88,13 @@ def word_scores(
         ),
         "rank": (read["rank"], "rank of the word in what the head writes, 0 is the highest"),
     }
-    data = {name: cases_of(values, text, SOURCE) for name, (values, text) in table.items()}
-    return labelled(model, data, ids).assign_attrs(top=top, scores="copy negative")
+    scores = labelled(model, _variables(table, SOURCE), ids)
+    return scores.assign_attrs(top=top, scores="copy negative")
+
+
+def _variables(table: dict[str, tuple[np.ndarray, str]], source: str) -> dict[str, tuple]:
+    """Return shares as variables, from their values and what they are."""
+    return {name: cases_of(values, text, source) for name, (values, text) in table.items()}
 
 
 def suppression_scores(
@@ -141,7 +146,7 @@ def suppression_scores(
         "lowest_null": (read["bottom_others"] / others, f"share of other tokens {lowest}"),
     }
     source = SUPPRESSION_SOURCE
-    data = {name: cases_of(values, text, source) for name, (values, text) in table.items()}
+    data = _variables(table, source)
     text = "own logit minus the vocabulary's mean"
     data["own_logit"] = cases_of(read["own"], text, source, "logit")
     return labelled(model, data, ids).assign_attrs(top=top, scores="suppression lowest")

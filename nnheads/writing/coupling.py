@@ -22,6 +22,8 @@ from nnheads.writing.logit_attribution import direct_logit_attribution
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"
 SPREAD = 1e-3  # of attention over cases; below it a slope would blow up noise
+VARIES = 1e-20  # what rounding leaves of no variance
+HEADS = ("layer", "head")
 MEANING = {
     "slope": ("logits written per unit of attention", "logit"),
     "correlation": ("correlation of write and attention", "1"),
@@ -58,14 +60,19 @@ def write_coupling(model, prompts: xr.Dataset, *, role: str = "IO") -> xr.Datase
     """
     _check_role(prompts, role)
     written = direct_logit_attribution(model, prompts)["attribution"]
+    data = {"attention": _attention_to(model, prompts, role), "write": written}
+    return xr.Dataset(data).assign_attrs(role=role)
+
+
+def _attention_to(model, prompts: xr.Dataset, role: str) -> xr.DataArray:
+    """Return the attention from the end of each prompt to a role (batch, layer, head)."""
     key = prompts[f"role_{role}"].values[:, None]
     end = np.full_like(key, prompts.sizes["position"] - 1)
     token, mask = prompts["token"].values, prompts["mask"].values
     spans = span_dataset(token, mask, {role: (end, key, key + 1)})
     mass = measure(model, spans, hit=False)["mass"].isel(kind=0, drop=True)
     meaning = f"attention from END to {role}"
-    attention = mass.drop_vars("batch").assign_attrs(long_name=meaning, source=SOURCE)
-    return xr.Dataset({"attention": attention, "write": written}).assign_attrs(role=role)
+    return mass.drop_vars("batch").assign_attrs(long_name=meaning, source=SOURCE)
 
 
 def _check_role(prompts: xr.Dataset, role: str) -> None:
@@ -102,23 +109,27 @@ def coupling(cases: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         >>> sorted(nnheads.coupling(cases).data_vars)[:3]
         ['correlation', 'correlation_high', 'correlation_low']
     """
-    dims = ("layer", "head")
-    attention, write = (
-        cases[name].transpose("batch", *dims).values.astype(float)
-        for name in ("attention", "write")
-    )
-    count, shape = len(attention), attention.shape[1:]
-    x, y = (_centred(values.reshape(count, -1)) for values in (attention, write))
+    x, y = (_centred(cases[name]) for name in ("attention", "write"))
     x[:, x.std(0) < SPREAD] = np.nan
+    count = len(x)
     values = _line(x, y, np.full((1, count), 1 / count))
     resampled = _line(x, y, resamples(count, seed) / count)
+    shape = tuple(cases["attention"].sizes[name] for name in HEADS)
     data: dict[str, tuple] = {}
     for name, value, drawn in zip(MEANING, values, resampled):
-        low, high = ends(drawn, skipna=True) if count > 2 else np.full((2, value.size), np.nan)
+        low, high = _ends(drawn, count)
         for key, each in {name: value[0], f"{name}_low": low, f"{name}_high": high}.items():
-            data[key] = (dims, each.reshape(shape).astype("float32"), _about(name, key))
-    index = {name: cases[name] for name in dims if name in cases.coords}
+            data[key] = (HEADS, each.reshape(shape).astype("float32"), _about(name, key))
+    index = {name: cases[name] for name in HEADS if name in cases.coords}
     return xr.Dataset(data).assign_coords(index)
+
+
+def _ends(drawn: Draws, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of an interval [head]; two cases, which lie on a line, have none."""
+    if count > 2:
+        return ends(drawn, skipna=True)
+    unknown = np.full(drawn.shape[1], np.nan)
+    return unknown, unknown
 
 
 def _about(name: str, key: str) -> dict[str, str]:
@@ -128,13 +139,21 @@ def _about(name: str, key: str) -> dict[str, str]:
     return {"long_name": text, "units": units, "source": SOURCE}
 
 
-def _centred(values: Cases) -> Cases:
-    return values - values.mean(0)
+def _centred(values: xr.DataArray) -> Cases:
+    """Return values (batch, layer, head) beyond their mean over cases."""
+    cases = values.transpose("batch", *HEADS).values.astype(float)
+    flat = cases.reshape(len(cases), -1)
+    return flat - flat.mean(0)
 
 
 def _line(x: Cases, y: Cases, weights: Float[np.ndarray, "draw case"]) -> tuple[Draws, Draws]:
     """Return slope and correlation of y on x under weights of the cases that add up to 1."""
     across = weights @ (x * y) - (weights @ x) * (weights @ y)
-    own, other = (weights @ (one * one) - (weights @ one) ** 2 for one in (x, y))
-    own, other = (np.where(one > 1e-20, one, np.nan) for one in (own, other))
+    own, other = _variance(x, weights), _variance(y, weights)
     return across / own, across / np.sqrt(own * other)
+
+
+def _variance(values: Cases, weights: Float[np.ndarray, "draw case"]) -> Draws:
+    """Return the variance under weights of the cases; NaN where nothing varies."""
+    variance = weights @ (values * values) - (weights @ values) ** 2
+    return np.where(variance > VARIES, variance, np.nan)

@@ -42,6 +42,16 @@ class Attribution:
     components: Float[torch.Tensor, "batch component"]
     difference: Float[torch.Tensor, " batch"]
 
+    @property
+    def total(self) -> Float[torch.Tensor, " batch"]:
+        """Return the sum of all parts, in double precision."""
+        return self.heads.double().sum((1, 2)) + self.components.double().sum(1)
+
+    @property
+    def size(self) -> Float[torch.Tensor, " batch"]:
+        """Return the sum of the parts' sizes, in double precision."""
+        return self.heads.double().abs().sum((1, 2)) + self.components.double().abs().sum(1)
+
 
 def writing_spec(model) -> ModelSpec:
     """Return `model_spec` with the norm between attention and the residual stream.
@@ -97,11 +107,7 @@ def direct_logit_attribution(model, prompts: xr.Dataset, *, token: str = "token"
         >>> bool(abs(total - scores["logit_difference"]).max() < 1e-3)
         True
     """
-    if not {"answer", "wrong"} <= set(prompts.data_vars):
-        raise BadInput(
-            f"Prompts with {', '.join(map(str, prompts.data_vars))} are no pairs. Give prompts with"
-            " answer and wrong (batch)."
-        )
+    _check_pairs(prompts)
     attribution = _read(model, prompts, token)
     check_finite(attribution.difference, "the model's logits")
     check_sum(attribution, next(model._module.parameters()).dtype)
@@ -128,6 +134,15 @@ def _read(model, prompts: xr.Dataset, token: str) -> Attribution:
     return Attribution(*(scale * part.cpu() for part in (heads, components, difference)))
 
 
+def _check_pairs(prompts: xr.Dataset) -> None:
+    """Refuse prompts without answer and wrong."""
+    if not {"answer", "wrong"} <= set(prompts.data_vars):
+        raise BadInput(
+            f"Prompts with {', '.join(map(str, prompts.data_vars))} are no pairs. Give prompts with"
+            " answer and wrong (batch)."
+        )
+
+
 def _answers(prompts: xr.Dataset) -> Int[torch.Tensor, "batch 2"]:
     """Return the right and the wrong answer of each pair."""
     pair = [torch.from_numpy(prompts[name].values.astype(int)) for name in ("answer", "wrong")]
@@ -140,11 +155,8 @@ def check_sum(attribution: Attribution, dtype: torch.dtype) -> None:
     Raises:
         RunError: a case whose parts differ from the logit difference by more than `dtype` explains.
     """
-    heads, parts = attribution.heads.double(), attribution.components.double()
-    difference = attribution.difference
-    total = heads.sum((1, 2)) + parts.sum(1)
-    size = heads.abs().sum((1, 2)) + parts.abs().sum(1)
-    off = (total - difference.double()).abs() / size.clamp(min=1e-30)
+    difference, total = attribution.difference, attribution.total
+    off = (total - difference.double()).abs() / attribution.size.clamp(min=1e-30)
     if bool((off > TOLERANCE.get(dtype, COARSE)).any()):
         case = int(off.argmax())
         raise RunError(

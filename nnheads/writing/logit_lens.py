@@ -24,6 +24,7 @@ from nnheads.models.names import check_head
 from nnheads.prompts.pairs import token_texts
 from nnheads.trace.lens import read_lens
 from nnheads.trace.session import remote_of
+from nnheads.writing.logit_attribution import logit_scale
 
 SHARE = {"valid_min": 0.0, "valid_max": 1.0}
 
@@ -94,18 +95,23 @@ def _read(
     model, ids: Int[torch.Tensor, "1 position"], k: int, head: tuple[int, int] | None
 ) -> Lens:
     """Run the text once."""
-    request = {
-        "scale": float(getattr(model.config, "logit_scale", None) or 1.0),
-        "cap": getattr(model.config, "final_logit_softcapping", None),
-        "interface": family(model).interface,
-        "head": head,
-    }
+    request = _request(model, head)
     with torch.no_grad(), model.trace(ids, use_cache=False, remote=remote_of(model)):
         norm, token, chance, pattern = read_lens(model, request)
         norms, tokens, chances, patterns = save(norm), save(token), save(chance), save(pattern)
         ahead = model.output.logits[0, -1].float().softmax(-1).topk(k)
         next_chances, next_tokens = save(ahead.values.clone()), save(ahead.indices.clone())
     return Lens(norms, tokens, chances, next_tokens, next_chances, patterns)
+
+
+def _request(model, head: tuple[int, int] | None) -> dict:
+    """Return what `read_lens` has to know of the model, and the head that is named."""
+    return {
+        "scale": logit_scale(model),
+        "cap": getattr(model.config, "final_logit_softcapping", None),
+        "interface": family(model).interface,
+        "head": head,
+    }
 
 
 def _variables(lens: Lens) -> dict[str, xr.DataArray]:

@@ -49,19 +49,39 @@ def _share(cases: xr.Dataset, name: str) -> dict[str, tuple]:
     count, known = hits.sum("batch").values, hits.notnull().sum("batch").values
     null = cases[f"{name}_null"].mean("batch").transpose(*DIMS).values
     low, high = wilson(count, known)
-    floor = cases.attrs.get("top", 1) / cases.attrs["vocabulary"]
-    p_value = scipy_stats.binom.sf(count - 1, known, np.clip(null, floor, 1))
-    table = {
-        name: (count / known, f"share of tokens: {hits.attrs['long_name']}"),
-        f"{name}_low": (low, f"lower end of the 95% Wilson interval of {name}"),
-        f"{name}_high": (high, f"upper end of the 95% Wilson interval of {name}"),
-        f"{name}_null": (null, cases[f"{name}_null"].attrs["long_name"]),
-        f"{name}_q_value": (adjusted(p_value), f"p of {name} by chance, adjusted for all heads"),
+    values = {
+        name: count / known,
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_null": null,
+        f"{name}_q_value": adjusted(_p_value(count, known, null, floor_of(cases))),
     }
     about = {key: hits.attrs[key] for key in ("units", "source")}
+    texts = _meanings(cases, name)
     return {
-        key: (DIMS, np.asarray(values, np.float32), {"long_name": text, **about})
-        for key, (values, text) in table.items()
+        key: (DIMS, np.asarray(each, np.float32), {"long_name": texts[key], **about})
+        for key, each in values.items()
+    }
+
+
+def floor_of(cases: xr.Dataset) -> float:
+    """Return the share of the vocabulary that a top holds."""
+    return cases.attrs.get("top", 1) / cases.attrs["vocabulary"]
+
+
+def _p_value(count: Shares, known: Shares, null: Shares, floor: float) -> Shares:
+    """Return the chance of so many hits, by a one-sided binomial test against the null."""
+    return scipy_stats.binom.sf(count - 1, known, np.clip(null, floor, 1))
+
+
+def _meanings(cases: xr.Dataset, name: str) -> dict[str, str]:
+    """Return what each variable of a score is."""
+    return {
+        name: f"share of tokens: {cases[name].attrs['long_name']}",
+        f"{name}_low": f"lower end of the 95% Wilson interval of {name}",
+        f"{name}_high": f"upper end of the 95% Wilson interval of {name}",
+        f"{name}_null": cases[f"{name}_null"].attrs["long_name"],
+        f"{name}_q_value": f"p of {name} by chance, adjusted for all heads",
     }
 
 

@@ -72,6 +72,16 @@ class Succession:
     place: int
     following: int
 
+    @property
+    def token(self) -> int:
+        """Return the id of the token."""
+        return self.members[self.place]
+
+    @property
+    def next_token(self) -> int:
+        """Return the id of the token that follows it."""
+        return self.members[self.following]
+
 
 def successor_scores(model, classes: Sequence[OrderedClass] | None = None) -> xr.Dataset:
     """Return whether a head that attends to a token of an ordered class ranks the next one first.
@@ -107,24 +117,25 @@ def successor_scores(model, classes: Sequence[OrderedClass] | None = None) -> xr
             f"No class has {SMALLEST} words that are single tokens of this tokenizer. Give classes"
             " of other words."
         )
-    ids = np.array([row.members[row.place] for row in rows])
+    ids = np.array([row.token for row in rows])
     logits = outputs(model, ids, members=_members(rows), top=1)["members"]
+    scores = labelled(model, _variables(rows, logits), ids).assign_attrs(scores="successor")
+    texts = [model.tokenizer.decode([row.next_token]) for row in rows]
+    names = [row.name for row in rows]
+    return scores.assign_coords(ordered_class=("batch", names), successor_text=("batch", texts))
+
+
+def _variables(
+    rows: list[Succession], logits: Float[np.ndarray, "token layer head member"]
+) -> dict[str, tuple]:
+    """Return `successor` and its null, of every token."""
     hits = np.stack([_ranked_first(row, own) for row, own in zip(rows, logits)])
     nulls = np.stack([_null(row, own) for row, own in zip(rows, logits)])
     meaning = "the next token is ranked above all others of its class"
-    data = {
+    return {
         "successor": cases_of(hits, meaning, SOURCE),
         "successor_null": cases_of(nulls, "the same in a random order of the class", SOURCE),
     }
-    following = [row.members[row.following] for row in rows]
-    texts = [model.tokenizer.decode([token]) for token in following]
-    return (
-        labelled(model, data, ids)
-        .assign_attrs(scores="successor")
-        .assign_coords(
-            ordered_class=("batch", [row.name for row in rows]), successor_text=("batch", texts)
-        )
-    )
 
 
 def _members(rows: list[Succession]) -> np.ndarray:
@@ -161,11 +172,14 @@ def _successions(tokenizer, each: OrderedClass) -> Iterator[Succession]:
     kept = [token for token in ids if token is not None]
     if len(set(kept)) < max(SMALLEST, len(kept)):
         return
-    for index, token in enumerate(ids):
-        after = (index + 1) % len(ids)
-        following = ids[after]
-        if token is not None and following is not None and (after > 0 or each.cyclic):
+    for token, following in zip(ids, _following(ids, each.cyclic)):
+        if token is not None and following is not None:
             yield Succession(each.name, kept, kept.index(token), kept.index(following))
+
+
+def _following(ids: list[int | None], cyclic: bool) -> list[int | None]:
+    """Return what follows each token; nothing, or the first one, follows the last."""
+    return [*ids[1:], ids[0] if cyclic else None]
 
 
 def _ids(tokenizer, words: Sequence[str]) -> list[int | None]:
@@ -175,6 +189,14 @@ def _ids(tokenizer, words: Sequence[str]) -> list[int | None]:
     """
     spaced = [next_token(tokenizer, BEFORE, word) for word in words]
     bare = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-    unknown = tokenizer.unk_token_id
-    plain = [one[0] if len(one) == 1 and one[0] != unknown else None for one in bare]
-    return max(spaced, plain, key=lambda ids: sum(token is not None for token in ids))
+    plain = [_single(pieces, tokenizer.unk_token_id) for pieces in bare]
+    return max(spaced, plain, key=_count)
+
+
+def _single(pieces: list[int], unknown: int | None) -> int | None:
+    """Return the token of a word that is one, and not unknown."""
+    return pieces[0] if len(pieces) == 1 and pieces[0] != unknown else None
+
+
+def _count(ids: list[int | None]) -> int:
+    return sum(token is not None for token in ids)

@@ -60,9 +60,7 @@ def outputs(
     Raises:
         BadInput: a `top` that is not possible. RunError: values that are not finite.
     """
-    size = model.config.vocab_size
-    if not 1 <= top < size:
-        raise BadInput(f"Not a number of top tokens: {top}. Ask for 1 to {size - 1}.")
+    _check_top(top, model.config.vocab_size)
     texts = _texts(model.tokenizer, ids)
     tokens, last = inputs(model, texts), inputs(model, texts.isel(position=[-1]))
     others = ids if pool is None else pool
@@ -75,7 +73,17 @@ def outputs(
     )
     read = read_outputs(model, tokens, last, asked, writing_spec(model)).cpu()
     check_finite(read, "what heads write")
-    values = read.numpy()
+    return _named(read.numpy())
+
+
+def _check_top(top: int, vocabulary: int) -> None:
+    """Refuse a top that holds nothing, or everything."""
+    if not 1 <= top < vocabulary:
+        raise BadInput(f"Not a number of top tokens: {top}. Ask for 1 to {vocabulary - 1}.")
+
+
+def _named(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the readings by name."""
     named = {name: values[..., number] for number, name in enumerate(READINGS)}
     return {**named, "members": values[..., len(READINGS) :]}
 
