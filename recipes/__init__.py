@@ -31,11 +31,11 @@ def command(name: str):
     if app is None:
         app = typer.Typer(add_completion=False)
         app.command(name)(module.main)
-    found = typer.main.get_command(app)
-    found.name = name
-    for one in (found, *getattr(found, "commands", {}).values()):
+    recipe = typer.main.get_command(app)
+    recipe.name = name
+    for one in (recipe, *getattr(recipe, "commands", {}).values()):
         one.help = flowed(one.help or "")
-    return found
+    return recipe
 
 
 def flowed(text: str) -> str:

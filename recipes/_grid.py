@@ -1,13 +1,13 @@
-"""The options for needles in haystacks: lengths and depths, as a list or as the predecessor's
-intervals.
-"""
+"""Resolve the options for needles in haystacks: lengths and depths, as a list or as intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from nnheads.recipes._checks import check_at_least
 
 from nnheads.errors import BadInput
 
@@ -35,73 +35,75 @@ Needles = Annotated[
 ]
 
 DEFAULT = [128, 256]
+COUNT = 20  # of lengths between two ends
 INTERVALS = ("s_len", "e_len", "context_lengths_num_intervals")
 ONLY_NEEDLES = ("lengths", *INTERVALS, "document_depth_percent_intervals", "haystack", "needles")
 MOST = 10**7  # tokens: more is a slip of the keyboard
 
 
-def options_of(arguments: dict, asked: bool) -> dict:
-    """What `prompts.needle` is given, from the command line.
+def options_of(arguments: Mapping[str, Any], applies: bool) -> dict[str, Any]:
+    """Return what `prompts.needle` takes, from the command line.
 
-    Args:
-        asked: whether any head type is measured on needles; otherwise every such option is refused.
+    applies: whether any head type is measured on needles; otherwise every such option is refused.
     """
+    used = [name for name in ONLY_NEEDLES if arguments[name] is not None]
+    if used and not applies:
+        kind = f"{arguments['head_type']!r} is none of them"
+        raise BadInput(f"{flag(used[0])} is for retrieval types; {kind}")
+    check_files(arguments["haystack"], arguments["needles"])
+    return {
+        "lengths": lengths(arguments),
+        "haystack": arguments["haystack"],
+        "needles": arguments["needles"],
+        "depths": depths(arguments["document_depth_percent_intervals"]),
+    }
+
+
+def check_files(haystack: Path | None, needles: Path | None) -> None:
+    """Refuse files that cannot be read, before a model is loaded."""
     from nnheads.prompts.haystack import read_folder
     from nnheads.prompts.needles import read_needles
 
-    given = [name for name in ONLY_NEEDLES if arguments[name] is not None]
-    if given and not asked:
-        raise BadInput(
-            f"{_flag(given[0])} is for retrieval types; {arguments['head_type']!r} is none of them"
-        )
-    depths = arguments["document_depth_percent_intervals"]
-    _positive(depths, "document_depth_percent_intervals")
-    haystack, needles = arguments["haystack"], arguments["needles"]
     if haystack is not None:
         read_folder(haystack)
     if needles is not None:
         read_needles(needles)
-    chosen: dict[str, list | Path | None] = {
-        "lengths": lengths(arguments),
-        "haystack": haystack,
-        "needles": needles,
-    }
-    return chosen | {"depths": None if depths is None else spread(0.0, 1.0, depths)}
 
 
-def lengths(arguments: dict) -> list[int]:
-    """The list of --lengths, or as many as asked for from --s-len to --e-len."""
+def depths(count: int | None) -> list[float] | None:
+    """Return so many depths from start to end; None for the usual ones."""
+    check_at_least(1, document_depth_percent_intervals=count)
+    return None if count is None else spread(0.0, 1.0, count)
+
+
+def lengths(arguments: Mapping[str, Any]) -> list[int]:
+    """Return the list of --lengths, or the lengths from --s-len to --e-len."""
     from nnheads.models.names import parse_numbers
 
-    given = [name for name in INTERVALS if arguments[name] is not None]
-    if arguments["lengths"] is not None:
-        if given:
-            raise BadInput(f"--lengths and {_flag(given[0])} exclude each other")
-        return parse_numbers(arguments["lengths"], "length", MOST)
-    if not given:
-        return DEFAULT
-    first, last, count = (
-        fallback if arguments[name] is None else arguments[name]
-        for name, fallback in zip(INTERVALS, (*DEFAULT, 20))
-    )
-    for value, name in zip((first, last, count), INTERVALS):
-        _positive(value, name)
+    used = [name for name in INTERVALS if arguments[name] is not None]
+    if arguments["lengths"] is None:
+        return between(*(arguments[name] for name in INTERVALS)) if used else DEFAULT
+    if used:
+        raise BadInput(f"--lengths and {flag(used[0])} exclude each other")
+    return parse_numbers(arguments["lengths"], "length", MOST)
+
+
+def between(first: int | None, last: int | None, count: int | None) -> list[int]:
+    """Return lengths at equal distances, each once; None stands for the usual ends and number."""
+    first, last = (usual if one is None else one for one, usual in zip((first, last), DEFAULT))
+    count = COUNT if count is None else count
+    check_at_least(1, s_len=first, e_len=last, context_lengths_num_intervals=count)
     if first > last or last >= MOST:
-        raise BadInput(
-            f"lengths from --s-len {first} to --e-len {last} are not possible; they must rise"
-        )
+        ends = f"--s-len {first} to --e-len {last}"
+        raise BadInput(f"lengths from {ends} are not possible; they must rise")
     return list(dict.fromkeys(round(one) for one in spread(first, last, count)))
 
 
 def spread(first: float, last: float, count: int) -> list[float]:
-    """`count` numbers at equal distances, both ends included."""
+    """Return `count` numbers at equal distances, both ends included."""
     return [first + (last - first) * step / max(1, count - 1) for step in range(count)]
 
 
-def _positive(value: int | None, name: str) -> None:
-    if value is not None and value < 1:
-        raise BadInput(f"{_flag(name)} {value} is not possible; it must be at least 1")
-
-
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """Return the option as it is typed."""
     return f"--{name.replace('_', '-')}"

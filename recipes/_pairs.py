@@ -136,6 +136,11 @@ def about_pairs(
     return {**about, **counts}
 
 
+def finish(run: Run, scores: xr.Dataset) -> None:
+    """Mark a run of pairs complete, and record how many it kept."""
+    run.finish(kept=int(scores.attrs["kept"]), asked=int(scores.attrs["asked"]))
+
+
 def add_means(heads: xr.Dataset, scores: xr.Dataset, *names: str) -> None:
     """Add the mean over prompts (batch) of what is measured once a prompt."""
     for name in names:

@@ -43,11 +43,12 @@ def say_kept(attrs: Mapping[str, Any]) -> None:
     say(f"kept {attrs['kept']} of {attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
 
 
-def say_logit_difference(table) -> None:
-    """Print the logit difference on either text of a pair."""
-    names = ("clean_logit_difference", "corrupted_logit_difference")
-    clean, corrupted = (float(table[name]) for name in names)
-    say(f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}")
+def say_logit_difference(
+    table, beside: str = "", *, clean: str = "clean", corrupted: str = "corrupted"
+) -> None:
+    """Print the logit difference on either text of a pair, by the names that the table has."""
+    first, second = (float(table[f"{name}_logit_difference"]) for name in (clean, corrupted))
+    say(f"logit difference: clean {first:+.2f}, corrupted {second:+.2f}{beside}")
 
 
 def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
@@ -62,10 +63,22 @@ def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
 
 def say_values(heads: list[dict]) -> None:
     """Print `L5H1  0.93`, one line a head, where one prompt gives no interval."""
+    for head in heads:
+        say_value(head["layer"], head["head"], head["value"])
+
+
+def say_ranked(title: str, values) -> None:
+    """Print `L5H1  0.93` for each (layer, head) of a series."""
+    say(title)
+    for (layer, head), value in values.items():
+        say_value(layer, head, value)
+
+
+def say_value(layer: int, head: int, value: float) -> None:
+    """Print one head and a value of it."""
     from nnheads.models.names import head_name
 
-    for head in heads:
-        say(f"  {head_name(head['layer'], head['head']):<7} {head['value']:+.3f}")
+    say(f"  {head_name(layer, head):<7} {value:+.3f}")
 
 
 def with_interval(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -33,14 +34,14 @@ SEED = 42  # of the folds, as in the published code, so that they are the same
 DEFAULTS = {"num_fold": 2, "num_heads": 100, "val_ratio": 0.2}
 
 
-def options_of(arguments: dict, asked: bool) -> dict:
+def options_of(arguments: Mapping[str, Any], applies: bool) -> dict[str, Any]:
     """Return what truthfulness prompts are drawn with, from the command line.
 
-    asked: whether truthfulness is among the head types; otherwise every such option is refused.
+    applies: whether truthfulness is among the head types; otherwise every such option is refused.
     """
     options = {name: arguments[name] for name in ("data", "template", *DEFAULTS)}
     used = [name for name, value in options.items() if value is not None]
-    if used and not asked:
+    if used and not applies:
         raise BadInput(
             f"--{used[0].replace('_', '-')} is for truthfulness; {arguments['head_type']!r} is"
             " another type"

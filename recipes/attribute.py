@@ -105,7 +105,7 @@ def compute(study: Study, run, pairs) -> None:
     heads.attrs = scores.attrs
     run.save(scores=scores, heads=heads)
     draw(run, heads)
-    run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
+    _pairs.finish(run, scores)
 
 
 def measured(study: Study, run, kept) -> tuple:

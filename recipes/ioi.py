@@ -174,7 +174,7 @@ def compute(study: Study, run, pairs, site: str, layers: list[int] | None) -> No
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
     draw(run, heads)
-    run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
+    _pairs.finish(run, scores)
 
 
 def reduce(scores, seed: int):

@@ -94,15 +94,15 @@ def main(
     listed = head_list(study)
     if listed.heads is not None:
         check_list(study, listed.heads, counts)
-    asked, reference = prompts_of(study)
+    chosen, reference = prompts_of(study)
     if study.plan:
         if listed.heads is None:
             raise BadInput("--plan needs a list of heads; name it with --heads or --from")
-        report_plan(study, asked, reference, listed.heads, counts)
+        report_plan(study, chosen, reference, listed.heads, counts)
         return
-    run = open_run(study, listed, counts, asked)
+    run = open_run(study, listed, counts, chosen)
     if not run.complete:
-        compute(study, run, listed, counts, asked, reference)
+        compute(study, run, listed, counts, chosen, reference)
     report(run)
 
 

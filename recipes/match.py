@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes._study import Study, study
-from nnheads.recipes._terminal import say, shown
+from nnheads.recipes._terminal import say, say_ranked, shown
 
 EXAMPLE = "Mary gave the book to John and Mary gave the letter to John"
 
@@ -62,11 +62,7 @@ def hash_of(tokenizer, text: str) -> str:
 
 def report(match, top: int, files: list) -> None:
     """Print the heads that match best, and where the files are."""
-    from nnheads.models.names import head_name
-
-    say(str(match.attrs["long_name"]))
-    ranked = match.to_series().sort_values(ascending=False, kind="stable").head(top)
-    for (layer, head), value in ranked.items():
-        say(f"  {head_name(layer, head):<7} {value:+.3f}")
+    ranked = match.to_series().sort_values(ascending=False, kind="stable")
+    say_ranked(str(match.attrs["long_name"]), ranked.head(top))
     for path in files:
         say(shown(path))

@@ -5,87 +5,120 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from nnheads.recipes._pairs import Noising
 from nnheads.recipes._study import Study, study
-from nnheads.recipes._terminal import say, shown
+from nnheads.recipes._terminal import say, say_logit_difference, say_ranked, shown
+
+from nnheads.errors import BadInput
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
+REFERENCES = "Heimersheim & Nanda 2024, arXiv 2404.15255"
 BY_POSITION = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
 AT_ONCE = ("z", "q", "k", "v", "pattern")
+TITLES = {
+    "resid_pre": "Residual stream",
+    "attn_out": "Attention output",
+    "mlp_out": "MLP output",
+    "z": "Head output, all positions",
+    "q": "Queries, all positions",
+    "k": "Keys, all positions",
+    "v": "Values, all positions",
+    "pattern": "Attention weights, all positions",
+}
+
+Clean = Annotated[str, typer.Option(help="The prompt that is answered by --answer.")]
+Corrupted = Annotated[
+    str, typer.Option(help="The same prompt with what decides the answer changed.")
+]
+Answer = Annotated[str, typer.Option(help="Next word after the clean prompt: one token.")]
+Wrong = Annotated[str, typer.Option(help="The word that it is measured against.")]
 
 
-@study(without=("seed",), incidental=("top",))
+@study(top=8, without=("seed",), incidental=("top",))
 def main(
     study: Study,
-    clean: Annotated[str, typer.Option(help="The prompt that is answered by --answer.")] = CLEAN,
-    corrupted: Annotated[
-        str, typer.Option(help="The same prompt with what decides the answer changed.")
-    ] = CORRUPTED,
-    answer: Annotated[
-        str, typer.Option(help="Next word after the clean prompt: one token.")
-    ] = "Mary",
-    wrong: Annotated[str, typer.Option(help="The word that it is measured against.")] = "John",
-    noising: Annotated[
-        bool,
-        typer.Option("--noising", help="Corrupted into clean instead of clean into corrupted."),
-    ] = False,
-    top: Annotated[int, typer.Option(help="How many heads to name.")] = 8,
+    clean: Clean = CLEAN,
+    corrupted: Corrupted = CORRUPTED,
+    answer: Answer = "Mary",
+    wrong: Wrong = "John",
+    noising: Noising = False,
 ) -> None:
-    """Your own pair: patch residual stream, attention, MLP, heads, their queries, keys, values and
-    patterns.
+    """Your own pair: patch residual stream, attention, MLP, heads, their queries, keys and values.
 
     The two prompts must have the same tokens but for those that differ in meaning. Writes scores.nc
     with one effect per site, and a picture of each.
     """
-    from nnheads.errors import BadInput
-    from nnheads.prompts.pairs import Pair, one_pair
     from nnheads.runs.folder import item_of
 
     texts = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
+    prompts = pair_of(study, texts)
+    run = study.open(item=item_of(*texts.values(), str(noising)))
+    if not run.complete:
+        compute(study, run, prompts)
+    report(run, study.top)
+
+
+def pair_of(study: Study, texts: dict[str, str]):
+    """Return the pair as prompts (batch of one, position)."""
+    from nnheads.prompts.pairs import Pair, one_pair
+
     for name, text in texts.items():
         if not text.strip():
             raise BadInput(f"--{name} is empty")
-    prompts = one_pair(study.model.tokenizer, Pair(**texts))
-    run = study.open(item=item_of(*texts.values(), str(noising)))
-    if not run.complete:
-        compute(run, prompts, noising, study.quiet)
-    report(run, top)
+    return one_pair(study.model.tokenizer, Pair(**texts))
 
 
-def compute(run, prompts, noising: bool, quiet: bool) -> None:
-    """Patch each site; the effect of every site is one variable."""
-    import xarray as xr
-
-    from nnheads.patching.patch import patch
+def compute(study: Study, run, prompts) -> None:
+    """Patch each site, draw and save; the effect of every site is one variable."""
     from nnheads.runs import batches
 
-    effects = {}
-    with batches.progress("sites", len(BY_POSITION) + len(AT_ONCE), quiet) as advance:
-        for name in (*BY_POSITION, *AT_ONCE):
-            site, by_position = name.removesuffix("_by_position"), name in BY_POSITION
-            scores = patch(
-                run.model, prompts, site=site, by_position=by_position, noising=noising, gap=0.0
-            )
-            effects[name] = (
-                scores["effect"].isel(batch=0).assign_attrs(long_name=f"effect of {site}")
-            )
+    names = (*BY_POSITION, *AT_ONCE)
+    scores = {}
+    with batches.progress("sites", len(names), study.quiet) as advance:
+        for name in names:
+            scores[name] = patched(study, prompts, name)
             advance(1)
-    result = xr.Dataset(effects)
-    for which in ("clean", "corrupted"):
-        result[f"{which}_logit_difference"] = scores[f"{which}_logit_difference"].isel(batch=0)
-    result = result.assign_coords(
-        token_text=("position", token_labels(run.model.tokenizer, prompts))
+    result = joined(scores)
+    tokens = token_labels(study.model.tokenizer, prompts)
+    about = run.about(
+        title="patching of one pair", prompts=prompts, references=REFERENCES, sample_dims=""
     )
-    references = "Heimersheim & Nanda 2024, arXiv 2404.15255"
-    result.attrs.update(
-        run.about(
-            title="patching of one pair", prompts=prompts, references=references, sample_dims=""
-        )
-    )
-    result.attrs["direction"] = scores.attrs["direction"]
+    result = result.assign_coords(token_text=("position", tokens))
+    result.attrs.update(about, direction=scores["z"].attrs["direction"])
     run.save(scores=result)
     draw(run, result)
     run.finish()
+
+
+def patched(study: Study, prompts, name: str):
+    """Return the effect of one site (batch, layer, [head,] [position])."""
+    from nnheads.patching.patch import patch
+
+    return patch(
+        study.model,
+        prompts,
+        site=name.removesuffix("_by_position"),
+        by_position=name in BY_POSITION,
+        noising=study.noising,
+        gap=0.0,
+    )
+
+
+def joined(scores: dict):
+    """Return the effects of all sites as one dataset, with the logit difference on either text."""
+    import xarray as xr
+
+    pair = {name: one.isel(batch=0) for name, one in scores.items()}
+    result = xr.Dataset(
+        {
+            name: one["effect"].assign_attrs(long_name=f"effect of {one.attrs['site']}")
+            for name, one in pair.items()
+        }
+    )
+    for name in ("clean_logit_difference", "corrupted_logit_difference"):
+        result[name] = pair["pattern"][name]
+    return result
 
 
 def token_labels(tokenizer, prompts) -> list[str]:
@@ -97,52 +130,33 @@ def token_labels(tokenizer, prompts) -> list[str]:
 
 
 def draw(run, result) -> None:
+    """Draw the effect of each site."""
     from nnheads import plot
 
-    note = plot.note(result, 1)
-    labelled = result.assign_coords(
-        position=result["position"].assign_attrs(labels=result["token_text"].values)
-    )
-    titles = {
-        "resid_pre": "Residual stream",
-        "attn_out": "Attention output",
-        "mlp_out": "MLP output",
-        "z": "Head output, all positions",
-        "q": "Queries, all positions",
-        "k": "Keys, all positions",
-        "v": "Values, all positions",
-        "pattern": "Attention weights, all positions",
-    }
-    for name, title in titles.items():
-        run.picture(
-            name,
-            plot.heatmap(labelled[name], title=f"{title}, {result.attrs['direction']}", note=note),
-        )
+    note, direction = plot.note(result, 1), result.attrs["direction"]
+    position = result["position"].assign_attrs(labels=result["token_text"].values)
+    labelled = result.assign_coords(position=position)
+    for name, title in TITLES.items():
+        figure = plot.heatmap(labelled[name], title=f"{title}, {direction}", note=note)
+        run.picture(name, figure)
 
 
 def report(run, top: int) -> None:
-    from nnheads.models.names import head_name
-
+    """Print the strongest place of each site, the strongest heads, and where the files are."""
     result = run.load("scores")
-    clean, corrupted = (
-        float(result["clean_logit_difference"]),
-        float(result["corrupted_logit_difference"]),
-    )
-    say(
-        f"logit difference: clean {clean:+.2f}, corrupted {corrupted:+.2f}"
-        f" ({result.attrs['direction']})"
-    )
+    say_logit_difference(result, f" ({result.attrs['direction']})")
     for site in ("resid_pre", "attn_out", "mlp_out"):
-        best = result[site].fillna(0).argmax(...)
-        place = {name: int(index) for name, index in best.items()}
-        token = str(result["token_text"].values[place["position"]])
-        say(
-            f"{site:<9} strongest at layer {place['layer']}, {token!r}:"
-            f" {float(result[site].isel(place)):+.3f}"
-        )
-    ranked = result["z"].to_series().sort_values(key=abs, ascending=False).head(top)
-    say("heads with the strongest effect")
-    for (layer, head), value in ranked.items():
-        say(f"  {head_name(layer, head):<7} {value:+.3f}")
+        say_strongest(result, site)
+    ranked = result["z"].to_series().sort_values(key=abs, ascending=False)
+    say_ranked("heads with the strongest effect", ranked.head(top))
     for path in sorted(run.folder.glob("[!.]*.*")):
         say(shown(path))
+
+
+def say_strongest(result, site: str) -> None:
+    """Print at which layer and token a site has the largest effect."""
+    best = result[site].fillna(0).argmax(...)
+    strongest = {name: int(index) for name, index in best.items()}
+    token = str(result["token_text"].values[strongest["position"]])
+    value = float(result[site].isel(strongest))
+    say(f"{site:<9} strongest at layer {strongest['layer']}, {token!r}: {value:+.3f}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from nnheads.recipes import _pairs
 from nnheads.recipes._study import Study, study
-from nnheads.recipes._terminal import say, say_files, say_heads, say_kept
+from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
 LOGITS = "logits"
 LONGEST_ITEM = 60  # of a folder's name
@@ -126,7 +126,7 @@ def compute(
     heads = reduce(scores, study.seed)
     run.save(scores=scores, heads=heads)
     draw(run, heads)
-    run.finish(kept=kept.sizes["batch"], asked=int(pairs.attrs["asked"]))
+    _pairs.finish(run, scores)
 
 
 def reduce(scores, seed: int):
@@ -176,9 +176,8 @@ def report(run, top: int) -> None:
     """Print what was kept, the paths that help and that work against the answer, and the files."""
     heads = run.load("heads")
     say_kept(heads.attrs)
-    clean, corrupted = (float(heads[f"{which}_logit_difference"]) for which in ("base", "new"))
-    sizes = f"clean {clean:+.2f}, corrupted {corrupted:+.2f}"
-    say(f"logit difference: {sizes}; MLPs: {heads.attrs['mlps']}")
+    mlps = f"; MLPs: {heads.attrs['mlps']}"
+    say_logit_difference(heads, mlps, clean="base", corrupted="new")
     positive, negative = _pairs.for_and_against(heads, top)
     title = f"paths to {receivers_in_words(heads.attrs)}, {TITLE}; helping:"
     if negative:
