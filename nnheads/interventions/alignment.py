@@ -24,10 +24,10 @@ from jaxtyping import Float, Int
 from nnheads.errors import BadInput
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.operations import Boundless, FromSource, LowRank, Mask, Rotate
+from nnheads.interventions.plain_values import is_whole
 from nnheads.interventions.positions import ALL, At
 from nnheads.interventions.predictions import SourceFeatures, batches_of, frozen, predicted
 from nnheads.interventions.schema import Edit, Intervention
-from nnheads.interventions.values import is_whole
 
 KINDS = ("das", "lowrank", "boundless", "mask")
 SOURCE = (
@@ -62,6 +62,9 @@ def aligned(
             mask.
         source_at: positions in the source, if they are others.
         seed: of the directions.
+
+    Returns:
+        One edit, and its tensors: `rotation` [feature, direction], `boundary`, `mask`.
 
     Raises:
         BadInput: an unknown kind, more directions than features.

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.interventions.checks import check_model, check_sources
 from nnheads.interventions.forwards import features_of_sources, forward
+from nnheads.interventions.model_checks import check_model, check_sources
 from nnheads.interventions.prepare import prepared
 from nnheads.interventions.schema import Intervention
 from nnheads.models.geometry import model_spec
@@ -59,6 +59,9 @@ def run(
         logits: False if only what is collected is wanted.
         keep: only the last so many positions' logits; 0 keeps all.
 
+    Returns:
+        Logits with and without the edits, and what was collected.
+
     Raises:
         BadInput: what the model or the prompts do not have.
 
@@ -73,11 +76,7 @@ def run(
         >>> bool((result.edited == result.original).all())
         False
     """
-    if not hasattr(model, "tokenizer"):
-        raise BadInput(
-            "run takes a language model from nnheads.load; for any other module use"
-            " interventions.as_module"
-        )
+    _check_language_model(model)
     check_model(model, intervention, model_spec(model))
     check_sources(intervention.sources, len(sources))
     ready = prepared(model, intervention, base, sources)
@@ -91,3 +90,11 @@ def run(
         before = save(plain[0] if logits else None)
         after = save(changed[0] if logits else None)
     return Result(before, after, collected)
+
+
+def _check_language_model(model: Any) -> None:
+    if not hasattr(model, "tokenizer"):
+        raise BadInput(
+            "run takes a language model from nnheads.load; for any other module use"
+            " interventions.as_module"
+        )

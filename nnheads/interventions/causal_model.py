@@ -57,13 +57,12 @@ class CausalModel:
 
     def parents(self, name: str) -> tuple[str, ...]:
         """Return what a variable is computed from."""
-        parameters = inspect.signature(self.functions[name]).parameters.values()
-        named = [one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters]
-        if not all(named):
+        parameters = inspect.signature(self.functions[name]).parameters
+        if not all(map(_is_named, parameters.values())):
             raise BadInput(
                 f"the function of {name!r} must name its arguments: they say what it reads"
             )
-        return tuple(one.name for one in parameters)
+        return tuple(parameters)
 
     def run(self, inputs: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
         """Return every variable's value.
@@ -102,6 +101,10 @@ class CausalModel:
             raise BadInput(f"variable {variable!r} is not known; this causal model has {known}")
 
 
+def _is_named(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
 @dataclass(frozen=True)
 class Counterfactual:
     """A base, a source and the counterfactual answer.
@@ -129,6 +132,9 @@ def draw_counterfactuals(
 
     Args:
         variable: whose value comes from the source.
+
+    Returns:
+        The pairs, with numbers of inputs and the causal model's answers.
 
     Raises:
         BadInput: too few inputs, an unknown variable, and inputs of which no pair changes the

@@ -44,6 +44,11 @@ class State:
     best_loss: float = float("inf")
     stale: int = 0  # measurements since the best
 
+    def note(self, **values: float) -> None:
+        """Write values to the log."""
+        for name, value in values.items():
+            self.log[name].append(value)
+
 
 def digest(model: Any, intervention: Intervention, pairs: Pairs) -> str:
     """Return a hash of what is trained on what, and in which network.

@@ -91,6 +91,9 @@ def load(source: str | Path, *, revision: str | None = None, trust: bool = False
         source: a folder, or owner/name on the Hub. revision: on the Hub.
         trust: import the functions that it names, if their source is still what it was.
 
+    Returns:
+        The intervention, its tensors on the processor.
+
     Raises:
         BadInput: one line that says what is wrong: no such folder, not JSON, a newer version,
             tensors that are missing or of another shape, an unknown operation, functions that are
@@ -213,7 +216,11 @@ def _tensors(path: Path, wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
         raise BadInput(f"{path} cannot be read as safetensors: {first_line(error)}") from None
     for name, about in wanted.items():
         shape = about.get("shape") if isinstance(about, dict) else None
-        if name not in tensors or list(tensors[name].shape) != shape:
-            got = list(tensors[name].shape) if name in tensors else "none"
-            raise BadInput(f"{path}: tensor {name!r} should have shape {shape}, found {got}")
+        _check_shape(path, name, tensors.get(name), shape)
     return {name: tensors[name] for name in wanted}
+
+
+def _check_shape(path: Path, name: str, tensor: torch.Tensor | None, shape: Any) -> None:
+    got = "none" if tensor is None else list(tensor.shape)
+    if tensor is None or got != shape:
+        raise BadInput(f"{path}: tensor {name!r} should have shape {shape}, found {got}")

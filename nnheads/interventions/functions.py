@@ -113,15 +113,16 @@ def _defines(node: ast.AST, name: str) -> bool:
 def check_functions(edits: Iterable[Edit], trust: bool) -> None:
     """Refuse functions that are not trusted, or not what they were when they were saved."""
     for edit in edits:
-        if not isinstance(edit.do, (Function, Combine)):
-            continue
-        if not trust:
-            raise BadInput(
-                f"it runs your function {edit.do.function!r}; load with trust=True if you trust its"
-                " author"
-            )
-        if source_hash(str(edit.do.function)) != edit.do.sha256:
-            raise BadInput(
-                f"function {edit.do.function!r} is not the one that was saved: its source has"
-                " changed"
-            )
+        if isinstance(edit.do, (Function, Combine)):
+            _check_function(str(edit.do.function), edit.do.sha256, trust)
+
+
+def _check_function(function: str, sha256: str, trust: bool) -> None:
+    if not trust:
+        raise BadInput(
+            f"it runs your function {function!r}; load with trust=True if you trust its author"
+        )
+    if source_hash(function) != sha256:
+        raise BadInput(
+            f"function {function!r} is not the one that was saved: its source has changed"
+        )

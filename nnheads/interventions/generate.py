@@ -27,8 +27,8 @@ from nnsight import save
 
 from nnheads.errors import BadInput, RunError
 from nnheads.generation.greedy import ends_of
-from nnheads.interventions.checks import check_model, check_sources
 from nnheads.interventions.forwards import features_of_sources
+from nnheads.interventions.model_checks import check_model, check_sources
 from nnheads.interventions.operations import FromSource
 from nnheads.interventions.positions import steps_of
 from nnheads.interventions.prepare import Prepared, prepared
@@ -90,6 +90,9 @@ def generate(
             the processor, on any device. Of the model's own settings for generation only the ends
             of texts count.
         keep_logits: return the logits of every step.
+
+    Returns:
+        Token ids, texts and, if kept, logits with and without the edits, and what was collected.
 
     Raises:
         BadInput: what the model or the prompts do not have, steps that no forward reads, options

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from nnheads.errors import BadInput
 from nnheads.interventions.calls import Call
-from nnheads.interventions.checks import check_model, check_path
+from nnheads.interventions.model_checks import check_model, check_path
 from nnheads.interventions.ordering import KERNEL, site_module
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.families import FAMILIES, family_of

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.interventions.checks import check_model
 from nnheads.interventions.forwards import forward
+from nnheads.interventions.model_checks import check_model
 from nnheads.interventions.positions import ANSWER, At, positions_of
 from nnheads.interventions.prepare import edits_at, tensors_of
 from nnheads.interventions.schema import Intervention

@@ -19,14 +19,14 @@ from nnheads import stats
 from nnheads.errors import BadInput
 from nnheads.interventions import files
 from nnheads.interventions.alignment import SOURCE, aligned, evaluate, random_directions
-from nnheads.interventions.checks import units_of, width_of
 from nnheads.interventions.counterfactuals import Pairs
+from nnheads.interventions.model_checks import units_of, width_of
 from nnheads.interventions.operations import Interchange
+from nnheads.interventions.plain_values import plain_value
 from nnheads.interventions.positions import At
 from nnheads.interventions.predictions import read_sources
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.interventions.training import train
-from nnheads.interventions.values import plain_value
 from nnheads.models.geometry import geometry, model_spec
 from nnheads.runs import store
 from nnheads.runs.batches import progress
@@ -88,12 +88,8 @@ def localise(
     Raises:
         BadInput: no layers or positions, and what the model does not have.
     """
-    layers = list(plain_value(tuple(range(geometry(model).layers) if layers is None else layers)))
-    if not layers or not positions:
-        raise BadInput(
-            f"{len(layers)} layers and {len(positions)} positions leave nowhere to look; name at"
-            " least one each"
-        )
+    layers = _layers(model, layers)
+    _check_somewhere(len(layers), len(positions))
     options = {"kind": kind, "directions": directions, "seed": seed, **training}
     options = {name: plain_value(value) for name, value in options.items()}
     search = _Search(model, fit, test, site, options)
@@ -109,6 +105,19 @@ def localise(
     about: dict[str, Any] = {"site": site, "settings": json.dumps(options), "source": SOURCE}
     about |= {"pairs_fitted": len(fit), "best_layer": layer, "best_place": name}
     return _combined(cells, none, list(positions)).assign_attrs(about), trained
+
+
+def _layers(model: Any, layers: Sequence[int] | None) -> list[int]:
+    chosen = range(geometry(model).layers) if layers is None else layers
+    return list(plain_value(tuple(chosen)))
+
+
+def _check_somewhere(layers: int, positions: int) -> None:
+    if not layers or not positions:
+        raise BadInput(
+            f"{layers} layers and {positions} positions leave nowhere to look; name at least one"
+            " each"
+        )
 
 
 def _best(cells: Cells) -> tuple[tuple[int, str], Intervention]:

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 
 from nnheads.interventions.calls import Call
-from nnheads.interventions.checks import check_sources
 from nnheads.interventions.functions import functions_of
 from nnheads.interventions.hooks import View, check_reachable, hook
+from nnheads.interventions.model_checks import check_sources
 from nnheads.interventions.operations import Boundless, Collect, FromSource, Mask, Rotate
 from nnheads.interventions.prepare import as_data, check_positions
 from nnheads.interventions.schema import Edit, Intervention
@@ -34,6 +34,9 @@ def as_module(model: Any, intervention: Intervention) -> Intervened:
 
     Args:
         model: any torch.nn.Module, or a model from `nnheads.load`. It is not copied.
+
+    Returns:
+        A module that takes what the model takes, and `sources` (see `Intervened.forward`).
 
     Raises:
         BadInput: sites that hooks do not reach, and what the model does not have.
@@ -122,6 +125,11 @@ class Intervened(torch.nn.Module):
         call = Call(inputs, options, roles or {}, prompt_length)
         with self.hooks(call, self._last(), known, collected):
             return self.module(*inputs, **options)
+
+    def with_known(self, call: Call, known: Taken) -> Any:
+        """Run the module with what the edits take from sources, which was read before."""
+        with self.hooks(call, list(range(len(self.edits))), known, None):
+            return self.module(*call.inputs, **call.options)
 
     def _run_source(self, number: int, source: Any, known: Taken) -> Taken:
         """Run one source; return what the edits take from it."""

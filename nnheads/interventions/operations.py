@@ -10,46 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from nnheads.errors import BadInput
+from nnheads.interventions.fields import CHECKS, Check
+from nnheads.interventions.plain_values import plain_value
 from nnheads.interventions.positions import At
-from nnheads.interventions.values import (
-    is_flag,
-    is_function,
-    is_number,
-    is_numbers,
-    is_text,
-    is_whole,
-    plain_value,
-)
-
-Check: TypeAlias = Callable[[object], bool]
-
-
-def _or_none(fits: Check) -> Check:
-    return lambda value: value is None or fits(value)
-
-
-# a field's annotation -> what it may hold, and how that is said
-CHECKS: dict[str, tuple[Check, str]] = {
-    "int": (is_whole, "a whole number"),
-    "float": (is_number, "a number"),
-    "str": (is_text, "text"),
-    "bool": (is_flag, "True or False"),
-    "str | float": (
-        lambda value: is_number(value) or is_text(value),
-        "a number or the name of a tensor (give the tensor itself in Intervention(...,"
-        " tensors={name: tensor}))",
-    ),
-    "str | None": (_or_none(is_text), "the name of a tensor or None"),
-    "At | None": (_or_none(lambda value: isinstance(value, At)), "positions or None"),
-    "tuple[int, ...] | None": (_or_none(is_numbers), "a tuple of whole numbers or None"),
-    "str | Callable": (
-        is_function,
-        "a function or its import path, such as 'package.module:name'",
-    ),
-}
 
 
 @dataclass(frozen=True)

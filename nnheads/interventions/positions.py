@@ -17,7 +17,7 @@ import xarray as xr
 from jaxtyping import Int
 
 from nnheads.errors import BadInput
-from nnheads.interventions.values import is_text, is_whole, plain_value
+from nnheads.interventions.plain_values import is_text, is_whole, plain_value
 
 POSITIONS = {
     "all": "every position",

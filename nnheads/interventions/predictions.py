@@ -99,14 +99,12 @@ def _by_hooks(
     model: Any, intervention: Intervention, pairs: Pairs, known: SourceFeatures | None
 ) -> torch.Tensor:
     module, base = as_module(model, intervention), module_inputs(model, pairs.base)
-    if known is not None:
-        call = Call.of(base)
-        with module.hooks(call, list(range(len(intervention.edits))), known.taken, None):
-            output = module.module(*call.inputs, **call.options)
-    else:
+    if known is None:
         sources = [module_inputs(model, source) for source in pairs.sources]
         arguments, options = ((), base) if isinstance(base, dict) else ((base,), {})
         output = module(*arguments, **options, sources=sources)
+    else:
+        output = module.with_known(Call.of(base), known.taken)
     logits: Any = getattr(output, "logits", output[0] if isinstance(output, tuple) else output)
     return logits
 

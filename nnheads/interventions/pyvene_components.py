@@ -7,6 +7,7 @@ from typing import Any
 
 from nnheads.errors import BadInput
 from nnheads.interventions.operations import AddSource, Collect, Interchange, Operation, Zero
+from nnheads.interventions.pyvene_weights import Stored
 from nnheads.interventions.schema import Edit
 from nnheads.models.families import family
 from nnheads.models.geometry import Geometry, geometry
@@ -48,22 +49,20 @@ class Part:
     note: str = ""
 
 
-def everywhere(
-    model: Any, fields: dict[str, Any], do: Operation, name: str, dimension: int | None
-) -> Part:
+def everywhere(model: Any, fields: dict[str, Any], do: Operation, stored: Stored) -> Part:
     """Return a representation of the config at every position and head.
 
     Args:
-        dimension: how many features or directions are used, if the config says so.
+        fields: of the config. stored: what the folder keeps of it.
 
     Raises:
         BadInput: a layer or a component that the model does not have.
     """
-    sizes = geometry(model)
+    sizes, name = geometry(model), stored.name
     _check_layer(fields, sizes, name)
     partition = _partition(fields["subspace_partition"], name)
     if fields["component"] in COMPONENTS:
-        edit, note = _at_site(fields, do, sizes, dimension)
+        edit, note = _at_site(fields, do, sizes, stored.dimension)
         return Part(name, edit, fields["unit"], None, partition, note)
     module = _module(model, fields["component"], fields["layer"], sizes)
     edit = Edit(module.end, do, path=module.path, neurons=module.neurons)
@@ -154,8 +153,12 @@ def _partition(subspaces: Any, name: str) -> Partition | None:
     if subspaces is None:
         return None
     try:
-        return tuple(tuple(range(*one)) if len(one) == 2 else tuple(one) for one in subspaces)
+        return tuple(map(_numbers, subspaces))
     except TypeError:
         raise BadInput(
             f"{name}: subspace_partition is {subspaces!r}; expected lists of whole numbers"
         ) from None
+
+
+def _numbers(subspace: Any) -> tuple[int, ...]:
+    return tuple(range(*subspace)) if len(subspace) == 2 else tuple(subspace)

@@ -53,12 +53,15 @@ def read_config(path: Path) -> dict[str, Any]:
             " intervention_types"
         )
     for name in ("intervention_dimensions", "intervention_constant_sources"):
-        values = config.get(name)
-        if values is not None and (not isinstance(values, list) or len(values) != len(parts)):
-            raise BadInput(f"{path}: {name} is {values!r}; expected a list of {len(parts)}")
+        _check_list(path, name, config.get(name), len(parts))
     if (config.get("mode") or "parallel") not in ("parallel", "serial"):
         raise BadInput(f"{path}: mode {config['mode']!r} is not known; expected parallel or serial")
     return config
+
+
+def _check_list(path: Path, name: str, values: Any, count: int) -> None:
+    if values is not None and (not isinstance(values, list) or len(values) != count):
+        raise BadInput(f"{path}: {name} is {values!r}; expected a list of {count}")
 
 
 def kinds_of(config: dict[str, Any]) -> list[str]:

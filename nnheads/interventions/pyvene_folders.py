@@ -58,17 +58,17 @@ def read_pyvene(
     fields = [fields_of(folder, entry) for entry in config["representations"]]
     names, kinds = names_of(fields, config.get("sorted_keys")), kinds_of(config)
     check_parts(folder, fields, names, kinds)
-    sources = _sources(fields, shared)
-    tensors: dict[str, torch.Tensor] = {}
-    parts: list[Part] = []
-    for number, kind in enumerate(kinds):
-        stored = _stored(folder, config, fields[number], names[number], number)
-        do = _with_source(stored.operation(kind), sources[number], names[number])
-        tensors = {**stored.tensors, **tensors}  # the first of linked parts gives the weights
-        parts.append(everywhere(model, fields[number], do, names[number], stored.dimension))
+    stored = [
+        _stored(folder, config, part, name, number)
+        for number, (part, name) in enumerate(zip(fields, names))
+    ]
+    parts = [
+        everywhere(model, part, _with_source(one.operation(kind), source, one.name), one)
+        for part, one, kind, source in zip(fields, stored, kinds, _sources(fields, shared))
+    ]
     parts = _in_order(parts, config.get("sorted_keys") or names, names)
     mode = config.get("mode") or "parallel"
-    intervention = _numbered([part.edit for part in parts], tensors, mode)
+    intervention = _numbered([part.edit for part in parts], _tensors(stored), mode)
     edited = [replace(part, edit=edit) for part, edit in zip(parts, intervention.edits)]
     notes = [f"{part.name}: {part.note}" for part in parts if part.note]
     return Folder(intervention, tuple(edited), (*ignored_by(config, fields, names), *notes))
@@ -88,6 +88,14 @@ def _stored(
     prefix = name if link is None else f"link {link}"
     kept = weights(folder / f"intkey_{name}.bin") if has_file else {}
     return Stored(name, prefix, kept, dimensions[number])
+
+
+def _tensors(stored: list[Stored]) -> dict[str, torch.Tensor]:
+    """Return the tensors of all parts; the first of linked parts gives the weights."""
+    tensors: dict[str, torch.Tensor] = {}
+    for one in stored:
+        tensors = {**one.tensors, **tensors}
+    return tensors
 
 
 def _sources(fields: list[dict[str, Any]], shared: bool) -> list[int | None]:

@@ -110,14 +110,18 @@ class Stored:
         if kind == "LowRankRotatedSpaceIntervention":
             return operations.Rotate(rotation=name)
         if kind == "RotatedSpaceIntervention":
-            some = self.dimension is not None and self.dimension < directions
-            columns = tuple(range(self.dimension or 0)) if some else None
-            return operations.Rotate(rotation=name, columns=columns)
+            return operations.Rotate(rotation=name, columns=self._columns(directions))
         if kind == "SigmoidMaskRotatedSpaceIntervention":
             mask = self._keep("mask", self._need("masks"))
             return operations.Mask(mask=mask, temperature=self._temperature(), rotation=name)
         boundary = self._boundary(directions, self._temperature())
         return operations.Mask(mask=self._keep("boundary", boundary), rotation=name)
+
+    def _columns(self, directions: int) -> tuple[int, ...] | None:
+        """Return the directions that are used; None for all."""
+        if self.dimension is None or self.dimension >= directions:
+            return None
+        return tuple(range(self.dimension))
 
     def _keep(self, what: str, tensor: torch.Tensor) -> str:
         """Keep a tensor; return its name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nnheads.errors import BadInput, first_line
-from nnheads.interventions.values import is_whole
+from nnheads.interventions.plain_values import is_whole
 
 # transformers' own processors, in the order in which it applies them
 PROCESSORS = {

@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 
 from nnheads.errors import BadInput
 from nnheads.interventions.apply import run
-from nnheads.interventions.checks import units_of
+from nnheads.interventions.model_checks import units_of
 from nnheads.interventions.operations import Collect
 from nnheads.interventions.positions import At, index
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, SITES, Edit, Intervention
@@ -89,17 +89,20 @@ def direction(
     ]
     for values in activations:
         check_finite(torch.from_numpy(values), "activations")
+    fitted, held = _split(activations, seed)
+    about = {"source": SOURCE, "site": site, "at": " ".join(map(str, (at.kind, *at.values)))}
+    counts = {"texts_fitted": list(map(len, fitted)), "texts_held_out": list(map(len, held))}
+    table = _labelled(_tables(fitted, held), site, layers)
+    return table.assign_attrs({**about, **counts})
+
+
+def _split(
+    activations: list[Activations], seed: int
+) -> tuple[list[Activations], list[Activations]]:
+    """Return the activations of each sort that give the direction, and those held out."""
     splits = [halves(len(values), seed) for values in activations]
     fitted = [values[split] for values, split in zip(activations, splits)]
-    held = [values[~split] for values, split in zip(activations, splits)]
-    about = {
-        "source": SOURCE,
-        "site": site,
-        "at": " ".join(map(str, (at.kind, *at.values))),
-        "texts_fitted": list(map(len, fitted)),
-        "texts_held_out": list(map(len, held)),
-    }
-    return _labelled(_tables(fitted, held), site, layers).assign_attrs(about)
+    return fitted, [values[~split] for values, split in zip(activations, splits)]
 
 
 def _check_site(site: str) -> None:
@@ -175,11 +178,17 @@ def activations_of(
     parts = []
     for first in range(0, prompts.sizes["batch"], batch_size):
         part = prompts.isel(batch=slice(first, first + batch_size))
-        with torch.no_grad():
-            collected = run(model, reads, part, original=False, logits=False, keep=1).collected
-        means = [collected[str(layer)].cpu()[:, 0] for layer in layers]
-        parts.append(torch.stack(means, 1).unflatten(2, (count, -1)))
+        means = _collected(model, reads, part, layers)
+        parts.append(means.unflatten(2, (count, -1)))
     return torch.cat(parts).numpy()
+
+
+def _collected(
+    model: Any, reads: Intervention, prompts: xr.Dataset, layers: Sequence[int]
+) -> Float[torch.Tensor, "text layer feature"]:
+    with torch.no_grad():
+        result = run(model, reads, prompts, original=False, logits=False, keep=1)
+    return torch.stack([result.collected[str(layer)].cpu()[:, 0] for layer in layers], 1)
 
 
 def halves(count: int, seed: int) -> Bool[np.ndarray, " text"]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from nnheads.errors import BadInput
 from nnheads.interventions.causal_model import CausalModel, Counterfactual
@@ -142,8 +142,7 @@ def _example(drawn: xr.Dataset, row: int) -> _Example:
         for kind in ("iteration", "separator")
     )
     roles = {"SEPARATOR": apart[0], "BEFORE": read[-2], "INPUT": read[-1], "END": end}
-    said = str(drawn["text"].values[row]).lower().rpartition("input")[2].partition("parity")
-    bits, states = ([int(digit) for digit in re.findall(r"\d", said[side])] for side in (0, 2))
+    bits, states = _digits(str(drawn["text"].values[row]))
     return _Example(
         tokens=[int(token) for token in drawn["token"].values[row, first : end + 1]],
         bits=tuple(bits),
@@ -151,6 +150,13 @@ def _example(drawn: xr.Dataset, row: int) -> _Example:
         token=int(drawn["target"].values[row, -1]),
         roles={name: int(position) - first for name, position in roles.items()},
     )
+
+
+def _digits(text: str) -> tuple[list[int], list[int]]:
+    """Return the inputs and the states that a prompt names."""
+    before, _, after = text.lower().rpartition("input")[2].partition("parity")
+    bits, states = re.findall(r"\d", before), re.findall(r"\d", after)
+    return list(map(int, bits)), list(map(int, states))
 
 
 def draw_ioi(tokenizer: Any, n: int, seed: int) -> Drawn:
@@ -164,14 +170,18 @@ def draw_ioi(tokenizer: Any, n: int, seed: int) -> Drawn:
         for one, two, three in zip(first, second, subject)
     ]
     tokens = _tokens(other, drawn["answer"]) | _tokens(subject, drawn["wrong"])
+    return Drawn(with_roles(drawn[["token", "mask"]], _ioi_roles(drawn, before)), inputs, tokens)
+
+
+def _ioi_roles(drawn: xr.Dataset, before: Bool[np.ndarray, " row"]) -> dict[str, np.ndarray]:
+    """Return the positions of the names, in the order in which they come."""
     position = {name: drawn[f"role_{name}"].values for name in ("IO", "S1", "S2", "END")}
-    roles = {
+    return {
         "FIRST": np.where(before, position["IO"], position["S1"]),
         "SECOND": np.where(before, position["S1"], position["IO"]),
         "S2": position["S2"],
         "END": position["END"],
     }
-    return Drawn(with_roles(drawn[["token", "mask"]], roles), inputs, tokens)
 
 
 def _tokens(names: np.ndarray, tokens: xr.DataArray) -> dict[Any, int]:
@@ -180,10 +190,13 @@ def _tokens(names: np.ndarray, tokens: xr.DataArray) -> dict[Any, int]:
 
 def with_roles(prompts: xr.Dataset, roles: Mapping[str, np.ndarray]) -> xr.Dataset:
     """Return tokens and mask alone (batch, position), with roles (batch)."""
-    names = ("token", "mask")
-    bare = xr.Dataset({name: (prompts[name].dims, prompts[name].values) for name in names})
     coordinates = {f"role_{name}": ("batch", np.asarray(where)) for name, where in roles.items()}
-    return bare.assign_coords(coordinates)
+    return _bare(prompts).assign_coords(coordinates)
+
+
+def _bare(prompts: xr.Dataset) -> xr.Dataset:
+    names = ("token", "mask")
+    return xr.Dataset({name: (prompts[name].dims, prompts[name].values) for name in names})
 
 
 TASKS = {

@@ -12,7 +12,8 @@ been.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,20 +150,16 @@ class _Training:
             )
         settings = self.settings
         state = begun(self.intervention, settings.learning_rate, settings.share_rate)
-        training = digest(self.model, self.intervention, self.pairs)
-        record = settings.record(self.loss, training)
+        hashed = digest(self.model, self.intervention, self.pairs)
+        record = settings.record(self.loss, hashed)
         restore(state, file, record)
         fitted, held = split(len(self.pairs), settings.held_out, settings.seed)
-        with (
-            torch.enable_grad(),
-            frozen(self.model),
-            progress("alignment", settings.steps, quiet) as advance,
-        ):
+        with torch.enable_grad(), frozen(self.model), self.progress(quiet) as advance:
             known = self.known() if keep_sources else None
             advance(state.step)
             while not self.over(state):
                 self.step(state, known, fitted)
-                if state.step % settings.every == 0 or state.step == settings.steps:
+                if self.due(state):
                     self.measure(state, known, held)
                     store(state, file, record)
                 advance(1)
@@ -173,6 +170,14 @@ class _Training:
         """Read the sources once, if most pairs come more than once."""
         often = self.settings.steps * self.settings.batch_size > len(self.pairs)
         return read_sources(self.model, self.intervention, self.pairs) if often else None
+
+    def progress(self, quiet: bool) -> AbstractContextManager[Callable[[int], None]]:
+        """Show how many steps are done."""
+        return progress("alignment", self.settings.steps, quiet)
+
+    def due(self, state: State) -> bool:
+        """Return whether it is time to measure."""
+        return state.step % self.settings.every == 0 or state.step == self.settings.steps
 
     def over(self, state: State) -> bool:
         """Return whether all steps are done, or nothing has improved for too long."""
@@ -207,9 +212,7 @@ class _Training:
         part, final = self.pairs.rows(held), self.warm(state.tensors, 1.0)
         error, right = measured(self.model, final, part, rows_of(known, held), self.loss)
         finite(error, f"the loss on pairs held out, after {state.step} steps,")
-        values = {"held_loss": error, "held_accuracy": right, "at": float(state.step)}
-        for name, value in values.items():
-            state.log[name].append(value)
+        state.note(held_loss=error, held_accuracy=right, at=float(state.step))
         state.stale += 1
         if error < state.best_loss or not state.best:
             keep(state)

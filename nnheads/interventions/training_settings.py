@@ -13,8 +13,8 @@ from jaxtyping import Int
 
 from nnheads.errors import BadInput
 from nnheads.interventions.operations import Boundless, Mask
+from nnheads.interventions.plain_values import is_whole, plain_value
 from nnheads.interventions.schema import Edit, Intervention
-from nnheads.interventions.values import is_whole, plain_value
 
 SCHEDULES = {"boundless": (50.0, 0.1), "mask": (1.0, 0.1)}  # from soft to nearly all or nothing
 Schedule = tuple[float, float] | None

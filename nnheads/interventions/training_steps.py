@@ -78,8 +78,7 @@ def one_step(
     with torch.no_grad():
         _move(state, now)
     soft = [edit.do for edit in now.edits if isinstance(edit.do, (Boundless, Mask))]
-    state.log["loss"].append(value)
-    state.log["temperature"].append(soft[0].temperature if soft else float("nan"))
+    state.note(loss=value, temperature=soft[0].temperature if soft else float("nan"))
     state.step += 1
 
 

@@ -17,8 +17,8 @@ from jaxtyping import Bool
 from nnsight import save
 
 from nnheads.errors import BadInput
-from nnheads.interventions.checks import check_model
 from nnheads.interventions.likelihood import read_positions
+from nnheads.interventions.model_checks import check_model
 from nnheads.interventions.positions import POSITIONS, At
 from nnheads.interventions.prepare import edits_at, tensors_of
 from nnheads.interventions.schema import Intervention

@@ -19,7 +19,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput, RunError, first_line
 from nnheads.interventions.apply import run
-from nnheads.interventions.checks import check_model
+from nnheads.interventions.model_checks import check_model
 from nnheads.interventions.operations import Add, Subtract
 from nnheads.interventions.positions import ALL
 from nnheads.interventions.schema import Edit, Intervention

@@ -27,8 +27,8 @@ from nnheads.interventions import (
     span,
     steps,
 )
-from nnheads.interventions.checks import check_model
 from nnheads.interventions.functions import functions_of
+from nnheads.interventions.model_checks import check_model
 from nnheads.interventions.ordering import ordered
 from nnheads.interventions.positions import resolved
 from nnheads.models.families import FAMILIES

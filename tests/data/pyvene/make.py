@@ -195,7 +195,7 @@ def main():
     for name, (family, parts, locations, options) in CASES.items():
         model = pv.IntervenableModel(pv.IntervenableConfig(parts), model=network(family))
         torch.manual_seed(0)
-        for intervention in model.interventions.values():
+        for intervention in model.interventions.plain_values():
             if hasattr(intervention, "intervention_boundaries"):
                 intervention.set_intervention_boundaries(0.4)
                 intervention.set_temperature(torch.tensor(2.0))
@@ -209,7 +209,7 @@ def main():
         model.save(str(HERE / name))
         keys = [] if locations is None else [key for key in locations if key.startswith("sources")]
         needs = [
-            not getattr(one, "is_source_constant", False) for one in model.interventions.values()
+            not getattr(one, "is_source_constant", False) for one in model.interventions.plain_values()
         ]
         sources = (
             [{"input_ids": SOURCE}] * len(needs) if keys and any(needs) else [None] * len(needs)

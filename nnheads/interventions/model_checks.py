@@ -96,20 +96,17 @@ def _check_tensors(edit: Edit, tensors: Mapping[str, torch.Tensor], features: in
     """Refuse tensors for another number of features."""
     rotation = getattr(edit.do, "rotation", None)
     if rotation is not None and tensors[rotation].shape[0] != features:
-        raise BadInput(
-            f"rotation {rotation!r} is for {tensors[rotation].shape[0]} features; {edit.site} has"
-            f" {features}"
-        )
+        raise _other_width(f"rotation {rotation!r}", tensors[rotation].shape[0], edit, features)
     value = getattr(edit.do, "value", None)
     mask = getattr(edit.do, "mask", None) if rotation is None else None
     for name in (value, mask):
-        if not isinstance(name, str) or not tensors[name].dim():
-            continue
-        if tensors[name].shape[-1] not in (1, features):
-            raise BadInput(
-                f"tensor {name!r} is for {tensors[name].shape[-1]} features; {edit.site} has"
-                f" {features}"
-            )
+        width = tensors[name].shape[-1:] if isinstance(name, str) else ()
+        if width and width[0] not in (1, features):
+            raise _other_width(f"tensor {name!r}", width[0], edit, features)
+
+
+def _other_width(what: str, width: int, edit: Edit, features: int) -> BadInput:
+    return BadInput(f"{what} is for {width} features; {edit.site} has {features}")
 
 
 def check_path(module: torch.nn.Module, path: str) -> None:
