@@ -23,6 +23,7 @@ from nnheads.interventions.operations import OPERATIONS, Collect, FromSource, Op
 from nnheads.interventions.plain_values import is_numbers, is_whole, plain_value
 from nnheads.interventions.positions import ALL, At
 from nnheads.interventions.shapes import check_shapes
+from nnheads.models.names import check_site
 from nnheads.trace.sites import SITES as BLOCK_SITES
 from nnheads.trace.sites import UNITS
 
@@ -70,8 +71,7 @@ class Edit:
         self._check_choice_fits_site()
 
     def _check_site(self) -> None:
-        if self.site not in SITES:
-            raise BadInput(f"site {self.site!r} is not known; use one of {', '.join(SITES)}")
+        check_site(self.site, SITES)
         by_path = self.site in BY_PATH
         if by_path != (self.path is not None) or by_path == (self.layer is not None):
             wants = "a path and no layer" if by_path else "a layer and no path"
