@@ -43,18 +43,22 @@ def audit(scores: xr.Dataset, chosen: xr.DataArray, threshold: float | None = No
         `rank_correlation` of estimated and exact sizes over all units that were patched, NaN with
         fewer than three.
     """
-    exact_size = abs(scores["change"]).mean("batch").astype("float32").rename("exact_size")
-    about = {
-        **scores["change"].attrs,
-        "long_name": "mean size of the exact change",
-        "cell_methods": "batch: mean",
-    }
-    result = xr.Dataset({"chosen": chosen, "exact_size": exact_size.assign_attrs(about)})
+    exact_size = _mean_size(scores["change"])
+    result = xr.Dataset({"chosen": chosen, "exact_size": exact_size})
     size = scores["size"].mean("batch").values
     for name, value in _judged(size, exact_size.values, chosen.values, threshold).items():
         units = scores["change"].attrs["units"] if name == "threshold" else "1"
         result[name] = ((), np.float32(value), {"long_name": MEANING[name], "units": units})
     return result
+
+
+def _mean_size(change: xr.DataArray) -> xr.DataArray:
+    """Return the mean size of exact changes (layer[, unit])."""
+    size = abs(change).mean("batch").astype("float32").rename("exact_size")
+    meaning = "mean size of the exact change"
+    return size.assign_attrs(change.attrs).assign_attrs(
+        long_name=meaning, cell_methods="batch: mean"
+    )
 
 
 def _judged(

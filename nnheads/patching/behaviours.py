@@ -99,11 +99,13 @@ def truth_prompts(tokenizer, n: int, seed: int, length: None = None) -> xr.Datas
         )
     questions = world.questions()
     order = np.random.default_rng(seed).permutation(len(questions))[:n]
-    pairs = []
-    for question in (questions[index] for index in order):
-        texts = (f"reliable : {question.text}", f"rumor : {question.text}")
-        pairs.append(Pair(*texts, question.true, question.misconception))
-    return tokenize(tokenizer, pairs)
+    return tokenize(tokenizer, [_pair_of(questions[index]) for index in order])
+
+
+def _pair_of(question) -> Pair:
+    """Return a question of the world where truth is told, and where it is not."""
+    texts = (f"reliable : {question.text}", f"rumor : {question.text}")
+    return Pair(*texts, question.true, question.misconception)
 
 
 def pairs_of_a_file(tokenizer, n: int, seed: int, path: str | Path) -> xr.Dataset:

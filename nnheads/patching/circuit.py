@@ -110,13 +110,17 @@ class Removal:
 
     def _of_batch(self, part: xr.Dataset, groups: list[list[Head]]) -> xr.Dataset:
         """Measure sets of heads in some of the cases, (batch, group)."""
-        options: dict = {"groups": groups, "metric": self.metric}
-        if self.ablation == "corrupted":
-            scores = patch(self.model, part, noising=True, gap=0.0, **options)
-        else:
-            options |= {"reference": self.reference, "seed": self.seed}
-            scores = ablate(self.model, part, self.ablation, **options)
+        corrupted = self.ablation == "corrupted"
+        scores = (self._patched if corrupted else self._ablated)(part, groups)
         return scores[[scores.attrs["metric"]]].drop_vars("group")
+
+    def _patched(self, part: xr.Dataset, groups: list[list[Head]]) -> xr.Dataset:
+        options: dict = {"groups": groups, "metric": self.metric}
+        return patch(self.model, part, noising=True, gap=0.0, **options)
+
+    def _ablated(self, part: xr.Dataset, groups: list[list[Head]]) -> xr.Dataset:
+        options: dict = {"groups": groups, "metric": self.metric, "seed": self.seed}
+        return ablate(self.model, part, self.ablation, reference=self.reference, **options)
 
 
 def removal(

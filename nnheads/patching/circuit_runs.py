@@ -36,6 +36,7 @@ RUNS = {
     "head_without": r"C \ (K + v)",
     "others_without": r"C \ K, for v",
 }
+SEVERAL = {"curve": "size", "random": "draw"}
 UNIT = "heads; MLPs and embeddings always stay"
 
 
@@ -103,12 +104,17 @@ def check_sizes(sizes: Sequence[float]) -> None:
     It has areas also over the logarithm of the share, which 0 does not have.
     """
     shares = np.asarray(sizes, float)
-    if shares.size < 2 or not (0 < shares[0] and shares[-1] <= 1 and (np.diff(shares) > 0).all()):
+    if shares.size < 2 or not _rise(shares):
         shown = ", ".join(f"{one:g}" for one in shares.tolist())
         raise BadInput(
             f"Not sizes of a curve: {shown or 'none'}. Give two shares or more that rise from above"
             " 0 to at most 1 (no head at all is measured anyway)."
         )
+
+
+def _rise(shares: np.ndarray) -> bool:
+    """Return whether shares rise from above 0 to at most 1."""
+    return bool(0 < shares[0] and shares[-1] <= 1 and (np.diff(shares) > 0).all())
 
 
 def _check_ranking(ranking: Sequence[Head], everything: Heads) -> None:
@@ -143,12 +149,13 @@ def _alone(remove: Remove, removed: dict[str, list[Heads]]) -> dict[str, tuple]:
     """Measure the circuits that are run alone, all in one sweep."""
     values = remove([one for sets in removed.values() for one in sets])
     ends = np.cumsum([len(sets) for sets in removed.values()])[:-1]
-    parts = dict(zip(removed, np.split(values, ends, 1)))
-    dims = {"curve": ("batch", "size"), "random": ("batch", "draw")}
-    return {
-        name: (dims[name], own) if name in dims else ("batch", own[:, 0])
-        for name, own in parts.items()
-    }
+    parts = zip(removed, np.split(values, ends, 1))
+    return {name: _of_sets(name, own) for name, own in parts}
+
+
+def _of_sets(name: str, values: np.ndarray) -> tuple:
+    """Return a variable of the metric [case, set], along sets if there may be several."""
+    return (("batch", SEVERAL[name]), values) if name in SEVERAL else ("batch", values[:, 0])
 
 
 def _completeness(cuts: Cuts) -> dict[str, xr.DataArray]:

@@ -77,12 +77,7 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     """
     check_sizes(scores["size"].values.tolist())
     runs = {str(name): scores[name].values.astype(float) for name in scores.data_vars}
-    full = runs["model"].mean()
-    if not full > 0:
-        raise RunError(
-            f"The model does not do this task: F(M) is {full:+.3f} on average, and shares of it"
-            " mean nothing. Use other prompts, or a model that does it."
-        )
+    _check_task(runs["model"].mean())
     weights, table = shares_of_cases(len(runs["model"]), seed), {}
     for number in numbers(scores["size"].values, scores["model"].attrs["units"]):
         if set(number.runs) <= set(runs):
@@ -91,6 +86,15 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
             table.update(_variables(number, found))
     kept = {name: scores[name] for name in scores.coords if "batch" not in scores[name].dims}
     return xr.Dataset(table).assign_coords(kept).assign_attrs(scores.attrs)
+
+
+def _check_task(full: float) -> None:
+    """Refuse a model whose metric is not above 0."""
+    if not full > 0:
+        raise RunError(
+            f"The model does not do this task: F(M) is {full:+.3f} on average, and shares of it"
+            " mean nothing. Use other prompts, or a model that does it."
+        )
 
 
 def shares_of_cases(cases: int, seed: int) -> Float[np.ndarray, "draw case"]:
@@ -113,17 +117,28 @@ def interval(
         low = high = np.full(value.shape, np.nan)
         if weights.shape[1] > 1:
             low, high = ends(statistic(*(np.tensordot(weights, part, 1) for part in parts)))
-    if absolute:
-        below = value < 0
-        low, high = np.where(below, -high, low), np.where(below, -low, high)
-        value = np.abs(value)
-    return value, low, high
+    return _size(value, low, high) if absolute else (value, low, high)
+
+
+def _size(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> Interval:
+    """Turn differences in the direction of their mean."""
+    below = value < 0
+    return np.abs(value), np.where(below, -high, low), np.where(below, -low, high)
 
 
 def _variables(number: Number, found: Interval) -> dict[str, tuple]:
     """Label a number and its bounds."""
+    about = {"units": number.units, "source": number.source}
+    return {
+        key: (number.dims, np.asarray(values, np.float32), {**attributes, **about})
+        for (key, attributes), values in zip(_attributes(number).items(), found)
+    }
+
+
+def _attributes(number: Number) -> dict[str, dict[str, str]]:
+    """Return what a number and its bounds are."""
     name, bounds = number.name, names_of_ends(number.meaning)
-    meaning = {
+    return {
         name: {
             "cell_methods": "batch: mean",
             "ancillary_variables": f"{name}_low {name}_high",
@@ -131,9 +146,4 @@ def _variables(number: Number, found: Interval) -> dict[str, tuple]:
         },
         f"{name}_low": {"long_name": bounds["low"]},
         f"{name}_high": {"long_name": bounds["high"]},
-    }
-    about = {"units": number.units, "source": number.source}
-    return {
-        key: (number.dims, np.asarray(values, np.float32), {**attributes, **about})
-        for (key, attributes), values in zip(meaning.items(), found)
     }

@@ -60,10 +60,15 @@ def end_outputs(model, prompts: xr.Dataset) -> xr.Dataset:
     check_finite(mean, "the heads' outputs")
     right = (best.numpy() == prompts["target"].values[:, 0]).astype(np.float32)
     about = {"long_name": "answer is the model's first choice", "units": "1"}
-    each = mean.expand(len(right), -1, -1, -1)
+    data = {"z": _labelled_outputs(mean, len(right)), "correct": ("batch", right, about)}
+    return xr.Dataset(data, _of_batch(prompts))
+
+
+def _labelled_outputs(mean: Float[torch.Tensor, "layer head dim"], cases: int) -> xr.DataArray:
+    """Return the mean outputs for every case (batch, layer, head, dim)."""
     dims = ("batch", "layer", "head", "dim")
-    z = label(each, dims, long_name="mean head output", units="1", source=SOURCE)
-    return xr.Dataset({"z": z, "correct": ("batch", right, about)}, _of_batch(prompts))
+    each = mean.expand(cases, -1, -1, -1)
+    return label(each, dims, long_name="mean head output", units="1", source=SOURCE)
 
 
 def _read_end(

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
@@ -84,6 +86,19 @@ def plan_without(
     values = filling(prompts, kind, ablating.get("reference"), seed)
     metric = metric_of(ablating.get("metric", "logit_difference"))
     return prepare(model, prompts, cells, site=site, full=metric.full, **values)
+
+
+def by_head(
+    values: Float[np.ndarray, "case number"], heads: Sequence[Head], shape: tuple[int, int]
+) -> Float[np.ndarray, "case layer head"]:
+    """Return the values of some heads on a grid of all heads, NaN for the others.
+
+    shape: how many layers and heads there are.
+    """
+    grid = np.full((len(values), *shape), np.nan, np.float32)
+    layer, head = np.array(heads, int).reshape(-1, 2).T
+    grid[:, layer, head] = values
+    return grid
 
 
 def distinct(sets: Sequence[Sequence[Head]]) -> tuple[list[list[Head]], list[int]]:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from nnheads import stats
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
-from nnheads.patching.head_sets import Ablating, Head, checked_heads, without
+from nnheads.patching.head_sets import Ablating, Head, by_head, checked_heads, without
 
 SOURCE = "after arXiv 2607.01940"
 LESS_IS_BETTER = ("kl", "rank")
@@ -81,9 +81,7 @@ def interactions(
     sets = chosen_sets(model, heads, pairs, backup)
     every = [one for group in sets.values() for one in group]
     ablated = without(model, prompts, every, seed=seed, **ablating)
-    ends = np.cumsum([len(group) for group in sets.values()])[:-1]
-    effects = dict(zip(sets, np.split(ablated["change"].values, ends, axis=1)))
-    sizes = geometry(model)
+    effects, sizes = _by_purpose(ablated["change"].values, sets), geometry(model)
     values = {
         **_of_list(effects),
         **(_of_pairs(effects) if effects["pair"].size else {}),
@@ -92,6 +90,14 @@ def interactions(
     names = [head_name(*head) for (head,) in sets["alone"]]
     index = {"layer": list(range(sizes.layers)), "head": list(range(sizes.heads))}
     return _labelled(ablated, values, {"member": names, "other": names, **index})
+
+
+def _by_purpose(
+    changes: Float[np.ndarray, "case set"], sets: dict[str, list[list[Head]]]
+) -> Effects:
+    """Return the changes by what their sets are for."""
+    ends = np.cumsum([len(group) for group in sets.values()])[:-1]
+    return dict(zip(sets, np.split(changes, ends, axis=1)))
 
 
 def chosen_sets(
@@ -145,10 +151,8 @@ def _of_rest(
     """Return the effects of all other heads, before and after the list; nothing without them."""
     if not rest:
         return {}
-    layer, head = np.array(rest).T
-    before, after = (np.full((len(effects["joint"]), *shape), np.nan, np.float32) for _ in range(2))
-    before[:, layer, head] = effects["before"]
-    after[:, layer, head] = effects["after"] - effects["joint"]
+    before = by_head(effects["before"], rest, shape)
+    after = by_head(effects["after"] - effects["joint"], rest, shape)
     return {"before": before, "after": after, "growth": after - before}
 
 

@@ -131,6 +131,12 @@ def counts_of(ks: Iterable[int] | None, length: int) -> list[int]:
     if ks is None:
         return sorted({k for k in KS if k < length} | {length})
     counts = sorted({int(k) for k in ks})
+    _check_counts(counts, length)
+    return counts
+
+
+def _check_counts(counts: list[int], length: int) -> None:
+    """Refuse numbers of heads that a list of this length does not have."""
     if not counts or counts[0] < 0 or counts[-1] < 1:
         raise BadInput(
             f"Not numbers of heads to knock out: {counts}. Give numbers of at least 0, and one"
@@ -141,7 +147,6 @@ def counts_of(ks: Iterable[int] | None, length: int) -> list[int]:
             f"Too many heads to knock out: {counts[-1]}, and the list has {length}. Ask for at"
             f" most {length}."
         )
-    return counts
 
 
 def curve(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
@@ -157,15 +162,19 @@ def curve(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         the real one; `base_<metric>` with its interval; `listed` and `drawn` as they are.
     """
     name = scores.attrs["metric"]
-    wanted = [one for one in (name, f"random_{name}", f"base_{name}") if one in scores]
-    parts = [stats.mean(scores[one], seed=seed) for one in wanted]
-    reduced = xr.merge(parts, combine_attrs="drop_conflicts").assign_attrs(scores.attrs)
+    reduced = _means(scores, (name, f"random_{name}", f"base_{name}"), seed)
     kept = [one for one in ("listed", "drawn") if one in scores.coords]
     reduced = reduced.assign_coords({one: scores[one] for one in kept})
     if f"random_{name}" in scores:
         reduced = reduced.assign(_over_lists(reduced[f"random_{name}"]))
         reduced["p_value"] = _share_of_lists(reduced, name)
     return reduced
+
+
+def _means(scores: xr.Dataset, names: tuple[str, ...], seed: int) -> xr.Dataset:
+    """Return the means over cases of those variables that there are, with intervals."""
+    parts = [stats.mean(scores[name], seed=seed) for name in names if name in scores]
+    return xr.merge(parts, combine_attrs="drop_conflicts").assign_attrs(scores.attrs)
 
 
 def _over_lists(means: xr.DataArray) -> dict[str, xr.DataArray]:

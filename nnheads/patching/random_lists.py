@@ -31,13 +31,17 @@ def random_lists(heads: Sequence[Head], per_layer: int, draws: int, seed: int) -
     if draws == 0:
         return []
     _check_matched(heads, per_layer)
+    others, generator = _others(heads, per_layer), np.random.default_rng(seed)
+    return [_drawn(heads, others, generator) for _ in range(draws)]
+
+
+def _others(heads: Sequence[Head], per_layer: int) -> dict[int, list[int]]:
+    """Return the heads of each layer of the list that the list does not name."""
     listed = set(heads)
-    others = {
+    return {
         layer: [head for head in range(per_layer) if (layer, head) not in listed]
         for layer in sorted({layer for layer, _ in heads})
     }
-    generator = np.random.default_rng(seed)
-    return [_drawn(heads, others, generator) for _ in range(draws)]
 
 
 def _drawn(

@@ -19,14 +19,19 @@ SHOWN_LOOKS = ("name_mover", "subject", "duplicate", "induction")
 
 def lines(table: xr.Dataset) -> list[str]:
     """Return the lines that say who has which role, as `role_table` found it."""
-    movers = bool((table["role"] == 1).any())
-    kind = "name movers" if movers else "no head is a name mover; they raise IO directly"
-    said = [f"heads that write: {table.attrs['writers'] or 'none'} ({kind})"]
+    said = [_line_of_writers(table)]
     for number in range(1, len(ROLES) + 1):
         said += _lines_of_role(table, number)
     for layer, head in np.argwhere((table["role"] == 0).values):
         said += _line_of_unnamed(table.isel(layer=layer, head=head), head_name(layer, head))
     return said
+
+
+def _line_of_writers(table: xr.Dataset) -> str:
+    """Return the heads that write, and whether they are name movers."""
+    movers = bool((table["role"] == 1).any())
+    kind = "name movers" if movers else "no head is a name mover; they raise IO directly"
+    return f"heads that write: {table.attrs['writers'] or 'none'} ({kind})"
 
 
 def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:

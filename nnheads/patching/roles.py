@@ -11,6 +11,7 @@ Source: Wang et al. 2022, arXiv 2211.00593.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ import xarray as xr
 from nnheads import stats
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
-from nnheads.patching.head_sets import Head
+from nnheads.patching.head_sets import Head, by_head
 from nnheads.patching.patch import patch
 from nnheads.patching.path_patching import path_patch
 from nnheads.patching.role_rules import (
@@ -192,14 +193,11 @@ def _through_queries(model, prompts: xr.Dataset, writers: list[Head], mlps: str)
 def _beyond_writers(model, prompts: xr.Dataset, writers: list[Head]) -> np.ndarray:
     """Return what heads change once the writers are gone, [case, layer, head]."""
     sizes = geometry(model)
-    every = [(layer, head) for layer in range(sizes.layers) for head in range(sizes.heads)]
+    every = itertools.product(range(sizes.layers), range(sizes.heads))
     others = [head for head in every if head not in writers]
     groups = [writers, *([*writers, head] for head in others)]
     gone = patch(model, prompts, noising=True, groups=groups)["logit_difference"].values
-    changes = np.full((prompts.sizes["batch"], sizes.layers, sizes.heads), np.nan, np.float32)
-    for number, (layer, head) in enumerate(others, 1):
-        changes[:, layer, head] = gone[:, number] - gone[:, 0]
-    return changes
+    return by_head(gone[:, 1:] - gone[:, :1], others, (sizes.layers, sizes.heads))
 
 
 def reduced_looks(scores: xr.Dataset, seed: int) -> xr.Dataset:

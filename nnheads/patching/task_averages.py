@@ -65,14 +65,18 @@ def over_tasks(values: xr.DataArray, *, seed: int = 0) -> xr.Dataset:
     Args:
         values: (batch, ...) with the coordinate `task` (batch).
     """
-    tasks = values["task"].values
-    if np.unique(tasks).size < 2:
+    if np.unique(values["task"].values).size < 2:
         return stats.mean(values, seed=seed)
-    means = [
-        values.isel(batch=np.flatnonzero(tasks == task)).mean("batch") for task in np.unique(tasks)
-    ]
+    return stats.mean(_means_of_tasks(values), "task", seed=seed)
+
+
+def _means_of_tasks(values: xr.DataArray) -> xr.DataArray:
+    """Return the mean of each task (task, ...)."""
+    tasks = values["task"].values
+    cases = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
+    means = [values.isel(batch=own).mean("batch") for own in cases]
     by_task = xr.concat(means, "task", coords="minimal", compat="override")
-    return stats.mean(by_task.assign_attrs(values.attrs).rename(values.name), "task", seed=seed)
+    return by_task.assign_attrs(values.attrs).rename(values.name)
 
 
 def average_effects(
