@@ -29,8 +29,7 @@ from nnheads.patching.head_sets import Ablating, Head, by_head, checked_heads, w
 SOURCE = "after arXiv 2607.01940"
 LESS_IS_BETTER = ("kl", "rank")
 MARGIN = 0.1  # of the larger of joint effect and sum of parts: below it they count as equal
-# of the intact metric, or of the joint effect: a head whose effect grows by less does not step in
-NAMED = 0.01
+NAMED = 0.01  # of the intact metric or joint effect: a head that grows by less does not step in
 
 Effects = dict[str, Float[np.ndarray, "case set"]]  # by what the sets are for
 
@@ -180,11 +179,11 @@ def _labelled(
 ) -> xr.Dataset:
     """Label the effects, beside the metric of the intact model."""
     metric = ablated.attrs["metric"]
+    units = ablated[metric].attrs["units"]
     scores = ablated[[f"base_{metric}"]].drop_vars("group", errors="ignore")
     for name, value in values.items():
         dims, meaning = MEANING[name]
-        about = {"units": ablated[metric].attrs["units"], "source": SOURCE}
-        about = {"long_name": meaning.format(metric), **about}
+        about = {"long_name": meaning.format(metric), "units": units, "source": SOURCE}
         scores[name] = (dims, np.asarray(value, np.float32), about)
     known = {name: index for name, index in coordinates.items() if name in scores.dims}
     return scores.assign_coords(known)
@@ -206,7 +205,7 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     means = [stats.mean(scores[name], seed=seed) for name in scores.data_vars]
     reduced = xr.merge(means, combine_attrs="override").assign_attrs(scores.attrs)
     sign = 1 if scores.attrs["metric"] in LESS_IS_BETTER else -1
-    reduced.attrs.update(_verdict(reduced, sign))
+    reduced.attrs |= _verdict(reduced, sign)
     return reduced.assign(_steps_in(scores, reduced, sign)) if "growth" in scores else reduced
 
 
