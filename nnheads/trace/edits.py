@@ -22,6 +22,7 @@ from nnheads.trace.plain import ModelSpec
 from nnheads.trace.sites import Value, read_site, write_site
 
 Features = Float[torch.Tensor, "row position feature"]
+Chosen = Float[torch.Tensor, "row place feature"]
 Places = Int[torch.Tensor, "row place"]
 Edit = dict[str, Any]  # an edit as plain data, see `interventions.prepare.plain`
 
@@ -57,19 +58,19 @@ def apply_edits(
     return collected
 
 
-def mean_over(features: Features, where: Places) -> Features:
+def mean_over(features: Chosen, where: Places) -> Float[torch.Tensor, "row 1 feature"]:
     """Return the mean over the places that a row has, [row, 1, feature]; NaN where it has none."""
     there = (where >= 0).unsqueeze(-1)
     total = torch.where(there, features, 0.0).float().sum(1, keepdim=True)
     return total / there.sum(1, keepdim=True)
 
 
-def gathered(features: Features, where: Places) -> Features:
+def gathered(features: Features, where: Places) -> Chosen:
     """Return the features at the chosen positions: [row, place, feature]."""
     return features.gather(1, where.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1]))
 
 
-def scattered(features: Features, new: Features, where: Places) -> Features:
+def scattered(features: Features, new: Chosen, where: Places) -> Features:
     """Return the features with new ones at the chosen positions."""
     row, place = (where >= 0).nonzero(as_tuple=True)
     return features.index_put((row, where[row, place]), new[row, place].to(features.dtype))

@@ -103,7 +103,7 @@ def readout(
 
 
 def answer_columns(
-    model: Any, answers: Int[torch.Tensor, "row question answer"]
+    model: Any, answers: Int[torch.Tensor, "*lead answer"]
 ) -> dict[str, torch.Tensor]:
     """Return the unembedding's columns of the answers for a request, where they are at hand.
 

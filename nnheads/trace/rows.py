@@ -60,7 +60,7 @@ def masked_scores(
     options: dict[str, Any],
     rows: Int[torch.Tensor, " row"],
     reach: int,
-) -> Rows:
+) -> Float[torch.Tensor, "batch head row reached"]:
     """Return scores of the chosen rows against the first `reach` keys, in float32.
 
     They are scaled, capped and masked.

@@ -218,7 +218,7 @@ def span_scores(
     row: Int[torch.Tensor, "batch span"],
     start: Int[torch.Tensor, "batch span"],
     stop: Int[torch.Tensor, "batch span"],
-) -> tuple[Float[torch.Tensor, "batch head span key"], torch.Tensor]:
+) -> tuple[Float[torch.Tensor, "batch head span offset"], torch.Tensor]:
     """Return the scores of each span's keys, filled up to the widest, and which of them count."""
     heads, keys = scores.shape[1], scores.shape[3]
     offsets = torch.arange(int((stop - start).max()), device=scores.device)
