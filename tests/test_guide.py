@@ -65,6 +65,8 @@ def copy(tmp_path_factory):
             )
         else:
             shutil.copy(ROOT / name, folder)
+    # where an install has it
+    (folder / "nnheads" / "recipes").symlink_to(folder / "recipes", target_is_directory=True)
     return folder
 
 

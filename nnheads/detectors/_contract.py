@@ -10,37 +10,29 @@ promises are kept; the first that is broken is raised as BadInput, in one line t
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import inspect
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import nnsight
 import numpy as np
 import xarray as xr
 
 from nnheads.detectors._catalog import head_type as value_of
 from nnheads.detectors._compared import difference, padded, without_positions
 from nnheads.detectors._head_type import HeadType
-from nnheads.detectors._scores import measure_all
-from nnheads.detectors._stimulus import Stimulus, check_fits, check_options
+from nnheads.detectors._stimulus import check_options
+from nnheads.detectors._trial import WITHIN, Trial, broken, rehearsed
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.load import load
-from nnheads.remote.place import place_of, put
 from nnheads.runs import store
 from nnheads.spans.nulls import NULL
-from nnheads.trace.session import PLACE, remote_of
+from nnheads.trace.session import remote_of
 
 DIMS = ("batch", "layer", "head")
 SHARES = ("mass", "hit", "above", "uniform", "null")
 DESCRIBED = ("long_name", "units", "source")
-WITHIN = 1e-5  # what batches, padding and a rehearsal may change
-WITHIN_PROBES = 1e-3  # the same where probes are fitted, which stop at a tolerance of their own
 
 
 def check_detector(
@@ -78,55 +70,6 @@ def check_detector(
     trial = Trial(one, load("reference") if model is None else model, n, seed, options)
     for check in CHECKS:
         check(trial)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trial:
-    """A head type on some prompts and a model, measured as `detect` measures it."""
-
-    head_type: HeadType
-    model: Any
-    n: int | None
-    seed: int
-    options: dict
-
-    @functools.cached_property
-    def prompts(self) -> xr.Dataset:
-        return self.drawn()
-
-    @functools.cached_property
-    def whole(self) -> xr.Dataset:
-        """The scores of all prompts in one batch, which everything else is compared with."""
-        return self.scores(self.prompts)
-
-    @property
-    def within(self) -> float:
-        return WITHIN if self.head_type.learn is None else WITHIN_PROBES
-
-    def drawn(self) -> xr.Dataset:
-        count = self.n or (3 if self.head_type.learn is None else 40)
-        tokenizer = self.model.tokenizer
-        return self.head_type.prompts(tokenizer, count, seed=self.seed, **self.options)
-
-    def scores(self, prompts: xr.Dataset) -> xr.Dataset:
-        stimulus = Stimulus(self.head_type.stimulus, prompts, (self.head_type,), self.options)
-        check_fits(stimulus, self.model.config)
-        count = prompts.sizes["batch"]
-        found = measure_all(self.model, [stimulus], batch_size=count, quiet=True, parts=None)
-        return found[self.head_type.name]
-
-    def broken(self, promise: str, detail: str) -> BadInput:
-        return broken(self.head_type, promise, detail)
-
-    def equal(self, scores: xr.Dataset, expected: xr.Dataset, promise: str) -> None:
-        """Raise where scores differ from what they should be."""
-        found = difference(scores, expected, self.within)
-        if found:
-            raise self.broken(promise, found)
-
-
-def broken(one: HeadType, promise: str, detail: str) -> BadInput:
-    return BadInput(f"Head type {one.name!r} breaks its contract: {promise}. {detail}.")
 
 
 def _check_words(one: HeadType) -> None:
@@ -230,24 +173,9 @@ def _check_padding(trial: Trial) -> None:
 
 def _check_rehearsal(trial: Trial) -> None:
     if not remote_of(trial.model):
-        with _rehearsed(trial.model):
+        with rehearsed(trial.model):
             scores = trial.scores(trial.prompts)
         trial.equal(scores, trial.whole, "a rehearsal of the remote service gives the same")
-
-
-@contextlib.contextmanager
-def _rehearsed(model) -> Iterator[None]:
-    """Meanwhile run every session of a model as if it were sent to a server."""
-    before = place_of(model)
-    known = PLACE in vars(model)
-    nnsight.register("nnheads")  # its functions travel as source
-    put(model, "local")
-    try:
-        yield
-    finally:
-        del vars(model)[PLACE]
-        if known:
-            vars(model)[PLACE] = before
 
 
 def _check_file(trial: Trial) -> None:
