@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnheads.recipes._pairs import letters_of
+from nnheads.recipes._pairs import letters_of, with_heads
 from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
 
@@ -10,7 +10,7 @@ def heads_of_kind(heads, kind: int) -> list[dict]:
     """Return the heads of one kind by their exact effect, strongest first in either direction."""
     from nnheads import stats
 
-    heads = heads.rename(kv_head="head") if "kv_head" in heads.dims else heads
+    heads = with_heads(heads)
     own = heads.where(heads["chosen"] == kind)
     every = stats.top_heads(own, "effect", own["effect"].size)
     return sorted(every, key=lambda head: -abs(head["value"]))
@@ -18,40 +18,52 @@ def heads_of_kind(heads, kind: int) -> list[dict]:
 
 def report(run) -> None:
     """Print the heads that were patched, what the estimate missed, and where the files are."""
-    from nnheads.patching.screening import FOUND
-
     heads = run.load("heads")
     say_kept(heads.attrs)
     say_logit_difference(heads)
-    patched = heads_of_kind(heads, FOUND)
-    method, direction = heads.attrs["method"], heads.attrs["direction"]
-    title = f"exact effect of the top {len(patched)} by {method}, {direction}, ratio of means"
-    say_heads(f"{title} [95% interval]:", patched, letters_of(heads))
+    say_top(heads)
     say_audit(heads)
     correlation = float(heads["rank_correlation"])
     say(f"rank correlation of estimated and exact size: {correlation:+.2f}")
     say_files(run, "scores.nc", "heads.nc", "heads.png", "exact.png")
 
 
+def say_top(heads) -> None:
+    """Print the exact effect of the heads that the estimate puts on top."""
+    from nnheads.patching.audit import FOUND
+
+    patched = heads_of_kind(heads, FOUND)
+    method, direction = heads.attrs["method"], heads.attrs["direction"]
+    title = f"exact effect of the top {len(patched)} by {method}, {direction}, ratio of means"
+    say_heads(f"{title} [95% interval]:", patched, letters_of(heads))
+
+
 def say_audit(heads) -> None:
     """Print how many heads that matter are not in the top, as far as the sample can tell."""
-    from nnheads.patching.audit import AUDITED
+    others, audited = int(heads["others"]), int(heads["audited"])
+    if audited:
+        say_sample(heads, others, audited)
+    elif others:
+        rest = f"none of the {others} other heads was patched"
+        say(f"{rest}: what the estimate missed is not known")
 
-    others, audited, missed, most = (
-        int(heads[name]) for name in ("others", "audited", "missed", "missed_most")
-    )
-    if not audited:
-        if others:
-            rest = f"none of the {others} other heads was patched"
-            say(f"{rest}: what the estimate missed is not known")
-        return
-    sample = f"all {others} others"
-    if audited < others:
-        sample = f"{audited} of the {others} other heads, drawn at random"
+
+def say_sample(heads, others: int, audited: int) -> None:
+    """Print what a sample of the other heads says of all of them."""
+    missed, most = int(heads["missed"]), int(heads["missed_most"])
+    drawn = f"{audited} of the {others} other heads, drawn at random"
+    sample = drawn if audited < others else f"all {others} others"
     say(f"{sample}: {missed} with a change beyond {float(heads['threshold']):.3g} logit")
     if audited < others:
         share = f"{most} of the {others} go beyond it ({most / others:.0%})"
         say(f"with 95% confidence at most {share}")
     if missed:
-        beyond = heads.where(heads["exact_size"] > heads["threshold"])
-        say_heads("missed by the estimate:", heads_of_kind(beyond, AUDITED), letters_of(heads))
+        say_missed(heads)
+
+
+def say_missed(heads) -> None:
+    """Print the heads of the sample that matter."""
+    from nnheads.patching.audit import AUDITED
+
+    beyond = heads.where(heads["exact_size"] > heads["threshold"])
+    say_heads("missed by the estimate:", heads_of_kind(beyond, AUDITED), letters_of(heads))

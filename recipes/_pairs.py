@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from nnheads.runs.folder import Run
 
+NO_PATH = "right; there is no path to follow"
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 
 Corruption = Annotated[str, typer.Option(help="other, random, abc or swapped.")]
@@ -39,12 +40,18 @@ Strict = Annotated[
 def pairs_of(study: Study, spread: int = 0) -> xr.Dataset:
     """Return the pairs of `--prompts`, or sentences of our own (batch, position)."""
     from nnheads.prompts.ioi import ioi
+
+    if study.prompts is not None:
+        return pairs_in_file(study)
+    options = {"corruption": study.corruption, "spread": spread}
+    return ioi(study.model.tokenizer, study.limit, seed=study.seed, **options)
+
+
+def pairs_in_file(study: Study) -> xr.Dataset:
+    """Return the first `--limit` pairs of `--prompts` (batch, position)."""
     from nnheads.prompts.pair_files import read_pairs
 
     tokenizer, limit = study.model.tokenizer, study.limit
-    if study.prompts is None:
-        options = {"corruption": study.corruption, "spread": spread}
-        return ioi(tokenizer, limit, seed=study.seed, **options)
     pairs = read_pairs(study.prompts)
     beyond = Counter({"beyond --limit": max(0, len(pairs) - limit)})
     return well_formed(tokenizer, pairs[:limit], len(pairs), beyond)
@@ -56,18 +63,24 @@ def written_pairs(study: Study, run: Run) -> xr.Dataset:
     It is asked once for a run, because an endpoint need not repeat itself.
     """
     from nnheads.prompts.format import from_sentences
-    from nnheads.prompts.writer import open_writer
     from nnheads.runs import store
 
     path = run.folder / "sentences.json"
-    if path.exists():
-        sentences = json.loads(path.read_text())
-    else:
-        sentences = open_writer(study.writer)(study.limit, study.seed)
+    sentences = sentences_of(study, path)
     pairs, dropped = from_sentences(sentences, study.corruption)
     prompts = well_formed(study.model.tokenizer, pairs, len(sentences), dropped)
-    store.write(path, lambda target: target.write_text(json.dumps(sentences, indent=1)))
+    text = json.dumps(sentences, indent=1)
+    store.write(path, lambda target: target.write_text(text))
     return prompts
+
+
+def sentences_of(study: Study, path: Path) -> list[str]:
+    """Return the sentences that a file keeps, or ask the writer for some."""
+    from nnheads.prompts.writer import open_writer
+
+    if path.exists():
+        return json.loads(path.read_text())
+    return open_writer(study.writer)(study.limit, study.seed)
 
 
 def well_formed(tokenizer, pairs: list, asked: int, dropped: Counter) -> xr.Dataset:
@@ -84,11 +97,15 @@ def well_formed(tokenizer, pairs: list, asked: int, dropped: Counter) -> xr.Data
     pairs, malformed = keep_well_formed(pairs)
     dropped = dropped + malformed
     if not pairs:
-        reason = dropped.most_common(1)[0][0] if dropped else "nothing was written"
-        raise BadInput(f"none of {asked} sentences can be used: {reason}")
+        raise BadInput(f"none of {asked} sentences can be used: {main_reason(dropped)}")
     prompts = tokenize(tokenizer, pairs)
     reasons = Counter(json.loads(prompts.attrs["dropped"])) + dropped
     return prompts.assign_attrs(asked=asked, dropped=json.dumps(dict(reasons)))
+
+
+def main_reason(dropped: Counter) -> str:
+    """Return why most sentences were dropped."""
+    return dropped.most_common(1)[0][0] if dropped else "nothing was written"
 
 
 def answered(
@@ -101,6 +118,20 @@ def answered(
     Raises:
         RunError: none is right.
     """
+    clean, corrupted = right_answers(study, run, pairs, strict)
+    good = clean & corrupted if both else clean
+    if not good.any():
+        why = "right on both runs; nothing can be patched" if both else NO_PATH
+        raise RunError(f"{study.name} answers none of {pairs.attrs['asked']} prompts {why}")
+    counts = json.loads(pairs.attrs["dropped"])
+    counts["wrong on the clean prompt"] = int((~clean).sum())
+    counts["right on clean, wrong on the corrupted prompt"] = int((clean & ~good).sum())
+    dropped = {reason: count for reason, count in counts.items() if count}
+    return pairs.isel(batch=good.nonzero()[0]), dropped
+
+
+def right_answers(study: Study, run: Run, pairs: xr.Dataset, strict: bool) -> tuple:
+    """Return for which prompts the model is right [case], on the clean and on the corrupted text."""
     import numpy as np
 
     from nnheads.models.answers import correct
@@ -113,18 +144,7 @@ def answered(
         name="correct",
         title="answers",
     )
-    clean, corrupted = right["correct_clean"].values == 1, right["correct_corrupted"].values == 1
-    good = clean & corrupted if both else clean
-    if not good.any():
-        why = "right; there is no path to follow"
-        if both:
-            why = "right on both runs; nothing can be patched"
-        raise RunError(f"{study.name} answers none of {pairs.attrs['asked']} prompts {why}")
-    dropped = json.loads(pairs.attrs["dropped"])
-    dropped["wrong on the clean prompt"] = int((~clean).sum())
-    dropped["right on clean, wrong on the corrupted prompt"] = int((clean & ~good).sum())
-    reasons = {reason: count for reason, count in dropped.items() if count}
-    return pairs.isel(batch=np.flatnonzero(good)), reasons
+    return right["correct_clean"].values == 1, right["correct_corrupted"].values == 1
 
 
 def about_pairs(
@@ -152,13 +172,25 @@ def for_and_against(heads: xr.Dataset, top: int) -> tuple[list[dict], list[dict]
     """Return the strongest heads in both directions, of those whose interval leaves zero out."""
     from nnheads import stats
 
-    heads = heads.rename(kv_head="head") if "kv_head" in heads.dims else heads
+    heads = with_heads(heads)
     highest = stats.top_heads(heads, "effect", top)
     lowest = stats.top_heads(heads, "effect", top, lowest=True)
-    # not <= and not >=, because one prompt alone has no interval (NaN)
-    positive = [one for one in highest if one["value"] > 0 and not one["low"] <= 0]
-    negative = [one for one in lowest if one["value"] < 0 and not one["high"] >= 0]
-    return positive, negative
+    return [one for one in highest if is_above(one)], [one for one in lowest if is_below(one)]
+
+
+def is_above(head: dict) -> bool:
+    """Say whether the value and its interval are above zero; one prompt has no interval (NaN)."""
+    return head["value"] > 0 and not head["low"] <= 0
+
+
+def is_below(head: dict) -> bool:
+    """Say whether the value and its interval are below zero; one prompt has no interval (NaN)."""
+    return head["value"] < 0 and not head["high"] >= 0
+
+
+def with_heads(heads: xr.Dataset) -> xr.Dataset:
+    """Return what is said of key/value heads as if it were of heads (layer, head)."""
+    return heads.rename(kv_head="head") if "kv_head" in heads.dims else heads
 
 
 def letters_of(heads) -> str:

@@ -38,9 +38,14 @@ def say_kept(attrs: Mapping[str, Any]) -> None:
 
     attrs: of a dataset: `kept`, `asked` and `dropped` (JSON, reason -> count).
     """
-    reasons = json.loads(attrs["dropped"])
-    why = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
-    say(f"kept {attrs['kept']} of {attrs['asked']} prompts" + (f" (dropped: {why})" if why else ""))
+    why = counted(json.loads(attrs["dropped"]), "{count} {reason}")
+    dropped = f" (dropped: {why})" if why else ""
+    say(f"kept {attrs['kept']} of {attrs['asked']} prompts{dropped}")
+
+
+def counted(reasons: Mapping[str, int], form: str) -> str:
+    """Return all reasons with their counts, in one line."""
+    return "; ".join(form.format(count=count, reason=name) for name, count in reasons.items())
 
 
 def say_logit_difference(
@@ -55,10 +60,15 @@ def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
     """Print `L5H1  0.93 [0.91, 0.95]`, one line a head; `letters` is KV for key/value heads."""
     say(title)
     for head in heads:
-        name = f"L{head['layer']}{letters}{head['head']}"
-        interval = f"[{head['low']:+.3f}, {head['high']:+.3f}]"
-        star = "*" if head.get("flag") else ""
-        say(f"  {name:<7} {head['value']:+.3f} {interval} {star}".rstrip())
+        say(f"  {line_of(head, letters)}")
+
+
+def line_of(head: Mapping[str, Any], letters: str) -> str:
+    """Return a head, its value and its interval; a star where it is flagged."""
+    name = f"L{head['layer']}{letters}{head['head']}"
+    interval = f"[{head['low']:+.3f}, {head['high']:+.3f}]"
+    star = " *" if head.get("flag") else ""
+    return f"{name:<7} {head['value']:+.3f} {interval}{star}"
 
 
 def say_values(heads: list[dict]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes import _pairs
-from nnheads.recipes._attribute_report import report
+from nnheads.recipes._attribute_report import heads_of_kind, report
 from nnheads.recipes._checks import check_at_least, check_choice, check_size
 from nnheads.recipes._study import Study, study
 
@@ -153,24 +153,36 @@ def reduce(scores, seed: int):
 
 def draw(run, heads) -> None:
     """Draw the estimates of all heads, and exact effects against them."""
-    from nnheads.recipes._attribute_report import heads_of_kind
-
     from nnheads import plot
-    from nnheads.patching.audit import AUDITED, FOUND
 
-    note = plot.note(heads, heads.attrs["kept"])
-    title = f"{TITLES[heads.attrs['method']]}: {heads.attrs['site_meaning']}"
-    estimates = heads["estimate"]
-    marked = []
+    options = {
+        "title": f"{TITLES[heads.attrs['method']]}: {heads.attrs['site_meaning']}",
+        "note": plot.note(heads, heads.attrs["kept"]),
+    }
+    estimates, marked = heads["estimate"], patched_heads(heads)
+    run.picture("heads", plot.heatmap(estimates, marked=marked, **options))
+    figure = plot.against(estimates, heads["effect"], *kinds_of(heads), **options)
+    run.picture("exact", figure)
+
+
+def patched_heads(heads) -> list[dict]:
+    """Return the heads of the top with their estimates."""
+    from nnheads.patching.audit import FOUND
+
+    estimates, marked = heads["estimate"], []
     for head in heads_of_kind(heads, FOUND):
         own = {"layer": head["layer"], estimates.dims[1]: head["head"]}
         marked.append({**head, "value": float(estimates.sel(own))})
-    run.picture("heads", plot.heatmap(estimates, title=title, marked=marked, note=note))
+    return marked
+
+
+def kinds_of(heads) -> tuple:
+    """Return which heads are drawn as what (layer, head), and the rest of those that were patched."""
+    from nnheads.patching.audit import AUDITED, FOUND
+
     sampled, beyond = heads["chosen"] == AUDITED, heads["exact_size"] > heads["threshold"]
     kinds = {
         "top of the estimate": heads["chosen"] == FOUND,
         "missed, in the sample of the others": sampled & beyond,
     }
-    rest = sampled & ~beyond
-    figure = plot.against(estimates, heads["effect"], kinds, rest, title=title, note=note)
-    run.picture("exact", figure)
+    return kinds, sampled & ~beyond

@@ -7,18 +7,14 @@ from typing import Annotated
 import typer
 from nnheads.recipes import _pairs
 from nnheads.recipes._checks import check_size
+from nnheads.recipes._ioi_report import draw, report
 from nnheads.recipes._roles import report_roles
 from nnheads.recipes._study import Study, study
-from nnheads.recipes._terminal import (
-    say,
-    say_files,
-    say_heads,
-    say_kept,
-    say_logit_difference,
-    say_plan,
-)
+from nnheads.recipes._terminal import say, say_plan
 
 from nnheads.errors import BadInput
+
+TITLE = "indirect object: effect of every head"
 
 Spread = Annotated[
     int,
@@ -90,10 +86,15 @@ def check(study: Study) -> None:
         )
     if study.plan and study.writer is not None:
         raise BadInput("--plan asks no --writer for sentences; leave one of them out")
-    ours = study.prompts is None and study.writer is None
-    if study.spread and not ours:
+    if study.prompts is not None or study.writer is not None:
+        check_foreign(study)
+
+
+def check_foreign(study: Study) -> None:
+    """Refuse options that are for sentences of our own."""
+    if study.spread:
         raise BadInput("--spread is for sentences of our own; leave --prompts and --writer out")
-    if study.roles and not ours:
+    if study.roles:
         raise BadInput(
             "--roles draws sentences of its own, whose names it knows; leave --prompts and"
             " --writer out"
@@ -159,22 +160,27 @@ def open_site(study: Study, site: str) -> tuple:
 
 def compute(study: Study, run, pairs, site: str, layers: list[int] | None) -> None:
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
-    from nnheads.patching.patch import patch
-
     kept, dropped = _pairs.answered(study, run, pairs, strict=study.strict)
-    options = {"site": site, "layers": layers, "noising": study.noising, "gap": study.gap}
-    scores = study.in_batches(
-        run, lambda part: patch(run.model, part, **options), kept, name="patch", title="heads"
-    )
-    title = "indirect object: effect of every head"
-    scores.attrs.update(_pairs.about_pairs(run, title, pairs, kept, dropped, _pairs.REFERENCES))
-    masked = scores["effect"].isnull().all(scores["effect"].dims[1:])
-    scores["effect"].attrs["cases_masked"] = int(masked.sum())
+    scores = swept(study, run, kept, site, layers)
+    scores.attrs.update(_pairs.about_pairs(run, TITLE, pairs, kept, dropped, _pairs.REFERENCES))
     heads = reduce(scores, study.seed)
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
     draw(run, heads)
     _pairs.finish(run, scores)
+
+
+def swept(study: Study, run, kept, site: str, layers: list[int] | None):
+    """Return the effect of every head (batch, layer, head), and how many prompts have none."""
+    from nnheads.patching.patch import patch
+
+    options = {"site": site, "layers": layers, "noising": study.noising, "gap": study.gap}
+    scores = study.in_batches(
+        run, lambda part: patch(run.model, part, **options), kept, name="patch", title="heads"
+    )
+    effect = scores["effect"]
+    effect.attrs["cases_masked"] = int(effect.isnull().all(effect.dims[1:]).sum())
+    return scores
 
 
 def reduce(scores, seed: int):
@@ -188,54 +194,22 @@ def reduce(scores, seed: int):
     from nnheads.patching.direction import direction_in
 
     direction = direction_in(scores)
-    usable = scores["effect"].notnull().any(scores["effect"].dims[1:])
-    change = scores["logit_difference"] - scores[direction.before()]
-    change = change.where(usable).rename("effect")
-    change.attrs = {**scores["effect"].attrs, "long_name": "normalised effect, ratio of means"}
     ratios = scores["effect"].rename("effect_mean_of_ratios")
     ratios = ratios.assign_attrs(long_name="normalised effect, mean of ratios")
-    reduced = [
-        stats.ratio_of_means(change, direction.gap(scores).where(usable), seed=seed),
-        stats.mean(ratios, seed=seed),
-        stats.mean(scores["logit_difference"], seed=seed),
-    ]
+    means = [stats.mean(one, seed=seed) for one in (ratios, scores["logit_difference"])]
+    reduced = [ratio_of_means(scores, direction, seed), *means]
     heads = xr.merge(reduced, combine_attrs="drop_conflicts")
     _pairs.add_means(heads, scores, direction.before(), direction.after())
     return heads
 
 
-def draw(run, heads) -> None:
-    """Draw the effect of every head, with the strongest ones marked."""
-    from nnheads import plot
-    from nnheads.patching.direction import direction_in
+def ratio_of_means(scores, direction, seed: int):
+    """Return the mean change over the mean gap (layer, head), of the prompts that have an effect."""
+    from nnheads import stats
 
-    positive, negative = _pairs.for_and_against(heads, 5)
-    swap = f"{heads.attrs['site_meaning']}, {direction_in(heads).words}"
-    figure = plot.heatmap(
-        heads["effect"],
-        title=f"Indirect object: {swap}",
-        marked=positive + negative[:3],
-        note=plot.note(heads, heads.attrs["kept"]),
-    )
-    run.picture("heads", figure)
-
-
-def report(run, top: int) -> None:
-    """Print what was kept, the strongest heads in both directions, and where the files are."""
-    heads = run.load("heads")
-    say_kept(heads.attrs)
-    say_logit_difference(heads)
-    masked = int(heads["effect"].attrs["cases_masked"])
-    if masked:
-        gap = heads["effect"].attrs["gap_threshold"]
-        say(f"{masked} cases have a gap below {gap} logit: left out of effects")
-    positive, negative = _pairs.for_and_against(heads, top)
-    letters = _pairs.letters_of(heads)
-    swap = f"{heads.attrs['site_meaning']}, {heads.attrs['direction']}"
-    title = f"effect of each head, {swap}, ratio of means [95% interval]; highest:"
-    say_heads(title, positive, letters)
-    if negative:
-        say_heads("lowest:", negative, letters)
-    else:
-        say("no head works against the answer beyond its interval")
-    say_files(run, "scores.nc", "heads.nc", "heads.png")
+    effect = scores["effect"]
+    usable = effect.notnull().any(effect.dims[1:])
+    change = scores["logit_difference"] - scores[direction.before()]
+    change = change.where(usable).rename("effect")
+    change.attrs = {**effect.attrs, "long_name": "normalised effect, ratio of means"}
+    return stats.ratio_of_means(change, direction.gap(scores).where(usable), seed=seed)

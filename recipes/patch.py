@@ -51,22 +51,22 @@ def main(
     """
     from nnheads.runs.folder import item_of
 
-    texts = {"clean": clean, "corrupted": corrupted, "answer": answer, "wrong": wrong}
-    prompts = pair_of(study, texts)
-    run = study.open(item=item_of(*texts.values(), str(noising)))
+    prompts = pair_of(study)
+    run = study.open(item=item_of(clean, corrupted, answer, wrong, str(noising)))
     if not run.complete:
         compute(study, run, prompts)
     report(run, study.top)
 
 
-def pair_of(study: Study, texts: dict[str, str]):
+def pair_of(study: Study):
     """Return the pair as prompts (batch of one, position)."""
     from nnheads.prompts.pairs import Pair, one_pair
 
-    for name, text in texts.items():
-        if not text.strip():
+    for name in ("clean", "corrupted", "answer", "wrong"):
+        if not study.arguments[name].strip():
             raise BadInput(f"--{name} is empty")
-    return one_pair(study.model.tokenizer, Pair(**texts))
+    pair = Pair(study.clean, study.corrupted, study.answer, study.wrong)
+    return one_pair(study.model.tokenizer, pair)
 
 
 def compute(study: Study, run, prompts) -> None:
