@@ -97,6 +97,11 @@ def kernel(module, model_type: str, layer: int, change=lambda q, k, v: (q, k, v)
     row = FAMILIES[model_type]
     attention = attrgetter(row.attention)(attrgetter(row.layers)(module)[layer])
     with contextlib.ExitStack() as stack:
+        # a trace that read inside this attention has left a forward in it that looks up its own
+        # names, and would not see what is swapped here
+        traced = vars(attention).pop("forward", None)
+        if traced is not None:
+            stack.callback(setattr, attention, "forward", traced)
 
         def swap(owner, name, new):
             old = getattr(owner, name)
