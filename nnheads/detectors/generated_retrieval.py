@@ -42,7 +42,7 @@ HEAD_TYPE = HeadType(
     headline="score",
     of_answers=copied,
     counts="answered",  # as in the original
-    null="random tokens of the context for the same steps, drawn by `generation.needle_answers.answered`.",
+    null="random tokens for the same steps, drawn by `generation.needle_answers.answered`.",
     returns=(
         "float32 (batch, layer, head): `score` (headline), copies over the needle's length, above 1"
         " if a token is copied twice; `score_once`, share of the needle's different tokens that"

@@ -29,7 +29,7 @@ HEAD_TYPE = HeadType(
     prompts=needle,
     of_answers=attended,
     contrast="answered",
-    null="random tokens of the context for the same steps, drawn by `generation.needle_answers.answered`.",
+    null="random tokens for the same steps, drawn by `generation.needle_answers.answered`.",
     returns=(
         "float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`,"
         " `null`. Coordinates (batch): `recall` and `answered`, as for generated retrieval."

@@ -18,7 +18,7 @@ HEAD_TYPE = HeadType(
     prompts=ioi_spans,
     span="name_mover",
     beside=("subject",),
-    null="random tokens of the sentence: `null_in_rows` of `spans`, drawn by `prompts.ioi_spans`.",
+    null="random tokens of it: `spans.nulls.null_in_rows`, drawn by `prompts.ioi_spans`.",
     returns=(
         "float32 (batch, layer, head), all in [0, 1]: `mass` (headline), `hit`, `above`, `uniform`;"
         " `null` (random tokens of the sentence), `subject` (mass on S2). Coordinate `accuracy`"
