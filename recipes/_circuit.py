@@ -30,8 +30,6 @@ def check(study: Study) -> None:
 
 def groups_in(text: str) -> dict[str, list[tuple[int, int]]]:
     """Return name -> heads of `9.9,9.6` or `movers: 9.9,9.6; inhibition: 7.3`."""
-    from nnheads.models.names import parse_head
-
     groups: dict[str, list[tuple[int, int]]] = {}
     pieces = [piece for piece in text.split(";") if piece.strip()]
     for number, piece in enumerate(pieces, 1):
@@ -39,13 +37,21 @@ def groups_in(text: str) -> dict[str, list[tuple[int, int]]]:
         name = name.strip() or ("circuit" if len(pieces) == 1 else f"group {number}")
         if name in groups:
             raise BadInput(f"--heads names the group {name!r} twice")
-        groups[name] = [parse_head(head) for head in listed.split(",") if head.strip()]
-        if not groups[name]:
-            example = "'name: 9.9,9.6; other: 7.3'"
-            raise BadInput(f"--heads: the group {name!r} is empty; write {example}")
+        groups[name] = group_in(listed, name)
     if not groups:
         raise BadInput("--heads names no head; a circuit needs at least one, as 9.9,9.6")
     return groups
+
+
+def group_in(text: str, name: str) -> list[tuple[int, int]]:
+    """Return the heads of one group."""
+    from nnheads.models.names import parse_head
+
+    heads = [parse_head(head) for head in text.split(",") if head.strip()]
+    if not heads:
+        example = "'name: 9.9,9.6; other: 7.3'"
+        raise BadInput(f"--heads: the group {name!r} is empty; write {example}")
+    return heads
 
 
 def ranking_of(study: Study):

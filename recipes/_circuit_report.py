@@ -40,35 +40,44 @@ def report(run) -> None:
     say_faithfulness(circuit, heads)
     say_completeness(circuit)
     say_minimality(heads, size_of(circuit))
-    share, log = (
-        f"CPR {with_interval(circuit, f'cpr{end}')}, CMD {with_interval(circuit, f'cmd{end}')}"
-        for end in ("", "_log")
-    )
-    say(f"curve over the share of heads: {share}")
-    say(f"  over its logarithm: {log}")
+    say(f"curve over the share of heads: {areas(circuit, '')}")
+    say(f"  over its logarithm: {areas(circuit, '_log')}")
     say_files(run, *FILES)
+
+
+def areas(circuit, end: str) -> str:
+    """Return the areas below the curve and between it and the model."""
+    return f"CPR {with_interval(circuit, f'cpr{end}')}, CMD {with_interval(circuit, f'cmd{end}')}"
 
 
 def say_faithfulness(circuit, heads) -> None:
     """Print F of the model, the circuit, no head and random circuits, and who works against it."""
-    inside, total, cases = size_of(circuit), circuit.attrs["heads_of_model"], circuit.attrs["cases"]
-    names = ("model", "circuit", "empty", "faithfulness", "gap")
-    model, own, empty, faithfulness, gap = (with_interval(circuit, name) for name in names)
-    say(f"circuit: {inside} of {total} heads, {cases} prompts")
-    say(f"mean logit difference: model {model}, circuit {own}, no head {empty}")
-    say(f"faithfulness F(C)/F(M): {faithfulness}; |F(M) - F(C)|: {gap}")
+    inside = size_of(circuit)
+    say_size(circuit, inside)
     against = opponents(heads)
     if against:
         say(f"  against the answer, by the ranking: {', '.join(against)}")
     if "helpers" in circuit:
         helpers = with_interval(circuit, "helpers")
         say(f"  the {inside} heads that help most (--signed): {helpers}")
-    random = circuit["random"]
-    mean, highest = float(random.mean()), float(random.max())
-    say(
-        f"  random circuits of {inside} heads: mean {mean:.3f}, highest {highest:.3f}"
-        f" ({random.size} draws)"
-    )
+    say_random(circuit["random"], inside)
+
+
+def say_random(values, inside: int) -> None:
+    """Print the faithfulness of random circuits of the same size."""
+    mean, highest, draws = float(values.mean()), float(values.max()), values.size
+    sizes = f"mean {mean:.3f}, highest {highest:.3f} ({draws} draws)"
+    say(f"  random circuits of {inside} heads: {sizes}")
+
+
+def say_size(circuit, inside: int) -> None:
+    """Print how large the circuit is, and F of the model, the circuit and no head."""
+    names = ("model", "circuit", "empty", "faithfulness", "gap")
+    model, own, empty, faithfulness, gap = (with_interval(circuit, name) for name in names)
+    total, cases = circuit.attrs["heads_of_model"], circuit.attrs["cases"]
+    say(f"circuit: {inside} of {total} heads, {cases} prompts")
+    say(f"mean logit difference: model {model}, circuit {own}, no head {empty}")
+    say(f"faithfulness F(C)/F(M): {faithfulness}; |F(M) - F(C)|: {gap}")
 
 
 def opponents(heads) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnheads.recipes._terminal import say, say_heads, say_values, shown
+from nnheads.recipes._terminal import counted, say, say_heads, say_values, shown
 
 if TYPE_CHECKING:
     from nnheads.runs.folder import Run
@@ -35,19 +35,27 @@ def say_type(kind: str, run: Run, top: int) -> None:
     if not best:
         say(f"{kind}: {why_empty(heads)} (try other --lengths)")
         return
-    for head in best:
-        flag = heads["flag"].sel(layer=head["layer"], head=head["head"])
-        head["flag"] = bool(flag)
-    title, counted = title_of(kind, heads), cases_counted(heads)
-    if best[0]["low"] == best[0]["low"]:
-        say_heads(f"{title} [95% interval]{counted}", best)
-    else:
-        say(f"{title} [no interval: one prompt]{counted}")
-        say_values(best)
+    say_best(kind, heads, best)
     changed = json.loads(heads.attrs.get("dropped", "{}"))
     if changed:
-        say("  " + "; ".join(f"{reason}: {count}" for reason, count in changed.items()))
+        say("  " + counted(changed, "{reason}: {count}"))
     say(f"  {shown(run.folder)}")
+
+
+def say_best(kind: str, heads, best: list[dict]) -> None:
+    """Print heads with their intervals, or without where one prompt gives none."""
+    title, cases = title_of(kind, heads), cases_counted(heads)
+    if best[0]["low"] == best[0]["low"]:
+        say_heads(f"{title} [95% interval]{cases}", [flagged(heads, head) for head in best])
+    else:
+        say(f"{title} [no interval: one prompt]{cases}")
+        say_values(best)
+
+
+def flagged(heads, head: dict) -> dict:
+    """Return a head, and whether it is beyond chance."""
+    flag = heads["flag"].sel(layer=head["layer"], head=head["head"])
+    return {**head, "flag": bool(flag)}
 
 
 def title_of(kind: str, heads) -> str:
@@ -58,10 +66,10 @@ def title_of(kind: str, heads) -> str:
 
 def cases_counted(heads) -> str:
     """Return how many prompts counted, for types for which not all do."""
-    counted = heads.attrs.get("cases_counted")
-    if counted is None:
+    number = heads.attrs.get("cases_counted")
+    if number is None:
         return ""
-    return f"; {counted} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
+    return f"; {number} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
 
 
 def why_empty(heads) -> str:
@@ -118,18 +126,27 @@ def say_emergence(kind: str, runs: Mapping[str, Run]) -> None:
 
     joined = along_revisions(runs)
     headline = joined[joined.attrs["headline"]]
-    first = next(iter(runs.values()))
-    revision = beside(first)
-    folder = revision.parent / "revisions" / first.folder.relative_to(revision)
+    folder = folder_of_revisions(next(iter(runs.values())))
     store.save(folder / "heads.nc", joined)
     title = f"{kind} heads over revisions"
     figure = plot.emergence(headline, title=title, note=note_of(joined))
     store.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
     say(f"{kind}: strongest head by revision")
-    for name, value in zip(runs, headline.max(["layer", "head"]).values):
-        shown_value = f"{float(value):.3f}" if value == value else "no value"
-        say(f"  {name:<16} {shown_value}")
+    say_strongest(runs, headline.max(["layer", "head"]).values)
     say(f"  {shown(folder)}")
+
+
+def folder_of_revisions(run: Run) -> Path:
+    """Return the folder, beside those of the revisions, for what joins them."""
+    revision = beside(run)
+    return revision.parent / "revisions" / run.folder.relative_to(revision)
+
+
+def say_strongest(revisions: Iterable[str], values: Iterable[float]) -> None:
+    """Print the highest value of each revision."""
+    for name, value in zip(revisions, values):
+        number = f"{float(value):.3f}" if value == value else "no value"
+        say(f"  {name:<16} {number}")
 
 
 def along_revisions(runs: Mapping[str, Run]):

@@ -147,7 +147,6 @@ def prompts_of(study: Study) -> tuple:
     """
     from nnheads.models.inputs import check_length
     from nnheads.patching.behaviours import ask_for
-    from nnheads.patching.metrics import metric_of
     from nnheads.patching.targets import role
 
     prompts, reference = ask_for(
@@ -161,13 +160,20 @@ def prompts_of(study: Study) -> tuple:
     check_length(int(prompts["mask"].sum("position").max()), study.model.config)
     if study.at is not None:
         role(prompts, study.at)
+    check_metric(study, prompts)
+    return with_reference(study, prompts, reference), reference
+
+
+def check_metric(study: Study, prompts) -> None:
+    """Refuse a metric of two answers for prompts that have one."""
+    from nnheads.patching.metrics import metric_of
+
     metric = metric_of(metric_name(study))
     if metric.pair and "wrong" not in prompts:
         raise BadInput(
             f"{metric.name} compares two answers; these prompts have one: try log_probability or"
             " accuracy"
         )
-    return with_reference(study, prompts, reference), reference
 
 
 def with_reference(study: Study, prompts, reference):

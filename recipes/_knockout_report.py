@@ -57,10 +57,7 @@ def report(run) -> None:
 
 def say_curve(curve, metric: str) -> None:
     """Print the metric without the first K heads and, beside it, without K random ones."""
-    intact = f"base_{metric}"
-    low = curve[f"{intact}_low"].fillna(curve[intact])  # one prompt has no interval
-    if metric in ABOVE_ZERO and float(low) <= 0:
-        say(f"the intact model has {metric} {signed(curve, intact)}: there is little to lose")
+    say_intact(curve, metric)
     meaning = curve.attrs["meaning"]
     say(f"{metric} [95% interval] without the first K heads; in their place: {meaning}")
     if "random_median" in curve:
@@ -69,8 +66,16 @@ def say_curve(curve, metric: str) -> None:
             " change as much"
         )
     for index, k in enumerate(curve["k"].values):
-        one = curve.isel(k=index)
-        say(f"  {int(k):>3}  {signed(one, metric)}" + random_lists(one))
+        without = curve.isel(k=index)
+        say(f"  {int(k):>3}  {signed(without, metric)}" + random_lists(without))
+
+
+def say_intact(curve, metric: str) -> None:
+    """Print it where the intact model does not do what is asked of it."""
+    intact = f"base_{metric}"
+    low = curve[f"{intact}_low"].fillna(curve[intact])  # one prompt has no interval
+    if metric in ABOVE_ZERO and float(low) <= 0:
+        say(f"the intact model has {metric} {signed(curve, intact)}: there is little to lose")
 
 
 def random_lists(one) -> str:
@@ -90,14 +95,19 @@ def say_interactions(table) -> None:
     for index, name in enumerate(table["member"].values):
         one = table.isel(member=index)
         say(f"  {name:<7} {signed(one, 'alone')}   {signed(one, 'last')}")
+    say_sum(table)
+    if "pair" in table:
+        say_pairs(table)
+
+
+def say_sum(table) -> None:
+    """Print the effect of the whole list, and whether its parts add up to it."""
     joint, total, surplus = (signed(table, name) for name in ("joint", "sum_of_parts", "surplus"))
     say(f"together {joint}; sum of the parts {total}; difference {surplus}")
     verdict = "one prompt cannot say whether the parts add up"
     if "adds_up" in table.attrs:
         verdict = "the parts add up"
     say(table.attrs.get("warning", verdict))
-    if "pair" in table:
-        say_pairs(table)
 
 
 def say_pairs(table) -> None:
@@ -118,7 +128,6 @@ def say_pairs(table) -> None:
 
 def say_backups(table) -> None:
     """Print the heads whose effect grows when the list is gone."""
-    from nnheads.models.names import head_name
     from nnheads.patching.interaction import stepping_in
 
     backups = stepping_in(table, 8)
@@ -127,6 +136,12 @@ def say_backups(table) -> None:
         return
     say("heads that step in: effect alone; after the list; growth")
     for head in backups:
-        one = table.sel(layer=head["layer"], head=head["head"])
-        values = "   ".join(signed(one, name) for name in ("before", "after", "growth"))
-        say(f"  {head_name(head['layer'], head['head']):<7} {values}")
+        say_backup(table.sel(layer=head["layer"], head=head["head"]))
+
+
+def say_backup(one) -> None:
+    """Print the effect of one head before and after, and by how much it grows."""
+    from nnheads.models.names import head_name
+
+    values = "   ".join(signed(one, name) for name in ("before", "after", "growth"))
+    say(f"  {head_name(int(one['layer']), int(one['head'])):<7} {values}")

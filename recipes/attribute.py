@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from nnheads.recipes import _pairs
@@ -155,7 +155,7 @@ def draw(run, heads) -> None:
     """Draw the estimates of all heads, and exact effects against them."""
     from nnheads import plot
 
-    options = {
+    options: dict[str, Any] = {
         "title": f"{TITLES[heads.attrs['method']]}: {heads.attrs['site_meaning']}",
         "note": plot.note(heads, heads.attrs["kept"]),
     }

@@ -146,7 +146,6 @@ def open_type(study: Study, side: Study, revision: str | None, stimulus, kind: s
 
 def compute(side: Study, runs: dict[str, Run], stimuli: list) -> None:
     """Measure what is missing: types that share prompts share forwards; each has its own folder."""
-    from nnheads.detectors._detect import calibrated
     from nnheads.detectors._scores import measure_all
     from nnheads.runs.folder import share_jobs
 
@@ -154,35 +153,48 @@ def compute(side: Study, runs: dict[str, Run], stimuli: list) -> None:
     share_jobs(runs.values(), side.model, parts)
     options = {"batch_size": side.batch_size, "quiet": side.quiet}
     for kind, scores in measure_all(side.model, stimuli, parts=parts, **options).items():
-        run = runs[kind]
-        about = run.about(
-            title=f"{kind} heads",
-            prompts=scores.attrs["prompts_sha256"],
-            references=scores.attrs["references"],
-        )
-        scores.attrs.update(about)
-        heads = calibrated(scores, seed=side.seed)
-        run.save(scores=scores, heads=heads)
-        draw(run, kind, scores, heads)
-        run.finish()
+        finish(runs[kind], kind, scores, side.seed)
     shutil.rmtree(parts, ignore_errors=True)
+
+
+def finish(run: Run, kind: str, scores, seed: int) -> None:
+    """Calibrate the scores of one type (batch, layer, head), draw and save them."""
+    from nnheads.detectors._detect import calibrated
+
+    about = run.about(
+        title=f"{kind} heads",
+        prompts=scores.attrs["prompts_sha256"],
+        references=scores.attrs["references"],
+    )
+    scores.attrs.update(about)
+    heads = calibrated(scores, seed=seed)
+    run.save(scores=scores, heads=heads)
+    draw(run, kind, scores, heads)
+    run.finish()
 
 
 def draw(run: Run, kind: str, scores, heads) -> None:
     """Draw the heads of a type and, for needles, how often the model was right at each length."""
-    from nnheads import plot, stats
+    from nnheads import plot
     from nnheads.detectors._accuracy_map import accuracy_map
 
-    headline, cases = heads[heads.attrs["headline"]], scores.sizes["batch"]
-    figure = plot.heatmap(
+    cases = scores.sizes["batch"]
+    run.picture("heads", map_of_heads(kind, heads, cases))
+    accuracy = accuracy_map(scores)
+    if accuracy is not None:
+        note = plot.note(heads, cases)
+        run.picture("accuracy", plot.accuracy(accuracy, title=f"Answers: {kind}", note=note))
+
+
+def map_of_heads(kind: str, heads, cases: int):
+    """Return a picture of the headline statistic of a type, with its strongest heads marked."""
+    from nnheads import plot, stats
+
+    headline = heads[heads.attrs["headline"]]
+    return plot.heatmap(
         headline,
         title=f"{kind} heads",
         signed=bool(headline.min() < 0),
         marked=stats.top_heads(heads, str(headline.name), 5),
         note=plot.note(heads, heads.attrs.get("cases_counted", cases)),
     )
-    run.picture("heads", figure)
-    accuracy = accuracy_map(scores)
-    if accuracy is not None:
-        note = plot.note(heads, cases)
-        run.picture("accuracy", plot.accuracy(accuracy, title=f"Answers: {kind}", note=note))

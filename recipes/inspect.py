@@ -81,11 +81,19 @@ def report(model, inside) -> None:
     say("tokens: " + " | ".join(map(str, inside["token_text"].values)))
     say("layer  norm at the end  best next token by logit lens")
     for layer in inside["layer"].values:
-        last = inside.sel(layer=layer).isel(position=-1)
         name = "end" if layer == sizes.layers else str(layer)
-        norm, probability = float(last["residual_norm"]), float(last["lens_probability"])
-        say(f"  {name:>3}  {norm:15.2f}  {str(last['lens_text'].values)!r} {probability:.3f}")
+        say_layer(name, inside.sel(layer=layer).isel(position=-1))
     say("next token")
     for rank in range(inside.sizes["rank"]):
-        one = inside.isel(rank=rank)
-        say(f"  {float(one['next_probability']):.3f}  {str(one['next_text'].values)!r}")
+        say_next(inside.isel(rank=rank))
+
+
+def say_layer(name: str, last) -> None:
+    """Print the norm at the last position of one layer, and the best token by logit lens."""
+    norm, probability = float(last["residual_norm"]), float(last["lens_probability"])
+    say(f"  {name:>3}  {norm:15.2f}  {str(last['lens_text'].values)!r} {probability:.3f}")
+
+
+def say_next(token) -> None:
+    """Print one candidate for the next token."""
+    say(f"  {float(token['next_probability']):.3f}  {str(token['next_text'].values)!r}")

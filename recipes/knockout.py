@@ -211,9 +211,7 @@ def draw(run, reduced, together, names: list[str]) -> None:
     from nnheads import plot
     from nnheads.patching.interaction import stepping_in
 
-    note, about = plot.note(reduced, int(reduced.attrs["kept"])), str(reduced.attrs["behaviour"])
-    some = names if len(names) <= 4 else [*names[:4], f"... ({len(names)} heads)"]
-    title = f"{about[0].upper()}{about[1:]},\nwithout {', '.join(some)}"
+    note, title = plot.note(reduced, int(reduced.attrs["kept"])), title_of(reduced, names)
     with_ablation = f"{title}; {reduced.attrs['ablation']} ablation"
     metric = reduced.attrs["metric"]
     figure = plot.against_random(reduced, metric, title=with_ablation, note=note)
@@ -224,3 +222,10 @@ def draw(run, reduced, together, names: list[str]) -> None:
             together["growth"], title=f"{title}: who steps in", marked=marked, note=note
         )
         run.picture("heads", figure)
+
+
+def title_of(reduced, names: list[str]) -> str:
+    """Return what is measured, and without which heads."""
+    about = str(reduced.attrs["behaviour"])
+    some = names if len(names) <= 4 else [*names[:4], f"... ({len(names)} heads)"]
+    return f"{about[0].upper()}{about[1:]},\nwithout {', '.join(some)}"

@@ -32,7 +32,6 @@ def main(
     The scores depend on the text and its length; `nnheads detect` asks the better question. Writes
     heads.nc and heads.png.
     """
-    from nnheads import plot
     from nnheads.runs.folder import item_of
     from nnheads.spans.pattern_match import check_names, match_text
 
@@ -47,12 +46,19 @@ def main(
         sample_dims="",
     )
     scores = match.to_dataset(name="match").assign_attrs(about)
-    files = run.save(heads=scores)
-    title, note = f"{pattern}, {measure}", plot.note(scores, 1)
-    figure = plot.heatmap(scores["match"], title=title, signed=measure == "abs", note=note)
-    files.append(run.picture("heads", figure))
+    files = [*run.save(heads=scores), draw(study, run, scores)]
     run.finish()
     report(scores["match"], study.top, files)
+
+
+def draw(study: Study, run, scores):
+    """Draw the match of every head, and return where the picture is."""
+    from nnheads import plot
+
+    title, note = f"{study.pattern}, {study.measure}", plot.note(scores, 1)
+    signed = study.measure == "abs"
+    figure = plot.heatmap(scores["match"], title=title, signed=signed, note=note)
+    return run.picture("heads", figure)
 
 
 def hash_of(tokenizer, text: str) -> str:
