@@ -16,7 +16,7 @@ class BadInput(NNHeadsError, ValueError):
 
 
 class ModelError(BadInput):
-    """A model that cannot be loaded: unknown family, missing folder, gated repository, no network."""
+    """A model that cannot be loaded: unknown family, no folder, gated repository, no network."""
 
 
 class RunError(NNHeadsError, RuntimeError):

@@ -8,7 +8,7 @@ FILES = ("scores.nc", "circuit.nc", "heads.nc", "curve.png", "curve_log.png")
 
 
 def draw(run, circuit) -> None:
-    """Draw the curve, over the share of heads and over its logarithm, with the circuit as a point."""
+    """Draw the curve, over the share of heads and its logarithm, with the circuit as a point."""
     from nnheads import plot
 
     words = "share of the model's heads, in the order of the ranking"

@@ -108,7 +108,7 @@ def note_of(heads) -> str:
 
 
 def map_of(heads):
-    """Return what a type is drawn by beside others (layer, head): attention mass, or its headline."""
+    """Return what a type is drawn by (layer, head): attention mass, or its headline."""
     return heads["mass"] if "mass" in heads else heads[heads.attrs["headline"]]
 
 

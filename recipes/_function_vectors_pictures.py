@@ -46,7 +46,7 @@ def lines_of(zero_shot: xr.Dataset) -> dict[str, Band]:
 
     shape = xr.zeros_like(zero_shot["accuracy_shown"])  # what is added nowhere has no layers
     about = {**shape.attrs, "long_name": "share of questions answered right"}
-    lines = {}
+    lines: dict[str, Band] = {}
     for kind, text in LINES.items():
         value, low, high = (shape + end for end in band(zero_shot, f"accuracy_{kind}"))
         lines[text] = (value.assign_attrs(about), low, high)

@@ -41,7 +41,7 @@ def report_plan(
 
 
 def report(run) -> None:
-    """Print the curve against the random lists, whether the parts add up, and where the files are."""
+    """Print the curve against random lists, whether the parts add up, and where the files are."""
     curve = run.load("curve")
     about = curve.attrs
     say(f"{about['behaviour']}; heads {about['heads']} ({about['origin']})")

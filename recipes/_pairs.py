@@ -131,7 +131,7 @@ def answered(
 
 
 def right_answers(study: Study, run: Run, pairs: xr.Dataset, strict: bool) -> tuple:
-    """Return for which prompts the model is right [case], on the clean and on the corrupted text."""
+    """Return for which prompts the model is right [case], on the clean and the corrupted text."""
     import numpy as np
 
     from nnheads.models.answers import correct

@@ -1,4 +1,4 @@
-"""The role table of the indirect-object study: a run of its own, because it draws other sentences."""
+"""The role table of the indirect-object study: a run of its own, since it draws other sentences."""
 
 from __future__ import annotations
 

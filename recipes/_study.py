@@ -184,7 +184,7 @@ def study(
 def parameters_of(
     main: Callable[..., None], without: tuple[str, ...], defaults: dict[str, Any]
 ) -> list[inspect.Parameter]:
-    """Return a study's own parameters and the shared ones behind them, as keywords with defaults."""
+    """Return a study's own parameters and the shared ones behind them, as keywords."""
     unknown = set(defaults) - set(SHARED)
     assert not unknown, f"no shared options: {unknown}"
     hints = get_type_hints(main, include_extras=True)

@@ -109,7 +109,7 @@ def compute(study: Study, run, pairs) -> None:
 
 
 def measured(study: Study, run, kept) -> tuple:
-    """Return estimates of all heads with exact changes of the chosen ones, and which were chosen."""
+    """Return estimates of all heads with exact changes of the chosen ones, and which these are."""
     from nnheads.patching.screening import choose, estimate, verify
 
     swap = {"site": study.site, "noising": study.noising}
@@ -134,7 +134,7 @@ def measured(study: Study, run, kept) -> tuple:
 
 
 def reduce(scores, seed: int):
-    """Return estimated and exact effect (layer, head) as ratios of means, and the ranking's size."""
+    """Return estimated and exact effect (layer, head) as ratios of means, and the size."""
     import xarray as xr
 
     from nnheads import stats
@@ -177,7 +177,7 @@ def patched_heads(heads) -> list[dict]:
 
 
 def kinds_of(heads) -> tuple:
-    """Return which heads are drawn as what (layer, head), and the rest of those that were patched."""
+    """Return which heads are drawn as what (layer, head), and the rest that was patched."""
     from nnheads.patching.audit import AUDITED, FOUND
 
     sampled, beyond = heads["chosen"] == AUDITED, heads["exact_size"] > heads["threshold"]

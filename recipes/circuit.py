@@ -1,4 +1,4 @@
-"""Is this set of heads the circuit? Faithfulness, completeness, minimality, and a curve of sizes."""
+"""Is this set of heads the circuit? Faithfulness, completeness, minimality, a curve of sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find heads by type: induction, previous token, duplicate token, attention sink, or all at once."""
+"""Find heads by type: induction, previous token, duplicate token, attention sink, or all."""
 
 from __future__ import annotations
 

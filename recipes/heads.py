@@ -1,4 +1,4 @@
-"""The head types that nnheads finds: what each one does, its statistic, and where the idea is from."""
+"""The head types that nnheads finds: what each one does, its statistic, and its source."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def report_plan(study: Study, sites: list[str], layers: list[int] | None) -> Non
 
 
 def open_site(study: Study, site: str) -> tuple:
-    """Return the run of one site and its pairs: drawn, read from a file, or written for this run."""
+    """Return the run of one site and its pairs: drawn, read, or written for this run."""
     from nnheads.runs.provenance import prompts_hash
 
     item = "" if site == "z" else site
@@ -204,7 +204,7 @@ def reduce(scores, seed: int):
 
 
 def ratio_of_means(scores, direction, seed: int):
-    """Return the mean change over the mean gap (layer, head), of the prompts that have an effect."""
+    """Return the mean change over the mean gap (layer, head), of prompts that have an effect."""
     from nnheads import stats
 
     effect = scores["effect"]

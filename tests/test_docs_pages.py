@@ -55,7 +55,7 @@ def test_links_lead_somewhere(path):
 
 
 def test_pictures_show_what_was_measured(made):
-    """The strongest induction head lies on the frames, and the map holds the scores of the table."""
+    """The strongest induction head lies on the frames, and the map holds the table's scores."""
     figures = made.pictures("induction")
     shown = figures["induction-example"].axes[0]
     values = np.ma.filled(shown.collections[0].get_array(), np.nan).reshape(

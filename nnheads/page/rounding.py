@@ -1,4 +1,4 @@
-"""Numbers as a page holds them: four digits, which is more than any interval here can tell apart."""
+"""Numbers as a page holds them: four digits, more than any interval here can tell apart."""
 
 from __future__ import annotations
 

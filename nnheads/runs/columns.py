@@ -67,7 +67,7 @@ def tables_in(datasets: Tables, folder: Path, cell: tuple[str, str] = CELL) -> T
 
 
 def checked(dataset: xr.Dataset, path: Path, cell: tuple[str, str] = CELL) -> xr.Dataset:
-    """Return the numbers over `cell`, in that order, with heads counted by whole numbers, each once.
+    """Return the numbers over `cell`, in that order, with heads counted by whole numbers.
 
     Raises:
         BadInput: other coordinates, or more heads than a model has.

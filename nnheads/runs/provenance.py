@@ -212,7 +212,7 @@ def _exists(path: Path) -> bool:
 
 
 def git_state() -> tuple[str, int]:
-    """Commit of the nnheads checkout and whether it has changes; ("", 0) for an installed package."""
+    """Return the checkout's commit and whether it has changes; ("", 0) for an installed package."""
     if not _git(
         "ls-files", Path(__file__).name
     ):  # the repository around an installed package is not ours

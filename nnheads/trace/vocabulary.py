@@ -126,7 +126,7 @@ def ranks(
     top: int,
     highest: bool,
 ) -> tuple[Int[torch.Tensor, " write"], Int[torch.Tensor, " write"]]:
-    """Return each own token's rank from one end, and how many others of the pool are at that end."""
+    """Return each own token's rank from one end, and how many of the pool are at that end."""
     level, limit = logits.gather(1, mine), logits.topk(top + 1, largest=highest).values[:, -1:]
     pooled = logits[:, pool]
     above, others = (

@@ -139,7 +139,7 @@ def test_nothing_to_compare_is_no_number():
 
 
 def test_prompts_that_count_differ_between_the_sides():
-    """A contrast of answered and other prompts, where one side answers others than the other side."""
+    """A contrast of answered and other prompts, where the sides do not answer the same."""
     raw = cases(FIRST, noise=0.3)
     for answered in ([1] * 6 + [0] * 6, [0, 1] * 6):
         for role in ("contrast", "counts"):

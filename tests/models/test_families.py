@@ -13,8 +13,10 @@ from nnheads.models.families import FAMILIES, Family, family_of
 from nnheads.models.geometry import geometry
 from nnheads.trace.blocks import read_z, split_heads, start_at
 
-REQUIRED = """gpt2 gpt_neo gptj gpt_neox opt bloom falcon llama mistral mixtral qwen2 qwen3 gemma gemma2
-gemma3_text phi phi3 olmo2 starcoder2 stablelm cohere gpt_oss gpt_bigcode""".split()
+REQUIRED = """
+gpt2 gpt_neo gptj gpt_neox opt bloom falcon llama mistral mixtral qwen2 qwen3 gemma gemma2
+gemma3_text phi phi3 olmo2 starcoder2 stablelm cohere gpt_oss gpt_bigcode
+""".split()
 
 
 def test_the_table_has_every_family_that_was_promised():

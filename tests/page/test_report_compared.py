@@ -1,4 +1,4 @@
-"""The page's overlap and stability against `nnheads.compare.overlap` and `nnheads.compare.stability`
+"""The page's overlap and stability against `compare.overlap` and `compare.stability`
 on the same runs.
 """
 

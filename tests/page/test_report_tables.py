@@ -39,7 +39,8 @@ def pictured(folder, recipe="steer", /, **files: bytes):
 
 
 # -- tables
-# ---------------------------------------------------------------------------------------------------------
+
+
 def test_what_runs_over_the_same_dimensions_is_one_table():
     meaning = {"long_name": "log odds", "units": "nat"}
     curve = xr.Dataset(
@@ -163,7 +164,8 @@ def test_texts_are_cut_and_a_number_shown_once():
 
 
 # -- pictures
-# -------------------------------------------------------------------------------------------------------
+
+
 def test_a_picture_is_the_file_without_what_follows_it(tmp_path):
     comment = chunk(b"tEXt", b"Comment\0<script>")
     pictured(tmp_path / "run", curve=png(3, 2, comment) + b"<script>trailing")
@@ -271,7 +273,8 @@ def test_what_the_page_draws_itself_is_not_pictured_again(tmp_path):
 
 
 # -- runs
-# -----------------------------------------------------------------------------------------------------------
+
+
 def test_key_value_heads_have_a_grid_of_their_own(tmp_path):
     z, k = paired(tmp_path)
     page = page_of(tmp_path)

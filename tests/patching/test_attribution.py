@@ -324,7 +324,7 @@ def one_case(corrupted: list[int], clean: list[int]) -> xr.Dataset:
 
 
 def test_a_saturated_query_is_seen_only_by_recomputing_its_attention():
-    """X looks at A and finds +1, Y would look at B and find -1: the swap of the query is worth -2."""
+    """X looks at A and finds +1, Y would look at B and find -1: swapping the query is worth -2."""
     model, prompts = wrapped(by_hand()), one_case([A, B, X], [A, B, Y])
     exact = patch(model, prompts, site="q", gap=0.0)
     change = (exact["logit_difference"] - exact["corrupted_logit_difference"]).sel(layer=0)

@@ -1,4 +1,4 @@
-"""`nnheads detect truthfulness`: options, folders, and what is said of questions that were changed."""
+"""`nnheads detect truthfulness`: options, folders, and what is said of changed questions."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ COMMAND = ("detect", "previous_token", "-n", "6", "--batch-size", "2", "--quiet"
 
 @pytest.fixture
 def flaky(server, monkeypatch):
-    """A server on which things go wrong, three batches a run, and waits that a test can wait for."""
+    """A server on which things go wrong, three batches a run, and waits that a test can bear."""
     monkeypatch.setattr(batches, "JOB_TOKENS", 1)
     monkeypatch.setattr(patience, "FIRST_DELAYS", (0.01, 0.02, 0.05))
     monkeypatch.setattr(patience, "DELAYS", (0.01, 0.02, 0.05, 0.1))

@@ -159,7 +159,8 @@ def job(part):
     if number == deadly:
         os.kill(os.getpid(), signal.SIGKILL)
     return part[["token"]] * 2
-prompts = xr.Dataset({"token": (("batch", "position"), np.arange(12).reshape(6, 2))}, {"batch": range(6)})
+token = (("batch", "position"), np.arange(12).reshape(6, 2))
+prompts = xr.Dataset({"token": token}, {"batch": range(6)})
 print(batches.run(job, prompts, size=2, parts=folder / "parts")["token"].values.ravel().tolist())
 """
 
@@ -187,7 +188,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 def job(part):
     noise = np.random.default_rng(0).normal(size=(2, 10 if 0 in part["batch"] else 100_000))
     return xr.Dataset({"noise": (("batch", "sample"), noise)}, {"batch": part["batch"]})
-prompts = xr.Dataset({"token": (("batch", "position"), np.arange(12).reshape(6, 2))}, {"batch": range(6)})
+token = (("batch", "position"), np.arange(12).reshape(6, 2))
+prompts = xr.Dataset({"token": token}, {"batch": range(6)})
 try:
     batches.run(job, prompts, size=2, parts=Path(sys.argv[1]))
 except RunError as error:

@@ -1,4 +1,4 @@
-"""Means, intervals and rankings against closed forms and scipy, and what becomes of the attributes."""
+"""Means, intervals and rankings against closed forms and scipy, and what attributes become."""
 
 from __future__ import annotations
 

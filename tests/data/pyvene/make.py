@@ -209,7 +209,8 @@ def main():
         model.save(str(HERE / name))
         keys = [] if locations is None else [key for key in locations if key.startswith("sources")]
         needs = [
-            not getattr(one, "is_source_constant", False) for one in model.interventions.plain_values()
+            not getattr(one, "is_source_constant", False)
+            for one in model.interventions.plain_values()
         ]
         sources = (
             [{"input_ids": SOURCE}] * len(needs) if keys and any(needs) else [None] * len(needs)
