@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from nnheads.errors import BadInput, RunError
 from nnheads.models.labels import check_finite
-from nnheads.patching.direction import direction_of
+from nnheads.patching.direction import Direction, direction_of
 from nnheads.patching.metrics import Metric, evaluate, metric_of
 from nnheads.patching.patch import plan_patch
 from nnheads.patching.prepared import PreparedSweep
@@ -115,18 +115,20 @@ def attribute(
     where = prompts["mask"].values.astype(bool) if by_position else plan.cells.regions[0]
     changes, texts = estimate(model, chosen, plan, where, options)
     scores = labelled(prompts, changes, chosen, axes, method)
-    direction = direction_of(noising)
+    scores = scores.assign(texts_read(plan, chosen, direction_of(noising), texts))
+    scores.attrs.update(method=method, method_meaning=METHODS[method], site=site)
+    scores.attrs.update(site_meaning=SITES[site]["meaning"], metric=chosen.name)
+    return scores.assign_attrs(direction=direction_of(noising).name)
+
+
+def texts_read(
+    plan: PreparedSweep, metric: Metric, direction: Direction, texts: list[torch.Tensor]
+) -> dict[str, xr.DataArray]:
+    """Return the metric of the text that is changed and of the source, (batch) each."""
+    scores = {}
     for name, values in zip((direction.changed, direction.source), texts):
         own = of_one_run(plan, values)
-        scores[f"{name}_{chosen.name}"] = of_case(chosen, own, own.unchanged, name)
-    scores.attrs.update(
-        method=method,
-        method_meaning=METHODS[method],
-        site=site,
-        site_meaning=SITES[site]["meaning"],
-        metric=chosen.name,
-        direction=direction.name,
-    )
+        scores[f"{name}_{metric.name}"] = of_case(metric, own, own.unchanged, name)
     return scores
 
 

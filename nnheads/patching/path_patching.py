@@ -196,11 +196,11 @@ def by_sender(
 ) -> xr.DataArray:
     """Return the metric after each sender's change; NaN for heads that are no senders."""
     each = evaluate(metric, readings, readings.swapped).unflatten(0, (len(senders), -1))
-    found = each.permute(2, 0, 1).numpy()
-    shape = (len(found), sizes.layers, sizes.heads, found.shape[-1])
+    changed = each.permute(2, 0, 1).numpy()
+    shape = (len(changed), sizes.layers, sizes.heads, changed.shape[-1])
     values = np.full(shape, np.nan, np.float32)
     layer, head = np.array(senders).T
-    values[:, layer, head] = found
+    values[:, layer, head] = changed
     dims = ("batch", "layer", "head", "position")
     scores = xr.DataArray(values, dims=dims)
     scores = scores.where(prompts["mask"].astype(bool)) if by_position else scores.isel(position=0)

@@ -76,13 +76,13 @@ def write_on(
     logits, collected, broken = [], [], False
     for step in range(options["new_tokens"]):
         own, sources = at_step(edits, known, step, rows)
-        scores, found, cache = forward(model, state, own, spec, sources, tensors)
+        scores, features, cache = forward(model, state, own, spec, sources, tensors)
         token = next_token(scores, state["text"], options["processors"], draws)
         ended = ended | torch.isin(token, torch.tensor(options["ends"], dtype=torch.long))
         written = torch.cat([written, torch.where(ended, -1, token)[:, None]], 1)
         ended = ended | stopped(model, written, options["stops"])
         logits += [scores] if options["keep"] else []
-        collected.append(found)
+        collected.append(features)
         broken = bool(scores.isnan().any())
         if broken or bool(ended.all()):
             break
