@@ -46,10 +46,11 @@ class _Values:
 
     fits: Callable[[object], bool]
     least: int = 1
-    most: float = float("inf")
+    most: int | None = None  # None: any number
 
     def allow(self, values: tuple) -> bool:
-        return self.least <= len(values) <= self.most and all(map(self.fits, values))
+        most = len(values) if self.most is None else self.most
+        return self.least <= len(values) <= most and all(map(self.fits, values))
 
 
 _NOTHING = _Values(_is_end, least=0, most=0)

@@ -167,7 +167,9 @@ def _check_read(edit: Edit, where: Int[torch.Tensor, "row chosen"], data: dict) 
 
 
 def check_positions(
-    edit: Edit, where: Int[torch.Tensor, "row chosen"], target: Int[torch.Tensor, "row chosen"]
+    edit: Edit,
+    where: Int[torch.Tensor, "_source_row _read"],
+    target: Int[torch.Tensor, "row chosen"],
 ) -> None:
     """Refuse a source whose positions do not match those of the base one to one.
 

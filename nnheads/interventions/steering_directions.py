@@ -45,7 +45,7 @@ TABLE = {
     "q_value": ("p adjusted for all layers and heads", "1"),
 }
 BY_FEATURE = ("direction", "away")
-Activations = Float[np.ndarray, "text layer unit feature"]
+Activations = Float[np.ndarray, "_text layer unit feature"]  # sorts differ in their texts
 
 
 def direction(
@@ -199,7 +199,7 @@ def halves(count: int, seed: int) -> Bool[np.ndarray, " text"]:
 
 
 def separability(
-    toward: Float[np.ndarray, "text layer unit"], away: Float[np.ndarray, "text layer unit"]
+    toward: Float[np.ndarray, "_text layer unit"], away: Float[np.ndarray, "_text layer unit"]
 ) -> tuple[Float[np.ndarray, "layer unit"], Float[np.ndarray, "layer unit"]]:
     """Return the area under the curve and the two-sided p of projections."""
     test = scipy_stats.mannwhitneyu(toward, away, axis=0)

@@ -3,7 +3,7 @@
     collected = apply_edits(model, edits, spec, rows, length, sources, tensors)
 
 Works inside any trace, one forward or a step of generation. Edits come in the order in which their
-sites are reached (`prepare.ordered`). Nothing is changed in place, so gradients flow through every
+sites are reached (`interventions.ordering`). Nothing is changed in place, so gradients flow through every
 edit.
 Shipped to remote servers as source: torch only, and edits arrive as plain data.
 """
@@ -24,7 +24,7 @@ from nnheads.trace.sites import Value, read_site, write_site
 Features = Float[torch.Tensor, "row position feature"]
 Chosen = Float[torch.Tensor, "row place feature"]
 Places = Int[torch.Tensor, "row place"]
-Edit = dict[str, Any]  # an edit as plain data, see `interventions.prepare.plain`
+Edit = dict[str, Any]  # an edit as plain data, see `interventions.prepare.as_data`
 
 
 def apply_edits(

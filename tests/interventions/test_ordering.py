@@ -186,7 +186,7 @@ VECTOR = {"v": torch.ones(5)}
         (
             Edit("k", Zero(), layer=0, units=(2,)),
             {},
-            "key/value head 2 does not exist; this model has key/value heads 0 to 1",
+            "key/value head 2 does not exist",
         ),
         (
             Edit("z", Zero(), layer=0, neurons=(16,)),
