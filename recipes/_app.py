@@ -162,9 +162,14 @@ def _unexpected(error: Exception) -> str:
 def command(line: str) -> None:
     """Issue a command in this process, as a notebook likes to.
 
-        nnheads.command("detect all --limit 16")
-
     All that it says goes to stdout, and behind it an exit code other than 0.
+
+    Args:
+        line: the command as it is typed, without `nnheads`.
+
+    Example:
+        >>> nnheads.command("--version")
+        nnheads ...
     """
     before = sys.argv
     try:

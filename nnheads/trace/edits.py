@@ -3,8 +3,8 @@
     collected = apply_edits(model, edits, spec, rows, length, sources, tensors)
 
 Works inside any trace, one forward or a step of generation. Edits come in the order in which their
-sites are reached (`interventions.ordering`). Nothing is changed in place, so gradients flow through every
-edit.
+sites are reached (`interventions.ordering`). Nothing is changed in place, so gradients flow through
+every edit.
 Shipped to remote servers as source: torch only, and edits arrive as plain data.
 """
 
