@@ -101,10 +101,7 @@ def test_a_model_that_was_asked_again(tmp_path, capsys):
 def test_without_single_prompts_there_is_no_stability(tmp_path, capsys):
     place = detected(tmp_path / "runs", "induction", planted(3, 4, (1, 1)), cases=3)
     code, out, _ = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
-    assert (
-        code == 0
-        and "no stability; 3 prompts cannot be split into halves; at least 4 are needed" in out
-    )
+    assert code == 0 and "no stability; 3 prompts cannot be split into halves" in out
     (place / "scores.nc").write_bytes(b"broken")
     code, _, err = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
     assert code == 2 and "scores.nc cannot be read as netCDF" in err and len(err.splitlines()) == 1
