@@ -16,19 +16,8 @@ from conftest import placed, tiny
 from swaps import pairs as two_pairs
 from torch.nn.functional import cross_entropy
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import (
-    PCA,
-    Edit,
-    Interchange,
-    Intervention,
-    Rotate,
-    Zero,
-    index,
-    role,
-    span,
-    training,
-)
 from nnheads.interventions.alignment import aligned, evaluate, orthonormal, random_directions
 from nnheads.interventions.checkpoints import CHECKPOINT
 from nnheads.interventions.counterfactuals import Pairs
@@ -84,7 +73,7 @@ def counterfactuals() -> Pairs:
     return Pairs(base, (source,), 4 * quarter(source[:, :2]) + quarter(base[:, 2:4]))
 
 
-def start(kind: str = "das", directions: int | None = 2, seed: int = 0) -> Intervention:
+def start(kind: str = "das", directions: int | None = 2, seed: int = 0) -> iv.Intervention:
     return aligned(
         "output", None, features=WIDTH, kind=kind, directions=directions, path="mix", seed=seed
     )
@@ -283,7 +272,7 @@ def test_language_models_are_trained_through_hooks_and_through_traces(padded, si
     model, module = tiny("llama")
     given = prompts_as_pairs(padded)
     width = 48 if site == "resid_post" else 32
-    before = aligned(site, 1, index(-2, -3), features=width, directions=4)
+    before = aligned(site, 1, iv.index(-2, -3), features=width, directions=4)
     weights = {name: weight.clone() for name, weight in module.state_dict().items()}
     found, log = train(
         model, before, given, steps=8, batch_size=2, held_out=0.5, every=4, learning_rate=0.03
@@ -303,9 +292,9 @@ def test_language_models_are_trained_through_hooks_and_through_traces(padded, si
 def test_what_sources_give_is_read_once_for_prompts_of_any_length(padded):
     model, module = tiny("llama")
     given = prompts_as_pairs(padded)
-    before = Intervention(
-        aligned("resid_post", 1, span(1, None), features=48, directions=4).edits[0],
-        Edit("z", Interchange(source=1), layer=0, at=index(0), units=(1, 3)),
+    before = iv.Intervention(
+        aligned("resid_post", 1, iv.span(1, None), features=48, directions=4).edits[0],
+        iv.Edit("z", iv.Interchange(source=1), layer=0, at=iv.index(0), units=(1, 3)),
         tensors=aligned("resid_post", 1, features=48, directions=4).tensors,
     )
     two = Pairs(given.base, (given.sources[0], given.base.isel(batch=[2, 3, 0, 1])), given.answer)
@@ -328,7 +317,7 @@ def test_what_sources_give_is_read_once_for_prompts_of_any_length(padded):
         evaluate(model, before, two, metric=of_answer, known=one)["score"] for one in (known, None)
     ]
     np.testing.assert_allclose(*scores, rtol=1e-4)
-    one_after_another = Intervention(*before.edits, tensors=before.tensors, mode="serial")
+    one_after_another = iv.Intervention(*before.edits, tensors=before.tensors, mode="serial")
     assert read_sources(model, one_after_another, two) is None
     assert read_sources(model, aligned("v", 1, features=32), given) is None
 
@@ -336,7 +325,7 @@ def test_what_sources_give_is_read_once_for_prompts_of_any_length(padded):
 def test_the_source_runs_once_a_pair_and_the_base_once_a_step(padded):
     model, module = tiny("llama")
     rows = []
-    before = aligned("resid_post", 1, index(-1), features=48)
+    before = aligned("resid_post", 1, iv.index(-1), features=48)
     with module.register_forward_hook(lambda *given: rows.append(len(given[-1].logits))):
         train(model, before, prompts_as_pairs(padded), steps=6, batch_size=2, held_out=0.5, every=3)
         assert rows == [4, *3 * [2], 2, *3 * [2], 2]
@@ -360,8 +349,10 @@ def test_roles_and_other_positions_in_the_source_mean_the_same_in_hooks_and_trac
     )
     pinned = Pairs(base, (source,), given.answer)
     scores = []
-    for source_at in (None, role("T")):
-        edits = aligned("resid_post", 0, role("S"), source_at=source_at, features=48, directions=20)
+    for source_at in (None, iv.role("T")):
+        edits = aligned(
+            "resid_post", 0, iv.role("S"), source_at=source_at, features=48, directions=20
+        )
         here, there = (
             placed(where, evaluate)(model, edits, pinned, metric=of_answer)["score"]
             for where in (False, "local")
@@ -392,7 +383,7 @@ def test_progress_counts_every_step_and_those_done_before(
         seen.append((title, total, quiet))
         yield seen.append
 
-    monkeypatch.setattr(training, "progress", counting)
+    monkeypatch.setattr(iv.training, "progress", counting)
     options = {"steps": 4, "every": 2, "checkpoint": tmp_path}
     train(network, start(), counterfactuals, quiet=False, **options)
     assert seen == [("alignment", 4, False), 0, 1, 1, 1, 1]
@@ -400,9 +391,9 @@ def test_progress_counts_every_step_and_those_done_before(
     assert seen[-2:] == [("alignment", 4, True), 4]
 
 
-NOTHING = Intervention(Edit("output", Interchange(), path="mix"))
-COMPONENTS = Intervention(
-    Edit("output", PCA(), path="mix"), tensors={"rotation": torch.eye(WIDTH)[:, :2]}
+NOTHING = iv.Intervention(iv.Edit("output", iv.Interchange(), path="mix"))
+COMPONENTS = iv.Intervention(
+    iv.Edit("output", iv.PCA(), path="mix"), tensors={"rotation": torch.eye(WIDTH)[:, :2]}
 )
 REFUSED = {
     "no step": ({"steps": 0}, "steps 0 is not possible"),
@@ -432,7 +423,7 @@ def test_training_on_a_server_is_refused(network, counterfactuals):
 
 
 @pytest.mark.parametrize(
-    "edits", [NOTHING, COMPONENTS, Intervention(Edit("output", Zero(), path="mix"))]
+    "edits", [NOTHING, COMPONENTS, iv.Intervention(iv.Edit("output", iv.Zero(), path="mix"))]
 )
 def test_nothing_to_train_is_refused(network, counterfactuals, edits):
     with pytest.raises(
@@ -481,8 +472,8 @@ def test_where_training_starts_is_refused_if_it_cannot_be():
         by_direction.tensors["mask"].shape == (3,)
         and by_direction.edits[0].do.rotation == "rotation"
     )
-    assert aligned("z", 1, index(-1), features=4, seed=1, units=(0,)).edits[0] == Edit(
-        "z", Rotate(), layer=1, units=(0,), at=index(-1)
+    assert aligned("z", 1, iv.index(-1), features=4, seed=1, units=(0,)).edits[0] == iv.Edit(
+        "z", iv.Rotate(), layer=1, units=(0,), at=iv.index(-1)
     )
 
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import tiny
 from swaps import ANSWERS, pairs
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import direct_path, index, run
 from nnheads.patching.path_patching import path_patch
 
 
@@ -18,7 +18,7 @@ def test_it_equals_path_patching_with_feed_forward_parts_frozen(model_type, laye
     prompts = pairs(padded)
     swept = path_patch(model, prompts, mlps="freeze")
     base, source = prompts, prompts.assign(token=prompts["corrupted"])
-    logits = run(model, direct_path(layer, head, 3), base, [source, base], keep=1)
+    logits = iv.run(model, iv.direct_path(layer, head, 3), base, [source, base], keep=1)
     own, plain = (values[:, -1].gather(-1, ANSWERS) for values in (logits.edited, logits.original))
     found = swept["logit_difference"].sel(layer=layer, head=head)
     np.testing.assert_allclose(own[:, 0] - own[:, 1], found, atol=1e-4)
@@ -31,8 +31,12 @@ def test_a_path_into_a_layer_leaves_the_later_ones_free(padded):
     prompts = pairs(padded)
     base, source = prompts, prompts.assign(token=prompts["corrupted"])
     into, through = (
-        run(
-            model, direct_path(0, 1, 3, until=until, at=index(-1)), base, [source, base], keep=1
+        iv.run(
+            model,
+            iv.direct_path(0, 1, 3, until=until, at=iv.index(-1)),
+            base,
+            [source, base],
+            keep=1,
         ).edited[:, -1]
         for until in (1, None)
     )
@@ -45,4 +49,4 @@ def test_paths_that_lead_nowhere_are_refused(layer, until):
         BadInput,
         match=r"a path from layer -?\d through layer \d is not possible; there are layers 0 to 2",
     ):
-        direct_path(layer, 0, 3, until=until)
+        iv.direct_path(layer, 0, 3, until=until)

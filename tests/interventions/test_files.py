@@ -18,19 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from swaps import pairs
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import (
-    Add,
-    Combine,
-    Edit,
-    Function,
-    Interchange,
-    Intervention,
-    LowRank,
-    Zero,
-    files,
-    index,
-)
 from nnheads.interventions.apply import run
 from nnheads.interventions.files import JSON_NAME, TENSORS_NAME, load, push, save
 from nnheads.interventions.operations import OPERATIONS, FromSource
@@ -59,7 +48,7 @@ POSITIONS = st.one_of(
 
 
 @st.composite
-def interventions(draw) -> Intervention:
+def interventions(draw) -> iv.Intervention:
     vector, rotation, number = draw(st.lists(NAMES, min_size=3, max_size=3, unique=True))
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
     tensors = {
@@ -111,8 +100,10 @@ def interventions(draw) -> Intervention:
         units = draw(CHOICES) if by_head else None
         neurons = draw(CHOICES) if site != "pattern" else None
         do = OPERATIONS[name](**options)
-        edits.append(Edit(site, do, units=units, neurons=neurons, at=draw(POSITIONS), **place))
-    return Intervention(*edits, tensors=tensors, mode=draw(st.sampled_from(["parallel", "serial"])))
+        edits.append(iv.Edit(site, do, units=units, neurons=neurons, at=draw(POSITIONS), **place))
+    return iv.Intervention(
+        *edits, tensors=tensors, mode=draw(st.sampled_from(["parallel", "serial"]))
+    )
 
 
 @settings(max_examples=100)
@@ -143,9 +134,9 @@ numpy.save(f"{sys.argv[1]}/logits.npy", logits.numpy())
 def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path, padded):
     generator = torch.Generator().manual_seed(0)
     rotation = torch.linalg.qr(torch.randn(32, 3, generator=generator))[0]
-    intervention = Intervention(
-        Edit("z", LowRank(), layer=1, units=(0, 3), at=index(-1)),
-        Edit("resid_post", Add("direction", scale=0.37), layer=0),
+    intervention = iv.Intervention(
+        iv.Edit("z", iv.LowRank(), layer=1, units=(0, 3), at=iv.index(-1)),
+        iv.Edit("resid_post", iv.Add("direction", scale=0.37), layer=0),
         tensors={"rotation": rotation, "direction": torch.randn(48, generator=generator)},
     )
     base = pairs(padded)
@@ -166,7 +157,7 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path, padded):
 def folder(tmp_path) -> Path:
     tensors = {"direction": torch.ones(3)}
     return save(
-        Intervention(Edit("z", Add("direction"), layer=0, units=(1,)), tensors=tensors),
+        iv.Intervention(iv.Edit("z", iv.Add("direction"), layer=0, units=(1,)), tensors=tensors),
         tmp_path / "saved",
     )
 
@@ -345,10 +336,10 @@ def module(tmp_path, monkeypatch):
 
 def test_functions_are_kept_by_path_and_hash_and_run_only_if_trusted(module, padded):
     edits = (
-        Edit("z", Combine(function="marking_module:middle"), layer=1),
-        Edit("resid_post", Function("marking_module:double"), layer=0),
+        iv.Edit("z", iv.Combine(function="marking_module:middle"), layer=1),
+        iv.Edit("resid_post", iv.Function("marking_module:double"), layer=0),
     )
-    folder = save(Intervention(*edits), module.parent / "saved")
+    folder = save(iv.Intervention(*edits), module.parent / "saved")
     mark = module.with_name("imported")
     says = (
         r"^it runs your function 'marking_module:middle'; load with trust=True if you trust its"
@@ -357,7 +348,7 @@ def test_functions_are_kept_by_path_and_hash_and_run_only_if_trusted(module, pad
     with pytest.raises(BadInput, match=says):
         load(folder)
     loaded = load(folder, trust=True)
-    assert loaded == Intervention(*edits)
+    assert loaded == iv.Intervention(*edits)
     assert len(loaded.edits[0].do.sha256) == 64
     assert not mark.exists()
     base = pairs(padded)
@@ -382,7 +373,7 @@ def test_functions_are_kept_by_path_and_hash_and_run_only_if_trusted(module, pad
 )
 def test_a_function_that_changed_is_refused_and_not_run(module, change, says):
     folder = save(
-        Intervention(Edit("z", Combine(function="marking_module:middle"), layer=1)),
+        iv.Intervention(iv.Edit("z", iv.Combine(function="marking_module:middle"), layer=1)),
         module.parent / "saved",
     )
     module.write_text(change(module.read_text()))
@@ -408,29 +399,29 @@ def test_functions_that_nobody_else_could_import_are_not_saved(tmp_path):
         with pytest.raises(
             BadInput, match="cannot be saved: put the function in a module of its own and name it"
         ):
-            save(Intervention(Edit("z", Function(function), layer=0)), tmp_path / "saved")
+            save(iv.Intervention(iv.Edit("z", iv.Function(function), layer=0)), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
-    save(Intervention(Edit("z", Function(halved), layer=0)), tmp_path / "saved")
+    save(iv.Intervention(iv.Edit("z", iv.Function(halved), layer=0)), tmp_path / "saved")
     assert load(tmp_path / "saved", trust=True).edits[0].do.function == f"{__name__}:halved"
 
 
 def test_tensors_that_share_memory_and_parameters_are_saved(tmp_path):
     whole = torch.nn.Parameter(torch.arange(6.0))
     tensors = {"whole": whole, "part": whole[:3], "same": whole}
-    loaded = load(save(Intervention(tensors=tensors), tmp_path)).tensors
+    loaded = load(save(iv.Intervention(tensors=tensors), tmp_path)).tensors
     assert {name: values.tolist() for name, values in loaded.items()} == {
         "whole": [0, 1, 2, 3, 4, 5],
         "part": [0, 1, 2],
         "same": [0, 1, 2, 3, 4, 5],
     }
     with pytest.raises(BadInput, match="a tensor cannot be named '__metadata__' in a file"):
-        save(Intervention(tensors={"__metadata__": whole}), tmp_path)
+        save(iv.Intervention(tensors={"__metadata__": whole}), tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"^cannot write .*file/saved: Not a directory"):
-        save(Intervention(), tmp_path / "file" / "saved")
+        save(iv.Intervention(), tmp_path / "file" / "saved")
     assert (tmp_path / "file").read_text() == ""
 
 
@@ -491,8 +482,8 @@ def test_the_hub_gives_a_folder(folder, monkeypatch):
 
 
 def test_both_modes_and_no_edits(tmp_path):
-    intervention = Intervention(
-        Edit("z", Interchange(), layer=0), Edit("z", Zero(), layer=1), mode="serial"
+    intervention = iv.Intervention(
+        iv.Edit("z", iv.Interchange(), layer=0), iv.Edit("z", iv.Zero(), layer=1), mode="serial"
     )
     assert load(save(intervention, tmp_path)) == intervention
-    assert files.load(files.save(Intervention(), tmp_path)) == Intervention()
+    assert iv.files.load(iv.files.save(iv.Intervention(), tmp_path)) == iv.Intervention()

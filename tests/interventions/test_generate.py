@@ -12,28 +12,8 @@ import torch
 import xarray as xr
 from conftest import VOCABULARY, placed, tiny
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import (
-    ALL,
-    ANSWER,
-    ANSWERING,
-    DECODE,
-    PROMPT,
-    Add,
-    AddSource,
-    Collect,
-    Edit,
-    Interchange,
-    Intervention,
-    Noise,
-    Scale,
-    Set,
-    Zero,
-    index,
-    role,
-    span,
-    steps,
-)
 from nnheads.interventions.apply import run
 from nnheads.interventions.generate import generate
 from nnheads.interventions.texts import read_texts
@@ -63,24 +43,24 @@ def read_back(prompts: xr.Dataset, ids: np.ndarray) -> xr.Dataset:
     return labelled(token, mask).assign_coords(coords | roles)
 
 
-def forced(intervention: Intervention, prompts: xr.Dataset, count: int) -> Intervention:
+def forced(intervention: iv.Intervention, prompts: xr.Dataset, count: int) -> iv.Intervention:
     """The same edits by their positions in the whole text."""
 
-    def moved(edit: Edit) -> list[Edit]:
+    def moved(edit: iv.Edit) -> list[iv.Edit]:
         kind, values = edit.at.kind, edit.at.values
         if kind == "decode":
-            return [dataclasses.replace(edit, at=ANSWER)]
+            return [dataclasses.replace(edit, at=iv.ANSWER)]
         if kind == "steps":
-            return [dataclasses.replace(edit, at=index(*(step - count + 1 for step in values)))]
+            return [dataclasses.replace(edit, at=iv.index(*(step - count + 1 for step in values)))]
         if kind == "index":
             return [
                 dataclasses.replace(
-                    edit, at=index(*(v if v >= 0 else v - count + 1 for v in values))
+                    edit, at=iv.index(*(v if v >= 0 else v - count + 1 for v in values))
                 )
             ]
         return [edit]
 
-    return Intervention(
+    return iv.Intervention(
         *[one for edit in intervention.edits for one in moved(edit)],
         tensors=intervention.tensors,
         mode=intervention.mode,
@@ -116,22 +96,22 @@ def assert_equal_to_reading(model, intervention, prompts, sources=(), new=NEW, *
     return written
 
 
-def everywhere(neurons: bool) -> list[Edit]:
+def everywhere(neurons: bool) -> list[iv.Edit]:
     """Every site, at positions of every kind."""
     return [
-        Edit("resid_pre", Add(0.5), layer=0, neurons=(3, 4), at=PROMPT),
-        Edit("attn_in", Scale(1.5), layer=0, neurons=(1,), at=DECODE),
-        Edit("q", Scale(1.3), layer=0, units=(1,), at=DECODE),
-        Edit("k", Scale(0.7), layer=0, at=steps(0, 2)),
-        Edit("v", Scale(1.4), layer=0, at=ALL),
-        Edit("z", Add("z"), layer=0, units=(2,), at=DECODE),
-        Edit("attn_out", Scale(1.2), layer=1, at=ANSWERING),
-        Edit("attn_out", Scale(1.2), layer=1, at=steps(1)),
-        Edit("mlp_in", Add(0.3), layer=1, neurons=(5,), at=ALL),
-        *([Edit("mlp_hidden", Scale(0.5), layer=1, at=DECODE)] if neurons else []),
-        Edit("mlp_out", Scale(0.9), layer=1, at=index(-1, 2)),
+        iv.Edit("resid_pre", iv.Add(0.5), layer=0, neurons=(3, 4), at=iv.PROMPT),
+        iv.Edit("attn_in", iv.Scale(1.5), layer=0, neurons=(1,), at=iv.DECODE),
+        iv.Edit("q", iv.Scale(1.3), layer=0, units=(1,), at=iv.DECODE),
+        iv.Edit("k", iv.Scale(0.7), layer=0, at=iv.steps(0, 2)),
+        iv.Edit("v", iv.Scale(1.4), layer=0, at=iv.ALL),
+        iv.Edit("z", iv.Add("z"), layer=0, units=(2,), at=iv.DECODE),
+        iv.Edit("attn_out", iv.Scale(1.2), layer=1, at=iv.ANSWERING),
+        iv.Edit("attn_out", iv.Scale(1.2), layer=1, at=iv.steps(1)),
+        iv.Edit("mlp_in", iv.Add(0.3), layer=1, neurons=(5,), at=iv.ALL),
+        *([iv.Edit("mlp_hidden", iv.Scale(0.5), layer=1, at=iv.DECODE)] if neurons else []),
+        iv.Edit("mlp_out", iv.Scale(0.9), layer=1, at=iv.index(-1, 2)),
         *[
-            Edit("resid_post", Add("resid", scale=0.5), layer=layer, at=DECODE)
+            iv.Edit("resid_post", iv.Add("resid", scale=0.5), layer=layer, at=iv.DECODE)
             for layer in range(3)
         ],
     ]
@@ -140,7 +120,7 @@ def everywhere(neurons: bool) -> list[Edit]:
 def test_no_edit_is_what_transformers_writes(model_type, padded, prompts):
     model, module = tiny(model_type)
     ids, mask, _ = padded
-    written = generate(model, Intervention(), prompts, new_tokens=NEW)
+    written = generate(model, iv.Intervention(), prompts, new_tokens=NEW)
     out = module.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[
         :, 9:
     ].numpy()
@@ -159,17 +139,17 @@ def test_every_site_equals_reading_what_was_written(model_type, prompts):
     sizes = {"z": width, "resid": module.config.hidden_size}
     tensors = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
     edits = everywhere(FAMILIES[model_type].neurons is not None)
-    assert_equal_to_reading(model, Intervention(*edits, tensors=tensors), prompts)
+    assert_equal_to_reading(model, iv.Intervention(*edits, tensors=tensors), prompts)
 
 
 def test_patterns_equal_reading_what_was_written(model_type, prompts):
     model, _ = tiny(model_type)
     edits = (
-        Edit("pattern", Scale(0.5), layer=0, units=(1, 2), at=DECODE),
-        Edit("pattern", Zero(), layer=1, units=(3,), at=steps(0, 3)),
-        Edit("pattern", Scale(1.5), layer=2, at=PROMPT),
+        iv.Edit("pattern", iv.Scale(0.5), layer=0, units=(1, 2), at=iv.DECODE),
+        iv.Edit("pattern", iv.Zero(), layer=1, units=(3,), at=iv.steps(0, 3)),
+        iv.Edit("pattern", iv.Scale(1.5), layer=2, at=iv.PROMPT),
     )
-    assert_equal_to_reading(model, Intervention(*edits), prompts)
+    assert_equal_to_reading(model, iv.Intervention(*edits), prompts)
 
 
 def test_a_source_prompt_goes_in_layer_by_layer_at_each_step(model_type, prompts):
@@ -179,19 +159,23 @@ def test_a_source_prompt_goes_in_layer_by_layer_at_each_step(model_type, prompts
     model, _ = tiny(model_type)
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
     edits = [
-        Edit("resid_post", Interchange(source_at=index(1)), layer=layer, at=DECODE)
+        iv.Edit("resid_post", iv.Interchange(source_at=iv.index(1)), layer=layer, at=iv.DECODE)
         for layer in (0, 1)
     ]
     edits = [dataclasses.replace(edit, neurons=tuple(range(20))) for edit in edits]
     written = generate(
-        model, Intervention(*edits), prompts, [source], new_tokens=NEW, keep_logits=True
+        model, iv.Intervention(*edits), prompts, [source], new_tokens=NEW, keep_logits=True
     )
-    reads = [dataclasses.replace(edit, do=Collect(str(edit.layer)), at=index(1)) for edit in edits]
-    taken = run(model, Intervention(*reads), source).collected
+    reads = [
+        dataclasses.replace(edit, do=iv.Collect(str(edit.layer)), at=iv.index(1)) for edit in edits
+    ]
+    taken = run(model, iv.Intervention(*reads), source).collected
     text = read_back(prompts, written.ids)
     held = {layer: features.expand(-1, NEW - 1, -1) for layer, features in taken.items()}
-    again = [dataclasses.replace(edit, do=Set(str(edit.layer)), at=ANSWER) for edit in edits]
-    logits = run(model, Intervention(*again, tensors=held), text, original=False, keep=NEW).edited
+    again = [dataclasses.replace(edit, do=iv.Set(str(edit.layer)), at=iv.ANSWER) for edit in edits]
+    logits = run(
+        model, iv.Intervention(*again, tensors=held), text, original=False, keep=NEW
+    ).edited
     torch.testing.assert_close(written.logits, logits.float(), atol=3e-4, rtol=1e-4)
     assert float((written.logits[:, 1:] - written.original_logits[:, 1:]).abs().max()) > 1e-2
 
@@ -200,19 +184,25 @@ def test_what_a_source_holds_is_added_at_each_step(prompts):
     model, _ = tiny("llama")
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
     edits = [
-        Edit("mlp_out", AddSource(source_at=index(0), scale=2.0), layer=layer, at=DECODE)
+        iv.Edit(
+            "mlp_out", iv.AddSource(source_at=iv.index(0), scale=2.0), layer=layer, at=iv.DECODE
+        )
         for layer in range(3)
     ]
     written = generate(
-        model, Intervention(*edits), prompts, [source], new_tokens=4, keep_logits=True
+        model, iv.Intervention(*edits), prompts, [source], new_tokens=4, keep_logits=True
     )
-    reads = [Edit("mlp_out", Collect(str(layer)), layer=layer, at=index(0)) for layer in range(3)]
-    held = run(model, Intervention(*reads), source).collected
+    reads = [
+        iv.Edit("mlp_out", iv.Collect(str(layer)), layer=layer, at=iv.index(0))
+        for layer in range(3)
+    ]
+    held = run(model, iv.Intervention(*reads), source).collected
     again = [
-        Edit("mlp_out", Add(str(layer), scale=2.0), layer=layer, at=ANSWER) for layer in range(3)
+        iv.Edit("mlp_out", iv.Add(str(layer), scale=2.0), layer=layer, at=iv.ANSWER)
+        for layer in range(3)
     ]
     text = read_back(prompts, written.ids)
-    logits = run(model, Intervention(*again, tensors=held), text, original=False, keep=4).edited
+    logits = run(model, iv.Intervention(*again, tensors=held), text, original=False, keep=4).edited
     torch.testing.assert_close(written.logits, logits.float(), atol=3e-4, rtol=1e-4)
     assert float((written.logits[:, 1:] - written.original_logits[:, 1:]).abs().max()) > 1e-2
 
@@ -220,11 +210,13 @@ def test_what_a_source_holds_is_added_at_each_step(prompts):
 def test_a_source_may_give_every_step_its_own_place(prompts):
     model, _ = tiny("llama")
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
-    edit = Edit("z", Interchange(source_at=span(0, 3)), layer=1, at=steps(0, 1, 3))
-    written = generate(model, Intervention(edit), prompts, [source], new_tokens=5, keep_logits=True)
+    edit = iv.Edit("z", iv.Interchange(source_at=iv.span(0, 3)), layer=1, at=iv.steps(0, 1, 3))
+    written = generate(
+        model, iv.Intervention(edit), prompts, [source], new_tokens=5, keep_logits=True
+    )
     text = read_back(prompts, written.ids)
-    again = Edit("z", Interchange(source_at=span(0, 3)), layer=1, at=index(-4, -3, -1))
-    logits = run(model, Intervention(again), text, [source], original=False, keep=5).edited
+    again = iv.Edit("z", iv.Interchange(source_at=iv.span(0, 3)), layer=1, at=iv.index(-4, -3, -1))
+    logits = run(model, iv.Intervention(again), text, [source], original=False, keep=5).edited
     torch.testing.assert_close(written.logits, logits.float(), atol=3e-4, rtol=1e-4)
 
 
@@ -233,9 +225,9 @@ def test_serial_sources_and_prompt_positions_together(prompts):
     sources = [
         prompts.assign(token=(prompts["token"] + n) % (VOCABULARY - 4) + 4) for n in (30, 80)
     ]
-    edits = Intervention(
-        Edit("resid_pre", Interchange(source=0), layer=1, at=index(2)),
-        Edit("resid_post", Interchange(source=1), layer=1, at=index(4)),
+    edits = iv.Intervention(
+        iv.Edit("resid_pre", iv.Interchange(source=0), layer=1, at=iv.index(2)),
+        iv.Edit("resid_post", iv.Interchange(source=1), layer=1, at=iv.index(4)),
         mode="serial",
     )
     assert_equal_to_reading(model, edits, prompts, sources)
@@ -245,29 +237,34 @@ def test_edits_of_the_prompt_leave_the_steps_alone(prompts):
     """The applier is asked for nothing at a step: it collects the prompt's positions alone."""
     model, _ = tiny("gpt2")
     seen = prompts.assign_coords(role_END=("batch", [8, 8]))
-    for at, places in ((PROMPT, 9), (index(0, -1), 2), (span(1, 4), 3), (role("END"), 1)):
-        edits = Intervention(Edit("resid_post", Collect(), layer=1, at=at))
+    for at, places in (
+        (iv.PROMPT, 9),
+        (iv.index(0, -1), 2),
+        (iv.span(1, 4), 3),
+        (iv.role("END"), 1),
+    ):
+        edits = iv.Intervention(iv.Edit("resid_post", iv.Collect(), layer=1, at=at))
         assert generate(model, edits, seen, new_tokens=4).collected["collected"].shape == (
             2,
             places,
             48,
         )
-    edits = Intervention(Edit("resid_post", Collect(), layer=1, at=DECODE))
+    edits = iv.Intervention(iv.Edit("resid_post", iv.Collect(), layer=1, at=iv.DECODE))
     assert generate(model, edits, seen, new_tokens=4).collected["collected"].shape == (2, 3, 48)
     assert generate(model, edits, seen, new_tokens=1).collected == {}
 
 
 def test_the_first_token_is_written_before_any_step(prompts):
     model, _ = tiny("llama")
-    changed = Intervention(
-        *[Edit("resid_post", Scale(-1.0), layer=layer, at=DECODE) for layer in range(3)]
+    changed = iv.Intervention(
+        *[iv.Edit("resid_post", iv.Scale(-1.0), layer=layer, at=iv.DECODE) for layer in range(3)]
     )
     written = generate(model, changed, prompts, new_tokens=4, keep_logits=True)
     assert torch.equal(written.logits[:, 0], written.original_logits[:, 0])
     assert not torch.allclose(written.logits[:, 1], written.original_logits[:, 1])
     late = generate(
         model,
-        Intervention(Edit("z", Zero(), layer=0, at=steps(2))),
+        iv.Intervention(iv.Edit("z", iv.Zero(), layer=0, at=iv.steps(2))),
         prompts,
         new_tokens=4,
         keep_logits=True,
@@ -280,7 +277,10 @@ def test_an_answer_that_is_given_counts_as_written(prompts):
     model, _ = tiny("llama")
     given = prompts.assign_coords(prompt_length=("batch", [7, 3]))
     collected = generate(
-        model, Intervention(Edit("z", Collect(), layer=0, at=ANSWER)), given, new_tokens=3
+        model,
+        iv.Intervention(iv.Edit("z", iv.Collect(), layer=0, at=iv.ANSWER)),
+        given,
+        new_tokens=3,
     ).collected
     assert collected["collected"].shape == (2, 4, 64)  # two tokens of the prompt, two steps
 
@@ -289,16 +289,16 @@ def test_what_is_collected_is_what_reading_collects(prompts):
     model, _ = tiny("gemma2")
     written = generate(
         model,
-        Intervention(Edit("z", Collect(), layer=2, at=ALL)),
+        iv.Intervention(iv.Edit("z", iv.Collect(), layer=2, at=iv.ALL)),
         prompts.isel(batch=[0]),
         new_tokens=4,
     )
-    text = read_back(prompts, generate(model, Intervention(), prompts, new_tokens=4).ids).isel(
+    text = read_back(prompts, generate(model, iv.Intervention(), prompts, new_tokens=4).ids).isel(
         batch=[0]
     )
-    found = run(model, Intervention(Edit("z", Collect(), layer=2, at=ALL)), text).collected[
-        "collected"
-    ]
+    found = run(
+        model, iv.Intervention(iv.Edit("z", iv.Collect(), layer=2, at=iv.ALL)), text
+    ).collected["collected"]
     torch.testing.assert_close(written.collected["collected"], found, atol=2e-5, rtol=1e-4)
 
 
@@ -316,7 +316,7 @@ def test_what_is_collected_is_what_reading_collects(prompts):
 def test_drawn_tokens_are_those_of_transformers(options, padded, prompts):
     model, module = tiny("llama")
     ids, mask, _ = padded
-    edits = Intervention(Edit("resid_post", Scale(1.0), layer=0))
+    edits = iv.Intervention(iv.Edit("resid_post", iv.Scale(1.0), layer=0))
     written = generate(model, edits, prompts, new_tokens=8, sample={**options, "seed": 7})
     torch.manual_seed(7)
     plain = {"do_sample": True, "top_k": 0, **options}
@@ -337,11 +337,11 @@ def test_each_row_ends_by_itself(prompts, monkeypatch):
     goes on unmoved.
     """
     model, _ = tiny("llama")
-    free = generate(model, Intervention(), prompts, new_tokens=8, sample={"seed": 3})
+    free = generate(model, iv.Intervention(), prompts, new_tokens=8, sample={"seed": 3})
     end = int(free.ids[1, 2])
     assert end not in free.ids[0] and end not in free.ids[1, :2]
     monkeypatch.setattr(model.config, "eos_token_id", end)
-    edits = Intervention(Edit("z", Collect(), layer=0, at=DECODE))
+    edits = iv.Intervention(iv.Edit("z", iv.Collect(), layer=0, at=iv.DECODE))
     written = generate(model, edits, prompts, new_tokens=8, sample={"seed": 3})
     assert written.ids[0].tolist() == free.ids[0].tolist()
     assert written.ids[1].tolist() == [*free.ids[1, :2], *[-1] * 6]
@@ -352,11 +352,11 @@ def test_each_row_ends_by_itself(prompts, monkeypatch):
 
 def test_texts_end_behind_a_given_word(prompts):
     model, _ = tiny("llama")
-    free = generate(model, Intervention(), prompts, new_tokens=8, sample={"seed": 3})
+    free = generate(model, iv.Intervention(), prompts, new_tokens=8, sample={"seed": 3})
     word = model.tokenizer.decode([int(free.ids[0, 3])])
     assert word not in model.tokenizer.decode(free.ids[0, :3].tolist())
     stopped = generate(
-        model, Intervention(), prompts, new_tokens=8, sample={"seed": 3}, stop_at=word
+        model, iv.Intervention(), prompts, new_tokens=8, sample={"seed": 3}, stop_at=word
     )
     assert stopped.ids[0, :4].tolist() == free.ids[0, :4].tolist() and stopped.texts[0].endswith(
         word
@@ -364,18 +364,18 @@ def test_texts_end_behind_a_given_word(prompts):
     assert (stopped.ids[0, 4:] == -1).all()
 
 
-@pytest.mark.parametrize("at", [DECODE, ALL, steps(0, 2)])
+@pytest.mark.parametrize("at", [iv.DECODE, iv.ALL, iv.steps(0, 2)])
 def test_noise_is_that_of_the_text_read_in_one_piece(at, prompts):
-    edit = Edit("resid_pre", Noise(1.0, seed=4), layer=1, at=at)
-    assert_equal_to_reading(tiny("llama")[0], Intervention(edit), prompts)
+    edit = iv.Edit("resid_pre", iv.Noise(1.0, seed=4), layer=1, at=at)
+    assert_equal_to_reading(tiny("llama")[0], iv.Intervention(edit), prompts)
 
 
 def test_noise_differs_from_step_to_step_and_not_between_calls(prompts):
     model, _ = tiny("llama")
-    edits = Intervention(
-        Edit("resid_pre", Zero(), layer=1, at=DECODE),
-        Edit("resid_pre", Noise(1.0, seed=4), layer=1, at=DECODE),
-        Edit("resid_pre", Collect(), layer=1, at=DECODE),
+    edits = iv.Intervention(
+        iv.Edit("resid_pre", iv.Zero(), layer=1, at=iv.DECODE),
+        iv.Edit("resid_pre", iv.Noise(1.0, seed=4), layer=1, at=iv.DECODE),
+        iv.Edit("resid_pre", iv.Collect(), layer=1, at=iv.DECODE),
     )
     first, again = (
         generate(model, edits, prompts, new_tokens=4).collected["collected"] for _ in range(2)
@@ -389,10 +389,10 @@ def test_everything_is_one_job(prompts):
     """A rehearsal of a remote run: the block is serialized and gives the same."""
     model, _ = tiny("qwen2")
     source = prompts.assign(token=(prompts["token"] + 50) % (VOCABULARY - 4) + 4)
-    edits = Intervention(
-        Edit("resid_post", Add("v"), layer=1, at=DECODE),
-        Edit("z", Collect(), layer=2, at=steps(1)),
-        Edit("z", Interchange(source_at=index(0)), layer=2, at=DECODE),
+    edits = iv.Intervention(
+        iv.Edit("resid_post", iv.Add("v"), layer=1, at=iv.DECODE),
+        iv.Edit("z", iv.Collect(), layer=2, at=iv.steps(1)),
+        iv.Edit("z", iv.Interchange(source_at=iv.index(0)), layer=2, at=iv.DECODE),
         tensors={"v": torch.ones(48)},
     )
     options = {
@@ -422,8 +422,8 @@ def test_texts_become_prompts_padded_on_the_left():
         read_texts(tokenizer, [])
 
 
-STEP = Edit("z", Zero(), layer=0, at=steps(5))
-TAKEN = Edit("z", Interchange(), layer=0, at=DECODE)
+STEP = iv.Edit("z", iv.Zero(), layer=0, at=iv.steps(5))
+TAKEN = iv.Edit("z", iv.Interchange(), layer=0, at=iv.DECODE)
 
 
 @pytest.mark.parametrize(
@@ -450,21 +450,21 @@ TAKEN = Edit("z", Interchange(), layer=0, at=DECODE)
             r"z takes 0 positions of its source for 19 steps; name one .*source_at",
         ),
         (
-            (Edit("z", Interchange(source_at=span(0, 2)), layer=0, at=DECODE),),
+            (iv.Edit("z", iv.Interchange(source_at=iv.span(0, 2)), layer=0, at=iv.DECODE),),
             {"sources": 1},
             r"takes 2 positions of its source for 19 steps",
         ),
         (
-            (Edit("z", Interchange(), layer=0),),
+            (iv.Edit("z", iv.Interchange(), layer=0),),
             {"sources": 1},
             r"takes 5, 9 positions of its source for 19 steps",
         ),
         (
-            (Edit("pattern", Interchange(source_at=index(0)), layer=0, at=DECODE),),
+            (iv.Edit("pattern", iv.Interchange(source_at=iv.index(0)), layer=0, at=iv.DECODE),),
             {"sources": 1},
             r"an attention pattern has a key for every token before it",
         ),
-        ((Edit("z", Zero(), layer=9),), {}, r"layer 9 does not exist"),
+        ((iv.Edit("z", iv.Zero(), layer=9),), {}, r"layer 9 does not exist"),
     ],
 )
 def test_what_cannot_be_written_is_refused(edits, options, message, prompts):
@@ -473,18 +473,20 @@ def test_what_cannot_be_written_is_refused(edits, options, message, prompts):
         [prompts] * options.pop("sources", 0) if "sources" in (options := dict(options)) else []
     )
     with pytest.raises(BadInput, match=message):
-        generate(model, Intervention(*edits), prompts, sources, **options)
+        generate(model, iv.Intervention(*edits), prompts, sources, **options)
 
 
 def test_sources_that_do_not_go_row_by_row_are_refused(prompts):
     model, _ = tiny("llama")
-    edit = Edit("z", Interchange(source_at=index(0)), layer=0, at=DECODE)
+    edit = iv.Edit("z", iv.Interchange(source_at=iv.index(0)), layer=0, at=iv.DECODE)
     with pytest.raises(
         BadInput, match=r"a source has 1 prompts and the base 2; they go row by row"
     ):
-        generate(model, Intervention(edit), prompts, [prompts.isel(batch=[0])])
-    serial = Intervention(
-        edit, dataclasses.replace(edit, do=Interchange(source=1, source_at=index(0))), mode="serial"
+        generate(model, iv.Intervention(edit), prompts, [prompts.isel(batch=[0])])
+    serial = iv.Intervention(
+        edit,
+        dataclasses.replace(edit, do=iv.Interchange(source=1, source_at=iv.index(0))),
+        mode="serial",
     )
     with pytest.raises(
         BadInput,
@@ -496,8 +498,8 @@ def test_sources_that_do_not_go_row_by_row_are_refused(prompts):
 @pytest.mark.parametrize("sample", [None, {"seed": 1}])
 def test_predictions_that_are_no_numbers_are_refused(sample, prompts):
     model, _ = tiny("llama")
-    edits = Intervention(
-        Edit("resid_post", Add("v"), layer=1, at=DECODE),
+    edits = iv.Intervention(
+        iv.Edit("resid_post", iv.Add("v"), layer=1, at=iv.DECODE),
         tensors={"v": torch.full((48,), torch.nan)},
     )
     with pytest.raises(RunError, match=r"with these edits the model's predictions are not finite"):
@@ -508,4 +510,4 @@ def test_prompts_padded_on_the_right_are_refused(prompts):
     model, _ = tiny("llama")
     mirrored = prompts.assign(mask=(("batch", "position"), prompts["mask"].values[:, ::-1].copy()))
     with pytest.raises(BadInput, match=r"padded on the right; pad them on the left"):
-        generate(model, Intervention(), mirrored)
+        generate(model, iv.Intervention(), mirrored)

@@ -12,28 +12,8 @@ import xarray as xr
 from conftest import build, placed, tiny
 from swaps import pairs
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import (
-    ANSWER,
-    ANSWERING,
-    Add,
-    Boundless,
-    Collect,
-    Combine,
-    Edit,
-    Function,
-    Interchange,
-    Intervention,
-    LowRank,
-    Mask,
-    Noise,
-    Rotate,
-    Scale,
-    Zero,
-    index,
-    role,
-    span,
-)
 from nnheads.interventions.apply import run
 from nnheads.interventions.module import as_module
 
@@ -93,20 +73,20 @@ def test_several_sources_in_parallel_and_in_series(prompts, other):
     model, module = tiny("llama")
     last = third(prompts)
     edits = (
-        Edit("attn_out", Interchange(source=0), layer=0),
-        Edit("attn_out", Interchange(source=1), layer=1),
-        Edit("attn_out", Scale(1.0), layer=2),
+        iv.Edit("attn_out", iv.Interchange(source=0), layer=0),
+        iv.Edit("attn_out", iv.Interchange(source=1), layer=1),
+        iv.Edit("attn_out", iv.Scale(1.0), layer=2),
     )
     first = oracle.value_at(module, "llama", inputs(other), 0, "attn_out")
     second = oracle.value_at(module, "llama", inputs(last), 1, "attn_out")
     parallel, _ = interchanged(module, prompts, [(0, "attn_out", first), (1, "attn_out", second)])
     close(
-        real(prompts, run(model, Intervention(*edits), prompts, [other, last]).edited),
+        real(prompts, run(model, iv.Intervention(*edits), prompts, [other, last]).edited),
         real(prompts, parallel),
     )
     _, seen = interchanged(module, last, [(0, "attn_out", first)])
     series, _ = interchanged(module, prompts, [(1, "attn_out", seen[1])])
-    result = run(model, Intervention(*edits, mode="serial"), prompts, [other, last])
+    result = run(model, iv.Intervention(*edits, mode="serial"), prompts, [other, last])
     close(real(prompts, result.edited), real(prompts, series))
     assert float((series - parallel).abs().max()) > 1e-2
 
@@ -114,17 +94,20 @@ def test_several_sources_in_parallel_and_in_series(prompts, other):
 def test_linked_tensors_are_one_tensor(prompts):
     model, _ = tiny("llama")
     vector = torch.zeros(48, requires_grad=True)
-    edits = [Edit("resid_post", Add("v"), layer=layer, at=index(-1)) for layer in (0, 1)]
-    run(model, Intervention(*edits, tensors={"v": vector}), prompts, original=False).edited[
+    edits = [iv.Edit("resid_post", iv.Add("v"), layer=layer, at=iv.index(-1)) for layer in (0, 1)]
+    run(model, iv.Intervention(*edits, tensors={"v": vector}), prompts, original=False).edited[
         :, -1
     ].square().sum().backward()
     together = vector.grad.clone()
     parts = []
     for number in (0, 1):
         pair = [torch.zeros(48, requires_grad=True) for _ in range(2)]
-        own = [Edit("resid_post", Add(f"v{layer}"), layer=layer, at=index(-1)) for layer in (0, 1)]
+        own = [
+            iv.Edit("resid_post", iv.Add(f"v{layer}"), layer=layer, at=iv.index(-1))
+            for layer in (0, 1)
+        ]
         tensors = {"v0": pair[0], "v1": pair[1]}
-        run(model, Intervention(*own, tensors=tensors), prompts, original=False).edited[
+        run(model, iv.Intervention(*own, tensors=tensors), prompts, original=False).edited[
             :, -1
         ].square().sum().backward()
         parts.append(pair[number].grad)
@@ -143,7 +126,7 @@ def test_a_rotation_of_z_trains_in_every_family(model_type, prompts, other):
         // 4
     )
     start = torch.linalg.qr(torch.randn(features, 2, generator=torch.Generator().manual_seed(0)))[0]
-    edit = Edit("z", LowRank(), layer=1, units=(2,), at=index(-1, -2))
+    edit = iv.Edit("z", iv.LowRank(), layer=1, units=(2,), at=iv.index(-1, -2))
     answers = torch.tensor([5, 7])
 
     def loss_of(logits: torch.Tensor) -> torch.Tensor:
@@ -153,21 +136,21 @@ def test_a_rotation_of_z_trains_in_every_family(model_type, prompts, other):
     loss = loss_of(
         run(
             model,
-            Intervention(edit, tensors={"rotation": rotation}),
+            iv.Intervention(edit, tensors={"rotation": rotation}),
             prompts,
             [other],
             original=False,
         ).edited
     )
     loss.backward()
-    module = as_module(model, Intervention(edit, tensors={"rotation": start}))
+    module = as_module(model, iv.Intervention(edit, tensors={"rotation": start}))
     options = {"sources": [{**given(model_type, other), "use_cache": False}], "use_cache": False}
     same = loss_of(module(**given(model_type, prompts), **options).logits)
     same.backward()
     torch.testing.assert_close(same, loss, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(module.tensors["rotation"].grad, rotation.grad, atol=1e-5, rtol=1e-3)
     step = 1e-3 / float(rotation.grad.norm())
-    moved = Intervention(edit, tensors={"rotation": (rotation - step * rotation.grad).detach()})
+    moved = iv.Intervention(edit, tensors={"rotation": (rotation - step * rotation.grad).detach()})
     assert float(loss_of(run(model, moved, prompts, [other], original=False).edited)) < float(
         loss.detach()
     )
@@ -184,12 +167,14 @@ def given(model_type: str, prompts: xr.Dataset) -> dict:
 def test_gradients_flow_through_every_site(site, prompts, other):
     model, _ = tiny("qwen3")
     tensors = {"strength": torch.tensor([0.3], requires_grad=True)}
-    edits = Intervention(Edit(site, Add("strength"), layer=1, at=index(-2)), tensors=tensors)
+    edits = iv.Intervention(
+        iv.Edit(site, iv.Add("strength"), layer=1, at=iv.index(-2)), tensors=tensors
+    )
     run(model, edits, prompts, original=False).edited[:, -1].square().sum().backward()
     gradient = float(tensors["strength"].grad)
 
     def value(strength: float) -> float:
-        moved = Intervention(*edits.edits, tensors={"strength": torch.tensor([strength])})
+        moved = iv.Intervention(*edits.edits, tensors={"strength": torch.tensor([strength])})
         return float(
             run(model, moved, prompts, original=False).edited[:, -1].double().square().sum()
         )
@@ -201,8 +186,9 @@ def test_gradients_flow_through_every_site(site, prompts, other):
 def test_a_pattern_of_one_row_trains(prompts, other):
     model, _ = tiny("llama")
     factor = torch.tensor([1.0], requires_grad=True)
-    edits = Intervention(
-        Edit("pattern", Mask(), layer=1, units=(0,), at=index(-1)), tensors={"mask": factor}
+    edits = iv.Intervention(
+        iv.Edit("pattern", iv.Mask(), layer=1, units=(0,), at=iv.index(-1)),
+        tensors={"mask": factor},
     )
     run(model, edits, prompts, [other], original=False).edited[:, -1].square().sum().backward()
     assert float(factor.grad.abs()) > 0
@@ -210,11 +196,11 @@ def test_a_pattern_of_one_row_trains(prompts, other):
 
 def test_collections_are_the_values_that_are_there(prompts):
     model, module = tiny("llama")
-    edits = Intervention(
-        Edit("z", Zero(), layer=0, units=(1,)),
-        Edit("z", Collect("zeroed"), layer=0, at=index(-1)),
-        Edit("resid_pre", Collect("later"), layer=2, at=span(1, 3)),
-        Edit("attn_out", Collect("two"), layer=2, neurons=(4, 40), at=index(0)),
+    edits = iv.Intervention(
+        iv.Edit("z", iv.Zero(), layer=0, units=(1,)),
+        iv.Edit("z", iv.Collect("zeroed"), layer=0, at=iv.index(-1)),
+        iv.Edit("resid_pre", iv.Collect("later"), layer=2, at=iv.span(1, 3)),
+        iv.Edit("attn_out", iv.Collect("two"), layer=2, neurons=(4, 40), at=iv.index(0)),
     )
     result = run(model, edits, prompts)
     assert {key: tuple(value.shape) for key, value in result.collected.items()} == {
@@ -245,9 +231,9 @@ def test_noise_is_the_same_for_the_same_seed(prompts):
     model, _ = tiny("llama")
 
     def logits(seed: int, rows: slice = slice(None)) -> torch.Tensor:
-        edit = Edit("resid_pre", Noise(level=0.5, seed=seed), layer=0, at=span(0, 3))
+        edit = iv.Edit("resid_pre", iv.Noise(level=0.5, seed=seed), layer=0, at=iv.span(0, 3))
         return run(
-            model, Intervention(edit), prompts.isel(batch=rows), original=False, keep=1
+            model, iv.Intervention(edit), prompts.isel(batch=rows), original=False, keep=1
         ).edited
 
     assert torch.equal(logits(0), logits(0))
@@ -260,17 +246,20 @@ def test_roles_are_read_from_the_prompts(prompts, other):
     ends = {"role_END": ("batch", [8, 6]), "role_S2": ("batch", [3, -1])}
     base, source = prompts.assign_coords(ends), other.assign_coords(ends)
     named = run(
-        model, Intervention(Edit("z", Interchange(), layer=1, at=role("END"))), base, [source]
+        model,
+        iv.Intervention(iv.Edit("z", iv.Interchange(), layer=1, at=iv.role("END"))),
+        base,
+        [source],
     ).edited
     for row, place in enumerate((8, 2)):
         one = run(
             model,
-            Intervention(Edit("z", Interchange(), layer=1, at=index(place))),
+            iv.Intervention(iv.Edit("z", iv.Interchange(), layer=1, at=iv.index(place))),
             base.isel(batch=[row]),
             [source.isel(batch=[row])],
         )
         close(real(base.isel(batch=[row]), named[[row]]), real(base.isel(batch=[row]), one.edited))
-    result = run(model, Intervention(Edit("z", Zero(), layer=1, at=role("S2"))), base)
+    result = run(model, iv.Intervention(iv.Edit("z", iv.Zero(), layer=1, at=iv.role("S2"))), base)
     assert torch.equal(result.edited[1], result.original[1])  # it has no such position
     assert not torch.equal(result.edited[0], result.original[0])
 
@@ -278,27 +267,35 @@ def test_roles_are_read_from_the_prompts(prompts, other):
 def test_answers_begin_after_the_prompt(prompts):
     model, _ = tiny("llama")
     base = prompts.assign_coords(prompt_length=("batch", [7, 3]))
-    answered = run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=ANSWER)), base)
-    last = run(model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2))), base)
+    answered = run(
+        model, iv.Intervention(iv.Edit("resid_post", iv.Scale(2.0), layer=1, at=iv.ANSWER)), base
+    )
+    last = run(
+        model,
+        iv.Intervention(iv.Edit("resid_post", iv.Scale(2.0), layer=1, at=iv.index(-1, -2))),
+        base,
+    )
     assert torch.equal(answered.edited, last.edited)
     assert torch.equal(answered.edited[:, :7], answered.original[:, :7])
     answering = run(
-        model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=ANSWERING)), base
+        model, iv.Intervention(iv.Edit("resid_post", iv.Scale(2.0), layer=1, at=iv.ANSWERING)), base
     )
     assert torch.equal(
         answering.edited,
         run(
-            model, Intervention(Edit("resid_post", Scale(2.0), layer=1, at=index(-1, -2, -3))), base
+            model,
+            iv.Intervention(iv.Edit("resid_post", iv.Scale(2.0), layer=1, at=iv.index(-1, -2, -3))),
+            base,
         ).edited,
     )
 
 
 def test_a_row_does_not_depend_on_the_padding_beside_it(prompts, other):
     model, _ = tiny("llama")
-    edits = Intervention(
-        Edit("z", Interchange(source_at=index(1)), layer=0, units=(1, 3), at=index(-2)),
-        Edit("resid_post", Noise(level=0.3), layer=1),
-        Edit("k", Scale(0.5), layer=2, at=span(1, None)),
+    edits = iv.Intervention(
+        iv.Edit("z", iv.Interchange(source_at=iv.index(1)), layer=0, units=(1, 3), at=iv.index(-2)),
+        iv.Edit("resid_post", iv.Noise(level=0.3), layer=1),
+        iv.Edit("k", iv.Scale(0.5), layer=2, at=iv.span(1, None)),
     )
     # noise is drawn by row, so the short prompt is the first in both
     short = [data.isel(batch=[1]).isel(position=slice(4, None)) for data in (prompts, other)]
@@ -309,46 +306,54 @@ def test_a_row_does_not_depend_on_the_padding_beside_it(prompts, other):
 
 def test_functions_of_ones_own(prompts, other):
     model, _ = tiny("llama")
-    place = {"layer": 1, "at": index(-1)}
-    own = Edit("z", Combine(function=lambda base, source: base + 0.5 * (source - base)), **place)
-    mixed = run(model, Intervention(own), prompts, [other]).edited
-    half = Edit("z", Mask(), **place)
+    place = {"layer": 1, "at": iv.index(-1)}
+    own = iv.Edit(
+        "z", iv.Combine(function=lambda base, source: base + 0.5 * (source - base)), **place
+    )
+    mixed = run(model, iv.Intervention(own), prompts, [other]).edited
+    half = iv.Edit("z", iv.Mask(), **place)
     close(
         mixed,
-        run(model, Intervention(half, tensors={"mask": torch.zeros(1)}), prompts, [other]).edited,
+        run(
+            model, iv.Intervention(half, tensors={"mask": torch.zeros(1)}), prompts, [other]
+        ).edited,
     )
     doubled = run(
-        model, Intervention(Edit("z", Function(lambda base: 2 * base), **place)), prompts
+        model, iv.Intervention(iv.Edit("z", iv.Function(lambda base: 2 * base), **place)), prompts
     ).edited
-    close(doubled, run(model, Intervention(Edit("z", Scale(2.0), **place)), prompts).edited)
+    close(
+        doubled, run(model, iv.Intervention(iv.Edit("z", iv.Scale(2.0), **place)), prompts).edited
+    )
 
 
 def test_paths_and_sites_mix_in_any_order(prompts, other):
     model, _ = tiny("qwen3")
     block = "model.layers.1"
     edits = (
-        Edit("output", Scale(0.5), path=f"{block}.mlp.up_proj"),
-        Edit("z", Interchange(), layer=1, units=(0,)),
-        Edit("output", Interchange(), path=f"{block}.self_attn.q_proj", at=index(-1)),
-        Edit(
+        iv.Edit("output", iv.Scale(0.5), path=f"{block}.mlp.up_proj"),
+        iv.Edit("z", iv.Interchange(), layer=1, units=(0,)),
+        iv.Edit("output", iv.Interchange(), path=f"{block}.self_attn.q_proj", at=iv.index(-1)),
+        iv.Edit(
             "output",
-            Scale(1.5),
+            iv.Scale(1.5),
             path=f"{block}.self_attn.q_norm",
-            at=index(0, -1),
+            at=iv.index(0, -1),
             neurons=(17, 40),
         ),
-        Edit("input", Scale(2.0), path=f"{block}.mlp"),
-        Edit("output", Zero(), path=f"{block}.mlp.act_fn", neurons=(3,)),
-        Edit("resid_pre", Zero(), layer=1, neurons=(0,)),
+        iv.Edit("input", iv.Scale(2.0), path=f"{block}.mlp"),
+        iv.Edit("output", iv.Zero(), path=f"{block}.mlp.act_fn", neurons=(3,)),
+        iv.Edit("resid_pre", iv.Zero(), layer=1, neurons=(0,)),
     )
-    result = run(model, Intervention(*edits), prompts, [other])
+    result = run(model, iv.Intervention(*edits), prompts, [other])
     options = {"use_cache": False, "sources": [{**given("qwen3", other), "use_cache": False}]}
     with torch.no_grad():
-        hooked = as_module(model, Intervention(*edits))(**given("qwen3", prompts), **options).logits
+        hooked = as_module(model, iv.Intervention(*edits))(
+            **given("qwen3", prompts), **options
+        ).logits
     close(real(prompts, result.edited), real(prompts, hooked))
 
 
-@pytest.mark.parametrize("do", [Rotate(), Boundless(), Mask()], ids=lambda do: do.name)
+@pytest.mark.parametrize("do", [iv.Rotate(), iv.Boundless(), iv.Mask()], ids=lambda do: do.name)
 def test_whole_rotations_and_open_masks_are_interchanges(do, prompts, other):
     model, _ = tiny("llama")
     tensors = {
@@ -356,19 +361,25 @@ def test_whole_rotations_and_open_masks_are_interchanges(do, prompts, other):
         "boundary": torch.tensor(1.0),
         "mask": torch.full((32,), 50.0),
     }
-    if isinstance(do, Boundless):
-        do = Boundless(temperature=1e-4)
-    place = {"layer": 1, "units": (0, 2), "at": index(-1)}
-    swapped = run(model, Intervention(Edit("z", Interchange(), **place)), prompts, [other]).edited
+    if isinstance(do, iv.Boundless):
+        do = iv.Boundless(temperature=1e-4)
+    place = {"layer": 1, "units": (0, 2), "at": iv.index(-1)}
+    swapped = run(
+        model, iv.Intervention(iv.Edit("z", iv.Interchange(), **place)), prompts, [other]
+    ).edited
     close(
-        run(model, Intervention(Edit("z", do, **place), tensors=tensors), prompts, [other]).edited,
+        run(
+            model, iv.Intervention(iv.Edit("z", do, **place), tensors=tensors), prompts, [other]
+        ).edited,
         swapped,
     )
 
 
 def test_what_does_not_match_is_refused(prompts, other):
     model, _ = tiny("llama")
-    swap = Intervention(Edit("z", Interchange(source_at=index(0)), layer=1, at=index(-1, -2)))
+    swap = iv.Intervention(
+        iv.Edit("z", iv.Interchange(source_at=iv.index(0)), layer=1, at=iv.index(-1, -2))
+    )
     with pytest.raises(BadInput, match=r"^this intervention takes 1 sources, got 0$"):
         run(model, swap, prompts)
     with pytest.raises(
@@ -381,9 +392,9 @@ def test_what_does_not_match_is_refused(prompts, other):
     ):
         run(model, swap, prompts, [other.isel(batch=[0])])
     with pytest.raises(BadInput, match=r"^position 7 lies outside a prompt of 5 tokens$"):
-        run(model, Intervention(Edit("z", Zero(), layer=1, at=index(7))), prompts)
+        run(model, iv.Intervention(iv.Edit("z", iv.Zero(), layer=1, at=iv.index(7))), prompts)
     with pytest.raises(BadInput, match=r"^role 'END' is not known in these prompts; known: none$"):
-        run(model, Intervention(Edit("z", Zero(), layer=1, at=role("END"))), prompts)
+        run(model, iv.Intervention(iv.Edit("z", iv.Zero(), layer=1, at=iv.role("END"))), prompts)
 
 
 def test_other_modules_are_for_as_module():
@@ -394,12 +405,12 @@ def test_other_modules_are_for_as_module():
             BadInput,
             match=r"^run takes a language model from nnheads.load; for any other module use",
         ):
-            run(network, Intervention(), xr.Dataset())
+            run(network, iv.Intervention(), xr.Dataset())
 
 
 def test_the_last_logits_alone_and_no_original(prompts):
     model, _ = tiny("llama")
-    edits = Intervention(Edit("z", Zero(), layer=1))
+    edits = iv.Intervention(iv.Edit("z", iv.Zero(), layer=1))
     result = run(model, edits, prompts, original=False, keep=1)
     assert result.original is None
     assert result.edited.shape == (2, 1, 500)
@@ -408,10 +419,10 @@ def test_the_last_logits_alone_and_no_original(prompts):
 
 def test_a_rehearsed_remote_run_is_the_same(prompts, other):
     model, _ = tiny("llama")
-    edits = Intervention(
-        Edit("z", LowRank(), layer=0, units=(1,), at=index(-1)),
-        Edit("v", Interchange(source=1), layer=1),
-        Edit("resid_post", Collect(), layer=1, at=index(0)),
+    edits = iv.Intervention(
+        iv.Edit("z", iv.LowRank(), layer=0, units=(1,), at=iv.index(-1)),
+        iv.Edit("v", iv.Interchange(source=1), layer=1),
+        iv.Edit("resid_post", iv.Collect(), layer=1, at=iv.index(0)),
         tensors={"rotation": torch.eye(16)[:, :3]},
     )
     here = run(model, edits, prompts, [other, third(prompts)])
@@ -424,11 +435,11 @@ def test_a_rehearsed_remote_run_is_the_same(prompts, other):
 def test_heads_on_an_axis_of_their_own_are_features_side_by_side(prompts):
     """Qwen's normed queries are [row, position, head, dim]."""
     model, module = tiny("qwen3")
-    edit = Edit(
+    edit = iv.Edit(
         "output",
-        Zero(),
+        iv.Zero(),
         path="model.layers.1.self_attn.q_norm",
-        at=index(-1),
+        at=iv.index(-1),
         neurons=tuple(range(16, 32)),
     )
 
@@ -439,6 +450,6 @@ def test_heads_on_an_axis_of_their_own_are_features_side_by_side(prompts):
 
     with module.model.layers[1].self_attn.q_norm.register_forward_hook(zeroed), torch.no_grad():
         expected = module(**given("qwen3", prompts), use_cache=False).logits
-    result = run(model, Intervention(edit), prompts)
+    result = run(model, iv.Intervention(edit), prompts)
     close(real(prompts, result.edited), real(prompts, expected))
     assert not torch.equal(result.edited, result.original)

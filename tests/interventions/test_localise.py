@@ -10,9 +10,8 @@ import torch
 import xarray as xr
 from conftest import tiny
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import index, role
-from nnheads.interventions import localise as module
 from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
 from nnheads.interventions.tasks import TASKS
@@ -37,7 +36,7 @@ def pairs(model, name: str, n: int, seed: int, variable: str | None = None):
 def test_the_position_of_the_indirect_object_is_at_the_repeated_name_behind_layer_1(reference):
     fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((96, 0), (48, 1)))
     scores, best = localise(
-        reference, fit, test, {"S2": role("S2"), "END": role("END")}, layers=[0, 1], **FAST
+        reference, fit, test, {"S2": iv.role("S2"), "END": iv.role("END")}, layers=[0, 1], **FAST
     )
     assert dict(scores.sizes) == {"batch": 48, "layer": 2, "place": 2} and set(CONDITIONS) < set(
         scores
@@ -52,7 +51,7 @@ def test_the_position_of_the_indirect_object_is_at_the_repeated_name_behind_laye
     assert (scores.attrs["best_layer"], scores.attrs["best_place"]) == (1, "S2")
     assert (best.edits[0].layer, best.edits[0].at, best.tensors["rotation"].shape) == (
         1,
-        role("S2"),
+        iv.role("S2"),
         (128, 1),
     )
     for name in table.data_vars:
@@ -64,7 +63,7 @@ def test_the_running_parity_is_at_the_last_state_and_the_next_input_at_its_own_p
         fit, test = (
             pairs(reference, "parity", n, seed, variable) for n, seed in ((64, 0), (32, 1))
         )
-        places = {name: role(name) for name in ("INPUT", "END")}
+        places = {name: iv.role(name) for name in ("INPUT", "END")}
         scores, _ = localise(reference, fit, test, places, layers=[0], **FAST)
         found = scores["trained"].mean("batch").sel(layer=0)
         assert float(found.sel(place=place)) > 0.9
@@ -74,9 +73,9 @@ def test_the_running_parity_is_at_the_last_state_and_the_next_input_at_its_own_p
 def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, monkeypatch):
     fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((24, 0), (8, 1)))
     options = {**FAST, "steps": 4, "every": 2, "layers": [1, 2]}
-    places = {"S2": role("S2"), "-1": index(-1)}
+    places = {"S2": iv.role("S2"), "-1": iv.index(-1)}
     whole, best = localise(reference, fit, test, places, **options)
-    calls, plain = [], module.train
+    calls, plain = [], iv.localise.train
 
     def stopping(*arguments, **given):
         calls.append(given["checkpoint"])
@@ -84,7 +83,7 @@ def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, 
             raise KeyboardInterrupt
         return plain(*arguments, **given)
 
-    monkeypatch.setattr(module, "train", stopping)
+    monkeypatch.setattr(iv.localise, "train", stopping)
     with pytest.raises(KeyboardInterrupt):
         localise(reference, fit, test, places, parts=tmp_path, **options)
     assert len(list(tmp_path.glob("*/cell.nc"))) == 1
@@ -111,7 +110,7 @@ def test_every_kind_is_trained_at_every_sort_of_site():
         )
         for one in ids
     )
-    given = module.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+    given = iv.localise.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
     widths = {"resid_post": 48, "z": 64, "v": 32, "mlp_hidden": 40}
     for (site, width), kind in zip(widths.items(), ("boundless", "mask", "lowrank", "das")):
         assert site_features(model, site, 1) == width
@@ -120,7 +119,7 @@ def test_every_kind_is_trained_at_every_sort_of_site():
             model,
             given,
             given,
-            {"-1": index(-1)},
+            {"-1": iv.index(-1)},
             site=site,
             layers=[1],
             kind=kind,
@@ -155,7 +154,7 @@ def test_numbers_out_of_arrays_are_numbers(tmp_path):
         )
         for one in ids
     )
-    given = module.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+    given = iv.localise.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
     found = []
     for kind, name in ((int, "plain"), (np.int64, "numpy")):
         numbers = {
@@ -165,7 +164,7 @@ def test_numbers_out_of_arrays_are_numbers(tmp_path):
             "seed": kind(3),
             "every": kind(1),
         }
-        place = {"-1": index(kind(-1))}
+        place = {"-1": iv.index(kind(-1))}
         scores, best = localise(
             model, given, given, place, layers=[kind(1)], parts=tmp_path / name, **numbers
         )
@@ -179,7 +178,7 @@ def test_pairs_that_keep_their_answer_are_left_out_of_a_second_accuracy(referenc
     half.
     """
     fit, test = (pairs(reference, "ioi", n, seed) for n, seed in ((48, 0), (40, 1)))
-    scores, _ = localise(reference, fit, test, {"S2": role("S2")}, layers=[1], **FAST)
+    scores, _ = localise(reference, fit, test, {"S2": iv.role("S2")}, layers=[1], **FAST)
     table, none = (
         reduced(scores).isel(layer=0, place=0),
         scores["none"].isel(layer=0, place=0).values,
@@ -199,7 +198,12 @@ def test_pairs_that_keep_their_answer_are_left_out_of_a_second_accuracy(referenc
 def test_where_no_pair_changes_its_answer_there_is_no_number(reference):
     given = pairs(reference, "ioi", 24, 0)
     scores, _ = localise(
-        reference, given, given, {"S2": role("S2")}, layers=[1], **{**FAST, "steps": 1, "every": 1}
+        reference,
+        given,
+        given,
+        {"S2": iv.role("S2")},
+        layers=[1],
+        **{**FAST, "steps": 1, "every": 1},
     )
     same = scores.isel(batch=np.flatnonzero(scores["none"].values[:, 0, 0] == 1))
     table = reduced(same)

@@ -13,29 +13,8 @@ import torch
 from conftest import build, tiny
 from swaps import pairs, runs
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import (
-    DECODE,
-    Add,
-    AddSource,
-    Boundless,
-    Collect,
-    Combine,
-    Edit,
-    Function,
-    Interchange,
-    Intervention,
-    LowRank,
-    Mask,
-    Noise,
-    Rotate,
-    Scale,
-    Set,
-    Zero,
-    index,
-    role,
-    span,
-)
 from nnheads.interventions.apply import run
 from nnheads.interventions.module import as_module
 from nnheads.models.families import FAMILIES
@@ -43,13 +22,15 @@ from nnheads.models.families import FAMILIES
 HOOKED = ("resid_pre", "attn_in", "z", "attn_out", "mlp_in", "mlp_hidden", "mlp_out", "resid_post")
 
 
-def edits_of(site: str) -> tuple[Edit, ...]:
+def edits_of(site: str) -> tuple[iv.Edit, ...]:
     unit = {"units": (2,)} if site == "z" else {}
     return (
-        Edit(site, Interchange(source_at=index(1, -1)), layer=0, at=index(-2, -3), **unit),
-        Edit(site, Noise(level=0.5), layer=1, at=span(1, 4), **unit),
-        Edit(site, Scale(-1.5), layer=1, neurons=(5, 3), at=index(-1), **unit),
-        Edit(site, Collect(f"of {site}"), layer=2, at=index(0, -1), **unit),
+        iv.Edit(
+            site, iv.Interchange(source_at=iv.index(1, -1)), layer=0, at=iv.index(-2, -3), **unit
+        ),
+        iv.Edit(site, iv.Noise(level=0.5), layer=1, at=iv.span(1, 4), **unit),
+        iv.Edit(site, iv.Scale(-1.5), layer=1, neurons=(5, 3), at=iv.index(-1), **unit),
+        iv.Edit(site, iv.Collect(f"of {site}"), layer=2, at=iv.index(0, -1), **unit),
     )
 
 
@@ -66,7 +47,7 @@ def test_hooks_equal_traces_at_every_site_of_every_family(model_type, padded):
     base, source = given(model_type, prompts)
     real = prompts["mask"].values.astype(bool)
     for site in sites:
-        edits = Intervention(*edits_of(site))
+        edits = iv.Intervention(*edits_of(site))
         traced = run(model, edits, prompts, [prompts.assign(token=prompts["corrupted"])])
         found: dict = {}
         with torch.no_grad():
@@ -93,8 +74,8 @@ def test_a_convolutional_network_has_pixels_as_positions_and_channels_as_feature
     torch.manual_seed(0)
     network = Convolutions()
     picture, other = torch.randn(2, 1, 7, 8), torch.randn(2, 1, 7, 8)
-    edit = Edit(
-        "output", Interchange(), path="first", neurons=(1, 4), at=index(0, 13)
+    edit = iv.Edit(
+        "output", iv.Interchange(), path="first", neurons=(1, 4), at=iv.index(0, 13)
     )  # 13 is row 2, column 1 of 6
     with torch.no_grad():
         hidden, given = network.first(picture), network.first(other)
@@ -102,7 +83,7 @@ def test_a_convolutional_network_has_pixels_as_positions_and_channels_as_feature
             for row, column in ((0, 0), (2, 1)):
                 hidden[:, channel, row, column] = given[:, channel, row, column]
         expected = network.second(torch.relu(hidden)).mean((2, 3))
-        changed = as_module(network, Intervention(edit))(picture, sources=[other])
+        changed = as_module(network, iv.Intervention(edit))(picture, sources=[other])
     torch.testing.assert_close(changed, expected)
     assert not torch.allclose(changed, network(picture))
 
@@ -111,9 +92,9 @@ def test_a_multilayer_perceptron_has_one_position():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     rows = torch.randn(4, 5)
-    changed = as_module(network, Intervention(Edit("input", Zero(), path="2", neurons=(0, 7))))(
-        rows
-    )
+    changed = as_module(
+        network, iv.Intervention(iv.Edit("input", iv.Zero(), path="2", neurons=(0, 7)))
+    )(rows)
     hidden = torch.relu(network[0](rows)).clone()
     hidden[:, [0, 7]] = 0
     torch.testing.assert_close(changed, network[2](hidden))
@@ -134,9 +115,9 @@ class Recurrent(torch.nn.Module):
 def test_a_recurrent_network_returns_tuples(kind):
     torch.manual_seed(0)
     network, steps = Recurrent(kind), torch.randn(3, 5, 4)
-    add = Edit("output", Add("direction", scale=2.0), path="cells", at=index(1, -1))
+    add = iv.Edit("output", iv.Add("direction", scale=2.0), path="cells", at=iv.index(1, -1))
     direction = torch.randn(6)
-    changed = as_module(network, Intervention(add, tensors={"direction": direction}))(steps)
+    changed = as_module(network, iv.Intervention(add, tensors={"direction": direction}))(steps)
     hidden = network.cells(steps)[0].clone()
     hidden[:, [1, 4]] += 2 * direction
     torch.testing.assert_close(changed, network.readout(hidden))
@@ -154,8 +135,8 @@ def test_mamba_by_path():
         warnings.simplefilter("ignore")  # it says that its fast kernels are not installed
         mamba = AutoModelForCausalLM.from_config(config).eval()
         ids = torch.randint(0, 40, (2, 6))
-        edit = Edit("output", Interchange(), path="backbone.layers.0", at=index(2))
-        changed = as_module(mamba, Intervention(edit))(
+        edit = iv.Edit("output", iv.Interchange(), path="backbone.layers.0", at=iv.index(2))
+        changed = as_module(mamba, iv.Intervention(edit))(
             input_ids=ids, sources=[{"input_ids": ids.flip(1)}]
         ).logits
         seen = []
@@ -185,9 +166,9 @@ def network() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
 def test_linked_rotations_are_one_parameter_and_train():
     layers, base, source = network()
     start = torch.linalg.qr(torch.randn(6, 6))[0][:, :2]
-    edits = [Edit("output", LowRank(rotation="shared"), path=path) for path in ("0", "2")]
+    edits = [iv.Edit("output", iv.LowRank(rotation="shared"), path=path) for path in ("0", "2")]
     module = as_module(
-        layers.requires_grad_(False), Intervention(*edits, tensors={"shared": start})
+        layers.requires_grad_(False), iv.Intervention(*edits, tensors={"shared": start})
     )
     learned = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     assert learned == ["tensor_0"]
@@ -209,11 +190,11 @@ def test_it_copies_pickles_and_moves_with_what_it_learned(tmp_path):
         "own": torch.nn.Parameter(torch.ones(6)),
     }
     edits = (
-        Edit("output", Rotate(columns=(0, 1)), path="0"),
-        Edit("output", Add("direction"), path="2"),
-        Edit("output", Add("own"), path="2"),
+        iv.Edit("output", iv.Rotate(columns=(0, 1)), path="0"),
+        iv.Edit("output", iv.Add("direction"), path="2"),
+        iv.Edit("output", iv.Add("own"), path="2"),
     )
-    module = as_module(layers, Intervention(*edits, tensors=tensors))
+    module = as_module(layers, iv.Intervention(*edits, tensors=tensors))
     assert module.tensors["own"] is tensors["own"]
     assert [name for name, _ in module.named_buffers()] == ["tensor_1"]
     expected = module(base, sources=[source])
@@ -236,13 +217,13 @@ def half(base, source):
 @pytest.mark.parametrize(
     ("do", "formula"),
     [
-        (Interchange(), lambda base, source: source),
-        (AddSource(scale=-2.0), lambda base, source: base - 2 * source),
-        (Combine(function=half), half),
-        (Function(torch.square), lambda base, source: base.square()),
-        (Set(0.25), lambda base, source: torch.full_like(base, 0.25)),
+        (iv.Interchange(), lambda base, source: source),
+        (iv.AddSource(scale=-2.0), lambda base, source: base - 2 * source),
+        (iv.Combine(function=half), half),
+        (iv.Function(torch.square), lambda base, source: base.square()),
+        (iv.Set(0.25), lambda base, source: torch.full_like(base, 0.25)),
         (
-            Mask(temperature=2.0),
+            iv.Mask(temperature=2.0),
             lambda base, source: base + torch.sigmoid(torch.ones(6) / 2) * (source - base),
         ),
     ],
@@ -251,7 +232,7 @@ def half(base, source):
 def test_operations(do, formula):
     layers, base, source = network()
     module = as_module(
-        layers, Intervention(Edit("output", do, path="0"), tensors={"mask": torch.ones(6)})
+        layers, iv.Intervention(iv.Edit("output", do, path="0"), tensors={"mask": torch.ones(6)})
     )
     changed = module(base, sources=[source] if getattr(do, "source", None) == 0 else [])
     torch.testing.assert_close(changed, layers[1:](formula(layers[0](base), layers[0](source))))
@@ -261,17 +242,17 @@ def test_serial_sources_build_on_each_other():
     layers, base, source = network()
     third = torch.randn(3, 5)
     edits = (
-        Edit("output", Interchange(source=0), path="0", neurons=(0, 1, 2)),
-        Edit("output", Interchange(source=1), path="2", neurons=(0, 1)),
+        iv.Edit("output", iv.Interchange(source=0), path="0", neurons=(0, 1, 2)),
+        iv.Edit("output", iv.Interchange(source=1), path="2", neurons=(0, 1)),
     )
     given = layers[0](source).clone()
     given[:, 3:] = layers[0](third)[:, 3:]
     middle = layers[2](torch.tanh(given))
     expected = layers[:3](base).clone()
     expected[:, :2] = middle[:, :2]
-    module = as_module(layers, Intervention(*edits, mode="serial"))
+    module = as_module(layers, iv.Intervention(*edits, mode="serial"))
     torch.testing.assert_close(module(base, sources=[source, third]), layers[3](expected))
-    parallel = as_module(layers, Intervention(*edits))
+    parallel = as_module(layers, iv.Intervention(*edits))
     assert not torch.allclose(parallel(base, sources=[source, third]), layers[3](expected))
 
 
@@ -282,12 +263,12 @@ def test_roles_and_prompt_lengths_of_base_and_source(padded):
     base, source = given("llama", pairs(padded))
     found: dict = {}
     edits = (
-        Edit("resid_pre", Collect("end"), layer=1, at=role("END")),
-        Edit("resid_pre", Collect("answer"), layer=1, at=ANSWER),
-        Edit("resid_pre", Interchange(source_at=role("END")), layer=2, at=role("END")),
+        iv.Edit("resid_pre", iv.Collect("end"), layer=1, at=iv.role("END")),
+        iv.Edit("resid_pre", iv.Collect("answer"), layer=1, at=ANSWER),
+        iv.Edit("resid_pre", iv.Interchange(source_at=iv.role("END")), layer=2, at=iv.role("END")),
     )
     ends = {"END": torch.tensor([8, 7])}
-    intervened = as_module(module, Intervention(*edits))
+    intervened = as_module(module, iv.Intervention(*edits))
     with torch.no_grad():
         sources = [{**source, "roles": {"END": [0, 4]}, "use_cache": False}]
         options = {
@@ -310,20 +291,23 @@ def test_roles_and_prompt_lengths_of_base_and_source(padded):
     ("edit", "says"),
     [
         (
-            Edit("q", Zero(), layer=0),
+            iv.Edit("q", iv.Zero(), layer=0),
             "q is inside the attention kernel, where hooks do not reach; use interventions.run",
         ),
-        (Edit("z", Zero(), layer=0, at=DECODE), "position 'decode' means tokens that are written"),
-        (Edit("z", Zero(), layer=9), "layer 9 does not exist"),
         (
-            Edit("output", Zero(), path="mlp.down_proj"),
+            iv.Edit("z", iv.Zero(), layer=0, at=iv.DECODE),
+            "position 'decode' means tokens that are written",
+        ),
+        (iv.Edit("z", iv.Zero(), layer=9), "layer 9 does not exist"),
+        (
+            iv.Edit("output", iv.Zero(), path="mlp.down_proj"),
             "no module 'mlp.down_proj' in this model; did you mean model.",
         ),
     ],
 )
 def test_what_hooks_do_not_reach_is_refused(edit, says):
     with pytest.raises(BadInput, match=says):
-        as_module(build("llama"), Intervention(edit))
+        as_module(build("llama"), iv.Intervention(edit))
 
 
 def test_what_a_module_does_not_have_is_refused():
@@ -331,8 +315,8 @@ def test_what_a_module_does_not_have_is_refused():
     with pytest.raises(
         BadInput, match="site z is one of language models; name a part of this module by its path"
     ):
-        as_module(layers, Intervention(Edit("z", Zero(), layer=0)))
-    module = as_module(layers, Intervention(Edit("output", Interchange(), path="0")))
+        as_module(layers, iv.Intervention(iv.Edit("z", iv.Zero(), layer=0)))
+    module = as_module(layers, iv.Intervention(iv.Edit("output", iv.Interchange(), path="0")))
     with pytest.raises(BadInput, match="this intervention takes 1 sources, got 0"):
         module(base)
     with pytest.raises(BadInput, match="a source has 2 prompts and the base 3; they go row by row"):
@@ -342,14 +326,14 @@ def test_what_a_module_does_not_have_is_refused():
     with pytest.raises(
         BadInput, match="the input of 0 is 1 dimensions; expected a tensor of 2 to 4 dimensions"
     ):
-        as_module(holder, Intervention(Edit("input", Zero(), path="0")))(torch.randn(4))
+        as_module(holder, iv.Intervention(iv.Edit("input", iv.Zero(), path="0")))(torch.randn(4))
 
 
 def test_boundless_trains_its_boundary():
     layers, base, source = network()
     tensors = {"rotation": torch.eye(6), "boundary": torch.tensor(0.5)}
-    edit = Edit("output", Boundless(temperature=2.0), path="0")
-    module = as_module(layers, Intervention(edit, tensors=tensors))
+    edit = iv.Edit("output", iv.Boundless(temperature=2.0), path="0")
+    module = as_module(layers, iv.Intervention(edit, tensors=tensors))
     module(base, sources=[source]).sum().backward()
     assert float(module.tensors["boundary"].grad.abs()) > 0
     assert float(module.tensors["rotation"].grad.abs().sum()) > 0

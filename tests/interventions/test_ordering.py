@@ -9,24 +9,8 @@ from conftest import build, tiny, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import (
-    ALL,
-    ANSWER,
-    DECODE,
-    PROMPT,
-    Add,
-    Edit,
-    Function,
-    Intervention,
-    LowRank,
-    Mask,
-    Zero,
-    index,
-    role,
-    span,
-    steps,
-)
 from nnheads.interventions.functions import functions_of
 from nnheads.interventions.model_checks import check_model
 from nnheads.interventions.ordering import ordered
@@ -56,13 +40,15 @@ def rows_of(places: torch.Tensor) -> list[list[int]]:
 @given(batches())
 def test_prompts_and_answers_share_out_the_real_tokens(batch):
     mask, prompt = batch
-    every, first, rest = (rows_of(resolved(at, mask, {}, prompt)) for at in (ALL, PROMPT, ANSWER))
+    every, first, rest = (
+        rows_of(resolved(at, mask, {}, prompt)) for at in (iv.ALL, iv.PROMPT, iv.ANSWER)
+    )
     assert every == [np.flatnonzero(row).tolist() for row in mask]
     assert [one + two for one, two in zip(first, rest)] == every
     assert [len(one) for one in first] == prompt.tolist()
-    assert rows_of(resolved(PROMPT, mask, {})) == every
-    assert rows_of(resolved(ANSWER, mask, {})) == [[]] * len(mask)
-    for at in (DECODE, steps(0, 3)):
+    assert rows_of(resolved(iv.PROMPT, mask, {})) == every
+    assert rows_of(resolved(iv.ANSWER, mask, {})) == [[]] * len(mask)
+    for at in (iv.DECODE, iv.steps(0, 3)):
         assert rows_of(resolved(at, mask, {})) == [[]] * len(mask)
 
 
@@ -70,7 +56,7 @@ def test_prompts_and_answers_share_out_the_real_tokens(batch):
 def test_slices_are_those_of_a_list(batch, start, stop):
     mask, _ = batch
     expected = [np.flatnonzero(row).tolist()[start:stop] for row in mask]
-    assert rows_of(resolved(span(start, stop), mask, {})) == expected
+    assert rows_of(resolved(iv.span(start, stop), mask, {})) == expected
 
 
 @given(batches(), st.lists(st.integers(-8, 7), min_size=1, max_size=3))
@@ -82,10 +68,10 @@ def test_indices_count_from_the_first_token_or_the_end(batch, places):
         with pytest.raises(
             BadInput, match=r"^position -?[0-9] lies outside a prompt of [0-9] tokens$"
         ):
-            resolved(index(*places), mask, {})
+            resolved(iv.index(*places), mask, {})
         return
     expected = [[np.flatnonzero(row).tolist()[place] for place in places] for row in mask]
-    assert rows_of(resolved(index(*places), mask, {})) == expected
+    assert rows_of(resolved(iv.index(*places), mask, {})) == expected
 
 
 @given(batches(), st.data())
@@ -95,44 +81,44 @@ def test_roles_name_a_position_of_each_row_or_none(batch, data):
         [data.draw(st.sampled_from([-1, *np.flatnonzero(row).tolist()])) for row in mask]
     )
     expected = [[] if place < 0 else [int(place)] for place in ends]
-    assert rows_of(resolved(role("END"), mask, {"END": ends, "S1": ends})) == expected
+    assert rows_of(resolved(iv.role("END"), mask, {"END": ends, "S1": ends})) == expected
     with pytest.raises(
         BadInput, match=r"^role 'IO' is not known in these prompts; known: END, S1$"
     ):
-        resolved(role("IO"), mask, {"END": ends, "S1": ends})
+        resolved(iv.role("IO"), mask, {"END": ends, "S1": ends})
     with pytest.raises(BadInput, match=r"known: none$"):
-        resolved(role("IO"), mask, {})
+        resolved(iv.role("IO"), mask, {})
 
 
 def test_sites_come_in_the_order_of_a_forward():
     model, _ = tiny("qwen3")
     block = "model.layers.1"
     reached = [
-        Edit("output", Zero(), path="model.embed_tokens"),
-        Edit("resid_post", Zero(), layer=0),
-        Edit("resid_pre", Zero(), layer=1),
-        Edit("output", Zero(), path=f"{block}.input_layernorm"),
-        Edit("attn_in", Zero(), layer=1),
-        Edit("output", Zero(), path=f"{block}.self_attn.q_proj"),
-        Edit("output", Zero(), path=f"{block}.self_attn.q_norm"),  # registered after o_proj
-        Edit("q", Zero(), layer=1),
-        Edit("k", Zero(), layer=1),
-        Edit("pattern", Zero(), layer=1),
-        Edit("z", Zero(), layer=1),
-        Edit("attn_out", Zero(), layer=1),
-        Edit("mlp_in", Zero(), layer=1),
-        Edit("output", Zero(), path=f"{block}.mlp.act_fn"),  # registered after down_proj
-        Edit("output", Zero(), path=f"{block}.mlp.up_proj"),
-        Edit("mlp_hidden", Zero(), layer=1),
-        Edit("mlp_out", Zero(), layer=1),
-        Edit("resid_post", Zero(), layer=1),
-        Edit("input", Zero(), path="model.norm"),
-        Edit("output", Zero(), path="lm_head"),
+        iv.Edit("output", iv.Zero(), path="model.embed_tokens"),
+        iv.Edit("resid_post", iv.Zero(), layer=0),
+        iv.Edit("resid_pre", iv.Zero(), layer=1),
+        iv.Edit("output", iv.Zero(), path=f"{block}.input_layernorm"),
+        iv.Edit("attn_in", iv.Zero(), layer=1),
+        iv.Edit("output", iv.Zero(), path=f"{block}.self_attn.q_proj"),
+        iv.Edit("output", iv.Zero(), path=f"{block}.self_attn.q_norm"),  # registered after o_proj
+        iv.Edit("q", iv.Zero(), layer=1),
+        iv.Edit("k", iv.Zero(), layer=1),
+        iv.Edit("pattern", iv.Zero(), layer=1),
+        iv.Edit("z", iv.Zero(), layer=1),
+        iv.Edit("attn_out", iv.Zero(), layer=1),
+        iv.Edit("mlp_in", iv.Zero(), layer=1),
+        iv.Edit("output", iv.Zero(), path=f"{block}.mlp.act_fn"),  # registered after down_proj
+        iv.Edit("output", iv.Zero(), path=f"{block}.mlp.up_proj"),
+        iv.Edit("mlp_hidden", iv.Zero(), layer=1),
+        iv.Edit("mlp_out", iv.Zero(), layer=1),
+        iv.Edit("resid_post", iv.Zero(), layer=1),
+        iv.Edit("input", iv.Zero(), path="model.norm"),
+        iv.Edit("output", iv.Zero(), path="lm_head"),
     ]
     order = np.random.default_rng(0).permutation(len(reached))
-    shuffled = Intervention(*(reached[i] for i in order))
+    shuffled = iv.Intervention(*(reached[i] for i in order))
     assert [shuffled.edits[i] for i in ordered(model, shuffled)] == reached
-    named = Intervention(*(edit for edit in shuffled.edits if edit.path is None))
+    named = iv.Intervention(*(edit for edit in shuffled.edits if edit.path is None))
     assert [named.edits[i] for i in ordered(model, named)] == [
         edit for edit in reached if edit.path is None
     ]
@@ -155,10 +141,10 @@ def lazy(model_type: str, folder):
 def test_the_order_is_known_without_weights(model_type, tmp_path):
     row = FAMILIES[model_type]
     edits = (
-        Edit("resid_post", Zero(), layer=1),
-        Edit("output", Zero(), path=f"{row.layers}.1.{row.projection}"),
-        Edit("z", Zero(), layer=1),
-        Edit("input", Zero(), path=f"{row.layers}.1.{row.attention}"),
+        iv.Edit("resid_post", iv.Zero(), layer=1),
+        iv.Edit("output", iv.Zero(), path=f"{row.layers}.1.{row.projection}"),
+        iv.Edit("z", iv.Zero(), layer=1),
+        iv.Edit("input", iv.Zero(), path=f"{row.layers}.1.{row.attention}"),
     )
     model = lazy(model_type, tmp_path)
     if row.neurons is None:  # experts need their weights
@@ -166,9 +152,9 @@ def test_the_order_is_known_without_weights(model_type, tmp_path):
             BadInput,
             match=r"^when the modules by path are reached cannot be measured on this model \(",
         ):
-            ordered(model, Intervention(*edits))
+            ordered(model, iv.Intervention(*edits))
         return
-    assert ordered(model, Intervention(*edits)) == [3, 2, 1, 0]
+    assert ordered(model, iv.Intervention(*edits)) == [3, 2, 1, 0]
 
 
 VECTOR = {"v": torch.ones(5)}
@@ -177,70 +163,76 @@ VECTOR = {"v": torch.ones(5)}
 @pytest.mark.parametrize(
     ("edit", "tensors", "says"),
     [
-        (Edit("z", Zero(), layer=3), {}, "layer 3 does not exist; this model has layers 0 to 2"),
         (
-            Edit("z", Zero(), layer=0, units=(1, 4)),
+            iv.Edit("z", iv.Zero(), layer=3),
+            {},
+            "layer 3 does not exist; this model has layers 0 to 2",
+        ),
+        (
+            iv.Edit("z", iv.Zero(), layer=0, units=(1, 4)),
             {},
             "head 4 does not exist; this model has heads 0 to 3",
         ),
         (
-            Edit("k", Zero(), layer=0, units=(2,)),
+            iv.Edit("k", iv.Zero(), layer=0, units=(2,)),
             {},
             "key/value head 2 does not exist",
         ),
         (
-            Edit("z", Zero(), layer=0, neurons=(16,)),
+            iv.Edit("z", iv.Zero(), layer=0, neurons=(16,)),
             {},
             "neuron 16 of z does not exist; it has 0 to 15",
         ),
         (
-            Edit("mlp_hidden", Zero(), layer=0, neurons=(40,)),
+            iv.Edit("mlp_hidden", iv.Zero(), layer=0, neurons=(40,)),
             {},
             "neuron 40 of mlp_hidden does not exist; it has 0",
         ),
         (
-            Edit("resid_pre", Zero(), layer=0, neurons=(48,)),
+            iv.Edit("resid_pre", iv.Zero(), layer=0, neurons=(48,)),
             {},
             "neuron 48 of resid_pre does not exist; it has 0",
         ),
         (
-            Edit("z", Add("v"), layer=0, units=(1,)),
+            iv.Edit("z", iv.Add("v"), layer=0, units=(1,)),
             VECTOR,
             "tensor 'v' is for 5 features; z has 16",
         ),
-        (Edit("z", Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; z has 64"),
-        (Edit("k", Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; k has 32"),
+        (iv.Edit("z", iv.Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; z has 64"),
+        (iv.Edit("k", iv.Add("v"), layer=0), VECTOR, "tensor 'v' is for 5 features; k has 32"),
         (
-            Edit("mlp_out", Mask(mask="v"), layer=0),
+            iv.Edit("mlp_out", iv.Mask(mask="v"), layer=0),
             VECTOR,
             "tensor 'v' is for 5 features; mlp_out has 48",
         ),
         (
-            Edit("z", LowRank(rotation="v"), layer=0, units=(1, 2)),
+            iv.Edit("z", iv.LowRank(rotation="v"), layer=0, units=(1, 2)),
             {"v": torch.eye(5)[:, :2]},
             "rotation 'v' is for 5 features; z has 32",
         ),
         (
-            Edit("input", Zero(), path="down_proj"),
+            iv.Edit("input", iv.Zero(), path="down_proj"),
             {},
             (
                 "no module 'down_proj' in this model; did you mean model.layers.0.mlp.down_proj,"
                 " model.layers.1"
             ),
         ),
-        (Edit("input", Zero(), path="nothing"), {}, "no module 'nothing' in this model$"),
+        (iv.Edit("input", iv.Zero(), path="nothing"), {}, "no module 'nothing' in this model$"),
     ],
 )
 def test_what_a_model_does_not_have(edit, tensors, says):
     model, _ = tiny("llama")
     with pytest.raises(BadInput, match=f"^{says}"):
-        check_model(model, Intervention(edit, tensors=tensors), model_spec(model))
+        check_model(model, iv.Intervention(edit, tensors=tensors), model_spec(model))
 
 
 def test_experts_have_no_neurons_of_their_own():
     model, _ = tiny("mixtral")
     with pytest.raises(BadInput, match=r"shared by experts"):
-        check_model(model, Intervention(Edit("mlp_hidden", Zero(), layer=0)), model_spec(model))
+        check_model(
+            model, iv.Intervention(iv.Edit("mlp_hidden", iv.Zero(), layer=0)), model_spec(model)
+        )
 
 
 def test_a_module_that_never_runs_is_refused():
@@ -249,7 +241,7 @@ def test_a_module_that_never_runs_is_refused():
     with pytest.raises(
         BadInput, match=f"^module '{idle}' is not called when this model runs; name one that is$"
     ):
-        ordered(model, Intervention(Edit("output", Zero(), path=idle)))
+        ordered(model, iv.Intervention(iv.Edit("output", iv.Zero(), path=idle)))
 
 
 @pytest.mark.parametrize(
@@ -271,12 +263,12 @@ def test_a_module_that_never_runs_is_refused():
 )
 def test_functions_that_are_not_there(path, says):
     with pytest.raises(BadInput, match=f"^{says}"):
-        functions_of([Edit("z", Function(path), layer=0)])
+        functions_of([iv.Edit("z", iv.Function(path), layer=0)])
 
 
 def test_functions_are_found_by_path_or_given():
-    edits = Intervention(
-        Edit("z", Function("math:sqrt"), layer=0), Edit("z", Function(abs), layer=1)
+    edits = iv.Intervention(
+        iv.Edit("z", iv.Function("math:sqrt"), layer=0), iv.Edit("z", iv.Function(abs), layer=1)
     )
     import math
 

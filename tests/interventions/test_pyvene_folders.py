@@ -15,18 +15,8 @@ import xarray as xr
 from conftest import words_tokenizer
 from safetensors.torch import load_file
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import (
-    ALL,
-    Add,
-    Collect,
-    Edit,
-    Interchange,
-    LowRank,
-    Rotate,
-    Subtract,
-    index,
-)
 from nnheads.interventions.apply import run
 from nnheads.interventions.pyvene_folders import read_pyvene
 from nnheads.models.families import FAMILIES
@@ -103,23 +93,27 @@ def read(name: str):
 def test_what_is_read_is_what_was_meant():
     everywhere = read("everywhere").intervention
     assert [(edit.site, edit.layer, edit.at) for edit in everywhere.edits] == [
-        ("z", 1, ALL),
-        ("z", 0, ALL),
+        ("z", 1, iv.ALL),
+        ("z", 0, iv.ALL),
     ]
-    assert all(isinstance(edit.do, Add) for edit in everywhere.edits)
+    assert all(isinstance(edit.do, iv.Add) for edit in everywhere.edits)
     (subtract,) = read("subtract").at({"base": [0, 4]}).edits  # pyvene would take the second alone
-    assert (subtract.site, subtract.at, type(subtract.do)) == ("resid_pre", index(0, 4), Subtract)
+    assert (subtract.site, subtract.at, type(subtract.do)) == (
+        "resid_pre",
+        iv.index(0, 4),
+        iv.Subtract,
+    )
     (heads,) = read("heads").at(CASES["heads"]["unit_locations"]).edits
-    assert heads == Edit(
-        "z", Interchange(source_at=index(2, 4)), layer=1, units=(0, 3), at=index(3, 5)
+    assert heads == iv.Edit(
+        "z", iv.Interchange(source_at=iv.index(2, 4)), layer=1, units=(0, 3), at=iv.index(3, 5)
     )
     (collect,) = read("collect").intervention.edits
-    assert collect.do == Collect("layer_1_comp_attention_input_unit_pos_nunit_3#0")
+    assert collect.do == iv.Collect("layer_1_comp_attention_input_unit_pos_nunit_3#0")
     (rotated,) = read("rotated").at(ONE, subspaces=1).edits
-    assert isinstance(rotated.do, Rotate)
+    assert isinstance(rotated.do, iv.Rotate)
     assert rotated.do.columns == tuple(range(5, 16))
     (low,) = read("low-rank").at(ONE).edits
-    assert isinstance(low.do, LowRank)
+    assert isinstance(low.do, iv.LowRank)
     rotation = read("low-rank").intervention.tensors[low.do.rotation]
     torch.testing.assert_close(rotation.T @ rotation, torch.eye(3))
 
@@ -128,15 +122,15 @@ def test_sources_are_shared_or_of_each_part():
     assert read("two").intervention.sources == 1
     own = read_pyvene(DATA / "two", model("llama"), shared=False).at(CASES["two"]["unit_locations"])
     assert [edit.do.source for edit in own.edits] == [0, 1]
-    assert [edit.do.source_at for edit in own.edits] == [index(0), index(2)]
+    assert [edit.do.source_at for edit in own.edits] == [iv.index(0), iv.index(2)]
 
 
 def test_serial_locations():
     folder = read_pyvene(DATA / "two", model("llama"), shared=False)
     edits = folder.at({"source_0->source_1": (0, 2), "source_1->base": (3, 4)}).edits
     assert [(edit.do.source_at, edit.at) for edit in edits] == [
-        (index(0), index(2)),
-        (index(3), index(4)),
+        (iv.index(0), iv.index(2)),
+        (iv.index(3), iv.index(4)),
     ]
     with pytest.raises(
         BadInput, match="unit_locations have source_0->base; expected source_0->source_1"

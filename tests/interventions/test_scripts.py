@@ -12,30 +12,7 @@ import xarray as xr
 from conftest import tiny
 from nnsight import NNsight
 
-from nnheads.interventions import (
-    Add,
-    AddSource,
-    CausalModel,
-    Collect,
-    Combine,
-    Edit,
-    Interchange,
-    Intervention,
-    LowRank,
-    Pairs,
-    Zero,
-    aligned,
-    as_module,
-    draw_counterfactuals,
-    evaluate,
-    index,
-    load,
-    random_directions,
-    run,
-    save,
-    span,
-    train,
-)
+from nnheads import interventions as iv
 
 model, module = None, None
 
@@ -59,8 +36,10 @@ BASE, SOURCE = prompts([9, 41, 7, 300, 12]), prompts([77, 5, 180, 23, 4])
 
 def test_a_component_by_name_or_by_path():
     """C1-1"""
-    named = run(model, Intervention(Edit("mlp_out", Zero(), layer=1)), BASE)
-    by_path = run(model, Intervention(Edit("output", Zero(), path="model.layers.1.mlp")), BASE)
+    named = iv.run(model, iv.Intervention(iv.Edit("mlp_out", iv.Zero(), layer=1)), BASE)
+    by_path = iv.run(
+        model, iv.Intervention(iv.Edit("output", iv.Zero(), path="model.layers.1.mlp")), BASE
+    )
     assert torch.equal(named.edited, by_path.edited)
     assert not torch.equal(named.edited, named.original)
 
@@ -71,17 +50,17 @@ def test_any_module_wrapped():
         torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     )
     rows = torch.randn(3, 4)
-    changed = as_module(network, Intervention(Edit("output", Zero(), path="1")))(rows)
+    changed = iv.as_module(network, iv.Intervention(iv.Edit("output", iv.Zero(), path="1")))(rows)
     assert torch.equal(changed, network._module[2](torch.zeros(3, 8)))
 
 
 def test_original_and_edited_outputs_and_collected_activations():
     """C1-2"""
-    edits = Intervention(
-        Edit("z", Zero(), layer=0, units=(0, 2)),
-        Edit("resid_post", Collect("end"), layer=2, at=index(-1)),
+    edits = iv.Intervention(
+        iv.Edit("z", iv.Zero(), layer=0, units=(0, 2)),
+        iv.Edit("resid_post", iv.Collect("end"), layer=2, at=iv.index(-1)),
     )
-    result = run(model, edits, BASE)
+    result = iv.run(model, edits, BASE)
     assert result.original.shape == result.edited.shape == (1, 5, 500)
     end = result.collected["end"]
     with torch.no_grad():
@@ -92,18 +71,18 @@ def test_original_and_edited_outputs_and_collected_activations():
 def test_zero_add_and_a_function_at_many_positions():
     """C1-3"""
     direction = torch.randn(48)
-    edits = Intervention(
-        Edit("mlp_out", Zero(), layer=0, at=index(0, 1, 3)),
-        Edit("attn_out", Add("direction", scale=4.0), layer=1, at=span(-2, None)),
-        Edit(
+    edits = iv.Intervention(
+        iv.Edit("mlp_out", iv.Zero(), layer=0, at=iv.index(0, 1, 3)),
+        iv.Edit("attn_out", iv.Add("direction", scale=4.0), layer=1, at=iv.span(-2, None)),
+        iv.Edit(
             "resid_post",
-            Combine(function=lambda base, source: (base + source) / 2),
+            iv.Combine(function=lambda base, source: (base + source) / 2),
             layer=1,
-            at=index(2),
+            at=iv.index(2),
         ),
         tensors={"direction": direction},
     )
-    result = run(model, edits, BASE, [SOURCE])
+    result = iv.run(model, edits, BASE, [SOURCE])
     assert not torch.equal(result.edited[:, 0], result.original[:, 0])
 
 
@@ -111,12 +90,14 @@ def test_zero_add_and_a_function_at_many_positions():
 def test_two_sources_at_once_or_one_after_the_other(mode):
     """C1-3"""
     edits = (
-        Edit("resid_post", Interchange(source=0), layer=0),
-        Edit("resid_post", Interchange(source=1), layer=1),
+        iv.Edit("resid_post", iv.Interchange(source=0), layer=0),
+        iv.Edit("resid_post", iv.Interchange(source=1), layer=1),
     )
-    both = run(model, Intervention(*edits, mode=mode), BASE, [SOURCE, prompts([8, 8, 8, 8, 8])])
-    alone = run(
-        model, Intervention(), prompts([8, 8, 8, 8, 8]) if mode == "parallel" else SOURCE
+    both = iv.run(
+        model, iv.Intervention(*edits, mode=mode), BASE, [SOURCE, prompts([8, 8, 8, 8, 8])]
+    )
+    alone = iv.run(
+        model, iv.Intervention(), prompts([8, 8, 8, 8, 8]) if mode == "parallel" else SOURCE
     ).edited
     torch.testing.assert_close(
         both.edited, alone, atol=1e-5, rtol=1e-5
@@ -125,20 +106,23 @@ def test_two_sources_at_once_or_one_after_the_other(mode):
 
 def test_saved_and_loaded(tmp_path):
     """C1-4"""
-    edits = Intervention(
-        Edit("z", Add("truth", scale=15.0), layer=1), tensors={"truth": torch.randn(64)}
+    edits = iv.Intervention(
+        iv.Edit("z", iv.Add("truth", scale=15.0), layer=1), tensors={"truth": torch.randn(64)}
     )
-    save(edits, tmp_path / "honest")
+    iv.save(edits, tmp_path / "honest")
     assert torch.equal(
-        run(model, load(tmp_path / "honest"), BASE).edited, run(model, edits, BASE).edited
+        iv.run(model, iv.load(tmp_path / "honest"), BASE).edited, iv.run(model, edits, BASE).edited
     )
 
 
 def test_a_part_of_a_bigger_module_that_trains():
     """C1-5"""
     rotation = torch.linalg.qr(torch.randn(48, 4))[0]
-    swapped = as_module(
-        model, Intervention(Edit("resid_post", LowRank(), layer=1), tensors={"rotation": rotation})
+    swapped = iv.as_module(
+        model,
+        iv.Intervention(
+            iv.Edit("resid_post", iv.LowRank(), layer=1), tensors={"rotation": rotation}
+        ),
     )
 
     class Judge(torch.nn.Module):
@@ -166,7 +150,9 @@ def test_a_part_of_a_bigger_module_that_trains():
 
 def test_a_variable_of_a_causal_model_is_aligned_with_directions(tmp_path):
     """C1-7"""
-    causal = CausalModel({"left": lambda a, b: a == b, "answer": lambda left, c: 2 * int(left) + c})
+    causal = iv.CausalModel(
+        {"left": lambda a, b: a == b, "answer": lambda left, c: 2 * int(left) + c}
+    )
 
     class Network(torch.nn.Module):
         """Units 0 and 1 hold whether a is b, unit 3 holds c."""
@@ -185,23 +171,23 @@ def test_a_variable_of_a_causal_model_is_aligned_with_directions(tmp_path):
 
     network = Network()
     inputs = [{"a": a, "b": b, "c": c} for a in (-1, 1) for b in (-1, 1) for c in (0, 1)]
-    drawn = draw_counterfactuals(causal, inputs, "left", 200)
+    drawn = iv.draw_counterfactuals(causal, inputs, "left", 200)
     rows = torch.tensor([[one["a"], one["b"], 2 * one["c"] - 1] for one in inputs]).float()
     base, source = (rows[[getattr(one, side) for one in drawn]] for side in ("base", "source"))
-    pairs = Pairs(base, [source], torch.tensor([one.answer for one in drawn]))
-    start = aligned("output", None, features=4, directions=1, path="hidden")
-    found, log = train(
+    pairs = iv.Pairs(base, [source], torch.tensor([one.answer for one in drawn]))
+    start = iv.aligned("output", None, features=4, directions=1, path="hidden")
+    found, log = iv.train(
         network, start, pairs, steps=300, learning_rate=0.05, checkpoint=tmp_path / "kept"
     )
     direction = found.tensors["rotation"][:, 0]
     assert torch.acos(abs(direction @ torch.tensor([1.0, 1, 0, 0])) / 2**0.5) < 0.1
     assert (
-        float(evaluate(network, found, pairs)["score"].mean())
+        float(iv.evaluate(network, found, pairs)["score"].mean())
         == float(log["held_out_accuracy"][-1])
         == 1
     )
-    assert float(evaluate(network, random_directions(found, 1), pairs)["score"].mean()) < 0.8
-    assert load(save(found, tmp_path / "direction")) == found
+    assert float(iv.evaluate(network, iv.random_directions(found, 1), pairs)["score"].mean()) < 0.8
+    assert iv.load(iv.save(found, tmp_path / "direction")) == found
 
 
 def test_a_residual_network():
@@ -215,18 +201,19 @@ def test_a_residual_network():
         )
         network = AutoModelForImageClassification.from_config(config).eval()
         one, two = torch.randn(2, 1, 3, 32, 32)
-        swap = Edit("output", Interchange(), path="resnet.encoder.stages.0")
-        changed = as_module(network, Intervention(swap))(one, sources=[two]).logits
+        swap = iv.Edit("output", iv.Interchange(), path="resnet.encoder.stages.0")
+        changed = iv.as_module(network, iv.Intervention(swap))(one, sources=[two]).logits
         torch.testing.assert_close(
             changed, network(two).logits
         )  # all that follows sees the other picture
-        part = Edit(
+        part = iv.Edit(
             "output",
-            AddSource(scale=0.5),
+            iv.AddSource(scale=0.5),
             path="resnet.encoder.stages.0",
             neurons=(1, 2),
-            at=index(0),
+            at=iv.index(0),
         )
         assert not torch.equal(
-            as_module(network, Intervention(part))(one, sources=[two]).logits, network(one).logits
+            iv.as_module(network, iv.Intervention(part))(one, sources=[two]).logits,
+            network(one).logits,
         )

@@ -8,23 +8,8 @@ import torch
 import xarray as xr
 from conftest import placed, tiny
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import (
-    ALL,
-    ANSWER,
-    DECODE,
-    PROMPT,
-    Add,
-    Collect,
-    Edit,
-    Interchange,
-    Intervention,
-    Scale,
-    Subtract,
-    index,
-    steps,
-)
-from nnheads.interventions import steering as strengths
 from nnheads.interventions.apply import run
 from nnheads.interventions.generate import generate
 from nnheads.interventions.likelihood import compare, read_positions
@@ -66,7 +51,7 @@ def hidden_states(texts: list[str]) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("at", [index(-1), ALL])
+@pytest.mark.parametrize("at", [iv.index(-1), iv.ALL])
 def test_a_direction_is_the_difference_of_means_of_half_the_texts(at):
     model, _ = tiny("llama")
     found = direction(model, TOWARD, AWAY, layers=[0, 1], at=at, batch_size=4, seed=3)
@@ -100,7 +85,7 @@ def test_directions_of_heads_are_parts_of_what_the_projection_reads():
     activations = activations_of(model, read_texts(model.tokenizer, TOWARD), site="z", layers=[2])
     collected = run(
         model,
-        Intervention(Edit("z", Collect(), layer=2, at=index(-1))),
+        iv.Intervention(iv.Edit("z", iv.Collect(), layer=2, at=iv.index(-1))),
         read_texts(model.tokenizer, TOWARD),
     ).collected["collected"]
     np.testing.assert_allclose(activations.reshape(6, 64), collected[:, 0], atol=1e-6)
@@ -115,9 +100,9 @@ def test_separability_counts_pairs():
 
 def test_texts_that_differ_are_told_apart_and_the_same_are_not():
     model, _ = tiny("llama")
-    found = direction(model, TOWARD * 3, AWAY * 3, at=ALL)
+    found = direction(model, TOWARD * 3, AWAY * 3, at=iv.ALL)
     assert (found["auc"] == 1).all() and (found["q_value"] < 0.01).all()
-    same = direction(model, TOWARD * 3, [*reversed(TOWARD * 3)], at=ALL)
+    same = direction(model, TOWARD * 3, [*reversed(TOWARD * 3)], at=iv.ALL)
     assert (same["q_value"] > 0.05).all()
 
 
@@ -125,11 +110,11 @@ def test_steering_carries_one_mean_to_the_other():
     model, _ = tiny("llama")
     found = direction(model, TOWARD, AWAY, layers=[1])
     gave = [text for text, used in zip(AWAY, halves(len(AWAY), 0)) if used]
-    read = Edit("resid_post", Collect(), layer=1, at=index(-1))
+    read = iv.Edit("resid_post", iv.Collect(), layer=1, at=iv.index(-1))
     added = steering(found, 1)
     moved = run(
         model,
-        Intervention(*added.edits, read, tensors=added.tensors),
+        iv.Intervention(*added.edits, read, tensors=added.tensors),
         read_texts(model.tokenizer, gave),
     ).collected["collected"][:, 0]
     toward = found["away"].sel(layer=1) + found["direction"].sel(layer=1)
@@ -142,23 +127,23 @@ def test_steering_carries_one_mean_to_the_other():
 def test_the_strength_is_in_lengths_of_the_direction_or_in_units():
     model, _ = tiny("llama")
     found = direction(model, TOWARD, AWAY, site="z", layers=[0, 1])
-    whole, one = steering(found, 1, 2.0, at=DECODE), steering(found, 1, 3.0, head=2, unit=True)
-    assert whole.edits == (Edit("z", Add("direction", scale=2.0), layer=1, at=DECODE),)
+    whole, one = steering(found, 1, 2.0, at=iv.DECODE), steering(found, 1, 3.0, head=2, unit=True)
+    assert whole.edits == (iv.Edit("z", iv.Add("direction", scale=2.0), layer=1, at=iv.DECODE),)
     assert whole.tensors["direction"].shape == (64,)
     assert one.edits[0].units == (2,) and float(one.tensors["direction"].norm()) == pytest.approx(1)
-    more = (Edit("z", Subtract(1.0), layer=0), Edit("z", Scale(2.0), layer=0))
-    twice = scaled(Intervention(*whole.edits, *more, tensors=whole.tensors), 2)
+    more = (iv.Edit("z", iv.Subtract(1.0), layer=0), iv.Edit("z", iv.Scale(2.0), layer=0))
+    twice = scaled(iv.Intervention(*whole.edits, *more, tensors=whole.tensors), 2)
     assert [getattr(edit.do, "scale", None) for edit in twice.edits] == [4.0, 2.0, None]
 
 
 def test_a_random_push_is_as_long_and_points_elsewhere():
     vector = torch.arange(48.0)
     edits = (
-        Edit("z", Subtract("a"), layer=0),
-        Edit("z", Scale(2.0), layer=0),
-        Edit("z", Add(1.0), layer=0),
+        iv.Edit("z", iv.Subtract("a"), layer=0),
+        iv.Edit("z", iv.Scale(2.0), layer=0),
+        iv.Edit("z", iv.Add(1.0), layer=0),
     )
-    given = Intervention(*edits, tensors={"a": vector, "unused": torch.ones(2)})
+    given = iv.Intervention(*edits, tensors={"a": vector, "unused": torch.ones(2)})
     drawn = randomised(given, 3)
     assert drawn.edits == given.edits and torch.equal(drawn.tensors["unused"], torch.ones(2))
     assert float(drawn.tensors["a"].norm()) == pytest.approx(float(vector.norm()))
@@ -181,11 +166,11 @@ def test_of_equally_good_layers_the_middle_one_is_steered():
 def test_reading_given_texts_is_the_mean_over_what_follows_the_prompt():
     model, _ = tiny("llama")
     prompts = in_halves(model, [*TOWARD[:2], *AWAY[:1]])
-    edit = Edit("resid_post", Add(0.7), layer=1, neurons=(3, 8), at=DECODE)
-    found = compare(model, Intervention(edit), prompts)
+    edit = iv.Edit("resid_post", iv.Add(0.7), layer=1, neurons=(3, 8), at=iv.DECODE)
+    found = compare(model, iv.Intervention(edit), prompts)
     result = run(
         model,
-        Intervention(Edit("resid_post", Add(0.7), layer=1, neurons=(3, 8), at=ANSWER)),
+        iv.Intervention(iv.Edit("resid_post", iv.Add(0.7), layer=1, neurons=(3, 8), at=iv.ANSWER)),
         prompts,
     )
     for row in range(3):
@@ -206,17 +191,17 @@ def test_positions_of_written_tokens_are_found_in_given_texts():
     model, _ = tiny("llama")
     rows = [[5, 6, 7, 8, 9, 10], [5, 6, 7]]
     prompts = continuations(model, rows, [2, 1])
-    assert read_positions(DECODE, prompts).tolist() == [[2, 3, 4, 5], [4, 5, -1, -1]]
-    assert read_positions(steps(1, 3), prompts).tolist() == [[3, 5], [5, -1]]
-    assert read_positions(PROMPT, prompts).tolist() == [[0, 1], [3, -1]]
-    nothing = compare(model, Intervention(), continuations(model, rows, [6, 3]))
+    assert read_positions(iv.DECODE, prompts).tolist() == [[2, 3, 4, 5], [4, 5, -1, -1]]
+    assert read_positions(iv.steps(1, 3), prompts).tolist() == [[3, 5], [5, -1]]
+    assert read_positions(iv.PROMPT, prompts).tolist() == [[0, 1], [3, -1]]
+    nothing = compare(model, iv.Intervention(), continuations(model, rows, [6, 3]))
     assert nothing["original"].isnull().all()
 
 
 def test_a_sweep_is_what_its_parts_are(tmp_path):
     model, _ = tiny("llama")
     found = direction(model, TOWARD, AWAY, layers=[1])
-    edits = steering(found, 1, at=ANSWER)
+    edits = steering(found, 1, at=iv.ANSWER)
     given = {
         "strengths": [0.0, 2.0],
         "toward": TOWARD[:2],
@@ -225,7 +210,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
         "layer": 1,
     }
     prompts = ["Mary and John", "the code of"]
-    scores = strengths.sweep(
+    scores = iv.steering.sweep(
         model, edits, prompts, NEUTRAL, **given, new_tokens=4, parts=tmp_path, batch_size=1
     )
     assert dict(scores.sizes) == {"strength": 2, "prompt": 2, "neutral": 2, "text": 5, "draw": 5}
@@ -239,7 +224,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     assert scores["written"].values.tolist() == [written.original_texts, written.texts]
     likely = compare(model, scaled(edits, 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
     change = (likely["log_probability"] - likely["original"]).values
-    curve = strengths.reduced(scores)
+    curve = iv.steering.reduced(scores)
     assert float(curve["effect"][1]) == pytest.approx(
         change[:2].mean() - change[2:].mean(), abs=1e-5
     )
@@ -250,7 +235,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     assert (scores["control"][0] == 0).all(), "nothing is added"
     each = scores["control"][1].mean("text").values
     for draw in (0, 3):
-        other = randomised(edits, strengths.APART * draw)
+        other = randomised(edits, iv.steering.APART * draw)
         random = compare(model, scaled(other, 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
         change = (random["log_probability"] - random["original"]).values
         assert each[draw] == pytest.approx(change[:2].mean() - change[2:].mean(), abs=1e-5)
@@ -258,14 +243,14 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     ends = [float(curve[f"random{end}"][1]) for end in ("_lowest", "", "_highest")]
     assert ends == pytest.approx([each.min(), each.mean(), each.max()], abs=1e-6)
     assert all(curve[f"random{end}"].attrs["units"] == "nat" for end in ("", "_lowest", "_highest"))
-    again = strengths.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
+    again = iv.steering.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
     for name in ("change", "kl", "surprisal", "projection"):
         np.testing.assert_allclose(scores[name], again[name], atol=1e-5)
     with pytest.raises(
         BadInput, match="0 draws of a random direction are too few; give at least 1"
     ):
-        strengths.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
-    alone = strengths.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
+        iv.steering.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
+    alone = iv.steering.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
     assert set(alone.data_vars) == {"written", "surprisal", "kl"}
 
 
@@ -306,7 +291,7 @@ def test_what_cannot_be_steered_or_read_is_refused():
         steering(found, 1, head=1)
     with pytest.raises(BadInput, match=r"'Mary' has fewer than two tokens"):
         in_halves(model, ["Mary"])
-    taken = Intervention(Edit("z", Interchange(), layer=0))
+    taken = iv.Intervention(iv.Edit("z", iv.Interchange(), layer=0))
     with pytest.raises(
         BadInput, match=r"this intervention takes 1 source prompts; texts alone have none"
     ):

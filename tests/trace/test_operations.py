@@ -7,25 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from nnheads.interventions import (
-    PCA,
-    Add,
-    AddSource,
-    Boundless,
-    Collect,
-    Combine,
-    Function,
-    Interchange,
-    LowRank,
-    Mask,
-    Mean,
-    Noise,
-    Rotate,
-    Scale,
-    Set,
-    Subtract,
-    Zero,
-)
+from nnheads import interventions as iv
 from nnheads.interventions.operations import OPERATIONS, Operation
 from nnheads.trace.operations import boundary_mask, change, noise
 
@@ -52,27 +34,27 @@ def by_direction(weights) -> torch.Tensor:
 
 
 FORMULAS = [
-    (Zero(), BASE * 0),
-    (Set("vector"), TENSORS["vector"].expand(2, 3, 5)),
-    (Set(2), torch.full((2, 3, 5), 2.0)),
-    (Mean("vector"), TENSORS["vector"].expand(2, 3, 5)),
-    (Add("vector", scale=-0.5), BASE - 0.5 * torch.arange(5.0)),
-    (Add(1.5), BASE + 1.5),
-    (Subtract("vector", scale=2.0), BASE - 2 * torch.arange(5.0)),
-    (Scale(3.0), BASE * 3),
-    (Collect(), BASE),
-    (Interchange(), SOURCE),
-    (AddSource(scale=-1.0), BASE - SOURCE),
-    (Rotate(), SOURCE),
-    (Rotate(columns=(1, 3)), by_direction([0, 1, 0, 1, 0])),
-    (LowRank(rotation="low"), by_direction([1, 1])),
-    (PCA(rotation="low"), by_direction([1, 1])),
-    (Boundless(temperature=1e-6), by_direction([1, 1, 0.5, 0, 0])),
-    (Boundless(temperature=2.0), by_direction(torch.sigmoid((2.5 - torch.arange(5) - 0.5) / 2))),
-    (Mask(temperature=0.5), BASE + torch.sigmoid(TENSORS["mask"] / 0.5) * (SOURCE - BASE)),
-    (Mask(rotation="rotation"), by_direction(torch.sigmoid(TENSORS["mask"]))),
-    (Function("m:own"), BASE),
-    (Combine(function="m:own"), BASE * SOURCE),
+    (iv.Zero(), BASE * 0),
+    (iv.Set("vector"), TENSORS["vector"].expand(2, 3, 5)),
+    (iv.Set(2), torch.full((2, 3, 5), 2.0)),
+    (iv.Mean("vector"), TENSORS["vector"].expand(2, 3, 5)),
+    (iv.Add("vector", scale=-0.5), BASE - 0.5 * torch.arange(5.0)),
+    (iv.Add(1.5), BASE + 1.5),
+    (iv.Subtract("vector", scale=2.0), BASE - 2 * torch.arange(5.0)),
+    (iv.Scale(3.0), BASE * 3),
+    (iv.Collect(), BASE),
+    (iv.Interchange(), SOURCE),
+    (iv.AddSource(scale=-1.0), BASE - SOURCE),
+    (iv.Rotate(), SOURCE),
+    (iv.Rotate(columns=(1, 3)), by_direction([0, 1, 0, 1, 0])),
+    (iv.LowRank(rotation="low"), by_direction([1, 1])),
+    (iv.PCA(rotation="low"), by_direction([1, 1])),
+    (iv.Boundless(temperature=1e-6), by_direction([1, 1, 0.5, 0, 0])),
+    (iv.Boundless(temperature=2.0), by_direction(torch.sigmoid((2.5 - torch.arange(5) - 0.5) / 2))),
+    (iv.Mask(temperature=0.5), BASE + torch.sigmoid(TENSORS["mask"] / 0.5) * (SOURCE - BASE)),
+    (iv.Mask(rotation="rotation"), by_direction(torch.sigmoid(TENSORS["mask"]))),
+    (iv.Function("m:own"), BASE),
+    (iv.Combine(function="m:own"), BASE * SOURCE),
 ]
 
 
@@ -93,11 +75,11 @@ def test_operations_are_their_formulas(do, expected):
 
 def test_every_operation_is_tested():
     assert {do.name for do, _ in FORMULAS} | {"noise"} == set(OPERATIONS)
-    assert {do.name for do in (Noise(),)} == {"noise"}
+    assert {do.name for do in (iv.Noise(),)} == {"noise"}
 
 
 def test_noise_is_repeated_and_independent_of_what_is_beside_it():
-    one = change(plain(Noise(level=2.0, seed=4)), BASE, None, {})
+    one = change(plain(iv.Noise(level=2.0, seed=4)), BASE, None, {})
     assert torch.equal(one, BASE + 2 * noise((2, 3, 5), 4))
     wide = noise((4, 9, 64), 4)
     assert torch.equal(noise((2, 3, 64), 4), wide[:2, :3])
@@ -118,12 +100,12 @@ def test_boundaries_cut_and_soften():
 
 
 LEARNED = [
-    Rotate(),
-    LowRank(rotation="low"),
-    Boundless(temperature=2.0),
-    Mask(),
-    Mask(rotation="rotation"),
-    Add("vector"),
+    iv.Rotate(),
+    iv.LowRank(rotation="low"),
+    iv.Boundless(temperature=2.0),
+    iv.Mask(),
+    iv.Mask(rotation="rotation"),
+    iv.Add("vector"),
 ]
 
 
@@ -140,9 +122,9 @@ def test_gradients_reach_every_tensor_and_both_runs(do):
 
 
 def test_numbers_follow_the_features():
-    half = change(plain(Add("vector")), BASE.bfloat16(), None, TENSORS)
+    half = change(plain(iv.Add("vector")), BASE.bfloat16(), None, TENSORS)
     assert half.dtype == torch.bfloat16
-    assert change(plain(Set(1)), BASE.double(), None, {}).dtype == torch.float64
+    assert change(plain(iv.Set(1)), BASE.double(), None, {}).dtype == torch.float64
 
 
 def test_functions_return_as_many_features_as_they_get():
@@ -150,4 +132,4 @@ def test_functions_return_as_many_features_as_they_get():
         ValueError,
         match=r"^your function returned shape \(2, 3, 1\) for features of shape \(2, 3, 5\)$",
     ):
-        change(plain(Function("m:own")), BASE, None, {"own": lambda base: base[..., :1]})
+        change(plain(iv.Function("m:own")), BASE, None, {"own": lambda base: base[..., :1]})

@@ -13,18 +13,8 @@ import xarray as xr
 from conftest import FAMILIES, VOCABULARY, build, tiny, words_tokenizer
 from oracle import fed
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import (
-    ALL,
-    ANSWER,
-    DECODE,
-    Add,
-    Edit,
-    Intervention,
-    Scale,
-    Subtract,
-    index,
-)
 from nnheads.models.geometry import geometry
 from nnheads.truth import baked_checkpoint
 from nnheads.truth.bake import Baked, bake, push
@@ -48,7 +38,7 @@ def prompts() -> xr.Dataset:
     )
 
 
-def moves(model, seed: int = 0, **options) -> Intervention:
+def moves(model, seed: int = 0, **options) -> iv.Intervention:
     """Two heads of one layer and one of another."""
     generator = torch.Generator().manual_seed(seed)
     dim = geometry(model).head_dim
@@ -56,19 +46,19 @@ def moves(model, seed: int = 0, **options) -> Intervention:
         "first": torch.randn(2 * dim, generator=generator),
         "last": torch.randn(dim, generator=generator),
     }
-    return Intervention(
-        Edit("z", Add("first", scale=0.7), layer=0, units=(1, 3), **options),
-        Edit("z", Subtract("last", scale=0.4), layer=2, units=(2,), **options),
+    return iv.Intervention(
+        iv.Edit("z", iv.Add("first", scale=0.7), layer=0, units=(1, 3), **options),
+        iv.Edit("z", iv.Subtract("last", scale=0.4), layer=2, units=(2,), **options),
         tensors=tensors,
     )
 
 
-def hooked_logits(module, model_type: str, edit: Intervention, given: dict) -> torch.Tensor:
+def hooked_logits(module, model_type: str, edit: iv.Intervention, given: dict) -> torch.Tensor:
     """Logits of a run whose head outputs are moved by plain hooks."""
     row, handles = FAMILIES[model_type], []
     for one in edit.edits:
         projection = attrgetter(row.projection)(attrgetter(row.layers)(module)[one.layer])
-        sign = one.do.scale * (1 if isinstance(one.do, Add) else -1)
+        sign = one.do.scale * (1 if isinstance(one.do, iv.Add) else -1)
         value = sign * edit.tensors[one.do.value].reshape(len(one.units), -1)
 
         def before(_, arguments, units=one.units, value=value):
@@ -194,14 +184,14 @@ def test_a_bias_that_was_there_stays_in_the_sum(tmp_path):
 
 def test_a_constant_and_single_features_are_added_where_they_belong(tmp_path):
     model, _ = tiny("llama")
-    edit = Intervention(
-        Edit("z", Add(0.5, scale=2.0), layer=1),
-        Edit("z", Add(1.0), layer=1, units=(0,), neurons=(3, 5)),
+    edit = iv.Intervention(
+        iv.Edit("z", iv.Add(0.5, scale=2.0), layer=1),
+        iv.Edit("z", iv.Add(1.0), layer=1, units=(0,), neurons=(3, 5)),
     )
     assert bake(model, edit, tmp_path / "baked", prompts()).difference <= 1e-4
 
 
-@pytest.mark.parametrize("at", [ANSWER, DECODE, index(-1)])
+@pytest.mark.parametrize("at", [iv.ANSWER, iv.DECODE, iv.index(-1)])
 def test_an_edit_of_some_positions_cannot_be_baked(at, tmp_path):
     model, _ = tiny("llama")
     with pytest.raises(
@@ -213,13 +203,13 @@ def test_an_edit_of_some_positions_cannot_be_baked(at, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (Intervention(), "has no edits; there is nothing to bake"),
-        (Intervention(Edit("z", Scale(0.5), layer=0)), "a bias cannot hold scale at z"),
+        (iv.Intervention(), "has no edits; there is nothing to bake"),
+        (iv.Intervention(iv.Edit("z", iv.Scale(0.5), layer=0)), "a bias cannot hold scale at z"),
         (
-            Intervention(Edit("resid_post", Add(1.0), layer=0)),
+            iv.Intervention(iv.Edit("resid_post", iv.Add(1.0), layer=0)),
             "a bias cannot hold add at resid_post",
         ),
-        (Intervention(Edit("z", Add(1.0), layer=9)), "layer 9 does not exist"),
+        (iv.Intervention(iv.Edit("z", iv.Add(1.0), layer=9)), "layer 9 does not exist"),
     ],
 )
 def test_what_no_bias_can_hold_is_refused(edit, said, tmp_path):
@@ -242,7 +232,10 @@ def test_a_folder_in_use_and_other_dtypes_are_refused(tmp_path):
     lazy = load("reference", remote="http://127.0.0.1:1")
     with pytest.raises(BadInput, match="load the model without remote"):
         bake(
-            lazy, Intervention(Edit("z", Add(1.0), layer=0, at=ALL)), tmp_path / "baked", prompts()
+            lazy,
+            iv.Intervention(iv.Edit("z", iv.Add(1.0), layer=0, at=iv.ALL)),
+            tmp_path / "baked",
+            prompts(),
         )
 
 

@@ -15,21 +15,8 @@ from conftest import FAMILIES, placed, tiny
 from oracle import fed
 from statements import LAYOUT, statements
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput
-from nnheads.interventions import (
-    ALL,
-    ANSWER,
-    ANSWERING,
-    DECODE,
-    PROMPT,
-    Add,
-    AddSource,
-    Edit,
-    Intervention,
-    index,
-    span,
-    steps,
-)
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import inputs
 from nnheads.trace.likelihood import summed
@@ -39,16 +26,16 @@ from nnheads.truth.multiple_choice import CHOICES, choices, score
 from nnheads.truth.neutral import coherence, neutral_texts
 
 
-def push(model, at=ALL, scale: float = 0.8) -> Intervention:
+def push(model, at=iv.ALL, scale: float = 0.8) -> iv.Intervention:
     sizes = geometry(model)
     value = torch.randn(2 * sizes.head_dim, generator=torch.Generator().manual_seed(5))
-    return Intervention(
-        Edit("z", Add("v", scale=scale), layer=1, units=(0, 2), at=at), tensors={"v": value}
+    return iv.Intervention(
+        iv.Edit("z", iv.Add("v", scale=scale), layer=1, units=(0, 2), at=at), tensors={"v": value}
     )
 
 
 def plain_logits(
-    module, model_type: str, ids: list[int], edit: Intervention, places
+    module, model_type: str, ids: list[int], edit: iv.Intervention, places
 ) -> torch.Tensor:
     """One text alone, its head outputs moved by a plain hook at these positions."""
     row, handles = FAMILIES[model_type], []
@@ -81,7 +68,7 @@ def row_of(prompts: xr.Dataset, line: int) -> tuple[list[int], int, int]:
 
 
 def plain_scores(
-    module, model_type: str, prompts: xr.Dataset, edit: Intervention, edited
+    module, model_type: str, prompts: xr.Dataset, edit: iv.Intervention, edited
 ) -> list[float]:
     """log p of each answer, one statement at a time; `edited(length, asked)` are the positions that
     are moved.
@@ -99,11 +86,11 @@ def plain_scores(
 
 
 PLACES = {
-    "all": (ALL, lambda length, asked: range(length)),
-    "answering": (ANSWERING, lambda length, asked: range(asked - 1, length)),
-    "answer": (ANSWER, lambda length, asked: range(asked, length)),
-    "decode": (DECODE, lambda length, asked: range(asked, length)),
-    "prompt": (PROMPT, lambda length, asked: range(asked)),
+    "all": (iv.ALL, lambda length, asked: range(length)),
+    "answering": (iv.ANSWERING, lambda length, asked: range(asked - 1, length)),
+    "answer": (iv.ANSWER, lambda length, asked: range(asked, length)),
+    "decode": (iv.DECODE, lambda length, asked: range(asked, length)),
+    "prompt": (iv.PROMPT, lambda length, asked: range(asked)),
 }
 
 
@@ -116,9 +103,9 @@ def test_answers_are_as_likely_as_a_plain_run_of_each_alone_makes_them(scope):
     np.testing.assert_allclose(
         found, plain_scores(module, "llama", prompts, push(model, at), edited), atol=1e-4
     )
-    plain = log_probability(model, Intervention(), prompts)["log_probability"].values
+    plain = log_probability(model, iv.Intervention(), prompts)["log_probability"].values
     np.testing.assert_allclose(
-        plain, plain_scores(module, "llama", prompts, Intervention(), edited), atol=1e-4
+        plain, plain_scores(module, "llama", prompts, iv.Intervention(), edited), atol=1e-4
     )
     assert np.abs(found - plain).max() > 0.1, "the scored logits moved"
 
@@ -161,7 +148,7 @@ def plain_choices(
 def test_choices_agree_with_an_independent_implementation(seed, edited):
     model, module = tiny("llama")
     prompts = statements(seed)
-    edit = push(model) if edited else Intervention()
+    edit = push(model) if edited else iv.Intervention()
     found = score(model, edit, prompts, batch_size=4)
     wanted = plain_choices(plain_scores(module, "llama", prompts, edit, PLACES["all"][1]))
     assert found["question"].values.tolist() == list(wanted) == [0, 3, 4]
@@ -183,7 +170,7 @@ def test_cross_entropy_and_kl_agree_with_an_independent_implementation():
     found = coherence(model, push(model), neutral, batch_size=2)
     for line, text in enumerate(texts):
         ids = model.tokenizer(text)["input_ids"][:6]
-        before = plain_logits(module, "llama", ids, Intervention(), ()).log_softmax(-1)[:-1]
+        before = plain_logits(module, "llama", ids, iv.Intervention(), ()).log_softmax(-1)[:-1]
         after = plain_logits(module, "llama", ids, push(model), range(len(ids))).log_softmax(-1)[
             :-1
         ]
@@ -241,7 +228,7 @@ def test_a_question_that_cannot_be_scored_is_refused(label, best):
         choices(likely)
 
 
-@pytest.mark.parametrize("at", [index(-1), index(-1, -1), steps(9)])
+@pytest.mark.parametrize("at", [iv.index(-1), iv.index(-1, -1), iv.steps(9)])
 def test_an_edit_that_comes_too_late_is_refused_with_the_reason(at):
     """honest_llama, issue 47: position -1 of a whole text changes no score, and the scores looked
     like a result.
@@ -260,23 +247,23 @@ def test_scores_of_an_edit_of_the_last_position_would_have_been_the_unedited_one
     model, _ = tiny("llama")
     prompts = statements(layout=tuple(one for one in LAYOUT if not one[5]))
     monkeypatch.setattr(answer_likelihood, "check_reach", lambda *_: None)
-    late = log_probability(model, push(model, index(-1)), prompts)["log_probability"].values
-    plain = log_probability(model, Intervention(), prompts)["log_probability"].values
+    late = log_probability(model, push(model, iv.index(-1)), prompts)["log_probability"].values
+    plain = log_probability(model, iv.Intervention(), prompts)["log_probability"].values
     np.testing.assert_allclose(late, plain, atol=1e-5)
 
 
 def test_one_token_answers_are_out_of_reach_of_edits_of_answers():
     model, _ = tiny("llama")
     single = tuple((q, label, best, asked, 1, 0) for q, label, best, asked, _, _ in LAYOUT)
-    for at in (ANSWER, DECODE, steps(0)):
+    for at in (iv.ANSWER, iv.DECODE, iv.steps(0)):
         with pytest.raises(BadInput, match=f"an edit at {at.kind}.* comes too late"):
             score(model, push(model, at), statements(layout=single))
-    assert reached(push(model, ANSWER), statements()).tolist() == [one[4] > 1 for one in LAYOUT]
-    found = score(model, push(model, ANSWER), statements(), batch_size=2)
+    assert reached(push(model, iv.ANSWER), statements()).tolist() == [one[4] > 1 for one in LAYOUT]
+    found = score(model, push(model, iv.ANSWER), statements(), batch_size=2)
     assert found.attrs["reached"] == pytest.approx(6 / 9), "a share is said, not refused"
 
 
-@pytest.mark.parametrize("at", [ALL, PROMPT, index(0), span(1, 2)])
+@pytest.mark.parametrize("at", [iv.ALL, iv.PROMPT, iv.index(0), iv.span(1, 2)])
 def test_edits_before_the_last_token_are_felt(at):
     model, _ = tiny("llama")
     assert reached(push(model, at), statements()).all()
@@ -287,14 +274,14 @@ def test_neutral_texts_are_out_of_reach_of_their_last_position_too():
     model, _ = tiny("llama")
     neutral = neutral_texts(model, ["John and Mary", "the code of Anna is 4 ."])
     with pytest.raises(BadInput, match="comes too late"):
-        coherence(model, push(model, index(-1)), neutral)
-    assert float(coherence(model, push(model, DECODE), neutral)["kl"].min()) > 0
+        coherence(model, push(model, iv.index(-1)), neutral)
+    assert float(coherence(model, push(model, iv.DECODE), neutral)["kl"].min()) > 0
 
 
 def test_without_an_edit_nothing_is_moved_and_parts_are_kept(tmp_path):
     model, _ = tiny("llama")
     neutral = neutral_texts(model, ["John and Mary", "the code of Anna is 4 ."])
-    found = coherence(model, Intervention(), neutral, parts=tmp_path)
+    found = coherence(model, iv.Intervention(), neutral, parts=tmp_path)
     np.testing.assert_array_equal(found["kl"], 0)
     np.testing.assert_array_equal(found["cross_entropy"], found["original"])
     first = score(model, push(model), statements(), parts=tmp_path, name="mine", batch_size=5)
@@ -320,7 +307,7 @@ def test_only_the_logits_of_the_answers_are_asked_for():
         lambda _, arguments: kept.append(arguments[0].shape[1])
     )
     layout = tuple((q, label, best, 9, 1, 0) for q, label, best, *_ in LAYOUT)
-    log_probability(model, Intervention(), statements(layout=layout))
+    log_probability(model, iv.Intervention(), statements(layout=layout))
     handle.remove()
     assert kept == [2], "the token before the answer, and the answer's own"
 
@@ -335,13 +322,13 @@ def test_sums_are_of_the_scored_tokens_alone():
 
 def test_what_cannot_be_read_is_refused():
     model, _ = tiny("llama")
-    swap = Intervention(Edit("z", AddSource(), layer=0))
+    swap = iv.Intervention(iv.Edit("z", iv.AddSource(), layer=0))
     with pytest.raises(BadInput, match="takes 1 source prompts; statements alone have none"):
         score(model, swap, statements())
     with pytest.raises(BadInput, match="statement 0 has no answer; it cannot be scored"):
-        score(model, Intervention(), statements(layout=((0, 1, 1, 4, 0, 0), (0, 0, 0, 4, 1, 0))))
+        score(model, iv.Intervention(), statements(layout=((0, 1, 1, 4, 0, 0), (0, 0, 0, 4, 1, 0))))
     with pytest.raises(BadInput, match="an answer has nothing before it"):
-        score(model, Intervention(), statements(layout=((0, 1, 1, 0, 3, 0), (0, 0, 0, 4, 1, 0))))
+        score(model, iv.Intervention(), statements(layout=((0, 1, 1, 0, 3, 0), (0, 0, 0, 4, 1, 0))))
     with pytest.raises(BadInput, match="neutral text 2 has fewer than two tokens"):
         neutral_texts(model, ["John and", "Mary"])
     with pytest.raises(BadInput, match="no neutral texts are given"):

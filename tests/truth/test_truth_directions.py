@@ -12,18 +12,8 @@ from conftest import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
-from nnheads.interventions import (
-    ALL,
-    ANSWER,
-    ANSWERING,
-    DECODE,
-    PROMPT,
-    Add,
-    Edit,
-    Intervention,
-    index,
-)
 from nnheads.interventions.apply import run
 from nnheads.interventions.files import load, save
 from nnheads.truth.directions import (
@@ -148,8 +138,8 @@ def test_the_guard_knows_a_question_from_another_file_and_an_edit_from_disk(tmp_
     place = save(edit(found, [(0, 0), (1, 2)], 2.0), tmp_path / "edit")
     with pytest.raises(RunError, match="1 of 2 test questions"):
         guard(load(place), ["What  IS 3 ?", "something else"])
-    assert fitted_on(Intervention(Edit("z", Add(1.0), layer=0))) is None
-    guard(Intervention(Edit("z", Add(1.0), layer=0)), NAMES)
+    assert fitted_on(iv.Intervention(iv.Edit("z", iv.Add(1.0), layer=0))) is None
+    guard(iv.Intervention(iv.Edit("z", iv.Add(1.0), layer=0)), NAMES)
 
 
 @given(st.lists(st.text(), max_size=6))
@@ -197,8 +187,8 @@ def test_the_edit_is_alpha_sigma_theta_on_the_chosen_heads_alone():
     found = directions(outputs(), use=range(6), names=NAMES)
     made = edit(found, [(1, 2), (0, 1), (1, 0)], 15.0)
     assert [(one.layer, one.units, one.at, one.do.scale) for one in made.edits] == [
-        (0, (1,), ALL, 15.0),
-        (1, (0, 2), ALL, 15.0),
+        (0, (1,), iv.ALL, 15.0),
+        (1, (0, 2), iv.ALL, 15.0),
     ]
     wanted = (found["sigma"] * found["direction"]).values
     np.testing.assert_allclose(
@@ -222,15 +212,15 @@ def test_the_edit_moves_z_by_alpha_sigma_theta():
         }
     )
     made = edit(found, [(1, 3), (1, 1)], 2.5)
-    seen = Edit("z", Collect("z"), layer=1)
+    seen = iv.Edit("z", Collect("z"), layer=1)
     place = ("batch", "position")
     prompts = xr.Dataset(
         {"token": (place, [[5, 6, 7]]), "mask": (place, [[1, 1, 1]])}, {"batch": [0]}
     )
     with torch.no_grad():
-        before = run(model, Intervention(seen), prompts, original=False).collected["z"]
+        before = run(model, iv.Intervention(seen), prompts, original=False).collected["z"]
         after = run(
-            model, Intervention(*made.edits, seen, tensors=made.tensors), prompts, original=False
+            model, iv.Intervention(*made.edits, seen, tensors=made.tensors), prompts, original=False
         ).collected["z"]
     moved = (after - before).unflatten(-1, (4, 16)).numpy()
     wanted = np.zeros((4, 16), np.float32)
@@ -241,12 +231,12 @@ def test_the_edit_moves_z_by_alpha_sigma_theta():
 def test_scopes_are_named_and_can_be_changed():
     found = directions(outputs(), use=range(6), names=NAMES)
     wanted = {
-        "all": ALL,
-        "answering": ANSWERING,
-        "answer": ANSWER,
-        "decode": DECODE,
-        "prompt": PROMPT,
-        "last": index(-1),
+        "all": iv.ALL,
+        "answering": iv.ANSWERING,
+        "answer": iv.ANSWER,
+        "decode": iv.DECODE,
+        "prompt": iv.PROMPT,
+        "last": iv.index(-1),
     }
     assert wanted == SCOPES
     for name, at in SCOPES.items():
