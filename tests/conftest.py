@@ -19,6 +19,7 @@ import nnsight
 import pytest
 import torch
 
+import nnheads
 from nnheads.models.families import FAMILIES
 from nnheads.remote.place import put
 from nnheads.trace.session import PLACE
@@ -205,6 +206,12 @@ def placed(remote: bool | str, function):
 @pytest.fixture(params=sorted(FAMILIES))
 def model_type(request) -> str:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The shipped model, loaded once for each process of the tests."""
+    return nnheads.load("reference")
 
 
 @pytest.fixture(scope="session")

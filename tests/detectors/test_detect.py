@@ -12,18 +12,12 @@ import torch
 from conftest import config, tiny, words_tokenizer
 from nnsight import TransformersModel
 
-import nnheads
 from nnheads.detectors._catalog import canonical, head_types, types
 from nnheads.detectors._detect import calibrated, detect, detect_heads, ranking
 from nnheads.detectors._scores import raw_scores
 from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.models.shipped import FOLDER as PATH
-
-
-@pytest.fixture(scope="session")
-def reference():
-    return nnheads.load("reference")
 
 
 def planted(job: str) -> set[tuple[int, int]]:

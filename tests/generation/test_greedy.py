@@ -12,7 +12,6 @@ import torch
 import xarray as xr
 from conftest import VOCABULARY, byte_tokenizer, tiny, words_tokenizer
 
-import nnheads
 from nnheads.detectors._accuracy_map import accuracy_map
 from nnheads.generation.greedy import first_line, generate, holds_line_break
 from nnheads.generation.needle_answers import (
@@ -26,11 +25,6 @@ from nnheads.prompts.needles import CODE_LENGTH
 from nnheads.spans.measure import gate
 
 PLACE = ("batch", "position")
-
-
-@pytest.fixture(scope="session")
-def reference():
-    return nnheads.load("reference")
 
 
 def dataset(ids: torch.Tensor, mask: torch.Tensor) -> xr.Dataset:

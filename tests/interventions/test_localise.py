@@ -15,14 +15,8 @@ from nnheads.errors import BadInput
 from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
 from nnheads.interventions.tasks import TASKS
-from nnheads.models.load import load
 
 FAST = {"steps": 20, "every": 10, "batch_size": 24, "learning_rate": 0.02}
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return load("reference")
 
 
 def pairs(model, name: str, n: int, seed: int, variable: str | None = None):

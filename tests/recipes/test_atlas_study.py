@@ -4,20 +4,16 @@ themselves oddly.
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
 from headruns import detected, planted
-from nnheads.recipes import _app as cli
 
-
-def call(capsys, *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["atlas", *arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
+call = functools.partial(commands.issue, "atlas")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +33,8 @@ def folder(tmp_path_factory):
     return made
 
 
-def test_one_command_joins_revisions_models_and_types(folder, tmp_path, capsys):
-    code, out, err = call(capsys, str(folder), "-o", str(tmp_path), "--draws", "10", "--top", "2")
+def test_one_command_joins_revisions_models_and_types(folder, tmp_path):
+    code, out, err = call(str(folder), "-o", str(tmp_path), "--draws", "10", "--top", "2")
     assert (code, err) == (0, "")
     assert (
         "induction of a--base, strongest head by revision: step1000 0.0" in out
@@ -67,12 +63,12 @@ def test_one_command_joins_revisions_models_and_types(folder, tmp_path, capsys):
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
 
-def test_names_in_files_cannot_leave_the_folder(tmp_path, capsys):
+def test_names_in_files_cannot_leave_the_folder(tmp_path):
     odd = {"model": "../../up/and\\away", "revision": "", "kind": "a/b\n$x$"}
     for place in ("one", "two"):
         detected(tmp_path / "runs" / place, "kind", planted(3, 4, (1, 1)), attrs=odd)
     code, _, err = call(
-        capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "out" / "atlas"), "--draws", "4"
+        str(tmp_path / "runs"), "-o", str(tmp_path / "out" / "atlas"), "--draws", "4"
     )
     assert (code, err) == (0, "")
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "out"} and len(
@@ -84,11 +80,11 @@ def test_names_in_files_cannot_leave_the_folder(tmp_path, capsys):
         ] == ["/heads/up-and-away/main/a-b-x", "/heads/up-and-away/main/a-b-x- (2)"]
 
 
-def test_a_model_that_was_asked_again(tmp_path, capsys):
+def test_a_model_that_was_asked_again(tmp_path):
     for place, second in (("first", (0, 3)), ("second", (2, 2))):
         detected(tmp_path / "runs" / place, "induction", planted(3, 4, (1, 1), second))
     code, out, _ = call(
-        capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"), "--draws", "0", "--top", "1"
+        str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"), "--draws", "0", "--top", "1"
     )
     pair = "owner--model main induction | owner--model main induction (2)"
     assert (
@@ -98,10 +94,10 @@ def test_a_model_that_was_asked_again(tmp_path, capsys):
     )
 
 
-def test_without_single_prompts_there_is_no_stability(tmp_path, capsys):
+def test_without_single_prompts_there_is_no_stability(tmp_path):
     place = detected(tmp_path / "runs", "induction", planted(3, 4, (1, 1)), cases=3)
-    code, out, _ = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
+    code, out, _ = call(str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
     assert code == 0 and "no stability; 3 prompts cannot be split into halves" in out
     (place / "scores.nc").write_bytes(b"broken")
-    code, _, err = call(capsys, str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
+    code, _, err = call(str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
     assert code == 2 and "scores.nc cannot be read as netCDF" in err and len(err.splitlines()) == 1

@@ -4,8 +4,10 @@ tells the truth.
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import numpy as np
 import oracle
 import pytest
@@ -21,12 +23,9 @@ from nnheads.runs import store
 from nnheads.trace import gradients as backward
 from nnheads.trace import sweep
 
+command = functools.partial(commands.command, "attribute")
+
 LIMIT, TOP, SAMPLE = 30, 8, 12
-
-
-@pytest.fixture(scope="session")
-def reference():
-    return nnheads.load("reference")
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +43,6 @@ def truth(reference):
     """The exact change of every head, (batch, layer, head)."""
     scores = nnheads.patch(reference, nnheads.ioi(reference.tokenizer, LIMIT, seed=0))
     return scores["logit_difference"] - scores["corrupted_logit_difference"]
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["attribute", *arguments])
-    assert stop.value.code == 0
 
 
 def test_files_open_and_say_where_they_are_from(study):

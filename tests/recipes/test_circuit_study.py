@@ -5,8 +5,10 @@ circuit, resuming.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 
+import commands
 import numpy as np
 import oracle
 import pytest
@@ -19,18 +21,9 @@ from nnheads.models.inputs import inputs
 from nnheads.models.names import parse_head
 from nnheads.runs import store
 
+command = functools.partial(commands.command, "circuit")
+
 SMALL = ("--limit", "15", "--subsets", "3", "--greedy", "1", "--quiet")
-
-
-@pytest.fixture(scope="session")
-def reference():
-    return nnheads.load("reference")
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["circuit", *arguments])
-    assert stop.value.code == 0
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import pytest
 from nnheads.recipes import _app as cli
 
@@ -11,14 +13,9 @@ from nnheads.interchange import read_heads
 from nnheads.interchange.table import ranking
 from nnheads.runs import store
 
+call = functools.partial(commands.issue, "convert")
+
 TRIALS = {"2-4": [1.0, 0.9], "1-0": [0.9, 0.7], "1-1": [0.5], "0-3": [0.0]}
-
-
-def call(capsys, *arguments) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["convert", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
 
 
 @pytest.fixture
@@ -27,8 +24,8 @@ def published(tmp_path):
     return tmp_path / "model.json"
 
 
-def test_a_file_says_what_it_is(capsys, published):
-    code, out, _ = call(capsys, published, "--licence", "MIT")
+def test_a_file_says_what_it_is(published):
+    code, out, _ = call(published, "--licence", "MIT")
     assert code == 0 and out.startswith(
         "retrieval_head: 3 layers of 5 heads, 4 with a score, 3 above zero"
     )
@@ -39,10 +36,10 @@ def test_a_file_says_what_it_is(capsys, published):
     )
 
 
-def test_a_mask_for_grouped_heads_of_a_model(capsys, published, tmp_path):
+def test_a_mask_for_grouped_heads_of_a_model(published, tmp_path):
     mask = tmp_path / "mask"
     code, out, err = call(
-        capsys, published, "--to", "kv_mask", "-o", mask, "--model", "reference", "--fill", "0"
+        published, "--to", "kv_mask", "-o", mask, "--model", "reference", "--fill", "0"
     )
     assert (code, err) == (0, "") and "88% stream (score of at least 0.5 keep their cache)" in out
     kept = read_heads(mask)
@@ -60,19 +57,16 @@ def test_a_mask_for_grouped_heads_of_a_model(capsys, published, tmp_path):
     assert json.loads(kept.attrs["lineage"])[0]["file"] == "model.json"
 
 
-def test_a_share_of_heads_streams(capsys, published, tmp_path):
+def test_a_share_of_heads_streams(published, tmp_path):
     options = ("--shape", "4x8", "--kv-heads", 4, "--fill", 0, "--sparsity", 0.875)
-    code, _, _ = call(capsys, published, "--to", "kv_mask", "-o", tmp_path / "a.tsv", *options)
+    code, _, _ = call(published, "--to", "kv_mask", "-o", tmp_path / "a.tsv", *options)
     kept = read_heads(tmp_path / "a.tsv")["score"].values
     assert code == 0 and kept.shape == (4, 4) and kept.sum() == 2 and kept[2, 2] == kept[1, 0] == 1
 
 
-def test_the_strongest_heads_as_a_circuit(capsys, published, tmp_path):
+def test_the_strongest_heads_as_a_circuit(published, tmp_path):
     path = tmp_path / "circuit.json"
-    assert (
-        call(capsys, published, "--to", "mib", "-o", path, "--model", "reference", "--top", 2)[0]
-        == 0
-    )
+    assert call(published, "--to", "mib", "-o", path, "--model", "reference", "--top", 2)[0] == 0
     content = json.loads(path.read_text())
     assert content["cfg"] == {
         "n_layers": 4,
@@ -86,20 +80,16 @@ def test_the_strongest_heads_as_a_circuit(capsys, published, tmp_path):
         "a1.h0",
         "a2.h4",
     ]
-    code, _, _ = call(
-        capsys, path, "--to", "qrhead_config", "-o", tmp_path / "b.yaml", "--threshold", 0.9
-    )
+    code, _, _ = call(path, "--to", "qrhead_config", "-o", tmp_path / "b.yaml", "--threshold", 0.9)
     assert code == 0 and (tmp_path / "b.yaml").read_text() == 'attn_head_set: "2-4"\n'
 
 
-def test_a_file_that_is_there_stays_unless_told(capsys, published, tmp_path):
+def test_a_file_that_is_there_stays_unless_told(published, tmp_path):
     (tmp_path / "a.json").write_text("mine")
-    code, _, err = call(capsys, published, "--to", "scores", "-o", tmp_path / "a.json")
+    code, _, err = call(published, "--to", "scores", "-o", tmp_path / "a.json")
     assert code == 2 and "exists; use --overwrite, or another --output" in err
     assert (tmp_path / "a.json").read_text() == "mine"
-    assert (
-        call(capsys, published, "--to", "scores", "-o", tmp_path / "a.json", "--overwrite")[0] == 0
-    )
+    assert call(published, "--to", "scores", "-o", tmp_path / "a.json", "--overwrite")[0] == 0
     assert ranking(read_heads(tmp_path / "a.json"))[0] == (2, 4)
 
 

@@ -5,17 +5,21 @@ again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
-from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
+from commands import folder_of
 from nnheads.recipes import _app as cli
 
 from nnheads.interventions import index, localise, role
 from nnheads.interventions.files import load
+
+command = functools.partial(commands.command, "das")
 
 SMALL = (
     "--at",
@@ -31,18 +35,6 @@ SMALL = (
     "--learning-rate",
     "0.02",
 )
-
-
-def command(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["das", *arguments])
-    out, err = capsys.readouterr()
-    assert (stop.value.code, err) == (0, "")
-    return out
-
-
-def folder_of(out: str) -> Path:
-    return Path(out.splitlines()[-1]).parent
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +90,13 @@ def test_what_was_found_is_an_intervention(aligned):
     assert abs(float(found.tensors["rotation"].norm()) - 1) < 1e-5
 
 
-def test_the_same_command_again_computes_nothing(aligned, capsys, monkeypatch):
+def test_the_same_command_again_computes_nothing(aligned, monkeypatch):
     out, folder = aligned
     monkeypatch.setattr(localise, "localise", None)
-    assert command(capsys, *SMALL, "-o", str(folder.parents[3])) == out
+    assert command(*SMALL, "-o", str(folder.parents[3])) == out
 
 
-def test_own_pairs_on_an_own_model(capsys, tmp_path, llama_folder):
+def test_own_pairs_on_an_own_model(tmp_path, llama_folder):
     names = ("Mary", "John", "Anna", "Leo")
     rows = [
         {"base": f"the code of {one}", "source": f"what is the code of {other}", "answer": other}
@@ -126,7 +118,6 @@ def test_own_pairs_on_an_own_model(capsys, tmp_path, llama_folder):
         "-1,0",
     )
     out = command(
-        capsys,
         str(llama_folder),
         "--pairs",
         str(tmp_path / "own.jsonl"),

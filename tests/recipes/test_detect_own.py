@@ -6,18 +6,13 @@ import json
 import shutil
 
 import pytest
+from commands import command
 from nnheads.recipes import _app as cli
 from nnheads.recipes._grid import ONLY_NEEDLES, lengths, options_of
 
 from nnheads.runs import store
 
 NEEDLES = {"Mary": "green", "John": "red blue black", "Anna": "white grey"}
-
-
-def command(*arguments: object) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app([str(one) for one in arguments])
-    assert stop.value.code == 0
 
 
 @pytest.fixture

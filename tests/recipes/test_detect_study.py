@@ -7,16 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from nnheads.recipes import _app as cli
+from commands import command
 
 from nnheads.detectors._catalog import head_type, types
 from nnheads.runs import store
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(list(arguments))
-    assert stop.value.code == 0
 
 
 @pytest.fixture(scope="module")

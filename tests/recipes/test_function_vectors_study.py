@@ -4,23 +4,20 @@ carries that.
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
-from nnheads.recipes import _app as cli
 
 from nnheads.prompts import world
 from nnheads.runs import store
 
+command = functools.partial(commands.command, "function-vectors")
+
 SMALL = ("--averaged", "8", "--limit", "6", "--top", "3", "--quiet")
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["function-vectors", *arguments])
-    assert stop.value.code == 0
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,11 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from nnheads.recipes import _app as cli
+from commands import command
 
 import nnheads
 from nnheads.models.inputs import inputs
 from nnheads.runs import store
-
-
-@pytest.fixture(scope="session")
-def reference():
-    return nnheads.load("reference")
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +24,6 @@ def run_folder(tmp_path_factory):
     output = tmp_path_factory.mktemp("results")
     command("ioi", "--limit", "40", "--output", str(output))
     return output / "ioi" / "reference" / "shipped"
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(list(arguments))
-    assert stop.value.code == 0
 
 
 def difference(module, given: dict, answers: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,11 @@ elsewhere.
 
 from __future__ import annotations
 
-import contextlib
-import io
+import functools
 import json
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import torch
@@ -22,20 +22,10 @@ from nnheads.truth import crossval
 from nnheads.truth.directions import fitted_on, question_ids
 from nnheads.truth.iti import heads_of
 
+command = functools.partial(commands.command, "iti")
+
 ONE = ("--alpha", "1", "--heads", "8")
 FEW = ("-n", "120", "--draws", "2", "--samples", "4", "--new-tokens", "3")
-
-
-def command(*arguments: str) -> str:
-    text, problems = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(text),
-        contextlib.redirect_stderr(problems),
-        pytest.raises(SystemExit) as stop,
-    ):
-        cli.app(["iti", *arguments])
-    assert (stop.value.code, problems.getvalue()) == (0, ""), problems.getvalue()
-    return text.getvalue()
 
 
 @pytest.fixture(scope="module")

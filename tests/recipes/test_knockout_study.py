@@ -4,8 +4,10 @@ time.
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,21 +17,10 @@ from nnheads import plot
 from nnheads.patching.knockout import curve
 from nnheads.runs import store
 
+command = functools.partial(commands.command, "knockout")
+refused = functools.partial(commands.refused, "knockout")
+
 QUICK = ["--limit", "8", "--draws", "3"]
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["knockout", *arguments])
-    assert stop.value.code == 0
-
-
-def refused(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["knockout", *arguments])
-    out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1
-    return f"{stop.value.code} {err}"
 
 
 def only(output, model: str = "reference/shipped", start: str = ""):
@@ -46,7 +37,7 @@ def found(tmp_path_factory):
     return only(output)
 
 
-def test_without_a_list_it_knocks_out_what_the_detector_finds(found, capsys):
+def test_without_a_list_it_knocks_out_what_the_detector_finds(found):
     reduced = store.load(found / "curve.nc")
     assert set(reduced["listed"].values) == {"L1H0", "L1H1", "L2H4"} and found.name.startswith(
         "induction-mean-"
@@ -199,14 +190,14 @@ def test_what_a_model_does_not_do_cannot_be_lost(llama_folder, tmp_path, capsys)
     assert "there is little to lose" in capsys.readouterr().out
 
 
-def test_a_model_without_such_heads_is_one_line(llama_folder, tmp_path, capsys):
-    said = refused(capsys, str(llama_folder), "--length", "20", *QUICK, "--output", str(tmp_path))
+def test_a_model_without_such_heads_is_one_line(llama_folder, tmp_path):
+    said = refused(str(llama_folder), "--length", "20", *QUICK, "--output", str(tmp_path))
     assert said.startswith(
         "1 error: detect induction flags no head of tiny-llama; name some with --heads or --from"
     )
 
 
-def test_a_run_of_which_no_head_is_beyond_chance_asks_for_a_number(tmp_path, capsys):
+def test_a_run_of_which_no_head_is_beyond_chance_asks_for_a_number(tmp_path):
     dims = ("layer", "head")
     table = xr.Dataset(
         {"mass": (dims, np.eye(2, dtype="float32")), "flag": (dims, np.zeros((2, 2), "int8"))},
@@ -214,12 +205,8 @@ def test_a_run_of_which_no_head_is_beyond_chance_asks_for_a_number(tmp_path, cap
         {"headline": "mass"},
     )
     store.save(tmp_path / "heads.nc", table)
-    assert "no head of" in refused(
-        capsys, "--from", str(tmp_path), "--output", str(tmp_path / "out")
-    )
-    assert "--top 5 is more than the 4 heads" in refused(
-        capsys, "--from", str(tmp_path), "--top", "5"
-    )
+    assert "no head of" in refused("--from", str(tmp_path), "--output", str(tmp_path / "out"))
+    assert "--top 5 is more than the 4 heads" in refused("--from", str(tmp_path), "--top", "5")
     assert not (tmp_path / "out").exists()
 
 

@@ -11,17 +11,11 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from nnheads.recipes import _app as cli
+from commands import command
 
 import nnheads
 from nnheads.models.inputs import inputs
 from nnheads.runs import store
-
-
-def command(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(list(arguments))
-    assert stop.value.code == 0
 
 
 @pytest.fixture(scope="module")

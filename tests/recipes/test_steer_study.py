@@ -5,15 +5,17 @@ were saved.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import sys
-from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from commands import folder_of
 from nnheads.recipes import _app as cli
 from nnheads.recipes._steer import NEUTRAL, own_world
 
@@ -23,19 +25,9 @@ from nnheads.interventions import steering_directions as directions
 from nnheads.interventions.files import load, save
 from nnheads.prompts import world
 
+command = functools.partial(commands.command, "steer")
+
 SMALL = ("--new-tokens", "3", "--strength", "2", "--draws", "3")
-
-
-def command(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["steer", *arguments])
-    out, err = capsys.readouterr()
-    assert (stop.value.code, err) == (0, "")
-    return out
-
-
-def folder_of(out: str) -> Path:
-    return Path(out.splitlines()[-1]).parent
 
 
 @pytest.fixture(scope="module")
@@ -108,17 +100,15 @@ def test_the_files_hold_what_was_measured(steered):
     assert (folder / "curve.png").stat().st_size > 10_000 and not (folder / "parts").exists()
 
 
-def test_the_same_command_again_computes_nothing(steered, capsys, monkeypatch):
+def test_the_same_command_again_computes_nothing(steered, monkeypatch):
     out, folder = steered
     monkeypatch.setattr(strengths, "sweep", None)
-    assert command(capsys, *SMALL, "-o", str(folder.parents[3])) == out
+    assert command(*SMALL, "-o", str(folder.parents[3])) == out
 
 
-def test_what_was_saved_steers_again(steered, capsys, tmp_path):
+def test_what_was_saved_steers_again(steered, tmp_path):
     _, folder = steered
-    out = command(
-        capsys, *SMALL, "--intervention", str(folder / "intervention"), "-o", str(tmp_path)
-    )
+    out = command(*SMALL, "--intervention", str(folder / "intervention"), "-o", str(tmp_path))
     assert not (folder_of(out) / "directions.nc").exists() and "projection" not in out
     with (
         xr.open_dataset(folder / "scores.nc") as first,
@@ -128,7 +118,7 @@ def test_what_was_saved_steers_again(steered, capsys, tmp_path):
         assert first["written"].values.tolist() == again["written"].values.tolist()
 
 
-def test_own_texts_on_an_own_model(capsys, tmp_path, llama_folder):
+def test_own_texts_on_an_own_model(tmp_path, llama_folder):
     files = {
         "toward": [
             f"{name} and Mary went to the market" for name in ("John", "Anna", "Paul", "Leo")
@@ -154,7 +144,7 @@ def test_own_texts_on_an_own_model(capsys, tmp_path, llama_folder):
         "decode",
         *SMALL,
     )
-    out = command(capsys, *arguments, "--temperature", "2", "-o", str(tmp_path / "out"))
+    out = command(*arguments, "--temperature", "2", "-o", str(tmp_path / "out"))
     edit = load(folder_of(out) / "intervention").edits[0]
     assert (edit.site, edit.layer, edit.at) == ("z", 1, ANSWER)
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
@@ -165,7 +155,7 @@ def test_own_texts_on_an_own_model(capsys, tmp_path, llama_folder):
         )
 
 
-def test_an_intervention_without_strength_is_compared_with_none(capsys, tmp_path, llama_folder):
+def test_an_intervention_without_strength_is_compared_with_none(tmp_path, llama_folder):
     place = save(Intervention(Edit("z", Zero(), layer=1)), tmp_path / "no heads")
     arguments = (
         str(llama_folder),
@@ -176,7 +166,7 @@ def test_an_intervention_without_strength_is_compared_with_none(capsys, tmp_path
         "-o",
         str(tmp_path / "out"),
     )
-    out = command(capsys, *arguments, "--intervention", str(place))
+    out = command(*arguments, "--intervention", str(place))
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
         assert scores["strength"].values.tolist() == [0, 1] and "change" not in scores
         assert scores["neutral_text"].values.tolist() == list(NEUTRAL)
@@ -212,7 +202,7 @@ def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
         in err
     )
     assert "trusted_by_steer" not in sys.modules
-    out = command(capsys, *arguments, "--trust", "-o", str(tmp_path / "out"))
+    out = command(*arguments, "--trust", "-o", str(tmp_path / "out"))
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
         assert (
             scores["strength"].values.tolist() == [0, 1]
@@ -224,7 +214,7 @@ def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
     assert "is not the one that was saved: its source has changed" in capsys.readouterr().err
 
 
-def test_a_rehearsed_remote_run_says_the_same(capsys, tmp_path, llama_folder):
+def test_a_rehearsed_remote_run_says_the_same(tmp_path, llama_folder):
     added = Intervention(
         Edit("resid_post", Add("v", scale=0.5), layer=0), tensors={"v": torch.ones(48)}
     )
@@ -244,8 +234,8 @@ def test_a_rehearsed_remote_run_says_the_same(capsys, tmp_path, llama_folder):
         "--neutral",
         str(tmp_path / "neutral"),
     )
-    here = command(capsys, *arguments, "-o", str(tmp_path / "here"))
-    there = command(capsys, *arguments, "--remote", "local", "-o", str(tmp_path / "there"))
+    here = command(*arguments, "-o", str(tmp_path / "here"))
+    there = command(*arguments, "--remote", "local", "-o", str(tmp_path / "there"))
     with xr.open_dataset(folder_of(here) / "scores.nc") as scores:
         assert scores["strength"].values.tolist() == [0, 3] and (scores["kl"][1] > 0).all()
     assert here.splitlines()[:-4] == there.splitlines()[:-4]

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import numpy as np
-import pytest
-from nnheads.recipes import _app as cli
 
 from nnheads.claims.claim_files import FOLDER
 from nnheads.reference import untrained
 from nnheads.runs import store
 
+call = functools.partial(commands.issue, "verify")
+
 REFERENCE = json.loads((FOLDER / "reference.json").read_text())
 QUICK = ("previous-0.0", "induction-1.0", "decoy-3.0", "edit-late", "mc1-plain")
-
-
-def call(capsys, *arguments) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["verify", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
 
 
 def some(tmp_path, names=QUICK, **changes):
@@ -36,8 +31,8 @@ def some(tmp_path, names=QUICK, **changes):
     return path
 
 
-def test_the_reference_model_keeps_every_claim(capsys, tmp_path):
-    code, out, _ = call(capsys, "--quiet", "-o", tmp_path)
+def test_the_reference_model_keeps_every_claim(tmp_path):
+    code, out, _ = call("--quiet", "-o", tmp_path)
     assert code == 0, out
     folder = tmp_path / "verify" / "reference" / "shipped"
     table = store.load(folder / "claims.nc")
@@ -53,7 +48,7 @@ def test_the_reference_model_keeps_every_claim(capsys, tmp_path):
     assert not (folder / "parts").exists() and table.attrs["model"] == "reference"
 
 
-def test_doctored_claims_fail(capsys, tmp_path):
+def test_doctored_claims_fail(tmp_path):
     doctored = {
         "previous-0.0": {"published": 0.5},
         "induction-1.0": {"kind": "at_most", "published": 0.2},
@@ -61,9 +56,7 @@ def test_doctored_claims_fail(capsys, tmp_path):
         "edit-late": {"kind": "at_least", "published": 0.1},
         "mc1-plain": {"published": 0.9},
     }
-    code, out, err = call(
-        capsys, "--claims", some(tmp_path, **doctored), "-q", "-o", tmp_path / "out"
-    )
+    code, out, err = call("--claims", some(tmp_path, **doctored), "-q", "-o", tmp_path / "out")
     assert (
         code == 1
         and err == "error: 5 of 5 claims fail\n"
@@ -72,20 +65,18 @@ def test_doctored_claims_fail(capsys, tmp_path):
     )
 
 
-def test_claims_that_ask_for_the_same_run_share_it(capsys, tmp_path, monkeypatch):
+def test_claims_that_ask_for_the_same_run_share_it(tmp_path, monkeypatch):
     from nnheads.detectors import _detect as detection
 
     asked, plain = [], detection.detect
     monkeypatch.setattr(detection, "detect", lambda *a, **k: asked.append(a[1]) or plain(*a, **k))
     names = ("induction-1.0", "induction-1.1", "induction-2.4")
     options = ("--claims", some(tmp_path, names), "-q", "-o", tmp_path / "out")
-    assert call(capsys, *options)[0] == 0 and asked == ["induction"]
-    assert call(capsys, *options)[0] == 0 and asked == ["induction"], (
-        "a finished run measures nothing"
-    )
+    assert call(*options)[0] == 0 and asked == ["induction"]
+    assert call(*options)[0] == 0 and asked == ["induction"], "a finished run measures nothing"
 
 
-def test_what_was_measured_before_a_kill_is_kept(capsys, tmp_path, monkeypatch):
+def test_what_was_measured_before_a_kill_is_kept(tmp_path, monkeypatch):
     from nnheads.claims import measures
 
     def killed(*_, **__):
@@ -95,27 +86,27 @@ def test_what_was_measured_before_a_kill_is_kept(capsys, tmp_path, monkeypatch):
     options = ("--claims", path, "-q", "-o", tmp_path / "out")
     with monkeypatch.context() as patched:
         patched.setitem(measures.MEASURES, "truth", killed)
-        assert call(capsys, *options)[0] == 1
+        assert call(*options)[0] == 1
     monkeypatch.setitem(measures.MEASURES, "detect", killed)
-    code, out, _ = call(capsys, *options)
+    code, out, _ = call(*options)
     assert code == 0 and "2 pass" in out
 
 
-def test_what_is_not_here_is_skipped_and_said(capsys, tmp_path):
+def test_what_is_not_here_is_skipped_and_said(tmp_path):
     file = {"how": {"measure": "file", "name": "list.npy"}, "where": {"variable": "listed"}}
     path = some(
         tmp_path,
         ("previous-0.0",),
         **{"previous-0.0": {**file, "kind": "at_least", "published": 1.0}},
     )
-    code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "a")
+    code, out, _ = call("--claims", path, "-q", "-o", tmp_path / "a")
     assert (
         code == 0
         and "\nskip  " in out
         and "list.npy is not here; name its folder with --files" in out
     )
     np.save(tmp_path / "list.npy", [(layer, head) for layer in range(2) for head in range(2)])
-    code, out, _ = call(capsys, "--claims", path, "--files", tmp_path, "-q", "-o", tmp_path / "b")
+    code, out, _ = call("--claims", path, "--files", tmp_path, "-q", "-o", tmp_path / "b")
     assert (
         code == 0
         and "\npass  " in out
@@ -123,7 +114,7 @@ def test_what_is_not_here_is_skipped_and_said(capsys, tmp_path):
     )
 
 
-def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
+def test_a_measurement_that_fails_fails_its_claims_alone(tmp_path):
     wrong = {
         "how": {"measure": "detect", "type": "induction", "length": 4000},
         "where": {"variable": "mass", "head": "0.0"},
@@ -131,13 +122,13 @@ def test_a_measurement_that_fails_fails_its_claims_alone(capsys, tmp_path):
     beyond = {"where": {"variable": "mass", "head": "9.9"}}
     names = ("previous-0.0", "induction-1.0", "previous-best")
     path = some(tmp_path, names, **{"induction-1.0": wrong, "previous-0.0": beyond})
-    code, out, _ = call(capsys, "--claims", path, "-q", "-o", tmp_path / "out")
+    code, out, _ = call("--claims", path, "-q", "-o", tmp_path / "out")
     assert code == 1 and "1 pass, 2 fail" in out and "tokens" in out, out
     assert "claim previous-0.0: L9H9 does not exist" in out
 
 
-def test_only_some_claims_and_their_list(capsys, tmp_path):
-    code, out, _ = call(capsys, "--list", "--only", "mc1, decoy-patch")
+def test_only_some_claims_and_their_list(tmp_path):
+    code, out, _ = call("--list", "--only", "mc1, decoy-patch")
     assert (
         code == 0
         and out.startswith("4 claims about reference: ")
@@ -146,20 +137,18 @@ def test_only_some_claims_and_their_list(capsys, tmp_path):
     assert "  ioi-accuracy: " in out and "; requires ioi-accuracy)" in out, (
         "what they require is measured too"
     )
-    code, out, _ = call(capsys, "--only", "edit-late", "-q", "-o", tmp_path)
+    code, out, _ = call("--only", "edit-late", "-q", "-o", tmp_path)
     assert code == 0 and "1 pass" in out and "edit-all" not in out
-    code, _, err = call(capsys, "--only", "nothing of that name")
+    code, _, err = call("--only", "nothing of that name")
     assert code == 2 and "names no claim; see --list" in err
 
 
-def test_a_model_that_cannot_do_it_loses_nothing(capsys, tmp_path):
+def test_a_model_that_cannot_do_it_loses_nothing(tmp_path):
     """Copying of an untrained model is 0 without any head too; that is no evidence about heads."""
     untrained.write(untrained.initial_model(0), tmp_path / "untrained")
     names = ("copy-base", "copy-lost", "copy-itself", "previous-0.0")
     path = some(tmp_path, names)
-    code, out, err = call(
-        capsys, tmp_path / "untrained", "--claims", path, "-q", "-o", tmp_path / "out"
-    )
+    code, out, err = call(tmp_path / "untrained", "--claims", path, "-q", "-o", tmp_path / "out")
     assert code == 1 and err == "error: 2 of 4 claims fail\n" and "2 fail, 2 skip" in out
     lines = out.splitlines()
     for text in ("copying ends without all three induction heads", "copying needs L0H1"):

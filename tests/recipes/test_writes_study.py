@@ -4,31 +4,26 @@ one's own.
 
 from __future__ import annotations
 
+import functools
 import json
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
-from nnheads.recipes import _app as cli
 
 import nnheads
 from nnheads.writing import copy_score as copying
 from nnheads.writing.composition import composition_scores
 from nnheads.writing.word_outputs import single_tokens
 
+command = functools.partial(commands.command, "writes")
+
 COPIERS = ("L1H0", "L1H1", "L2H4")  # planted in the shipped model
 
 
-def command(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["writes", *arguments])
-    out, err = capsys.readouterr()
-    assert (stop.value.code, err) == (0, "")
-    return out
-
-
-def test_copying_heads_are_named_with_interval_and_mark(capsys, tmp_path):
-    out = command(capsys, "-o", str(tmp_path), "--top", "3", "-n", "60", "--batch-size", "25")
+def test_copying_heads_are_named_with_interval_and_mark(tmp_path):
+    out = command("-o", str(tmp_path), "--top", "3", "-n", "60", "--batch-size", "25")
     lines = [line.split() for line in out.splitlines() if line.startswith("  L")]
     assert {line[0] for line in lines[:3]} == set(COPIERS)
     assert all(line[-1] == "*" and float(line[1]) > 0.9 for line in lines[:3])
@@ -51,17 +46,17 @@ def test_copying_heads_are_named_with_interval_and_mark(capsys, tmp_path):
     assert (folder / "heads.png").stat().st_size > 10_000 and not (folder / "parts").exists()
 
 
-def test_the_same_command_again_computes_nothing(capsys, tmp_path, monkeypatch):
+def test_the_same_command_again_computes_nothing(tmp_path, monkeypatch):
     arguments = ("-o", str(tmp_path), "-n", "10")
-    first = command(capsys, *arguments)
+    first = command(*arguments)
     monkeypatch.setattr(copying, "outputs", None)
-    assert command(capsys, *arguments) == first
+    assert command(*arguments) == first
 
 
-def test_successors_in_words_of_ones_own(capsys, tmp_path):
+def test_successors_in_words_of_ones_own(tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("Mary\nJohn\nAnna\nPaul\n")
-    out = command(capsys, "--kind", "successor", "--words", str(words), "-o", str(tmp_path))
+    out = command("--kind", "successor", "--words", str(words), "-o", str(tmp_path))
     assert out.startswith(
         "successor: share of tokens: the next token is ranked above all others of its class"
     )
@@ -70,9 +65,8 @@ def test_successors_in_words_of_ones_own(capsys, tmp_path):
         assert scores["successor_text"].values.tolist() == ["John", "Anna", "Paul"]
 
 
-def test_suppression_says_both_of_its_scores(capsys, tmp_path):
+def test_suppression_says_both_of_its_scores(tmp_path):
     out = command(
-        capsys,
         "--kind",
         "suppression",
         "-n",
@@ -90,8 +84,8 @@ def test_suppression_says_both_of_its_scores(capsys, tmp_path):
         assert float(heads["suppression"].sel(layer=1, head=0)) < 0.1, "the induction heads copy"
 
 
-def test_coupling_draws_sentences_and_names_the_copiers(capsys, tmp_path):
-    out = command(capsys, "--kind", "coupling", "-n", "30", "--top", "3", "-o", str(tmp_path))
+def test_coupling_draws_sentences_and_names_the_copiers(tmp_path):
+    out = command("--kind", "coupling", "-n", "30", "--top", "3", "-o", str(tmp_path))
     named = [line.split()[0] for line in out.splitlines() if line.startswith("  L")]
     assert set(named[:3]) == set(COPIERS)
     with xr.open_dataset(tmp_path / "writes/reference/shipped/coupling/scores.nc") as scores:
@@ -100,8 +94,8 @@ def test_coupling_draws_sentences_and_names_the_copiers(capsys, tmp_path):
         ] == 30
 
 
-def test_composition_names_pairs_beside_random_heads(capsys, tmp_path):
-    out = command(capsys, "--kind", "composition", "--top", "2", "-o", str(tmp_path))
+def test_composition_names_pairs_beside_random_heads(tmp_path):
+    out = command("--kind", "composition", "--top", "2", "-o", str(tmp_path))
     lines = out.splitlines()
     assert lines[0].startswith("composition through k; random heads 0.088")
     assert {tuple(line.split()[:3]) for line in lines[2:4]} == {
@@ -124,10 +118,8 @@ def test_composition_names_pairs_beside_random_heads(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["copy", "successor", "suppression", "coupling", "composition"])
-def test_rehearsed_remotely_every_kind_says_the_same(kind, capsys, tmp_path):
+def test_rehearsed_remotely_every_kind_says_the_same(kind, tmp_path):
     arguments = ("--kind", kind, "-n", "6", "--top", "3")
-    here = command(capsys, *arguments, "-o", str(tmp_path / "here")).splitlines()
-    there = command(
-        capsys, *arguments, "--remote", "local", "-o", str(tmp_path / "there")
-    ).splitlines()
+    here = command(*arguments, "-o", str(tmp_path / "here")).splitlines()
+    there = command(*arguments, "--remote", "local", "-o", str(tmp_path / "there")).splitlines()
     assert here[:-3] == there[:-3]

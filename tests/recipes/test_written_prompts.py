@@ -4,14 +4,16 @@ is asked once.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
-import pytest
+import commands
 from endpoint import chat, serving
-from nnheads.recipes import _app as cli
 
 from nnheads.runs.store import load
+
+command = functools.partial(commands.issue, "ioi")
 
 PLACES = ("market", "library", "museum", "beach", "hotel")
 
@@ -27,13 +29,7 @@ def sentences() -> bytes:
     return chat("\n".join(lines))
 
 
-def command(capsys, *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        cli.app(["ioi", *arguments])
-    return done.value.code, *capsys.readouterr()
-
-
-def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch, capsys):
+def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch):
     arguments = [
         str(llama_folder),
         "--writer",
@@ -48,16 +44,14 @@ def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch
         str(tmp_path),
     ]
     with serving(monkeypatch, body=sentences()) as endpoint:
-        code, out, err = command(capsys, *arguments)
+        code, out, err = command(*arguments)
         assert (code, err) == (0, "") and len(endpoint.asked) == 2
-        assert command(capsys, *arguments) == (0, out, "") and len(endpoint.asked) == 2
+        assert command(*arguments) == (0, out, "") and len(endpoint.asked) == 2
         folder = tmp_path / "ioi" / llama_folder.name / "local"
         (folder / "heads.png").unlink()
-        assert command(capsys, *arguments) == (0, out, "") and len(endpoint.asked) == 2
+        assert command(*arguments) == (0, out, "") and len(endpoint.asked) == 2
         assert (folder / "heads.png").exists()
-        assert (
-            command(capsys, *arguments, "--overwrite") == (0, out, "") and len(endpoint.asked) == 4
-        )
+        assert command(*arguments, "--overwrite") == (0, out, "") and len(endpoint.asked) == 4
     assert load(folder / "scores.nc")["effect"].attrs["long_name"] == "normalised effect"
     heads = load(folder / "heads.nc")
     assert (
@@ -71,7 +65,7 @@ def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch
     )
 
 
-def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatch, capsys):
+def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatch):
     arguments = [
         str(llama_folder),
         "--writer",
@@ -86,13 +80,13 @@ def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatc
         str(tmp_path),
     ]
     with serving(monkeypatch, body=chat("I would rather not.")):
-        code, _, err = command(capsys, *arguments)
+        code, _, err = command(*arguments)
     assert code == 2 and "none of 1 sentences can be used: not exactly two known names" in err
     with serving(monkeypatch, body=sentences()):
-        assert command(capsys, *arguments)[0] == 0
+        assert command(*arguments)[0] == 0
 
 
-def test_pairs_beyond_the_limit_are_counted(llama_folder, pairs_file, tmp_path, capsys):
+def test_pairs_beyond_the_limit_are_counted(llama_folder, pairs_file, tmp_path):
     arguments = [
         str(llama_folder),
         "--prompts",
@@ -104,7 +98,7 @@ def test_pairs_beyond_the_limit_are_counted(llama_folder, pairs_file, tmp_path, 
         "-o",
         str(tmp_path),
     ]
-    code, out, err = command(capsys, *arguments)
+    code, out, err = command(*arguments)
     assert (code, err) == (0, "") and re.match(
         r"kept \d of 16 prompts \(dropped: 10 beyond --limit", out
     )

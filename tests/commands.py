@@ -1,0 +1,53 @@
+"""Issue commands as a user does, inside the process of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from nnheads.recipes import _app
+
+
+class Issued(NamedTuple):
+    """What a command left: exit code, and the texts on standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def issue(*words: object) -> Issued:
+    """Run a command line; what it prints is returned, and printed again for pytest to keep."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
+    ):
+        _app.app([str(word) for word in words])
+    sys.stdout.write(out.getvalue())
+    sys.stderr.write(err.getvalue())
+    return Issued(stop.value.code, out.getvalue(), err.getvalue())
+
+
+def command(*words: object) -> str:
+    """Run a command line that must succeed without a word on standard error; return its output."""
+    code, out, err = issue(*words)
+    assert (code, err) == (0, "")
+    return out
+
+
+def refused(*words: object) -> str:
+    """Run a command line that must fail with one line; return its exit code and that line."""
+    code, out, err = issue(*words)
+    assert out == "" and len(err.splitlines()) == 1
+    return f"{code} {err}"
+
+
+def folder_of(out: str) -> Path:
+    """Return the folder of a run from what the command printed last."""
+    return Path(out.splitlines()[-1]).parent
