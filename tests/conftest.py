@@ -122,11 +122,21 @@ def build(
     return model
 
 
+def whole_words(words, **special: str):
+    """A tokenizer of these words, each whole; `special` names those that are special."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = {word: i for i, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **special)
+
+
 @functools.cache
 def words_tokenizer():
     """Whole words of the indirect-object task, with offsets, padding and no special treatment."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import pre_tokenizers
 
     from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
     from nnheads.prompts.world_words import CODE_WORDS
@@ -138,17 +148,7 @@ def words_tokenizer():
     pieces = pre_tokenizers.Whitespace().pre_tokenize_str(text)
     words = ["<pad>", "<bos>", "<eos>", "<unk>", *dict.fromkeys(piece for piece, _ in pieces)]
     assert len(words) <= VOCABULARY
-    backend = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-    )
+    return whole_words(words, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
 
 
 @functools.cache

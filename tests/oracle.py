@@ -23,9 +23,15 @@ def site_module(module, model_type: str, layer: int, site: str):
     """The plain module behind a site, and whether the site is its input or its output."""
     row = FAMILIES[model_type]
     block = attrgetter(row.layers)(module)[layer]
+    read = {
+        "attn_in": row.attention,
+        "z": row.projection,
+        "mlp_in": row.mlp_reads or row.mlp,
+        "mlp_hidden": row.neurons,
+    }
     adds = {"attn_out": row.attention_adds or row.attention, "mlp_out": row.mlp_adds or row.mlp}
-    path = {"z": row.projection, **adds}.get(site)
-    return (attrgetter(path)(block) if path else block), site in ("z", "resid_pre")
+    path = {**read, **adds}.get(site)
+    return (attrgetter(path)(block) if path else block), site in ("resid_pre", *read)
 
 
 @contextlib.contextmanager

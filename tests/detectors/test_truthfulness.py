@@ -26,20 +26,22 @@ WORDS = "park market library museum beach hotel farm airport".split()
 OPTIONS: dict = {"batch_size": 16, "quiet": True, "parts": None}
 
 
+def questions_in(path, count: int, false: int, seed: int):
+    """Write questions with two true answers and some false ones, drawn; return the path."""
+    generator = np.random.default_rng(seed)
+    with path.open("w") as file:
+        for number in range(count):
+            answers = generator.permutation(WORDS)
+            question = f"what is the code of {number} ?"
+            record = {"question": question, "true": [*answers[:2]], "false": [*answers[2:][:false]]}
+            file.write(json.dumps(record) + "\n")
+    return path
+
+
 @pytest.fixture(scope="session")
 def questions_file(tmp_path_factory):
     """Twelve questions in the words of the tests' tokenizer; which answers are true was drawn."""
-    path, generator = tmp_path_factory.mktemp("truth") / "questions.jsonl", np.random.default_rng(0)
-    with path.open("w") as file:
-        for number in range(12):
-            answers = generator.permutation(WORDS)
-            record = {
-                "question": f"what is the code of {number} ?",
-                "true": [*answers[:2]],
-                "false": [*answers[2:4]],
-            }
-            file.write(json.dumps(record) + "\n")
-    return path
+    return questions_in(tmp_path_factory.mktemp("truth") / "questions.jsonl", 12, 2, seed=0)
 
 
 @pytest.fixture
@@ -141,16 +143,7 @@ def test_random_weights_and_drawn_labels_raise_few_alarms(model_type, tmp_path):
 
     shares = []
     for seed in range(20):
-        path, generator = tmp_path / f"{seed}.jsonl", np.random.default_rng(seed)
-        with path.open("w") as file:
-            for number in range(32):
-                answers = generator.permutation(WORDS)
-                one = {
-                    "question": f"what is the code of {number} ?",
-                    "true": [*answers[:2]],
-                    "false": [*answers[2:5]],
-                }
-                file.write(json.dumps(one) + "\n")
+        path = questions_in(tmp_path / f"{seed}.jsonl", 32, 3, seed)
         torch.manual_seed(seed)
         module = AutoModelForCausalLM.from_config(config(model_type)).eval().requires_grad_(False)
         model = TransformersModel(

@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import words_tokenizer
+from data.pyvene.formula import BASE, SOURCE, network
 from safetensors.torch import load_file
 
 from nnheads import interventions as iv
@@ -24,21 +25,6 @@ from nnheads.models.families import FAMILIES
 DATA = Path(__file__).parent.parent / "data" / "pyvene"
 CASES = json.loads((DATA / "cases.json").read_text())
 EXPECTED = load_file(DATA / "expected.safetensors")
-BASE = [[5, 9, 2, 31, 17, 8], [11, 3, 3, 20, 39, 1]]
-SOURCE = [[7, 30, 12, 6, 1, 22], [4, 18, 25, 33, 2, 10]]
-SIZES = {
-    "llama": {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 40,
-        "max_position_embeddings": 32,
-        "tie_word_embeddings": False,
-    },
-    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 40, "n_positions": 32},
-}
 ONE = {"sources->base": (1, 3)}
 
 
@@ -46,22 +32,8 @@ ONE = {"sources->base": (1, 3)}
 def model(family: str):
     """The model of tests/data/pyvene/make.py: its weights are a formula."""
     from nnsight import TransformersModel
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(
-        family, **SIZES[family], pad_token_id=0, bos_token_id=1, eos_token_id=2
-    )
-    module = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for number, weights in enumerate(module.parameters()):
-            if weights.dim() > 1:
-                weights.copy_(
-                    0.5
-                    * torch.sin(torch.arange(weights.numel()) * (0.7 + 0.01 * number)).view_as(
-                        weights
-                    )
-                )
-            weights.requires_grad_(False)
+    module = network(family).requires_grad_(False)
     return TransformersModel(module, tokenizer=words_tokenizer(), rename=FAMILIES[family].rename())
 
 

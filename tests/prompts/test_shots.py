@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import words_tokenizer
+from conftest import whole_words, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,23 +25,8 @@ PLAIN = Layout(question="input : {} copy :", answer=" {}", gap=" . ")
 
 def english_tokenizer():
     """The words of our own tasks, each whole."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = dict.fromkeys(
-        [
-            "<unk>",
-            "Q",
-            ":",
-            "A",
-            *(word for pairs in TASKS.values() for pair in pairs for word in pair),
-        ]
-    )
-    backend = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    own = [word for pairs in TASKS.values() for pair in pairs for word in pair]
+    return whole_words(dict.fromkeys(["<unk>", "Q", ":", "A", *own]))
 
 
 def one_task(count: int = 20) -> Task:

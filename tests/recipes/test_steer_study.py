@@ -27,6 +27,7 @@ from nnheads.prompts import world
 
 command = functools.partial(commands.command, "steer")
 
+WRITE = ("--prompt", "Mary and John", "--new-tokens", "2")
 SMALL = ("--new-tokens", "3", "--strength", "2", "--draws", "3")
 
 
@@ -158,11 +159,8 @@ def test_own_texts_on_an_own_model(tmp_path, llama_folder):
 def test_an_intervention_without_strength_is_compared_with_none(tmp_path, llama_folder):
     place = save(Intervention(Edit("z", Zero(), layer=1)), tmp_path / "no heads")
     arguments = (
-        str(llama_folder),
-        "--prompt",
-        "Mary and John",
-        "--new-tokens",
-        "2",
+        llama_folder,
+        *WRITE,
         "-o",
         str(tmp_path / "out"),
     )
@@ -185,11 +183,8 @@ def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
         Intervention(Edit("z", Function("trusted_by_steer:doubled"), layer=1)), tmp_path / "double"
     )
     arguments = (
-        str(llama_folder),
-        "--prompt",
-        "Mary and John",
-        "--new-tokens",
-        "2",
+        llama_folder,
+        *WRITE,
         "--intervention",
         str(place),
     )
@@ -220,11 +215,8 @@ def test_a_rehearsed_remote_run_says_the_same(tmp_path, llama_folder):
     )
     (tmp_path / "neutral").write_text("input : 3 4 5\n")
     arguments = (
-        str(llama_folder),
-        "--prompt",
-        "Mary and John",
-        "--new-tokens",
-        "2",
+        llama_folder,
+        *WRITE,
         "--strength",
         "3",
     )

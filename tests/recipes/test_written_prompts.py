@@ -14,6 +14,7 @@ from endpoint import chat, serving
 from nnheads.runs.store import load
 
 command = functools.partial(commands.issue, "ioi")
+ASKED = "--writer openai:m --gap 0 --corruption random".split()
 
 PLACES = ("market", "library", "museum", "beach", "hotel")
 
@@ -30,19 +31,7 @@ def sentences() -> bytes:
 
 
 def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch):
-    arguments = [
-        str(llama_folder),
-        "--writer",
-        "openai:m",
-        "-n",
-        "10",
-        "--gap",
-        "0",
-        "--corruption",
-        "random",
-        "-o",
-        str(tmp_path),
-    ]
+    arguments = [llama_folder, *ASKED, "-n", "10", "-o", tmp_path]
     with serving(monkeypatch, body=sentences()) as endpoint:
         code, out, err = command(*arguments)
         assert (code, err) == (0, "") and len(endpoint.asked) == 2
@@ -66,19 +55,7 @@ def test_an_endpoint_is_asked_once_for_a_run(llama_folder, tmp_path, monkeypatch
 
 
 def test_what_was_written_in_vain_is_not_kept(llama_folder, tmp_path, monkeypatch):
-    arguments = [
-        str(llama_folder),
-        "--writer",
-        "openai:m",
-        "-n",
-        "5",
-        "--gap",
-        "0",
-        "--corruption",
-        "random",
-        "-o",
-        str(tmp_path),
-    ]
+    arguments = [llama_folder, *ASKED, "-n", "5", "-o", tmp_path]
     with serving(monkeypatch, body=chat("I would rather not.")):
         code, _, err = command(*arguments)
     assert code == 2 and "none of 1 sentences can be used: not exactly two known names" in err

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 import numpy as np
 import oracle
 import pytest
@@ -42,44 +40,11 @@ def test_interchange_equals_the_sweep(model_type, site, padded):
         np.testing.assert_allclose(own[:, 0] - own[:, 1], expected, atol=2e-5)
 
 
-def module_of(module, model_type: str, site: str, layer: int):
-    row = FAMILIES[model_type]
-    block = attrgetter(row.layers)(module)[layer]
-    paths = {
-        "attn_in": row.attention,
-        "z": row.projection,
-        "attn_out": row.attention_adds or row.attention,
-        "mlp_in": row.mlp_reads or row.mlp,
-        "mlp_hidden": row.neurons,
-        "mlp_out": row.mlp_adds or row.mlp,
-    }
-    return attrgetter(paths[site])(block) if site in paths else block
-
-
 def hooked_logits(
     module, model_type: str, site: str, layer: int, given: dict, change
 ) -> torch.Tensor:
-    target = module_of(module, model_type, site, layer)
-
-    def before(_, arguments, keywords):
-        if arguments:
-            return (change(arguments[0]), *arguments[1:]), keywords
-        return arguments, {**keywords, "hidden_states": change(keywords["hidden_states"])}
-
-    def after(_, arguments, output):
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-    reads = site in ("resid_pre", "attn_in", "z", "mlp_in", "mlp_hidden")
-    handle = (
-        target.register_forward_pre_hook(before, with_kwargs=True)
-        if reads
-        else target.register_forward_hook(after)
-    )
-    try:
-        with torch.no_grad():
-            return module(**given, use_cache=False).logits.float()
-    finally:
-        handle.remove()
+    with torch.no_grad(), oracle.hooked(module, model_type, layer, site, change):
+        return module(**given, use_cache=False).logits.float()
 
 
 @pytest.mark.parametrize("site", PLAIN)

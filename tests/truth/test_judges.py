@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import build
+from conftest import build, whole_words
 from endpoint import KEY, serving
 
 from nnheads.errors import BadInput, RunError
@@ -19,25 +19,10 @@ from nnheads.truth.judges import judge_prompt, judged, of_choice, open_judge
 @pytest.fixture(scope="module")
 def judge_folder(tmp_path_factory):
     """A tiny model whose tokenizer knows the words of a judge's prompt."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = [
-        "<pad>",
-        "<bos>",
-        "<eos>",
-        "<unk>",
-        *"Q : A True Helpful yes no what is red blue ?".split(),
-    ]
-    backend = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    words = "<pad> <bos> <eos> <unk> Q : A True Helpful yes no what is red blue ?".split()
     folder = tmp_path_factory.mktemp("judge") / "model"
     build("llama").save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(folder)
+    whole_words(words, pad_token="<pad>").save_pretrained(folder)
     return folder
 
 

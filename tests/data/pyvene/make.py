@@ -1,7 +1,5 @@
 """Folders as pyvene 0.1.8 writes them, and what it computes with them. Run where it is installed:
 `python make.py`.
-
-The models are not stored: their weights are a formula.
 """
 
 from __future__ import annotations
@@ -11,44 +9,14 @@ import json
 import shutil
 from pathlib import Path
 
+import formula
 import pyvene as pv
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = Path(__file__).parent
-SIZES = {
-    "llama": {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 40,
-        "max_position_embeddings": 32,
-        "tie_word_embeddings": False,
-    },
-    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 40, "n_positions": 32},
-}
-BASE = torch.tensor([[5, 9, 2, 31, 17, 8], [11, 3, 3, 20, 39, 1]])
-SOURCE = torch.tensor([[7, 30, 12, 6, 1, 22], [4, 18, 25, 33, 2, 10]])
+BASE, SOURCE = torch.tensor(formula.BASE), torch.tensor(formula.SOURCE)
 LAYER = {"layer": 1, "unit": "pos", "max_number_of_units": 1}
-
-
-def network(family: str) -> torch.nn.Module:
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(family, **SIZES[family], **special)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for number, weights in enumerate(model.parameters()):
-            if weights.dim() > 1:
-                weights.copy_(
-                    0.5
-                    * torch.sin(torch.arange(weights.numel()) * (0.7 + 0.01 * number)).view_as(
-                        weights
-                    )
-                )
-    return model
 
 
 def vector(size: int) -> torch.Tensor:
@@ -193,7 +161,9 @@ CASES = {
 def main():
     about, numbers = {}, {}
     for name, (family, parts, locations, options) in CASES.items():
-        model = pv.IntervenableModel(pv.IntervenableConfig(parts), model=network(family))
+        model = pv.IntervenableModel(
+            pv.IntervenableConfig(parts), model=formula.network(family, attn_implementation="eager")
+        )
         torch.manual_seed(0)
         for intervention in model.interventions.plain_values():
             if hasattr(intervention, "intervention_boundaries"):
