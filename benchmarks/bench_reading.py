@@ -13,7 +13,6 @@ import argparse
 import multiprocessing
 import tempfile
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from other_tools import (
     compare,
     interpreter,
     started,
+    timed,
     turn,
     versions,
     words,
@@ -171,15 +171,11 @@ def compete(given, folder: Path) -> None:
     """Time all ways in turns, check that they agree, print the table."""
     prompts = prompts_of(words(given.vocabulary), given.tokens)
     ways = {name: way(given, prompts) for name, way in WAYS.items()}
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {}
     with started(detectors(given, folder, prompts), folder, given) as others, torch.no_grad():
         taken = {other.label: Taken() for other in others if other.process is not None}
         for _ in range(given.rounds):
-            scores = {}
-            for name, way in ways.items():
-                start = time.perf_counter()
-                scores[name] = way()
-                times[name].append(time.perf_counter() - start)
+            scores = timed(ways, times)
             for other in others:
                 if other.label in taken:
                     turn(other, taken[other.label])

@@ -10,13 +10,13 @@ checking that their scores agree. Run: python benchmarks/bench_retrieval.py [--l
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 from nnsight import TransformersModel
+from other_tools import timed
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nnheads.generation.needle_answers import answer_needles
@@ -97,13 +97,9 @@ def main() -> None:
         "every prompt afresh": lambda: plain(model, prompts, given.batch),
         "shared prefixes": lambda: answer_and_measure(model, prompts),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {}
     for _ in range(given.rounds):
-        scores = {}
-        for name, way in ways.items():
-            start = time.perf_counter()
-            scores[name] = way()
-            times[name].append(time.perf_counter() - start)
+        scores = timed(ways, times)
         # which random keys are drawn depends on the prompts that are read together, and these
         # differ
         drawn = [

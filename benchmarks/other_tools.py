@@ -15,9 +15,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -26,6 +28,16 @@ from transformers import PreTrainedTokenizerFast
 HERE = Path(__file__).parent
 TOOLS = {"transformer-lens": "TransformerLens", "pyvene": "pyvene"}
 MISSING = "not installed: make bench-others"
+
+
+def timed(ways: dict[str, Callable[[], Any]], times: dict[str, list[float]]) -> dict[str, Any]:
+    """Run each way once, note its seconds in `times`, and return what each gave."""
+    results = {}
+    for name, way in ways.items():
+        start = time.perf_counter()
+        results[name] = way()
+        times.setdefault(name, []).append(time.perf_counter() - start)
+    return results
 
 
 @dataclass(frozen=True)

@@ -104,12 +104,10 @@ def attribute(
         prompts,
         site=site,
         layers=layers,
-        groups=None,
         by_position=by_position,
         at=at,
         noising=noising,
         full=chosen.full,
-        tokens=None,
     )
     options = gradient_options(plan, axes, method, by_position)
     where = prompts["mask"].values.astype(bool) if by_position else plan.cells.regions[0]

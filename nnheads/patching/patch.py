@@ -80,11 +80,11 @@ def patch(
         prompts,
         site=site,
         layers=layers,
-        groups=groups,
         by_position=by_position,
         at=at,
         noising=noising,
         full=chosen.full,
+        groups=groups,
         tokens=tokens,
     )
     readings = measure(model, plan)
@@ -109,7 +109,17 @@ def effects(
 
 
 def plan_patch(
-    model, prompts: xr.Dataset, *, site, layers, groups, by_position, at, noising, full, tokens
+    model,
+    prompts: xr.Dataset,
+    *,
+    site: str,
+    layers: Sequence[int] | None,
+    by_position: bool,
+    at: str | None,
+    noising: bool,
+    full: bool,
+    groups: Sequence[Group] | None = None,
+    tokens: int | None = None,
 ) -> tuple[PreparedSweep, Axes]:
     """Return the sweep that `patch` runs, and the names of its axes."""
     cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)

@@ -10,6 +10,9 @@ Source: Lin et al. 2022, arXiv 2109.07958.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 import xarray as xr
@@ -25,6 +28,7 @@ from nnheads.interventions.schema import Intervention
 from nnheads.models.geometry import model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
+from nnheads.runs import batches
 from nnheads.trace.likelihood import log_probabilities
 from nnheads.trace.session import remote_of
 
@@ -123,6 +127,28 @@ def reached(intervention: Intervention, prompts: xr.Dataset) -> Bool[np.ndarray,
         where = read_positions(edit.at, prompts)
         felt |= ((where >= 0) & (where < last[:, None])).any(1)
     return felt.numpy()
+
+
+def in_batches(
+    read: Callable[..., xr.Dataset],
+    model,
+    intervention: Intervention,
+    prompts: xr.Dataset,
+    *,
+    name: str,
+    **options,
+) -> xr.Dataset:
+    """Run `read(model, intervention, prompts)` in batches, once it is sure that the edit is seen.
+
+    Args:
+        name: of the batches that are kept, and of the line that says how far it is.
+        options: size, parts and quiet, as `runs.batches.run` takes them.
+
+    Raises BadInput as `check_reach`.
+    """
+    check_reach(intervention, prompts)
+    function = partial(read, model, intervention)
+    return batches.run(function, prompts, name=name, title=name, model=model, **options)
 
 
 def check_reach(intervention: Intervention, prompts: xr.Dataset) -> None:

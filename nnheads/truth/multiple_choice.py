@@ -7,7 +7,6 @@ Source: Lin et al. 2022, arXiv 2109.07958.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from scipy.special import logsumexp
 
 from nnheads.errors import BadInput
 from nnheads.interventions.schema import Intervention
-from nnheads.runs import batches
-from nnheads.truth.answer_likelihood import SOURCE, check_reach, reached, read
+from nnheads.truth.answer_likelihood import SOURCE, in_batches, reached, read
 
 CHOICES = {
     "mc1": ("share of questions whose best answer is likelier than every false one", "1"),
@@ -55,17 +53,8 @@ def score(
 
     Source: Lin et al. 2022, arXiv 2109.07958.
     """
-    check_reach(intervention, prompts)
-    likely = batches.run(
-        partial(read, model, intervention),
-        prompts,
-        size=batch_size,
-        parts=parts,
-        name=name,
-        quiet=quiet,
-        title=name,
-        model=model,
-    )
+    options = {"size": batch_size, "parts": parts, "quiet": quiet}
+    likely = in_batches(read, model, intervention, prompts, name=name, **options)
     share = float(reached(intervention, prompts).mean()) if intervention.edits else 0.0
     return choices(likely).assign_attrs(reached=share)
 

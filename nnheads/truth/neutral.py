@@ -8,7 +8,6 @@ Source: Li et al. 2023, arXiv 2306.03341.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -17,8 +16,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions.likelihood import compare
 from nnheads.interventions.schema import Intervention
 from nnheads.interventions.texts import continuations
-from nnheads.runs import batches
-from nnheads.truth.answer_likelihood import check_reach
+from nnheads.truth.answer_likelihood import in_batches
 
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
 LONGEST = 128  # tokens of a neutral text that are read
@@ -77,17 +75,8 @@ def coherence(
 
     Source: Li et al. 2023, arXiv 2306.03341.
     """
-    check_reach(intervention, neutral)
-    likely = batches.run(
-        partial(compare, model, intervention),
-        neutral,
-        size=batch_size,
-        parts=parts,
-        name=name,
-        quiet=quiet,
-        title=name,
-        model=model,
-    )
+    options = {"size": batch_size, "parts": parts, "quiet": quiet}
+    likely = in_batches(compare, model, intervention, neutral, name=name, **options)
     values = (-likely["log_probability"], -likely["original"], likely["kl"])
     costs = xr.Dataset()
     for (name, meaning), each in zip(MEANING.items(), values):

@@ -89,6 +89,7 @@ def largest_angle(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 FAST = {"learning_rate": 0.03, "batch_size": 64}
+LONG = {**FAST, "steps": 400, "sparsity": 1.0}
 
 
 @pytest.mark.parametrize("kind", ["das", "lowrank"])
@@ -120,15 +121,7 @@ def test_shuffled_answers_lead_nowhere(network, counterfactuals):
 
 
 def test_boundless_learns_how_many_directions_and_hardens(network, counterfactuals):
-    found, log = train(
-        network,
-        start("boundless", None),
-        counterfactuals,
-        steps=400,
-        share_rate=0.02,
-        sparsity=1.0,
-        **FAST,
-    )
+    found, log = train(network, start("boundless", None), counterfactuals, **LONG, share_rate=0.02)
     rotation, taken = found.tensors["rotation"], round(float(found.tensors["boundary"]) * WIDTH)
     torch.testing.assert_close(rotation.T @ rotation, torch.eye(WIDTH), atol=1e-6, rtol=0)
     assert float(evaluate(network, found, counterfactuals)["score"].mean()) > 0.9
@@ -158,15 +151,7 @@ def test_a_mask_opens_for_the_neurons_of_the_variable(counterfactuals):
 
 
 def test_boundless_puts_the_variable_before_its_boundary(network, counterfactuals):
-    found, _ = train(
-        network,
-        start("boundless", None),
-        counterfactuals,
-        steps=400,
-        share_rate=0.02,
-        sparsity=1.0,
-        **FAST,
-    )
+    found, _ = train(network, start("boundless", None), counterfactuals, **LONG, share_rate=0.02)
     taken = found.tensors["rotation"][:, : round(float(found.tensors["boundary"]) * WIDTH)]
     outside = network.subspace - taken @ (taken.T @ network.subspace)
     assert float(torch.linalg.matrix_norm(outside, 2)) < 0.1  # the sine of the largest angle
@@ -176,13 +161,7 @@ def test_boundless_puts_the_variable_before_its_boundary(network, counterfactual
 
 def test_a_mask_over_trained_directions_opens_for_those_of_the_variable(network, counterfactuals):
     found, _ = train(
-        network,
-        start("mask", WIDTH),
-        counterfactuals,
-        steps=400,
-        share_rate=0.05,
-        sparsity=0.5,
-        **FAST,
+        network, start("mask", WIDTH), counterfactuals, **{**LONG, "sparsity": 0.5}, share_rate=0.05
     )
     open_ones = found.tensors["rotation"][:, found.tensors["mask"] > 0]
     outside = network.subspace - open_ones @ (open_ones.T @ network.subspace)

@@ -91,20 +91,19 @@ def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, 
     )
 
 
+def drawn_pairs() -> iv.Pairs:
+    """Six pairs of five random tokens each, and an answer for each."""
+    place = ("batch", "position")
+    base, source = (
+        xr.Dataset({"token": (place, one), "mask": (place, np.ones_like(one))})
+        for one in np.random.default_rng(0).integers(4, 500, (2, 6, 5))
+    )
+    return iv.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+
+
 def test_every_kind_is_trained_at_every_sort_of_site():
     model, _ = tiny("llama")
-    generator = np.random.default_rng(0)
-    ids = generator.integers(4, 500, (2, 6, 5))
-    base, source = (
-        xr.Dataset(
-            {
-                "token": (("batch", "position"), one),
-                "mask": (("batch", "position"), np.ones_like(one)),
-            }
-        )
-        for one in ids
-    )
-    given = iv.localise.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+    given = drawn_pairs()
     widths = {"resid_post": 48, "z": 64, "v": 32, "mlp_hidden": 40}
     for (site, width), kind in zip(widths.items(), ("boundless", "mask", "lowrank", "das")):
         assert site_features(model, site, 1) == width
@@ -138,17 +137,7 @@ def test_numbers_out_of_arrays_are_numbers(tmp_path):
     be written down.
     """
     model, _ = tiny("llama")
-    ids = np.random.default_rng(0).integers(4, 500, (2, 6, 5))
-    base, source = (
-        xr.Dataset(
-            {
-                "token": (("batch", "position"), one),
-                "mask": (("batch", "position"), np.ones_like(one)),
-            }
-        )
-        for one in ids
-    )
-    given = iv.localise.Pairs(base, (source,), torch.tensor([5, 6, 7, 8, 9, 10]))
+    given = drawn_pairs()
     found = []
     for kind, name in ((int, "plain"), (np.int64, "numpy")):
         numbers = {

@@ -4,9 +4,7 @@ again.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
 
 import commands
@@ -14,37 +12,20 @@ import numpy as np
 import pytest
 import xarray as xr
 from commands import folder_of
-from nnheads.recipes import _app as cli
 
 from nnheads.interventions import index, localise, role
 from nnheads.interventions.files import load
 
 command = functools.partial(commands.command, "das")
 
-SMALL = (
-    "--at",
-    "S2,END",
-    "--layers",
-    "0,1",
-    "--steps",
-    "20",
-    "-n",
-    "64",
-    "--test",
-    "32",
-    "--learning-rate",
-    "0.02",
-)
+SMALL = "--at S2,END --layers 0,1 --steps 20 -n 64 --test 32 --learning-rate 0.02".split()
 
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory):
     """The study on the reference model, once: what it printed, and its folder."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as stop:
-        cli.app(["das", *SMALL, "-o", str(tmp_path_factory.mktemp("das"))])
-    assert stop.value.code == 0
-    return text.getvalue(), folder_of(text.getvalue())
+    out = command(*SMALL, "-o", tmp_path_factory.mktemp("das"))
+    return out, folder_of(out)
 
 
 def test_the_place_of_the_indirect_object_is_found_and_said(aligned):

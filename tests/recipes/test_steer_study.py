@@ -4,9 +4,7 @@ were saved.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
 import sys
 
@@ -34,11 +32,8 @@ SMALL = ("--new-tokens", "3", "--strength", "2", "--draws", "3")
 @pytest.fixture(scope="module")
 def steered(tmp_path_factory):
     """The study on the reference model, once: what it printed, and its folder."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as stop:
-        cli.app(["steer", *SMALL, "-o", str(tmp_path_factory.mktemp("steer"))])
-    assert stop.value.code == 0
-    return text.getvalue(), folder_of(text.getvalue())
+    out = command(*SMALL, "-o", tmp_path_factory.mktemp("steer"))
+    return out, folder_of(out)
 
 
 def test_steered_toward_truth_the_model_answers_truly(steered):

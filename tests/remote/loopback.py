@@ -300,25 +300,27 @@ def app(server: Server) -> Starlette:
             )
         return Response(received.model_dump_json(), media_type="application/json")
 
-    async def response(call):
-        wrong = await asyncio.to_thread(server.fault, "response")
+    async def asked_for(call, kind: str, suffix: str, missing: str):
+        """Return what goes wrong, the file asked for, and the answer if it cannot be had."""
+        wrong = await asyncio.to_thread(server.fault, kind)
+        path = server.store / f"{call.path_params['id']}.{suffix}"
         if wrong["do"] == "status":
-            return JSONResponse({"detail": wrong.get("detail", "no")}, wrong["code"])
-        path = server.store / f"{call.path_params['id']}.json"
-        if not path.exists():
-            return JSONResponse({"detail": "No response for request."}, 404)
+            return wrong, path, JSONResponse({"detail": wrong.get("detail", "no")}, wrong["code"])
+        return wrong, path, None if path.exists() else JSONResponse({"detail": missing}, 404)
+
+    async def response(call):
+        _, path, refused = await asked_for(call, "response", "json", "No response for request.")
+        if refused is not None:
+            return refused
         found = json.loads(path.read_text())
         if found.get("data"):
             found["data"] = str(call.base_url).rstrip("/") + found["data"]
         return JSONResponse(found)
 
     async def result(call):
-        wrong = await asyncio.to_thread(server.fault, "result")
-        if wrong["do"] == "status":
-            return JSONResponse({"detail": wrong.get("detail", "no")}, wrong["code"])
-        path = server.store / f"{call.path_params['id']}.result"
-        if not path.exists():
-            return JSONResponse({"detail": "No such result."}, 404)
+        wrong, path, refused = await asked_for(call, "result", "result", "No such result.")
+        if refused is not None:
+            return refused
         content = path.read_bytes()
         if wrong["do"] == "cut":
             return Response(cut(content), headers={"content-length": str(len(content))})

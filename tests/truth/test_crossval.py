@@ -248,28 +248,11 @@ def test_the_cost_that_is_planned_is_the_cost(model, given):
     evaluate(model, given, [(1.0, 3), (2.0, 2)], OPTIONS)
     handle.remove()
     lengths = given.neutral["mask"].values.sum(1).tolist()
-    planned = cost(
-        given.prompts,
-        geometry(model),
-        folds=2,
-        val_ratio=0.2,
-        seed=42,
-        cells=4,
-        draws=2,
-        neutral=lengths,
-    )
+    sizes = {"folds": 2, "val_ratio": 0.2, "seed": 42, "draws": 2, "neutral": lengths}
+    planned = cost(given.prompts, geometry(model), cells=4, **sizes)
     assert (planned.rows, planned.tokens) == (sum(rows), sum(tokens))
     assert planned.output_bytes == given.z.values.nbytes
-    alone = cost(
-        given.prompts,
-        geometry(model),
-        folds=2,
-        val_ratio=0.2,
-        seed=42,
-        cells=0,
-        draws=2,
-        neutral=lengths,
-    )
+    alone = cost(given.prompts, geometry(model), cells=0, **sizes)
     assert alone.rows == 60 + 60 * 6 + 2 * 2 * 6 * 2
 
 
