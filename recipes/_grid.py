@@ -12,26 +12,24 @@ from nnheads.recipes._checks import check_at_least
 from nnheads.errors import BadInput
 
 Lengths = Annotated[
-    str | None, typer.Option(help="Retrieval: tokens of a prompt, e.g. 128,256 (the default).")
+    str | None, typer.Option(help="Retrieval: tokens of a prompt; 128,256 unless given.")
 ]
 Shortest = Annotated[
-    int | None, typer.Option(help="Retrieval: the shortest prompt, instead of --lengths.")
+    int | None, typer.Option(help="Retrieval: shortest prompt, instead of --lengths.")
 ]
 Longest = Annotated[
-    int | None, typer.Option(help="Retrieval: the longest prompt, instead of --lengths.")
+    int | None, typer.Option(help="Retrieval: longest prompt, instead of --lengths.")
 ]
 LengthCount = Annotated[
-    int | None, typer.Option(help="Retrieval: how many lengths from --s-len to --e-len (20).")
+    int | None, typer.Option(help="Retrieval: lengths from --s-len to --e-len (20).")
 ]
-DepthCount = Annotated[
-    int | None, typer.Option(help="Retrieval: how many depths from start to end (10).")
-]
+DepthCount = Annotated[int | None, typer.Option(help="Retrieval: depths from start to end (10).")]
 
 Haystack = Annotated[
-    Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in.")
+    Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in")
 ]
 Needles = Annotated[
-    Path | None, typer.Option(help="Retrieval: JSON lines with needle, question, answer.")
+    Path | None, typer.Option(help="Retrieval: lines with needle, question, answer (JSON).")
 ]
 
 DEFAULT = [128, 256]

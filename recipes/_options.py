@@ -26,15 +26,11 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Quantization = Annotated[
-    str | None, typer.Option(help="4bit or 8bit: weights in fewer bits (needs bitsandbytes).")
+    str | None, typer.Option(help="4bit or 8bit weights (needs bitsandbytes).")
 ]
 DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
-Remote = Annotated[
-    str | None, typer.Option(help="ndif, local (a rehearsal), or the URL of a server.")
-]
-Submit = Annotated[
-    bool, typer.Option("--submit", help="With --remote: send, and do not wait for results.")
-]
+Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or a server's URL.")]
+Submit = Annotated[bool, typer.Option("--submit", help="With --remote: send, and do not wait.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")
 ]

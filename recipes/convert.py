@@ -36,13 +36,9 @@ To = Annotated[
     typer.Option(help="Format to write, or kv_mask; without it, say what is in the file."),
 ]
 Target = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")]
-Model = Annotated[
-    str | None, typer.Option(help="The list's model: how many layers and heads it has.")
-]
+Model = Annotated[str | None, typer.Option(help="The list's model, for its layers and heads.")]
 Shape = Annotated[str | None, typer.Option(help="Instead of --model: layers and heads, as 32x32.")]
-KvHeads = Annotated[
-    int | None, typer.Option(help="Instead of --model: key/value heads of a layer.")
-]
+KvHeads = Annotated[int | None, typer.Option(help="Instead of --model: key/value heads a layer.")]
 Statistic = Annotated[
     str | None, typer.Option(help="Of a run: which statistic; default: its headline.")
 ]

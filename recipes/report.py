@@ -20,17 +20,17 @@ Runs = Annotated[
 ]
 Page = Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The file to write.")]
 Title = Annotated[
-    str | None, typer.Option(help="The page's title; the models' names unless given.")
+    str | None, typer.Option(help="Title of the page; the models' names unless given.")
 ]
 Top = Annotated[int, typer.Option(help="How many heads at the top are compared between scores.")]
 Draws = Annotated[int, typer.Option(help="Pairs of samples of prompts for stability; 0 for none.")]
 Attention = Annotated[
     list[str] | None,
-    typer.Option(help="Load this model and add what its heads look at; may be repeated."),
+    typer.Option(help="Add what this model's heads look at; may be repeated."),
 ]
 Texts = Annotated[
     Path | None,
-    typer.Option(help="With --attention: texts of your own, one a line; else two are drawn."),
+    typer.Option(help="With --attention: your texts, one a line; else two are drawn."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a file that is no page of this command, too.")

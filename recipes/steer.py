@@ -20,7 +20,7 @@ Saved = Annotated[
     str | None,
     typer.Option(
         "--intervention",
-        help="A saved intervention instead of a direction: a folder or a Hub id.",
+        help="A saved intervention instead of a direction: folder or Hub id.",
     ),
 ]
 Trust = Annotated[
@@ -43,7 +43,7 @@ Strength = Annotated[
 ]
 At = Annotated[
     str,
-    typer.Option(help="Where it is added: all, prompt, or decode (tokens as they are written)."),
+    typer.Option(help="Where it is added: all, prompt, or decode (written tokens)."),
 ]
 Draws = Annotated[int, typer.Option(help="Random directions to compare with.")]
 NewTokens = Annotated[int, typer.Option(help="How many tokens to write at most.")]

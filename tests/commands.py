@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from nnheads.recipes import _app
 
 
@@ -51,3 +53,17 @@ def refused(*words: object) -> str:
 def folder_of(out: str) -> Path:
     """Return the folder of a run from what the command printed last."""
     return Path(out.splitlines()[-1]).parent
+
+
+@contextlib.contextmanager
+def untouched(folder: Path, monkeypatch) -> Iterator[None]:
+    """Fail where a model reads anything, or a file of this finished run is written again."""
+
+    def read(*_, **__):
+        pytest.fail("a finished run was computed again")
+
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.Embedding, "forward", read)
+        yield
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}

@@ -156,12 +156,13 @@ def test_a_broken_file_is_one_line(content, folder):
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 1.5], [0, 0], [-1, 0]])
-def test_heads_that_are_no_numbers_are_refused(wrong, tmp_path):
+@pytest.mark.parametrize("unit", ["head", "kv_head"])
+def test_heads_that_are_no_numbers_are_refused(unit, wrong, tmp_path):
     values = xr.DataArray(
-        np.ones((2, 2)), {"layer": [0, 1], "head": wrong}, ("layer", "head"), name="effect"
+        np.ones((2, 2)), {"layer": [0, 1], unit: wrong}, ("layer", unit), name="effect"
     )
     store.save(recorded(tmp_path / "run", "ioi", ["heads.nc"]) / "heads.nc", values.to_dataset())
-    with pytest.raises(BadInput, match="coordinate head is no list of different whole numbers"):
+    with pytest.raises(BadInput, match=f"coordinate {unit} is no list of different whole numbers"):
         page_of(tmp_path)
 
 

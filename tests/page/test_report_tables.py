@@ -295,16 +295,6 @@ def test_key_value_heads_have_a_grid_of_their_own(tmp_path):
     assert page["overlap"] is None and page["runs"][0]["shown"] and page["runs"][0]["more"]
 
 
-@pytest.mark.parametrize("wrong", [[0.5, 1.5, 2.5], [0, 0, 1], [-1, 0, 1]])
-def test_key_value_heads_that_are_no_numbers_are_refused(wrong, tmp_path):
-    values = xr.DataArray(
-        np.ones((2, 3)), {"layer": [0, 1], "kv_head": wrong}, ("layer", "kv_head"), name="effect"
-    )
-    store.save(recorded(tmp_path / "run", "ioi", ["heads.nc"]) / "heads.nc", values.to_dataset())
-    with pytest.raises(BadInput, match="coordinate kv_head is no list of different whole numbers"):
-        page_of(tmp_path)
-
-
 def test_single_cases_are_no_results_beside_others(tmp_path):
     paired(tmp_path)
     (run,) = find_runs([tmp_path])[0]

@@ -96,13 +96,8 @@ def test_the_circuit_alone_equals_plain_hooks(run_folder, reference):
 
 
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
-    from nnheads.patching import readings as run
-
-    monkeypatch.setattr(
-        run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again")
-    )
-    before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
-    command(*SMALL, "--top", "6", "--output", str(run_folder.parents[2]))
+    with commands.untouched(run_folder, monkeypatch):
+        command(*SMALL, "--top", "6", "--output", str(run_folder.parents[2]))
     out = capsys.readouterr().out
     for text in (
         "circuit: 6 of 32 heads, 15 prompts",
@@ -112,7 +107,6 @@ def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch
         "CPR",
     ):
         assert text in out
-    assert before == {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
 
 
 def test_named_groups_are_the_circuit_in_a_rehearsal_too(tmp_path, run_folder, capsys):

@@ -11,7 +11,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from commands import command
+from commands import command, untouched
 
 import nnheads
 from nnheads.models.inputs import inputs
@@ -158,15 +158,9 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
 
 
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
-    from nnheads.patching import readings as run
-
-    monkeypatch.setattr(
-        run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again")
-    )
-    before = {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
-    command("ioi", "--limit", "40", "--output", str(run_folder.parents[2]))
+    with untouched(run_folder, monkeypatch):
+        command("ioi", "--limit", "40", "--output", str(run_folder.parents[2]))
     assert "highest" in capsys.readouterr().out
-    assert before == {path.name: path.stat().st_mtime_ns for path in run_folder.iterdir()}
 
 
 def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_path):

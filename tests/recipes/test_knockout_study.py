@@ -77,21 +77,11 @@ def test_scores_are_per_case_and_reduce_to_the_curve(found):
 
 
 def test_the_same_command_again_computes_nothing(found, capsys, monkeypatch):
-    from nnheads.patching import readings as run
-    from nnheads.spans import measure as attention
-
-    monkeypatch.setattr(
-        run, "sweep", lambda *_, **__: pytest.fail("a finished run was computed again")
-    )
-    monkeypatch.setattr(
-        attention, "measure_spans", lambda *_, **__: pytest.fail("heads were looked for again")
-    )
-    before = {path.name: path.stat().st_mtime_ns for path in found.iterdir()}
-    command(*QUICK, "--output", str(found.parents[3]))
+    with commands.untouched(found, monkeypatch):
+        command(*QUICK, "--output", str(found.parents[3]))
     out = capsys.readouterr().out
     assert "heads L1H" in out and "kept 8 of 8 prompts" in out and "stand in for each other" in out
     assert "median [range]; p, share of lists" in out
-    assert before == {path.name: path.stat().st_mtime_ns for path in found.iterdir()}
 
 
 def test_pairs_and_backups_are_named(tmp_path, capsys):
