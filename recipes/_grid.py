@@ -15,18 +15,14 @@ Lengths = Annotated[
     str | None, typer.Option(help="Retrieval: tokens of a prompt; 128,256 unless given.")
 ]
 Shortest = Annotated[
-    int | None, typer.Option(help="Retrieval: shortest prompt, instead of --lengths.")
+    int | None, typer.Option(help="Retrieval: the shortest; instead of --lengths.")
 ]
-Longest = Annotated[
-    int | None, typer.Option(help="Retrieval: longest prompt, instead of --lengths.")
-]
-LengthCount = Annotated[
-    int | None, typer.Option(help="Retrieval: lengths from --s-len to --e-len (20).")
-]
+Longest = Annotated[int | None, typer.Option(help="Retrieval: the longest; instead of --lengths.")]
+LengthCount = Annotated[int | None, typer.Option(help="Retrieval: how many from --s-len on (20).")]
 DepthCount = Annotated[int | None, typer.Option(help="Retrieval: depths from start to end (10).")]
 
 Haystack = Annotated[
-    Path | None, typer.Option(help="Retrieval: folder of .txt files to hide needles in")
+    Path | None, typer.Option(help="Retrieval: folder of texts to hide needles in.")
 ]
 Needles = Annotated[
     Path | None, typer.Option(help="Retrieval: lines with needle, question, answer (JSON).")

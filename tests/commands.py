@@ -55,6 +55,12 @@ def folder_of(out: str) -> Path:
     return Path(out.splitlines()[-1]).parent
 
 
+def study(factory: pytest.TempPathFactory, *words: object) -> tuple[str, Path]:
+    """Run a command that must succeed; return what it printed, and the folder of its run."""
+    out = command(*words, "--output", factory.mktemp(str(words[0])))
+    return out, folder_of(out)
+
+
 @contextlib.contextmanager
 def untouched(folder: Path, monkeypatch) -> Iterator[None]:
     """Fail where a model reads anything, or a file of this finished run is written again."""

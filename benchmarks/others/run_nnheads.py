@@ -5,11 +5,13 @@ The latter two keep only the last position's logits, as a careful script would.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 import xarray as xr
 from nnsight import save
-from serve import batches, difference, pairs, runs, serve
+from serve import accuracy, batches, difference, pairs, runs, serve
 
 from nnheads.interventions.alignment import aligned, evaluate
 from nnheads.interventions.counterfactuals import Pairs
@@ -183,12 +185,7 @@ def align_by_hooks(model: str, given: dict):
                 answer = given["answer"][rows].long()
                 torch.nn.functional.cross_entropy(predicted(rotation, rows, ""), answer).backward()
                 optimizer.step()
-        tested = torch.arange(len(given["test_answer"])).split(batch)
-        right = [
-            predicted(rotation, rows, "test_").argmax(-1) == given["test_answer"][rows].long()
-            for rows in tested
-        ]
-        return float(torch.cat(right).float().mean())
+        return accuracy(given, partial(predicted, rotation), batch)
 
     return lambda: torch.tensor([trained(seed) for seed in given["seeds"].tolist()])
 

@@ -8,9 +8,11 @@ prompts for every head, it takes about twice as long.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyvene
 import torch
-from serve import batches, difference, pairs, runs, serve
+from serve import accuracy, batches, difference, pairs, runs, serve
 from transformers import AutoModelForCausalLM
 
 SITE = {"component": "head_attention_value_output", "unit": "h.pos"}
@@ -101,12 +103,7 @@ def align(model: str, given: dict):
                 loss.backward()
                 optimizer.step()
                 intervenable.set_zero_grad()
-        tested = torch.arange(len(given["test_answer"])).split(batch)
-        right = [
-            predicted(intervenable, rows, "test_").argmax(-1) == given["test_answer"][rows].long()
-            for rows in tested
-        ]
-        return float(torch.cat(right).float().mean())
+        return accuracy(given, partial(predicted, intervenable), batch)
 
     return lambda: torch.tensor([trained(seed) for seed in given["seeds"].tolist()])
 

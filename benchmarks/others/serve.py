@@ -17,6 +17,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def serve(ways: dict, package: str) -> None:
         seconds = time.perf_counter() - start
         np.save(values, np.asarray(result))
         print(json.dumps({"seconds": seconds, "peak_mib": peak()}), file=answers)
+
+
+def accuracy(
+    given: dict[str, torch.Tensor],
+    predicted: Callable[[torch.Tensor, str], torch.Tensor],
+    size: int,
+) -> float:
+    """Return how often `predicted(rows, "test_")` puts the answer first, over all tested rows."""
+    tested = torch.arange(len(given["test_answer"])).split(size)
+    right = [
+        predicted(rows, "test_").argmax(-1) == given["test_answer"][rows].long() for rows in tested
+    ]
+    return float(torch.cat(right).float().mean())
 
 
 def forget_peak() -> None:

@@ -23,19 +23,8 @@ from nnheads.models.names import parse_head
 
 FOLDER = Path(__file__).parent
 FILE_FIELDS = ("model", "aliases", "note", "grids", "claims")
-FIELDS = (
-    "id",
-    "claim",
-    "source",
-    "kind",
-    "published",
-    "tolerance",
-    "warn",
-    "requires",
-    "negative",
-    "how",
-    "where",
-)
+SAID = ("id", "claim", "source", "kind", "published", "tolerance", "warn", "negative")
+FIELDS = (*SAID, "requires", "how", "where")
 WHERE = ("variable", "head", "heads", "reduce", *OVER_HEADS, *ABOVE, "correlation")
 EXPECTED = "expected an object with model and a list of claims"
 

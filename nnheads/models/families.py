@@ -15,7 +15,7 @@ The paths become nnsight aliases, so everywhere else in nnheads the same names h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nnheads.errors import ModelError
@@ -88,30 +88,26 @@ _GPT2 = Family(
     embedding="transformer.wte",
     final_norm="transformer.ln_f",
 )
+_TUPLES = replace(_GPT2, tuple_block=True)
+_FALCON = replace(
+    _TUPLES,
+    neurons="mlp.dense_4h_to_h",
+    attention="self_attention",
+    projection="self_attention.dense",
+    embedding="transformer.word_embeddings",
+    kernel="falcon",
+)
 
 FAMILIES: dict[str, Family] = {
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
-    "gpt_neo": Family(
-        neurons="mlp.c_proj",
-        layers="transformer.h",
+    "gpt_neo": replace(
+        _TUPLES,
         attention="attn.attention",
         projection="attn.attention.out_proj",
-        embedding="transformer.wte",
-        final_norm="transformer.ln_f",
-        tuple_block=True,
         kernel="attn",
     ),
-    "gptj": Family(
-        neurons="mlp.fc_out",
-        layers="transformer.h",
-        attention="attn",
-        projection="attn.out_proj",
-        embedding="transformer.wte",
-        final_norm="transformer.ln_f",
-        tuple_block=True,
-        kernel="attn",
-    ),
+    "gptj": replace(_TUPLES, neurons="mlp.fc_out", projection="attn.out_proj", kernel="attn"),
     "gpt_neox": Family(
         neurons="mlp.dense_4h_to_h",
         layers="gpt_neox.layers",
@@ -129,29 +125,14 @@ FAMILIES: dict[str, Family] = {
         embedding="model.decoder.embed_tokens",
         final_norm="model.decoder.final_layer_norm",
     ),
-    "bloom": Family(
+    "bloom": replace(
+        _FALCON,
         attention_adds="self_attention.dense",
         mlp_adds="mlp.dense_4h_to_h",
-        neurons="mlp.dense_4h_to_h",
-        layers="transformer.h",
-        attention="self_attention",
-        projection="self_attention.dense",
-        embedding="transformer.word_embeddings",
-        final_norm="transformer.ln_f",
-        tuple_block=True,
         position_ids=False,
         kernel="bloom",
     ),
-    "falcon": Family(
-        neurons="mlp.dense_4h_to_h",
-        layers="transformer.h",
-        attention="self_attention",
-        projection="self_attention.dense",
-        embedding="transformer.word_embeddings",
-        final_norm="transformer.ln_f",
-        tuple_block=True,
-        kernel="falcon",
-    ),
+    "falcon": _FALCON,
     "phi": Family(
         projection="self_attn.dense", final_norm="model.final_layernorm", neurons="mlp.fc2"
     ),
@@ -161,17 +142,7 @@ FAMILIES: dict[str, Family] = {
         ("gemma2", "gemma3_text", "olmo2"), Family(post_norm="post_attention_layernorm")
     ),
     **dict.fromkeys(
-        (
-            "llama",
-            "mistral",
-            "qwen2",
-            "qwen3",
-            "smollm3",
-            "gemma",
-            "phi3",
-            "stablelm",
-            "cohere",
-        ),
+        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "phi3", "stablelm", "cohere"),
         _LLAMA,
     ),
 }

@@ -112,7 +112,8 @@ def path_patch(
         freeze=mlps == "freeze",
     )
     readings = run(model, plan, positions, path)
-    scores = labelled(prompts, readings, chosen, sending, sizes, by_position)
+    changed = by_sender(prompts, readings, chosen, sending, sizes, by_position)
+    scores = with_changes(changed, readings, chosen)
     scores.attrs.update(attributes(receiving, via, at, mlps), metric=chosen.name)
     if receivers is not None:
         scores.attrs["receivers_asked"] = "+".join(head_name(*head) for head in receivers)
@@ -157,16 +158,8 @@ def run(
     return collected(plan, *paths(model, plan.inputs, plan.source, task))
 
 
-def labelled(
-    prompts: xr.Dataset,
-    readings: Readings,
-    metric: Metric,
-    senders: Heads,
-    sizes: Geometry,
-    by_position: bool,
-) -> xr.Dataset:
+def with_changes(scores: xr.DataArray, readings: Readings, metric: Metric) -> xr.Dataset:
     """Return the metric after each change (batch, layer, head[, position]), and its change."""
-    scores = by_sender(prompts, readings, metric, senders, sizes, by_position)
     result = scores.astype("float32").to_dataset(name=metric.name)
     for name, text, values in (
         ("base", "clean text", readings.unchanged),

@@ -18,7 +18,9 @@ from test_report import hostile
 from nnheads.runs import store
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium on this machine")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
+)
 FLAGS = (
     "headless no-sandbox disable-gpu disable-dev-shm-usage no-first-run"
     " disable-background-networking"
@@ -56,6 +58,10 @@ def report(folder, target, *arguments: str):
         cli.app(["report", str(folder), "-o", str(target), *arguments])
     assert done.value.code == 0
     return target
+
+
+def says(text: str, *words: str) -> bool:
+    return all(word in text for word in words)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +126,7 @@ def test_a_click_opens_the_card_and_the_address_remembers_it(browser, file):
     )
     one(browser, "[data-head='6']").click()
     card = one(browser, "#card").text
-    assert (
-        card.startswith("L1H2")
-        and "induction" in card
-        and "previous token" in card
-        and "1/12" in card
-    )
+    assert card.startswith("L1H2") and says(card, "induction", "previous token", "1/12")
     address = browser.current_url
     assert address.endswith("h=L1H2") and "k=induction" in address
     opened(browser, file, anchor=address[address.index("#") :])
@@ -481,11 +482,7 @@ def test_key_value_heads_on_the_map(browser, study):
     opened(browser, study)
     one(browser, "[data-head='4']").click()
     card = one(browser, "#card").text
-    assert (
-        card.startswith("L0H4")
-        and "ITS KEYS AND VALUES" in card
-        and "L0KV2, shared with L0H5" in card
-    )
+    assert card.startswith("L0H4") and says(card, "ITS KEYS AND VALUES", "L0KV2, shared with L0H5")
     chosen(browser, "what", "patch (key/value heads)")
     assert len(texts(browser, "#grid .cell")) == 6
     assert one(browser, "#about").text.startswith(

@@ -24,8 +24,7 @@ SMALL = "--at S2,END --layers 0,1 --steps 20 -n 64 --test 32 --learning-rate 0.0
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory):
     """The study on the reference model, once: what it printed, and its folder."""
-    out = command(*SMALL, "-o", tmp_path_factory.mktemp("das"))
-    return out, folder_of(out)
+    return commands.study(tmp_path_factory, "das", *SMALL)
 
 
 def test_the_place_of_the_indirect_object_is_found_and_said(aligned):

@@ -32,8 +32,7 @@ SMALL = ("--new-tokens", "3", "--strength", "2", "--draws", "3")
 @pytest.fixture(scope="module")
 def steered(tmp_path_factory):
     """The study on the reference model, once: what it printed, and its folder."""
-    out = command(*SMALL, "-o", tmp_path_factory.mktemp("steer"))
-    return out, folder_of(out)
+    return commands.study(tmp_path_factory, "steer", *SMALL)
 
 
 def test_steered_toward_truth_the_model_answers_truly(steered):
