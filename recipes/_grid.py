@@ -11,21 +11,17 @@ from nnheads.recipes._checks import check_at_least
 
 from nnheads.errors import BadInput
 
-Lengths = Annotated[
-    str | None, typer.Option(help="Retrieval: tokens of a prompt; 128,256 unless given.")
-]
-Shortest = Annotated[
-    int | None, typer.Option(help="Retrieval: the shortest; instead of --lengths.")
-]
-Longest = Annotated[int | None, typer.Option(help="Retrieval: the longest; instead of --lengths.")]
-LengthCount = Annotated[int | None, typer.Option(help="Retrieval: how many from --s-len on (20).")]
+Lengths = Annotated[str | None, typer.Option(help="Retrieval: tokens a prompt (128,256).")]
+Shortest = Annotated[int | None, typer.Option(help="Retrieval: shortest prompt (not --lengths).")]
+Longest = Annotated[int | None, typer.Option(help="Retrieval: longest prompt (not --lengths).")]
+LengthCount = Annotated[int | None, typer.Option(help="Retrieval: how many lengths (20).")]
 DepthCount = Annotated[int | None, typer.Option(help="Retrieval: depths from start to end (10).")]
 
 Haystack = Annotated[
     Path | None, typer.Option(help="Retrieval: folder of texts to hide needles in.")
 ]
 Needles = Annotated[
-    Path | None, typer.Option(help="Retrieval: lines with needle, question, answer (JSON).")
+    Path | None, typer.Option(help="Retrieval: JSON lines: needle, question, answer.")
 ]
 
 DEFAULT = [128, 256]

@@ -32,7 +32,7 @@ Changed = Annotated[
 ]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="Change, over a variable's largest value, that is drift; default: by dtype."),
+    typer.Option(help="Share of the largest value that is drift; default: by dtype."),
 ]
 Kept = Annotated[
     Path | None,
