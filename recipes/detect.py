@@ -31,9 +31,7 @@ Task = Annotated[str, typer.Option(help="Iteration: copy, parity, polynomial or 
 Steps = Annotated[int, typer.Option(help="Iteration: steps of the longest prompt.")]
 Spread = Annotated[
     int,
-    typer.Option(
-        help="Indirect object: up to so many adjectives before the object, to vary distances."
-    ),
+    typer.Option(help="Indirect object: most adjectives before the object."),
 ]
 Limit = Annotated[
     int | None,
