@@ -9,6 +9,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tests run in several processes, and some start others: a core each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import functools
 import json

@@ -36,12 +36,7 @@ def issue(lines: list[str], folder: Path) -> list[str]:
     it for each.
     """
     search = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {
-        **os.environ,
-        "PATH": search,
-        "PYTHONPATH": str(folder),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(folder)}
     said = []
     for own, group in itertools.groupby(lines, lambda line: line.startswith("nnheads ")):
         each = [line.removeprefix("nnheads ") for line in group]
@@ -60,9 +55,7 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guide")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(ROOT / name, folder / name)  # with what Python compiled of it
         else:
             shutil.copy(ROOT / name, folder)
     # where an install has it

@@ -19,6 +19,7 @@ from nnheads.detectors._catalog import head_type, head_types, types
 from nnheads.detectors._head_type import HeadType
 from nnheads.detectors._scores import raw_scores
 from nnheads.errors import BadInput
+from nnheads.models.families import FAMILIES
 from nnheads.prompts.repeated import repeated
 
 # the tiny models read at most 128 tokens
@@ -50,9 +51,22 @@ def options_of(name: str, questions) -> dict:
     return of_data if name == "truthfulness" else SMALL.get(head_type(name).stimulus, {})
 
 
+# Learned positions, biases by distance, rotations with groups, windows and soft caps, sinks.
+APART = ("gpt2", "bloom", "llama", "gemma2", "gpt_oss")
+# One that reads, and one that writes first.
+EVERYWHERE = ("induction", "hallucination")
+
+
+@pytest.mark.parametrize("family", APART)
 @pytest.mark.parametrize("name", types())
-def test_head_types_keep_the_contract_on_every_architecture(name, model_type, questions):
-    nnheads.check_detector(name, tiny(model_type)[0], **options_of(name, questions))
+def test_head_types_keep_the_contract_on_models_that_attend_differently(name, family, questions):
+    nnheads.check_detector(name, tiny(family)[0], **options_of(name, questions))
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(APART)))
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_every_architecture_keeps_the_contract(name, family, questions):
+    nnheads.check_detector(name, tiny(family)[0], **options_of(name, questions))
 
 
 @pytest.mark.parametrize("name", types())

@@ -166,9 +166,7 @@ def test_an_intervention_without_strength_is_compared_with_none(tmp_path, llama_
     assert "effect" not in out
 
 
-def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
-    capsys, tmp_path, monkeypatch, llama_folder
-):
+def test_a_function_of_ones_own_runs_only_if_it_is_trusted(tmp_path, monkeypatch, llama_folder):
     module = tmp_path / "code" / "trusted_by_steer.py"
     module.parent.mkdir()
     module.write_text("IMPORTED = True\n\n\ndef doubled(base):\n    return 2 * base\n")
@@ -182,14 +180,8 @@ def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
         "--intervention",
         str(place),
     )
-    with pytest.raises(SystemExit) as stop:
-        cli.app(["steer", *arguments, "-o", str(tmp_path / "out")])
-    err = capsys.readouterr().err
-    assert stop.value.code == 2 and len(err.splitlines()) == 1
-    assert (
-        "it runs your function 'trusted_by_steer:doubled'; use --trust if you trust its author"
-        in err
-    )
+    said = commands.refused("steer", *arguments, "-o", tmp_path / "out")
+    assert said.startswith("2 ") and "trusted_by_steer:doubled" in said and "--trust" in said
     assert "trusted_by_steer" not in sys.modules
     out = command(*arguments, "--trust", "-o", str(tmp_path / "out"))
     with xr.open_dataset(folder_of(out) / "scores.nc") as scores:
@@ -198,9 +190,8 @@ def test_a_function_of_ones_own_runs_only_if_it_is_trusted(
             and (scores["kl"].sel(strength=1) > 0).all()
         )
     module.write_text(module.read_text().replace("2 *", "3 *"))
-    with pytest.raises(SystemExit):
-        cli.app(["steer", *arguments, "--trust", "-o", str(tmp_path / "out")])
-    assert "is not the one that was saved: its source has changed" in capsys.readouterr().err
+    said = commands.refused("steer", *arguments, "--trust", "-o", tmp_path / "out")
+    assert "its source has changed" in said
 
 
 def test_a_rehearsed_remote_run_says_the_same(tmp_path, llama_folder):

@@ -220,7 +220,7 @@ def test_client_and_server_may_die_at_any_moment(right, tmp_path):
         " patience.DELAYS = patience.FIRST_DELAYS = (0.1,) * 40; _app.app(sys.argv[1:])"
     )
     command = [sys.executable, "-c", script, *COMMAND, "-o", str(folder), "--remote", own.url]
-    for _ in range(3):
+    for _ in range(2):
         client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         own.faults(
             {

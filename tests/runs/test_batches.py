@@ -209,19 +209,15 @@ def test_a_full_disk_keeps_the_finished_parts_and_leaves_no_other(tmp_path):
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
     llama_folder, pairs_file, tmp_path, capsys
 ):
-    options = [
-        "ioi",
-        str(llama_folder),
-        "--prompts",
-        str(pairs_file),
-        "--batch-size",
-        "1",
-        "--gap",
-        "0",
-    ]
-    arguments = [*options, "--output", str(tmp_path)]
+    options = ["ioi", str(llama_folder), "--prompts", str(pairs_file), "--batch-size", "1"]
+    arguments = [*options, "--gap", "0", "--output", str(tmp_path)]
+    slowly = (
+        "import sys, time; from nnheads.recipes import _app; from nnheads.runs import store;"
+        " save = store.save; store.save = lambda *given: (save(*given), time.sleep(0.5))[0];"
+        " _app.app(sys.argv[1:])"
+    )
     process = subprocess.Popen(
-        [sys.executable, "cli.py", *arguments],
+        [sys.executable, "-c", slowly, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
