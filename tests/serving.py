@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
+
+import warm
 
 NDIF = os.environ.get(
     "NNHEADS_NDIF_PYTHON", ""
@@ -26,29 +26,15 @@ class Loopback:
 
     def start(self) -> None:
         script = Path(__file__).parent / "remote" / "loopback.py"
+        words = [str(script), "--store", str(self.store), "--port", str(self.port), *self.options]
         clean = {
             name: value
             for name, value in os.environ.items()
             if name not in ("PYTHONPATH", "NDIF_API_KEY")
         }
-        python = NDIF if "--ndif" in self.options else sys.executable
-        self.process = subprocess.Popen(
-            [
-                python,
-                str(script),
-                "--store",
-                str(self.store),
-                "--port",
-                str(self.port),
-                *self.options,
-            ],
-            cwd=self.store.parent,
-            env=clean,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        python = NDIF if "--ndif" in self.options else None
+        self.process = warm.Program(*words, cwd=self.store.parent, env=clean, python=python)
+        self.port = int(self.process.first_line())
         until = time.monotonic() + 60
         while True:
             try:
@@ -65,8 +51,6 @@ class Loopback:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
     def faults(self, *wrong: dict) -> None:
         """What goes wrong from now on; without arguments nothing does."""

@@ -9,16 +9,16 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from documents import assert_alike
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUIET = "-p no:anyio -W ignore::pytest.PytestAssertRewriteWarning"  # libraries are loaded already
 COPIED = ("nnheads", "recipes", "tests", "cli.py", "pyproject.toml")
 
 
@@ -35,16 +35,13 @@ def issue(lines: list[str], folder: Path) -> list[str]:
     """What commands say, one after the other; those of nnheads in one process, which spares loading
     it for each.
     """
-    search = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTEST_ADDOPTS": QUIET}
     said = []
     for own, group in itertools.groupby(lines, lambda line: line.startswith("nnheads ")):
         each = [line.removeprefix("nnheads ") for line in group]
         program = f"import nnheads\nfor line in {each!r}:\n    nnheads.command(line)\n"
-        for words in [["python", "-c", program]] if own else map(shlex.split, each):
-            done = subprocess.run(
-                words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
-            )
+        for words in [["-c", program]] if own else [shlex.split(one)[1:] for one in each]:
+            done = warm.run(*words, cwd=folder, env=environment, timeout=240)
             assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
             said += [*done.stdout.splitlines(), *done.stderr.splitlines()]
     return said

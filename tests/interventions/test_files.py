@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm
 from conftest import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,9 +146,7 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path, padded):
     base.to_netcdf(tmp_path / "base.nc")
     source.to_netcdf(tmp_path / "source.nc")
     root = Path(__file__).parent.parent.parent
-    subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path)], check=True, cwd=root, capture_output=True
-    )
+    assert warm.run("-c", FRESH, tmp_path, cwd=root).returncode == 0
     assert np.array_equal(np.load(tmp_path / "logits.npy"), expected.edited.numpy())
     assert not torch.equal(expected.edited, expected.original)
 

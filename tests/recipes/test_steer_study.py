@@ -14,7 +14,6 @@ import pytest
 import torch
 import xarray as xr
 from commands import folder_of
-from nnheads.recipes import _app as cli
 from nnheads.recipes._steer import NEUTRAL, own_world
 
 from nnheads.interventions import ANSWER, Add, Edit, Function, Intervention, Zero

@@ -7,12 +7,11 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 import xarray as xr
 from nnheads.recipes import _app as cli
 from serving import Loopback
@@ -219,9 +218,9 @@ def test_client_and_server_may_die_at_any_moment(right, tmp_path):
         " patience; from nnheads.runs import batches; batches.JOB_TOKENS = 1; jobs.UNKNOWN = 0.3;"
         " patience.DELAYS = patience.FIRST_DELAYS = (0.1,) * 40; _app.app(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", script, *COMMAND, "-o", str(folder), "--remote", own.url]
-    for _ in range(2):
-        client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = ["-c", script, *COMMAND, "-o", str(folder), "--remote", own.url]
+    for _ in range(3):
+        client = warm.Program(*command)
         own.faults(
             {
                 "stage": chance.choice(["run", "finish", "response"]),
@@ -229,17 +228,14 @@ def test_client_and_server_may_die_at_any_moment(right, tmp_path):
                 "after": chance.randrange(3),
             }
         )
-        time.sleep(chance.uniform(3, 7))
+        time.sleep(chance.uniform(0.5, 3))
         if chance.random() < 0.5:
             client.kill()
         own.stop()
         own.start()
         client.kill()
-        client.communicate()
-    assert (
-        subprocess.run(command, capture_output=True, text=True, check=False, timeout=120).returncode
-        == 0
-    )
+        client.wait()
+    assert warm.run(*command, timeout=120).returncode == 0
     own.stop()
     assert_right(folder, right)
     assert len({job["id"] for job in own.executed}) == len(own.executed)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 import xarray as xr
 from conftest import words_tokenizer
 from nnheads.recipes import _app as cli
@@ -167,8 +167,7 @@ print(batches.run(job, prompts, size=2, parts=folder / "parts")["token"].values.
 
 def test_after_kill_9_the_same_command_computes_only_the_rest(tmp_path):
     def command(deadly: str):
-        line = [sys.executable, "-c", KILLED, str(tmp_path), deadly]
-        return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        return warm.run("-c", KILLED, tmp_path, deadly)
 
     killed = command("[2, 3]")
     assert killed.returncode == -signal.SIGKILL and killed.stdout == ""
@@ -198,8 +197,7 @@ except RunError as error:
 
 
 def test_a_full_disk_keeps_the_finished_parts_and_leaves_no_other(tmp_path):
-    line = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    done = warm.run("-c", FULL_DISK, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("cannot write ") and done.stdout.count("\n") == 1
     (part,) = tmp_path.iterdir()
@@ -216,23 +214,16 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
         " save = store.save; store.save = lambda *given: (save(*given), time.sleep(0.5))[0];"
         " _app.app(sys.argv[1:])"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slowly, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    process = warm.Program("-c", slowly, *arguments)
     parts = tmp_path / "ioi" / llama_folder.name / "local" / "parts"
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end and not list(parts.glob("[!.]*.nc")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
-    assert (
-        err == "interrupted; finished batches are kept, and the same command goes on from there\n"
-    )
+    done = process.wait(timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("interrupted; finished batches are kept")
+    assert len(done.stderr.splitlines()) == 1
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("[!.]*")}
     assert kept and not list(parts.glob(".*")), "finished parts, and nothing half-written"
     record = json.loads((parts.parent / "run.json").read_text())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 import xarray as xr
 from conftest import build, tiny, words_tokenizer
 from hypothesis import example, given
@@ -321,13 +322,7 @@ except RunError as error:
 
 
 def test_a_full_disk_is_one_line_and_earlier_files_stay(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = warm.run("-c", FULL_DISK, tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert re.fullmatch(
         r"cannot write .*late\.nc: .+; what was finished before is kept\n", done.stdout
