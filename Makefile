@@ -19,7 +19,7 @@ demo: $(VENV)/ready
 	$(BIN)/nnheads ioi --output results/demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
