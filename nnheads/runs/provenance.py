@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from nnheads.models.gguf import PACKAGE, SMOLLM2, origin
 from nnheads.models.shipped import REFERENCE
 
 PACKAGES = ("nnheads", "nnsight", "torch", "transformers", "xarray", "numpy", "scipy")
@@ -110,6 +111,8 @@ def precision(config) -> str:
 def model_folder(model: str) -> str:
     """`owner/name` -> `owner--name`; a local folder -> its name."""
     path = Path(model).expanduser()
+    if path.is_file():
+        return path.stem
     return path.resolve().name if path.is_dir() else model.replace("/", "--")
 
 
@@ -119,15 +122,20 @@ def revision_of(model, name: str) -> str:
     """
     if name == REFERENCE:
         return "shipped"
+    if name == SMOLLM2:
+        return metadata.version(PACKAGE.replace("_", "-"))
     return getattr(model, "revision", None) or (
-        "local" if Path(name).expanduser().is_dir() else "main"
+        "local" if Path(name).expanduser().exists() else "main"
     )
 
 
 def folder_fingerprint(folder: Path) -> str:
     """sha256 over the config and samples from all along each weight file: cheap, and no changed
-    layer slips through.
+    layer slips through. Of a folder that was a GGUF file, that of the file.
     """
+    converted = origin(folder)
+    if converted:
+        return f"sha256:{converted['sha256']}"
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".bin"} and path.is_file():

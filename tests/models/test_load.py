@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from huggingface_hub import errors as hub
@@ -102,3 +105,23 @@ def test_revisions_of_a_folder_are_folders_inside_it(tmp_path):
 
 def test_a_name_with_an_owner_is_taken_for_the_hub():
     assert locate("owner/name") == "owner/name"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 2}, r"no place for the weights .*layers\.2.* more"),
+        ({"num_hidden_layers": 4}, r"no weights for .*layers\.3.* more"),
+        ({"intermediate_size": 24}, r"differ in the size of .*mlp"),
+    ],
+)
+def test_a_checkpoint_that_is_not_its_configurations_is_refused(
+    change, message, llama_folder, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(llama_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=message):
+        nnheads.load(str(folder))
