@@ -67,9 +67,15 @@ def steering_of(run: Run, request: _steer.Request) -> Steering:
     directions, layer, intervention = found_direction(run.model, request.texts, facts)
     words = (
         f"{facts['site']} of layer {layer}, direction read at {facts['read']}, added at"
-        f" {facts['at']}"
+        f" {facts['at']}{left_out(directions)}"
     )
     return Steering(words, intervention, directions, layer)
+
+
+def left_out(directions: xr.Dataset) -> str:
+    """Return how many positions the means leave out, if any."""
+    count = directions.attrs["massive_left_out"]
+    return f" ({count} positions with massive activations left out)" if count else ""
 
 
 def found_direction(

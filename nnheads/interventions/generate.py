@@ -28,6 +28,7 @@ from nnsight import save
 from nnheads.errors import BadInput, RunError
 from nnheads.generation.greedy import ends_of
 from nnheads.interventions.forwards import features_of_sources
+from nnheads.interventions.massive import warn_of_sources
 from nnheads.interventions.model_checks import check_model, check_sources
 from nnheads.interventions.operations import FromSource
 from nnheads.interventions.positions import steps_of
@@ -80,7 +81,8 @@ def generate(
         prompts: token and mask (batch, position), padded on the left (`read_texts` makes them of
             texts); roles and `prompt_length` as for `run`.
         sources: prompts of the source runs, row by row. At decode steps an edit takes one position
-            of its source (`source_at`), which serves every step, or as many as it has steps.
+            of its source (`source_at`), which serves every step, or as many as it has steps. A
+            source read at a first token with a massive activation is warned of.
         new_tokens: written at most; a row ends before that with the model's end of text (which is
             not returned), or with one of the texts of `stop_at` (which is).
         original: also write without the edits.
@@ -114,6 +116,7 @@ def generate(
     for edit in intervention.edits:
         _check_last_step(edit, new_tokens)
         _check_serial(intervention, edit, new_tokens)
+    warn_of_sources(model, intervention, prompts, sources)
     ready = prepared(model, intervention, prompts, sources, new_tokens)
     processors, seed = sampling(sample)
     options: WriteOptions = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from nnheads.errors import BadInput
 from nnheads.interventions.plain_values import is_text, is_whole, plain_value
@@ -121,10 +121,31 @@ def positions_of(at: At, prompts: xr.Dataset) -> Int[torch.Tensor, "row chosen"]
     """Return the positions that `at` means in labelled prompts, -1 for none.
 
     Args:
-        prompts: mask (batch, position); coordinates `role_*` and `prompt_length` (batch).
+        prompts: mask (batch, position); coordinates `role_*` and `prompt_length` (batch); where
+            there is `massive` (batch, position), stretches leave out the positions that it marks.
     """
     mask = np.asarray(prompts["mask"].values)
-    return resolved(at, mask, roles_of(prompts), prompt_lengths(prompts))
+    chosen = resolved(at, mask, roles_of(prompts), prompt_lengths(prompts))
+    if "massive" not in prompts or not several(at):
+        return chosen
+    return _without(chosen, prompts["massive"].values.astype(bool))
+
+
+def several(at: At) -> bool:
+    """Return whether it names a stretch of positions and not single ones."""
+    return at.kind not in ("role", "index", "steps")
+
+
+def _without(
+    chosen: Int[torch.Tensor, "row chosen"], marked: Bool[np.ndarray, "row position"]
+) -> Int[torch.Tensor, "row left"]:
+    """Return the positions that are not marked, -1 for none."""
+    rows = [
+        [one for one in row if one >= 0 and not marked[number, one]]
+        for number, row in enumerate(chosen.tolist())
+    ]
+    width = max([len(one) for one in rows] + [1])
+    return torch.tensor([one + [-1] * (width - len(one)) for one in rows])
 
 
 def roles_of(prompts: xr.Dataset) -> dict[str, np.ndarray]:

@@ -17,9 +17,10 @@ from scipy import stats as scipy_stats
 
 from nnheads.errors import BadInput
 from nnheads.interventions.apply import run
+from nnheads.interventions.massive import without_massive
 from nnheads.interventions.model_checks import units_of
 from nnheads.interventions.operations import Collect
-from nnheads.interventions.positions import At, index
+from nnheads.interventions.positions import At, index, positions_of, several
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, SITES, Edit, Intervention
 from nnheads.interventions.texts import read_texts
 from nnheads.models.geometry import geometry
@@ -65,7 +66,8 @@ def direction(
         toward, away: texts, at least four of each; a seeded half of them is held out.
         site: any site of a block but patterns.
         layers: default all of them.
-        at: positions; where they are several, a text counts with their mean.
+        at: positions; where they are several, a text counts with their mean, and those with massive
+            activations are left out (attrs `massive_left_out` counts them).
 
     Returns:
         (layer, feature), and by `head` (z, q) or `kv_head` (k, v): `direction`, from `away` to
@@ -83,17 +85,21 @@ def direction(
     _check_texts("away", away)
     layers = range(geometry(model).layers) if layers is None else layers
     options: dict[str, Any] = {"site": site, "layers": layers, "at": at, "batch_size": batch_size}
-    activations = [
-        activations_of(model, read_texts(model.tokenizer, texts), **options)
+    both = [
+        without_massive(model, read_texts(model.tokenizer, texts), batch_size=batch_size)
         for texts in (toward, away)
     ]
+    for name, texts, prompts in zip(("toward", "away"), (toward, away), both):
+        _check_left(name, texts, at, prompts)
+    activations = [activations_of(model, prompts, **options) for prompts in both]
     for values in activations:
         check_finite(torch.from_numpy(values), "activations")
     fitted, held = _split(activations, seed)
     about = {"source": SOURCE, "site": site, "at": " ".join(map(str, (at.kind, *at.values)))}
     counts = {"texts_fitted": list(map(len, fitted)), "texts_held_out": list(map(len, held))}
     table = _labelled(_tables(fitted, held), site, layers)
-    return table.assign_attrs({**about, **counts})
+    left_out = sum(int(prompts["massive"].sum()) for prompts in both) if several(at) else 0
+    return table.assign_attrs({**about, **counts, "massive_left_out": left_out})
 
 
 def _split(
@@ -115,6 +121,17 @@ def _check_texts(name: str, texts: Sequence[str]) -> None:
         raise BadInput(
             f"{len(texts)} texts {name} are too few; give at least {FEWEST}, since half are held"
             " out"
+        )
+
+
+def _check_left(name: str, texts: Sequence[str], at: At, prompts: xr.Dataset) -> None:
+    """Refuse a text in which nothing is left to average."""
+    empty = (positions_of(at, prompts) < 0).all(1).numpy()
+    if several(at) and empty.any():
+        number = int(empty.argmax())
+        raise BadInput(
+            f"text {number + 1} {name} is nothing but a position with a massive activation:"
+            f" {texts[number]!r}; put a beginning-of-sequence token or more words before it"
         )
 
 
