@@ -2,8 +2,9 @@
 
     for line in lines(role_table(model, prompts)): print(line)
 
-Each role's heads with the evidence that it took, and heads that have the attention of a role
-without a sure effect. A value that is NaN is shown as nan.
+Each role's heads with the evidence that it took, heads with an effect and no role, heads of which
+more prompts would tell where they look, and heads that have the attention of a role without a sure
+effect. A value that is NaN is shown as nan.
 """
 
 from __future__ import annotations
@@ -12,9 +13,21 @@ import numpy as np
 import xarray as xr
 
 from nnheads.models.names import head_name
-from nnheads.patching.role_rules import EFFECTS, EVIDENCE, LOOKS, ROLES, helps, hurts, looks
+from nnheads.patching.role_rules import (
+    ATTENDS,
+    EFFECTS,
+    EVIDENCE,
+    LOOKS,
+    ROLES,
+    helps,
+    hurts,
+    looks,
+    undecided,
+)
 
 SHOWN_LOOKS = ("name_mover", "subject", "duplicate", "induction")
+DECIDING = ("name_mover", "subject")  # looks that make heads that write, or rule them out
+FEW = 16  # prompts: with fewer, intervals are wide
 
 
 def lines(table: xr.Dataset) -> list[str]:
@@ -22,6 +35,8 @@ def lines(table: xr.Dataset) -> list[str]:
     said = [_line_of_writers(table)]
     for number in range(1, len(ROLES) + 1):
         said += _lines_of_role(table, number)
+    said += _lines_without_role(table)
+    said += _lines_of_undecided(table)
     for layer, head in np.argwhere((table["role"] == 0).values):
         said += _line_of_unnamed(table.isel(layer=layer, head=head), head_name(layer, head))
     return said
@@ -29,9 +44,50 @@ def lines(table: xr.Dataset) -> list[str]:
 
 def _line_of_writers(table: xr.Dataset) -> str:
     """Return the heads that write, and whether they are name movers."""
-    movers = bool((table["role"] == 1).any())
-    kind = "name movers" if movers else "no head is a name mover; they raise IO directly"
+    present = {name for number, name in enumerate(ROLES, 1) if (table["role"] == number).any()}
+    known = [
+        words
+        for name, words in (
+            ("name_mover", "name movers"),
+            ("subject_suppression", "heads that suppress the subject"),
+        )
+        if name in present
+    ]
+    kind = " and ".join(known) or "no head is a name mover; they raise IO directly"
     return f"heads that write: {table.attrs['writers'] or 'none'} ({kind})"
+
+
+def _lines_without_role(table: xr.Dataset) -> list[str]:
+    """Return the heads with a sure effect and no role, the largest first."""
+    sure = (table["role"] == 0) & (helps(table, "total") | hurts(table, "total"))
+    indices = np.argwhere(sure.values)
+    if not len(indices):
+        return []
+    size = np.abs(table["total"].values)
+    said = ["an effect, and no role: what these do is not one of the jobs above"]
+    for layer, head in sorted(indices, key=lambda index: -size[tuple(index)]):
+        row = table.isel(layer=layer, head=head)
+        shown = ", ".join(shown_value(row, column) for column in ("total", "direct"))
+        said.append(f"  {head_name(layer, head):<7} {shown}")
+    return said
+
+
+def _lines_of_undecided(table: xr.Dataset) -> list[str]:
+    """Return the heads with an effect of which it is not sure where they look."""
+    matters = helps(table, "total") | hurts(table, "total") | helps(table, "direct")
+    said = []
+    for kind in DECIDING:
+        for layer, head in np.argwhere((undecided(table, kind) & matters).values):
+            row = table.isel(layer=layer, head=head)
+            value, low, high = (float(row[kind + end]) for end in ("", "_low", "_high"))
+            said.append(
+                f"undecided: {head_name(layer, head)} {LOOKS[kind]} {value:.2f} [{low:.2f},"
+                f" {high:.2f}], and {ATTENDS} decides"
+            )
+    cases = int(table.attrs["cases"])
+    if said or cases < FEW:
+        said.append(f"these are {cases} prompts; more (--limit) make intervals narrower")
+    return said
 
 
 def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:

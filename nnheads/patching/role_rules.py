@@ -3,9 +3,10 @@
     table["role"] = roles(table)
 
 Attention is not doing. A role asks for what a head attends to *and* for an effect: on the logits
-straight from the head (name movers, writers), through the queries of the heads that write
-(S-inhibition), or at all (induction, duplicate and previous token heads). A head with the pattern
-alone stays without a role, and so does one whose evidence is NaN.
+straight from the head (name movers, subject suppression, writers), through the queries of the
+heads that write (S-inhibition), or at all (induction, duplicate and previous token heads). A head
+with the pattern alone stays without a role, and so does one whose evidence is NaN. That a head does
+not look somewhere is decided on its interval too: not to be sure that it looks is no proof.
 Source: Wang et al. 2022, arXiv 2211.00593. The limits below are ours.
 """
 
@@ -48,6 +49,9 @@ ROLES = {
     "negative_name_mover": (
         "looks from END at IO, writes the opposite of it, and so lowers IO directly"
     ),
+    "subject_suppression": (
+        "looks from END at S2, writes the opposite of it, and so raises IO directly"
+    ),
     "s_inhibition": "looks from END at S2, and acts through the queries of the heads that write",
     "induction": "looks from S2 at what followed S1, and matters",
     "duplicate_token": "looks from S2 at S1, and matters",
@@ -61,6 +65,7 @@ ROLES = {
 EVIDENCE = {
     "name_mover": ("name_mover", "copy", "direct"),
     "negative_name_mover": ("name_mover", "negative", "direct"),
+    "subject_suppression": ("subject", "negative", "direct"),
     "s_inhibition": ("subject", "total", "queries"),
     "induction": ("induction", "total"),
     "duplicate_token": ("duplicate", "total"),
@@ -85,6 +90,16 @@ def looks(table: xr.Dataset, kind: str) -> xr.DataArray:
     return (table[kind] >= ATTENDS) & (table[f"{kind}_flag"] == 1)
 
 
+def avoids(table: xr.Dataset, kind: str) -> xr.DataArray:
+    """Return whether attention is surely below ATTENDS: its whole interval is."""
+    return table[f"{kind}_high"] < ATTENDS
+
+
+def undecided(table: xr.Dataset, kind: str) -> xr.DataArray:
+    """Return whether the interval of attention lies on both sides of ATTENDS."""
+    return (table[f"{kind}_low"] < ATTENDS) & ~avoids(table, kind)
+
+
 def copies(table: xr.Dataset, score: str) -> xr.DataArray:
     """Return whether a copy score is beyond COPIES and beyond chance."""
     return (table[score] >= COPIES) & (table[f"{score}_q_value"] < RATE)
@@ -93,11 +108,11 @@ def copies(table: xr.Dataset, score: str) -> xr.DataArray:
 def writing(table: xr.Dataset) -> list[Head]:
     """Return the heads that write the answer.
 
-    They are the name movers or, without any, the heads that raise it directly and do not attend to
-    S2.
+    They are the name movers and the heads that suppress the subject or, without any, the heads that
+    raise the answer directly and surely do not attend to S2.
     """
-    movers = _name_movers(table)
-    chosen = movers if bool(movers.any()) else helps(table, "direct") & ~looks(table, "subject")
+    known = _name_movers(table) | _suppressors(table)
+    chosen = known if bool(known.any()) else helps(table, "direct") & avoids(table, "subject")
     indices = np.argwhere(chosen.transpose("layer", "head").values)
     return [(int(layer), int(head)) for layer, head in indices]
 
@@ -121,6 +136,10 @@ def _name_movers(table: xr.Dataset) -> xr.DataArray:
     return looks(table, "name_mover") & helps(table, "direct") & copies(table, "copy")
 
 
+def _suppressors(table: xr.Dataset) -> xr.DataArray:
+    return looks(table, "subject") & helps(table, "direct") & copies(table, "negative")
+
+
 def _evidence(table: xr.Dataset) -> dict[str, xr.DataArray]:
     """Return for each role whether its evidence is there (layer, head)."""
     matters = helps(table, "total") | hurts(table, "total")
@@ -128,6 +147,7 @@ def _evidence(table: xr.Dataset) -> dict[str, xr.DataArray]:
     return {
         "name_mover": _name_movers(table),
         "negative_name_mover": looks(table, "name_mover") & negative,
+        "subject_suppression": _suppressors(table),
         "s_inhibition": looks(table, "subject") & helps(table, "queries"),
         "induction": looks(table, "induction") & matters,
         "duplicate_token": looks(table, "duplicate") & matters,

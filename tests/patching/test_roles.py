@@ -41,6 +41,11 @@ def made(*heads: dict) -> xr.Dataset:
         data[f"{name}_flag"] = [
             int(head.get(f"{name}_flag", head.get(name, 0.0) > 0)) for head in heads
         ]
+        for end, sign in (("_low", -1), ("_high", 1)):
+            data[name + end] = [
+                value + sign * head.get("look_width", 0.02)
+                for value, head in zip(data[name], heads)
+            ]
     for name in EFFECTS:
         data[name] = [head.get(name, 0.0) for head in heads]
         for end, sign in (("_low", -1), ("_high", 1)):
@@ -48,6 +53,7 @@ def made(*heads: dict) -> xr.Dataset:
             data[name + end] = [value + sign * wide for value, wide in zip(data[name], width)]
     for name in ("copy", "negative"):
         data[name] = [head.get(name, 0.0) for head in heads]
+        data[f"{name}_low"] = data[f"{name}_high"] = data[name]
         data[f"{name}_q_value"] = [head.get("q_value", 0.001) for head in heads]
     found = xr.Dataset(
         {name: (("layer", "head"), np.array([values], float)) for name, values in data.items()}
@@ -65,6 +71,7 @@ def role_of(**evidence) -> str:
     [
         ("name_mover", {"name_mover": 0.6, "direct": -0.2, "copy": 0.95}),
         ("negative_name_mover", {"name_mover": 0.6, "direct": 0.2, "negative": 0.9}),
+        ("subject_suppression", {"subject": 0.6, "direct": -0.2, "negative": 0.9}),
         ("s_inhibition", {"subject": 0.5, "queries": -0.1}),
         ("induction", {"induction": 0.8, "total": -0.1}),
         ("induction", {"induction": 0.8, "total": 0.1}),
@@ -79,6 +86,8 @@ def role_of(**evidence) -> str:
         ("writer", {"name_mover": 0.6, "name_mover_flag": 0, "direct": -0.2, "copy": 0.95}),
         ("writer", {"name_mover": 0.6, "direct": -0.2, "copy": 0.95, "q_value": 0.5}),
         ("none", {"name_mover": 0.6, "direct": 0.2, "copy": 0.9}),
+        ("writer", {"subject": 0.6, "direct": -0.2, "negative": 0.9, "q_value": 0.5}),
+        ("none", {"subject": 0.6, "direct": 0.2, "negative": 0.9}),
         ("none", {"subject": 0.9, "total": -0.5}),
         ("none", {"subject": 0.1, "queries": -0.5}),
         ("none", {"induction": 0.9}),
@@ -104,6 +113,32 @@ def test_name_movers_write_and_only_without_them_other_heads_do():
     assert writing(made(mover, plain, inhibiting)) == [(0, 0)]
     assert writing(made({}, plain, inhibiting)) == [(0, 1)]
     assert writing(made({}, inhibiting)) == []
+    unsure = {"direct": -0.3, "subject": 0.2, "subject_flag": 0, "look_width": 0.1}
+    assert writing(made({}, plain, unsure)) == [(0, 1)], "it may attend to S2"
+    suppressing = {"direct": -0.3, "subject": 0.9, "negative": 0.9}
+    assert writing(made(mover, suppressing, plain)) == [(0, 0), (0, 1)]
+
+
+def test_large_effects_without_a_role_and_unsure_looks_are_said():
+    heads = (
+        {"name_mover": 0.6, "direct": -0.2, "copy": 0.95, "total": -0.2},
+        {"total": 0.3, "direct": 0.3},
+        {"total": -0.4},
+        {"total": -0.1, "subject": 0.2, "look_width": 0.1},
+        {"total": -0.01},
+    )
+    table = made(*heads)
+    table["role"] = roles(table)
+    table.attrs = {"writers": "L0H0", "cases": 30}
+    said = lines(table)
+    first = said.index(next(line for line in said if "no role" in line))
+    assert [line.split()[0] for line in said[first + 1 : first + 4]] == ["L0H2", "L0H1", "L0H3"]
+    assert any(line.startswith("undecided: L0H3 END to S2 0.20 [0.10, 0.30]") for line in said)
+    assert said[-1].startswith("these are 30 prompts; more (--limit)")
+    table.attrs["cases"] = 3
+    sure = table.isel(head=[0, 1])
+    assert lines(sure)[-1].startswith("these are 3 prompts"), "few prompts are said to be few"
+    assert not [line for line in lines(sure.assign_attrs(cases=30)) if "prompts" in line]
 
 
 def test_the_shipped_models_circuit(table):
