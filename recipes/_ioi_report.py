@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnheads.recipes._pairs import for_and_against, letters_of
+from nnheads.recipes._pairs import for_and_against, letters_of, with_heads
 from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
 
@@ -40,9 +40,24 @@ def say_effects(heads, top: int) -> None:
     positive, negative = for_and_against(heads, top)
     letters = letters_of(heads)
     swap = f"{heads.attrs['site_meaning']}, {heads.attrs['direction']}"
-    title = f"effect of each head, {swap}, ratio of means [95% interval]; highest:"
+    title = f"effect of each head, {swap}, ratio of means [95% interval]; for the answer:"
     say_heads(title, positive, letters)
     if negative:
-        say_heads("lowest:", negative, letters)
+        say_heads("against the answer:", negative, letters)
     else:
         say("no head works against the answer beyond its interval")
+    mixed = of_either_sign(heads, top)
+    if mixed:
+        say_heads("for it in some prompts, against it in others; mean |effect|:", mixed, letters)
+
+
+def of_either_sign(heads, top: int) -> list[dict]:
+    """Return the heads among the largest by size whose effects cancel over prompts."""
+    from nnheads import stats
+
+    if "size" not in heads:  # a run of an earlier version
+        return []
+    heads = with_heads(heads)
+    largest = stats.top_heads(heads, "size", top)
+    cancels = abs(heads["effect"]) < heads["size"] / 2
+    return [one for one in largest if bool(cancels.sel(layer=one["layer"], head=one["head"]))]

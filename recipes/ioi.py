@@ -197,14 +197,18 @@ def reduce(scores, seed: int):
     ratios = scores["effect"].rename("effect_mean_of_ratios")
     ratios = ratios.assign_attrs(long_name="normalised effect, mean of ratios")
     means = [stats.mean(one, seed=seed) for one in (ratios, scores["logit_difference"])]
-    reduced = [ratio_of_means(scores, direction, seed), *means]
+    reduced = [*ratios_of_means(scores, direction, seed), *means]
     heads = xr.merge(reduced, combine_attrs="drop_conflicts")
     _pairs.add_means(heads, scores, direction.before(), direction.after())
     return heads
 
 
-def ratio_of_means(scores, direction, seed: int):
-    """Return the mean change over the mean gap (layer, head), of prompts that have an effect."""
+def ratios_of_means(scores, direction, seed: int) -> list:
+    """Return the mean change over the mean gap (layer, head), of prompts that have an effect.
+
+    `size` beside it is the mean of |change| over the mean gap: what a head does in single prompts,
+    where it helps in some and hurts in others.
+    """
     from nnheads import stats
 
     effect = scores["effect"]
@@ -212,4 +216,10 @@ def ratio_of_means(scores, direction, seed: int):
     change = scores["logit_difference"] - scores[direction.before()]
     change = change.where(usable).rename("effect")
     change.attrs = {**effect.attrs, "long_name": "normalised effect, ratio of means"}
-    return stats.ratio_of_means(change, direction.gap(scores).where(usable), seed=seed)
+    size = abs(change).rename("size")
+    size.attrs = {**change.attrs, "long_name": "size of the normalised effect, whatever its sign"}
+    gap = direction.gap(scores).where(usable)
+    return [
+        stats.ratio_of_means(change, gap, seed=seed),
+        stats.ratio_of_means(size, abs(gap), seed=seed),
+    ]

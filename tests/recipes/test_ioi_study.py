@@ -160,7 +160,7 @@ def test_noising_chosen_layers_and_rehearsal_agree(tmp_path):
 def test_the_same_command_again_computes_nothing(run_folder, capsys, monkeypatch):
     with untouched(run_folder, monkeypatch):
         command("ioi", "--limit", "40", "--output", str(run_folder.parents[2]))
-    assert "highest" in capsys.readouterr().out
+    assert "for the answer" in capsys.readouterr().out
 
 
 def test_sentences_from_a_file_give_the_same_numbers(run_folder, reference, tmp_path):
@@ -237,4 +237,27 @@ def test_roles_are_told_apart_and_kept(tmp_path, capsys):
     assert (
         table["role"].dims == ("layer", "head")
         and json.loads(table.attrs["arguments"])["corruption"] == "abc"
+    )
+
+
+def test_a_head_that_helps_and_hurts_is_ranked_by_size(run_folder, tmp_path):
+    """L0H1 moves the answer much, up in half of the prompts and down in the others."""
+    from nnheads.recipes import _ioi_report, ioi
+
+    scores = store.load(run_folder / "scores.nc").load()
+    gap = scores["clean_logit_difference"] - scores["corrupted_logit_difference"]
+    sign = xr.where(scores["batch"] % 2 == 0, 1.0, -1.0)
+    moved = scores["corrupted_logit_difference"] + 0.9 * gap * sign
+    chosen = (scores["layer"] == 0) & (scores["head"] == 1)
+    scores["logit_difference"] = xr.where(
+        chosen, moved, scores["logit_difference"], keep_attrs=True
+    ).transpose("batch", "layer", "head")
+    heads = ioi.reduce(scores, 0)
+    assert float(heads["size"].sel(layer=0, head=1)) == pytest.approx(0.9, abs=1e-5)
+    assert abs(float(heads["effect"].sel(layer=0, head=1))) < 0.2
+    (first, *_) = _ioi_report.of_either_sign(heads, 3)
+    assert (first["layer"], first["head"]) == (0, 1) and first["value"] == pytest.approx(0.9)
+    assert all(
+        float(heads["size"].sel(layer=0, head=1)) >= abs(float(value))
+        for value in heads["effect"].sel(layer=0)
     )
