@@ -31,7 +31,7 @@ from nnheads import command
 with redirect_stdout(io.StringIO()):  # what the runs say; it is all in their files
     command("detect all --limit 16 --quiet -o runs/seed-0")
     command("ioi --limit 40 --quiet -o runs/seed-0")
-    for kind in ("previous_token", "induction", "name_mover"):
+    for kind in ("previous_token", "induction", "indirect_object"):
         command(f"detect {kind} --limit 16 --seed 1 --quiet -o runs/seed-1")
 
 # %% [markdown]
@@ -73,7 +73,7 @@ induction.to_dataframe().sort_values("score", ascending=False).head(5).round(3)
 overlap = tree["overlap"].to_dataset()
 short = [name.removeprefix("reference shipped ") for name in overlap.entry.values]
 overlap = overlap.assign_coords(entry=short, other=short)
-some = ["induction", "retrieval", "name_mover", "ioi", "duplicate_token", "previous_token", "iteration"]
+some = ["induction", "retrieval", "indirect_object", "ioi", "duplicate_token", "previous_token", "iteration"]
 common = overlap.jaccard_top.sel(entry=some, other=some)
 print(f"two random lists: {float(overlap.jaccard_chance.sel(entry='induction', other='retrieval')):.2f}")
 plot.show(plot.heatmap(common, signed=False, title="Heads in common, of the top three"))
@@ -115,7 +115,7 @@ from nnheads.compare.stability import stability
 
 RUN = "runs/seed-0/detect/reference/shipped"
 lines = {}
-for kind, top in (("induction", 3), ("induction", 5), ("induction", 8), ("name_mover", 1)):
+for kind, top in (("induction", 3), ("induction", 5), ("induction", 8), ("indirect_object", 1)):
     again = stability(store.load(f"{RUN}/{kind}/scores.nc"), top=top, draws=30)
     about = again.jaccard.assign_attrs(long_name="Jaccard of the lists of two samples")
     name = f"{kind}, top {top} (chance {float(again.jaccard_chance):.2f})"
@@ -133,7 +133,7 @@ plot.show(plot.curves(lines, title="The same list from other prompts?"))
 # %%
 stable = tree["stability/reference/shipped"]
 rows = {}
-for kind in ("previous_token", "induction", "name_mover"):
+for kind in ("previous_token", "induction", "indirect_object"):
     own, pair = stable[kind].to_dataset(), overlap.sel(entry=kind, other=f"{kind} (2)")
     rows[kind] = {
         "flagged": own.attrs["top"],

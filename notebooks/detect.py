@@ -142,7 +142,7 @@ pd.DataFrame(
 # of their intervals.
 
 # %%
-found["name_mover"][columns].to_dataframe().sort_values("mass", ascending=False).head(5).round(2)
+found["indirect_object"][columns].to_dataframe().sort_values("mass", ascending=False).head(5).round(2)
 
 # %% [markdown]
 # With sixteen sentences an interval that wide means that sentences differ. The sentences come in two orders, ABBA
@@ -153,7 +153,7 @@ from nnheads.prompts.ioi_spans import with_spans
 
 sentences = with_spans(nnheads.ioi(model.tokenizer, n=40), ("name_mover",))
 mass = nnheads.measure(model, sentences).mass.sel(kind="name_mover").groupby("order").mean()
-top = [(one["layer"], one["head"]) for one in stats.top_heads(found["name_mover"], "mass", 5)]
+top = [(one["layer"], one["head"]) for one in stats.top_heads(found["indirect_object"], "mass", 5)]
 pd.DataFrame({head_name(*head): mass.sel(layer=head[0], head=head[1]).to_series() for head in top}).T.round(2)
 
 # %% [markdown]

@@ -30,7 +30,7 @@ from nnheads.detectors._detect import calibrated
 from nnheads.detectors._scores import raw_scores
 from nnheads.compare.drift import compare
 
-types = ["induction", "previous_token", "name_mover", "retrieval"]
+types = ["induction", "previous_token", "indirect_object", "retrieval"]
 
 
 def scores(model, seed: int = 0) -> dict:

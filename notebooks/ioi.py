@@ -162,7 +162,7 @@ print(f"without three random ones {np.mean(random):.2f} (lowest of 20: {min(rand
 # %%
 import pandas as pd
 
-types = ["current_token", "duplicate_token", "induction", "name_mover"]
+types = ["current_token", "duplicate_token", "induction", "indirect_object"]
 scores_of = {name: nnheads.detect(model, name, n=16).mass for name in types}
 columns = {name: values.to_series() for name, values in scores_of.items()}
 table = pd.DataFrame({"effect": heads.effect.to_series(), **columns})
@@ -174,7 +174,7 @@ table.sort_values("effect", ascending=False).head(6).round(2)
 # looks from the end of the sentence straight at the name that has to follow:
 
 # %%
-table.sort_values("name_mover", ascending=False).head(2).round(2)
+table.sort_values("indirect_object", ascending=False).head(2).round(2)
 
 # %% [markdown]
 # A perfect pattern, and an effect of nothing. It was planted to make this point: **attention is a hypothesis,

@@ -66,7 +66,7 @@ jobs = {  # head type -> what the trainers called it
     "induction": "induction",
     "iteration": "iteration",
     "retrieval": "retrieval",
-    "name_mover": "receiver",
+    "indirect_object": "receiver",
 }
 found = {kind: nnheads.detect(model, kind, n=12) for kind in jobs}
 headline = {kind: heads[heads.attrs["headline"]] for kind, heads in found.items()}
@@ -156,7 +156,7 @@ three_names = nnheads.ioi(model.tokenizer, n=100, seed=2, corruption="abc")
 means = three_names.assign(token=three_names["corrupted"])  # a silenced head says what it does on average on these
 gone = nnheads.ablate(model, sentences, "mean", reference=means)
 lost = stats.ratio_of_means(-gone.change, gone.base_logit_difference)
-looks = found["name_mover"].mass
+looks = found["indirect_object"].mass
 every = [(layer, head) for layer in range(4) for head in range(8)]
 needed = sorted(every, key=lambda head: -float(lost.change.sel(layer=head[0], head=head[1])))
 rows = {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nnheads.runs.folder import Run
 
-TYPES = "induction,previous_token,duplicate_token,attention_sink,name_mover,retrieval"
+TYPES = "induction,previous_token,duplicate_token,attention_sink,indirect_object,retrieval"
 
 Types = Annotated[str, typer.Option(help="Head types (see `nnheads heads`), or all.")]
 Against = Annotated[

@@ -443,7 +443,7 @@ CASES = {
         "spread 99 is not possible; there are 12 adjectives",
     ),
     "a spread of fewer than none": (
-        "detect name_mover reference --spread -1",
+        "detect indirect_object reference --spread -1",
         2,
         "spread -1 is not possible",
     ),

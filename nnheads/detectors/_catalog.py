@@ -13,7 +13,12 @@ from pathlib import Path
 from nnheads.detectors._head_type import HeadType
 from nnheads.errors import BadInput
 
-ALIASES = {"duplicate": "duplicate_token", "previous": "previous_token", "sink": "attention_sink"}
+ALIASES = {
+    "duplicate": "duplicate_token",
+    "previous": "previous_token",
+    "sink": "attention_sink",
+    "name_mover": "indirect_object",  # what it was called: but not all that look there move it
+}
 ALL = "all"
 
 

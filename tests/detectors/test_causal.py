@@ -91,7 +91,7 @@ def test_knocking_out_what_was_found_destroys_the_behaviour(name, behaviour, cou
 
 
 def test_the_decoy_looks_like_a_name_mover_and_does_nothing():
-    assert found("name_mover")[:1] == [(3, 0)]
+    assert found("indirect_object")[:1] == [(3, 0)]
     assert left("ioi", [(3, 0)]) > 0.95
 
 
@@ -210,7 +210,7 @@ if __name__ == "__main__":  # the README's table
             f"| `{name}` | {', '.join(last['listed'].values)} | {behaviour}, {metric} | {shown}"
             f" [{span}] |"
         )
-    reduced = curve(without("ioi", found("name_mover")[:1], draws=DRAWS)).isel(k=-1)
+    reduced = curve(without("ioi", found("indirect_object")[:1], draws=DRAWS)).isel(k=-1)
     print(
         {
             name: round(float(reduced[name]), 2)

@@ -14,7 +14,7 @@ from nnheads.detectors._scores import raw_scores
 from nnheads.generation.greedy import generate
 from nnheads.prompts.ioi_words import TEMPLATES
 
-TYPES = ("induction", "name_mover", "retrieval", "generated_retrieval", "truthfulness")
+TYPES = ("induction", "indirect_object", "retrieval", "generated_retrieval", "truthfulness")
 
 
 def scored(kind: str):
