@@ -27,6 +27,7 @@ from nnheads.patching.role_rules import (
 
 SHOWN_LOOKS = ("name_mover", "subject", "duplicate", "induction")
 DECIDING = ("name_mover", "subject")  # looks that make heads that write, or rule them out
+SHOWN = 8  # heads without a role that are named
 FEW = 16  # prompts: with fewer, intervals are wide
 
 
@@ -65,10 +66,13 @@ def _lines_without_role(table: xr.Dataset) -> list[str]:
         return []
     size = np.abs(table["total"].values)
     said = ["an effect, and no role: what these do is not one of the jobs above"]
-    for layer, head in sorted(indices, key=lambda index: -size[tuple(index)]):
+    strongest = sorted(indices, key=lambda index: -size[tuple(index)])
+    for layer, head in strongest[:SHOWN]:
         row = table.isel(layer=layer, head=head)
         shown = ", ".join(shown_value(row, column) for column in ("total", "direct"))
         said.append(f"  {head_name(layer, head):<7} {shown}")
+    if len(strongest) > SHOWN:
+        said.append(f"  and {len(strongest) - SHOWN} with less; roles.nc holds all")
     return said
 
 

@@ -59,7 +59,7 @@ ROLES = {
         "looks from what follows S1 at S1 and from END at what stands before, and matters"
     ),
     "backup": "looks from END at IO, and acts once the heads that write are gone",
-    "writer": "raises IO directly, without the look of a name mover",
+    "writer": "raises IO directly, and is not known to look and copy as a name mover does",
 }
 # what is shown of a head of this role; the last decides the order
 EVIDENCE = {
@@ -71,7 +71,7 @@ EVIDENCE = {
     "duplicate_token": ("duplicate", "total"),
     "previous_token": ("previous", "before_end", "total"),
     "backup": ("name_mover", "direct", "alone"),
-    "writer": ("total", "direct"),
+    "writer": ("name_mover", "copy", "total", "direct"),
 }
 
 

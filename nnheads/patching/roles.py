@@ -11,7 +11,6 @@ Source: Wang et al. 2022, arXiv 2211.00593.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from nnheads.patching.role_rules import (
     EFFECTS,
     LOOKS,
     OTHER,
+    avoids,
     roles,
     writing,
 )
@@ -43,6 +43,8 @@ from nnheads.spans.measure import measure
 from nnheads.spans.nulls import NULL
 from nnheads.writing.copy_score import copy_scores
 
+# effect -> look without which it makes no role: only heads that may have it are measured
+SCREENED = {"queries": "subject", "alone": "name_mover"}
 COPYING = [
     *("copy", "copy_low", "copy_high", "copy_q_value"),
     *("negative", "negative_low", "negative_high", "negative_q_value"),
@@ -78,8 +80,8 @@ def role_table(
         effects by those of EFFECTS, each with `_low` and `_high`; `<look>_flag`, 1 where attention
         is beyond random targets; `copy` and `negative` with `_q_value`; and `role`, 0 for none,
         else a number from one in the order of ROLES (attrs flag_meanings). attrs `writers`.
-        `queries` and `alone` are NaN where they mean nothing: for the writers themselves, or
-        without any.
+        `queries` and `alone` are measured for the heads that could have a role by them, those that
+        look at S2 and at IO, and NaN for others, for the writers, and without any.
 
     Raises:
         BadInput: prompts that do not say where the names stand. RunError: logits that are not
@@ -101,7 +103,8 @@ def role_table(
     tables = [reduced_looks(first, seed), reduced(first, ("total", "direct"), seed)]
     table = _merged([*tables, copy_scores(model)[COPYING]])
     writers = writing(table)
-    second = _through_writers(model, spanned, first, writers, mlps, in_batches)
+    asked = {name: candidates(table, kind, writers) for name, kind in SCREENED.items()}
+    second = _through_writers(model, spanned, first, writers, asked, mlps, in_batches)
     table = _merged([table, reduced(second, ("queries", "alone"), seed)])
     table["role"] = roles(table)
     table.attrs = {
@@ -147,13 +150,17 @@ def _through_writers(
     prompts: xr.Dataset,
     first: xr.Dataset,
     writers: list[Head],
+    asked: dict[str, list[Head]],
     mlps: str,
     in_batches: Callable[..., xr.Dataset],
 ) -> xr.Dataset:
-    """Return effects through the writers and without them, beside the base; NaN without writers."""
+    """Return effects through the writers and without them, beside the base; NaN without writers.
+
+    asked: effect -> heads that it is measured for.
+    """
     if writers:
-        measured = partial(through_writers, model, writers=writers, mlps=mlps)
-        name = item_of("writers", mlps, str(writers))
+        measured = partial(through_writers, model, writers=writers, asked=asked, mlps=mlps)
+        name = item_of("writers", mlps, str(writers), str(asked))
         second = in_batches(measured, prompts, name=name, title="heads that write")
         second["alone"] = second["further"] - first["total"]
     else:
@@ -163,38 +170,53 @@ def _through_writers(
     return second
 
 
-def through_writers(model, prompts: xr.Dataset, *, writers: list[Head], mlps: str) -> xr.Dataset:
-    """Return what each head changes through the writers, and together with them, of each case.
+def candidates(table: xr.Dataset, kind: str, writers: list[Head]) -> list[Head]:
+    """Return the heads that may attend so, by their interval, and write nothing themselves."""
+    chosen = np.argwhere(~avoids(table, kind).values)
+    heads = [(int(layer), int(head)) for layer, head in chosen]
+    return [head for head in heads if head not in writers]
+
+
+def through_writers(
+    model, prompts: xr.Dataset, *, writers: list[Head], asked: dict[str, list[Head]], mlps: str
+) -> xr.Dataset:
+    """Return what heads change through the writers, and together with them, of each case.
+
+    asked: `queries` and `alone`, the heads that each is measured for.
 
     Returns:
-        (batch, layer, head), in logits, NaN for the writers: `queries`, what it changes through the
+        (batch, layer, head), in logits, NaN for other heads: `queries`, what it changes through the
         writers' queries at END, and `further`, together with all that the writers write, beyond
         these alone.
     """
     dims = ("batch", "layer", "head")
-    queries = _through_queries(model, prompts, writers, mlps)
-    further = _beyond_writers(model, prompts, writers)
+    queries = _through_queries(model, prompts, writers, asked["queries"], mlps)
+    further = _beyond_writers(model, prompts, writers, asked["alone"])
     data = {"queries": (dims, queries), "further": (dims, further)}
     return xr.Dataset(data, {"batch": prompts["batch"]})
 
 
-def _through_queries(model, prompts: xr.Dataset, writers: list[Head], mlps: str) -> np.ndarray:
+def _through_queries(
+    model, prompts: xr.Dataset, writers: list[Head], heads: list[Head], mlps: str
+) -> np.ndarray:
     """Return what heads change through the writers' queries at END, [case, layer, head]."""
     sizes = geometry(model)
     changes = np.full((prompts.sizes["batch"], sizes.layers, sizes.heads), np.nan, np.float32)
-    if any(layer > 0 for layer, _ in writers):
-        paths = path_patch(model, prompts, receivers=writers, via="q", at="END", mlps=mlps)
+    highest = max(layer for layer, _ in writers)
+    below = [head for head in heads if head[0] < highest]
+    if below:
+        paths = path_patch(
+            model, prompts, receivers=writers, senders=below, via="q", at="END", mlps=mlps
+        )
         changes[:] = paths["change"].values
-    for layer, head in writers:
-        changes[:, layer, head] = np.nan
     return changes
 
 
-def _beyond_writers(model, prompts: xr.Dataset, writers: list[Head]) -> np.ndarray:
+def _beyond_writers(
+    model, prompts: xr.Dataset, writers: list[Head], others: list[Head]
+) -> np.ndarray:
     """Return what heads change once the writers are gone, [case, layer, head]."""
     sizes = geometry(model)
-    every = itertools.product(range(sizes.layers), range(sizes.heads))
-    others = [head for head in every if head not in writers]
     groups = [writers, *([*writers, head] for head in others)]
     gone = patch(model, prompts, noising=True, groups=groups)["logit_difference"].values
     return by_head(gone[:, 1:] - gone[:, :1], others, (sizes.layers, sizes.heads))
