@@ -19,7 +19,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/nnheads ioi smollm2 --limit 32 --output results/demo
+	$(BIN)/nnheads ioi smollm2 --limit 24 --output results/demo
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -20,13 +20,9 @@ REMOTE_VALUES = (NDIF, "local", "http://", "https://")  # what `--remote` is, or
 
 def parse_remote(text: str | None) -> bool | str:
     """Return `--remote` as nnsight takes it: False, True (NDIF), "local" or a URL."""
-    if text is None:
-        return False
-    if text == NDIF:
-        return True
-    if text == "local" or text.startswith(("http://", "https://")):
-        return text
-    raise BadInput(f"--remote {text!r} is not possible; use ndif, local or a URL")
+    from nnheads.remote.place import remote_value
+
+    return remote_value(text)
 
 
 def load(arguments: dict[str, Any], **changed: Any) -> Any:

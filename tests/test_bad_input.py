@@ -474,7 +474,7 @@ CASES = {
     "remote nonsense": (
         f"{IOI} --remote=nonsense",
         2,
-        "--remote 'nonsense' is not possible; use ndif, local or a URL",
+        "remote 'nonsense' is not possible",
     ),
     "a server that is not there": (
         f"{IOI} --remote http://127.0.0.1:9",

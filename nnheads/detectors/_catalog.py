@@ -53,6 +53,8 @@ def head_type(which: str | HeadType) -> HeadType:
     """Return the value of a head type: by its name or an alias; a value is returned as it is."""
     if isinstance(which, HeadType):
         return which
+    if not isinstance(which, str):
+        raise BadInput(f"Not a head type: {which!r}. Give a name, or a HeadType.")
     module = importlib.import_module(f"nnheads.detectors.{canonical(which)}")
     found: HeadType = module.HEAD_TYPE
     return found

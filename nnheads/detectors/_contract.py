@@ -11,7 +11,9 @@ promises are kept; the first that is broken is raised as BadInput, in one line t
 from __future__ import annotations
 
 import inspect
+import re
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,9 @@ import numpy as np
 import xarray as xr
 
 from nnheads.detectors._catalog import head_type as value_of
+from nnheads.detectors._catalog import types
 from nnheads.detectors._compared import difference, padded, without_positions
+from nnheads.detectors._detect import calibrated
 from nnheads.detectors._head_type import HeadType
 from nnheads.detectors._stimulus import check_options
 from nnheads.detectors._trial import WITHIN, Trial, broken, rehearsed
@@ -31,6 +35,7 @@ from nnheads.spans.nulls import NULL
 from nnheads.trace.session import remote_of
 
 DIMS = ("batch", "layer", "head")
+NO_HEADLINES = ("null", "uniform")
 SHARES = ("mass", "hit", "above", "uniform", "null")
 DESCRIBED = ("long_name", "units", "source")
 
@@ -42,8 +47,9 @@ def check_detector(
 
     A type says what its scores are (Returns), how a reader could be fooled (Misleads), where it is
     from (Source) and what it is compared with (Null). Its prompts are the same for the same seed,
-    and refuse a count of 0. Its scores are float32 (batch, layer, head[, ...]) with long_name,
-    units and source; shares lie between 0 and 1; NaN stands only where an example has no such span.
+    others for another, as many as are asked for, hold its spans and their null, and refuse a count
+    of 0. Its scores are float32 (batch, layer, head[, ...]) with long_name, units and source, and
+    can be calibrated; shares lie between 0 and 1; NaN stands where an example has no such span.
     One example alone equals it in a batch, slices concatenate to the whole, padding moves nothing,
     a rehearsal of the remote service gives the same, and so does a netCDF file. Of a type that
     learns from all prompts at once, examples, slices and padding are not compared: its fit may
@@ -65,6 +71,8 @@ def check_detector(
         >>> nnheads.check_detector("induction", length=6)
     """
     one = value_of(head_type)
+    if n is not None and n < 2:
+        raise BadInput(f"{n} prompts are too few to check; give at least 2")
     _check_words(one)
     check_options([one], options)
     trial = Trial(one, load("reference") if model is None else model, n, seed, options)
@@ -75,12 +83,19 @@ def check_detector(
 def _check_words(one: HeadType) -> None:
     """Check what a type says of itself."""
     ways = [way for way in ("span", "of_answers", "learn") if getattr(one, way) is not None]
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", str(one.name)):
+        expected = "its name is lower-case letters, digits and _"
+        raise broken(one, expected, f"It is {one.name!r}")
+    if one.name in types() and one is not value_of(one.name):
+        raise broken(one, "its name is its own", "A head type that ships has it")
     if len(ways) != 1:
         given = " and ".join(ways) or "none"
         raise broken(one, "it has one of span, of_answers and learn", f"It has {given}")
     for field in ("returns", "misleads", "source", "null"):
         if not str(getattr(one, field)).strip():
             raise broken(one, f"it says {field.capitalize()}", f"The field {field} is empty")
+    if not callable(one.prompts):
+        raise broken(one, "its prompts are a function", f"They are {one.prompts!r}")
     missing = {"tokenizer", "n", "seed"} - set(inspect.signature(one.prompts).parameters)
     if missing:
         expected = "its prompts are drawn by (tokenizer, n, *, seed, ...)"
@@ -88,9 +103,19 @@ def _check_words(one: HeadType) -> None:
 
 
 def _check_prompts(trial: Trial) -> None:
-    found = difference(trial.drawn(), trial.prompts, 0.0)
+    prompts = trial.prompts
+    if not isinstance(prompts, xr.Dataset) or not {"token", "mask"} <= set(prompts.data_vars):
+        expected = "its prompts are a dataset with token and mask (batch, position)"
+        raise trial.broken(expected, f"They are {type(prompts).__name__}")
+    if prompts.sizes["batch"] != trial.count and trial.head_type.learn is None:
+        detail = f"There are {prompts.sizes['batch']} of {trial.count}"
+        raise trial.broken("as many prompts are drawn as are asked for", detail)
+    found = difference(trial.drawn(), prompts, 0.0)
     if found:
         raise trial.broken("prompts are the same for the same seed", found)
+    if trial.head_type.learn is None and not difference(trial.drawn(1), prompts, 0.0):
+        raise trial.broken("another seed draws other prompts", "They are the same")
+    _check_kinds(trial)
     try:
         trial.head_type.prompts(trial.model.tokenizer, 0)
     except BadInput:
@@ -98,11 +123,28 @@ def _check_prompts(trial: Trial) -> None:
     raise trial.broken("a count of 0 is refused with BadInput", "Prompts were drawn")
 
 
+def _check_kinds(trial: Trial) -> None:
+    """Check that the spans are there that a type says it measures, and those of its null."""
+    span = trial.head_type.span
+    if span is None:
+        return
+    present = set(map(str, trial.prompts["kind"].values)) if "kind" in trial.prompts else set()
+    missing = [
+        kind for kind in (span, f"{span}{NULL}", *trial.head_type.beside) if kind not in present
+    ]
+    if missing:
+        listed = ", ".join(sorted(present)) or "none"
+        detail = f"{missing[0]!r} is not among {listed}"
+        raise trial.broken("its prompts hold its spans, their null and those beside", detail)
+
+
 def _check_variables(trial: Trial) -> None:
     headline, scores = trial.head_type.headline, trial.whole
     if headline not in scores:
         present = ", ".join(map(str, scores.data_vars))
         raise trial.broken(f"its headline {headline!r} is a score", f"There are {present}")
+    if headline in NO_HEADLINES:
+        raise trial.broken("its headline ranks heads", f"{headline!r} is what it is compared with")
     sizes = geometry(trial.model)
     expected = (trial.prompts.sizes["batch"], sizes.layers, sizes.heads)
     for name, variable in scores.data_vars.items():
@@ -178,6 +220,22 @@ def _check_rehearsal(trial: Trial) -> None:
         trial.equal(scores, trial.whole, "a rehearsal of the remote service gives the same")
 
 
+def _check_calibration(trial: Trial) -> None:
+    """Check that `detect` can reduce the scores, with the coordinates that the type names."""
+    for role, coordinate in trial.head_type.roles.items():
+        if coordinate not in trial.whole.coords or trial.whole[coordinate].dims != ("batch",):
+            detail = f"{coordinate!r} is none"
+            raise trial.broken(f"{role} is a coordinate (batch) of its scores", detail)
+        if not np.isin(trial.whole[coordinate].values, (0, 1)).all():
+            raise trial.broken(f"{role} is 0 or 1", f"{coordinate!r} holds other values")
+    with trial.promised("its scores can be calibrated"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a few prompts there may be nothing to compare
+        heads = calibrated(trial.whole)
+    values = heads[heads.attrs["headline"]].values
+    if trial.head_type.learn is not None and np.isfinite(values).all() and np.ptp(values) == 0:
+        raise trial.broken("its headline tells heads apart", f"All have {values.ravel()[0]:.3g}")
+
+
 def _check_file(trial: Trial) -> None:
     with tempfile.TemporaryDirectory() as folder:
         back = store.load(store.save(Path(folder) / "scores.nc", trial.whole))
@@ -193,5 +251,6 @@ CHECKS: tuple[Callable[[Trial], None], ...] = (
     _check_slices,
     _check_padding,
     _check_rehearsal,
+    _check_calibration,
     _check_file,
 )

@@ -15,7 +15,7 @@ from nnheads.detectors._compared import difference
 from nnheads.detectors._head_type import HeadType
 from nnheads.detectors._scores import measure_all
 from nnheads.detectors._stimulus import Stimulus, check_fits
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, NNHeadsError, first_line
 from nnheads.remote.place import place_of, put
 from nnheads.trace.session import PLACE
 
@@ -49,18 +49,35 @@ class Trial:
         """What batches, padding and a rehearsal may change."""
         return WITHIN if self.head_type.learn is None else WITHIN_PROBES
 
-    def drawn(self) -> xr.Dataset:
-        """Draw the prompts again."""
+    @property
+    def count(self) -> int:
+        """How many prompts are drawn."""
         usual = COUNT if self.head_type.learn is None else COUNT_OF_LEARNING
-        tokenizer = self.model.tokenizer
-        return self.head_type.prompts(tokenizer, self.n or usual, seed=self.seed, **self.options)
+        return usual if self.n is None else self.n
+
+    def drawn(self, further: int = 0) -> xr.Dataset:
+        """Draw the prompts again, or those of a further seed."""
+        options = {"seed": self.seed + further, **self.options}
+        with self.promised("its prompts can be drawn"):
+            return self.head_type.prompts(self.model.tokenizer, self.count, **options)
+
+    @contextlib.contextmanager
+    def promised(self, promise: str) -> Iterator[None]:
+        """Turn whatever its functions raise into the error of this head type."""
+        try:
+            yield
+        except NNHeadsError:
+            raise
+        except Exception as error:
+            raise self.broken(promise, f"{type(error).__name__}: {first_line(error)}") from error
 
     def scores(self, prompts: xr.Dataset) -> xr.Dataset:
         """Measure prompts in one batch."""
         stimulus = Stimulus(self.head_type.stimulus, prompts, (self.head_type,), self.options)
         check_fits(stimulus, self.model.config)
         count = prompts.sizes["batch"]
-        found = measure_all(self.model, [stimulus], batch_size=count, quiet=True, parts=None)
+        with self.promised("it can be measured"):
+            found = measure_all(self.model, [stimulus], batch_size=count, quiet=True, parts=None)
         return found[self.head_type.name]
 
     def broken(self, promise: str, detail: str) -> BadInput:

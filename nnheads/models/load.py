@@ -17,7 +17,7 @@ from nnheads.models.families import family_of
 from nnheads.models.gguf import SMOLLM2, converted, is_gguf, of_package
 from nnheads.models.loading import held_as, one_line, whole_checkpoint
 from nnheads.models.shipped import FOLDER, REFERENCE
-from nnheads.remote.place import put
+from nnheads.remote.place import put, remote_value
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
@@ -32,7 +32,7 @@ def load(
     quantization: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     attn_implementation: str | None = None,
-    remote: bool | str = False,
+    remote: bool | str | None = False,
     waiting: bool = True,
 ) -> TransformersModel:
     """Load a model from the Hugging Face Hub, a folder, a GGUF file, or a package.
@@ -49,8 +49,9 @@ def load(
         device_map: passed to transformers: "auto", "cuda:0", or a dict from module to device. None
             keeps the CPU.
         attn_implementation: "sdpa", "eager", ...; None takes the family's default.
-        remote: where the model runs from now on: False, here; True (NDIF) or the URL of a server,
-            for which the model is built without weights; "local", a rehearsal of that here.
+        remote: where the model runs from now on: False, here; True or "ndif" (NDIF), or the URL of
+            a server, for which the model is built without weights; "local", a rehearsal of that
+            here.
         waiting: whether results of jobs on a server are waited for; if not, `Pending` is raised
             until they are there.
 
@@ -60,6 +61,7 @@ def load(
     Raises:
         ModelError: an unknown family, a missing folder or model, no network, or options that do not
             fit; one line that says what to do.
+        BadInput: a `remote` that is none of these.
 
     Source: nnsight, https://nnsight.net.
 
@@ -70,7 +72,8 @@ def load(
     """
     from nnsight import TransformersModel
 
-    lazy = bool(remote) and remote != "local"
+    remote = remote_value(remote)
+    lazy = remote not in (False, "local")
     held = held_as(dtype, quantization, lazy)
     path = locate(name)
     if revision is not None and Path(path).is_dir():

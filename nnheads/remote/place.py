@@ -25,6 +25,21 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
 
+def remote_value(given: Any) -> bool | str:
+    """Return where a model runs as nnsight takes it: False, True (NDIF), "local" or a URL.
+
+    Raises:
+        BadInput: anything else.
+    """
+    if given is None or given is False:
+        return False
+    if given is True or given == "ndif":
+        return True
+    if isinstance(given, str) and (given == "local" or given.startswith(("http://", "https://"))):
+        return given
+    raise BadInput(f"remote {given!r} is not possible; use ndif, local or a URL")
+
+
 class RemoteArgument(DeprecationWarning):
     """A function was given `remote=`, which the model says itself."""
 
@@ -89,9 +104,12 @@ def place_of(model: Any) -> Place:
     return found if isinstance(found, Place) else Place(model)
 
 
-def put(model: Any, remote: bool | str = False, *, waiting: bool = True) -> None:
-    """Let a model's sessions run somewhere from now on."""
-    vars(model)[PLACE] = Place(model, remote, waiting=waiting)
+def put(model: Any, remote: bool | str | None = False, *, waiting: bool = True) -> None:
+    """Let a model's sessions run somewhere from now on.
+
+    Raises BadInput for what `remote_value` refuses.
+    """
+    vars(model)[PLACE] = Place(model, remote_value(remote), waiting=waiting)
 
 
 def refusing_remote(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
@@ -115,7 +133,7 @@ def refusing_remote(function: Callable[Parameters, Returned]) -> Callable[Parame
 
 
 def _check_remote(name: str, remote: object, own: bool | str) -> None:
-    if remote != own:
+    if remote_value(remote) != own:
         raise BadInput(
             f"{name} got remote={remote!r}, but this model runs with remote={own!r}."
             " Leave it out here, and give it to nnheads.load."

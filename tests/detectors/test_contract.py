@@ -116,14 +116,17 @@ def test_a_type_of_ones_own_is_checked_and_detected_as_those_that_ship():
 
 
 def changing(**changes) -> HeadType:
-    return dataclasses.replace(head_type("induction"), **changes)
+    return dataclasses.replace(head_type("induction"), **{"name": "mine", **changes})
 
 
 def scored(change) -> HeadType:
     """A type whose scores are those of hallucination heads, changed."""
     plain = head_type("hallucination")
     return dataclasses.replace(
-        plain, of_answers=lambda answers: change(plain.of_answers(answers)), contrast=None
+        plain,
+        name="mine",
+        of_answers=lambda answers: change(plain.of_answers(answers)),
+        contrast=None,
     )
 
 
@@ -137,6 +140,41 @@ def without_seed(tokenizer, n: int = 3) -> xr.Dataset:
 
 def generous(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
     return repeated(tokenizer, max(n, 1), length=length, seed=seed)
+
+
+def stubborn(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
+    return repeated(tokenizer, n, length=length, seed=0)
+
+
+def meagre(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
+    return repeated(tokenizer, min(n, 2), length=length, seed=seed)
+
+
+def without_null(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
+    drawn = repeated(tokenizer, n, length=length, seed=seed)
+    return drawn.isel(span=np.flatnonzero(drawn["kind"].values != "induction~null"))
+
+
+def no_dataset(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> dict:
+    return {"token": [[1]]}
+
+
+def raising(tokenizer, n: int = 3, *, seed: int = 0, length: int = 6) -> xr.Dataset:
+    raise KeyError("vocabulary")
+
+
+def alike(model, prompts: xr.Dataset, **_) -> xr.Dataset:
+    sizes = (prompts.sizes["batch"], 3, 4)
+    about = {"long_name": "x", "units": "1", "source": "here"}
+    dims = ("batch", "layer", "head")
+    return xr.Dataset(
+        {name: (dims, np.full(sizes, 0.5, "float32"), about) for name in ("mass", "null")},
+        {"batch": prompts["batch"], "layer": range(3), "head": range(4)},
+    )
+
+
+def failing(model, prompts: xr.Dataset, **_) -> xr.Dataset:
+    raise ZeroDivisionError("division by zero")
 
 
 def shifted(scores: xr.Dataset) -> xr.Dataset:
@@ -179,6 +217,21 @@ BROKEN = {
         scored(lambda scores: with_variable(scores, lambda mass: mass.where(mass > 2))),
         "NaN stands only where",
     ),
+    "a name with blanks": (changing(name="has space/slash"), "lower-case letters"),
+    "no name": (changing(name=None), "lower-case letters"),
+    "another's name": (changing(name="retrieval"), "its name is its own"),
+    "prompts in words": (changing(prompts="repeated"), "its prompts are a function"),
+    "prompts of another kind": (changing(prompts=no_dataset), "a dataset with token and mask"),
+    "prompts that raise": (changing(prompts=raising), "can be drawn. KeyError"),
+    "always the same prompts": (changing(prompts=stubborn), "another seed draws other prompts"),
+    "too few prompts": (changing(prompts=meagre), "There are 2 of 3"),
+    "no null spans": (changing(prompts=without_null), "'induction~null' is not among"),
+    "nothing beside": (changing(beside=("nothing",)), "'nothing' is not among"),
+    "the null as headline": (changing(headline="null"), "its headline ranks heads"),
+    "no contrast": (changing(contrast="nothing"), "contrast is a coordinate"),
+    "no counts": (changing(counts="nothing"), "counts is a coordinate"),
+    "learning that fails": (changing(span=None, learn=failing), "measured. ZeroDivisionError"),
+    "learning nothing": (changing(span=None, learn=alike), "tells heads apart"),
     "neighbours": (scored(shifted), "one example alone equals it in a batch"),
 }
 
@@ -187,10 +240,22 @@ BROKEN = {
 def test_a_broken_promise_is_named_in_one_line(why):
     value, message = BROKEN[why]
     options = SMALL["needle"] if value.of_answers else {"length": 6}
-    options = {name: one for name, one in options.items() if name in value.options}
+    known = value.options if callable(value.prompts) else ()
+    options = {name: one for name, one in options.items() if name in known}
     with pytest.raises(BadInput, match=message) as error:
         nnheads.check_detector(value, tiny("llama")[0], **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [5, None, {"name": "mine"}])
+def test_what_is_no_head_type_is_one_line(wrong):
+    with pytest.raises(BadInput, match="Not a head type"):
+        nnheads.check_detector(wrong)
+
+
+def test_one_prompt_cannot_be_checked():
+    with pytest.raises(BadInput, match="at least 2"):
+        nnheads.check_detector("induction", tiny("llama")[0], n=1, length=6)
 
 
 def test_a_rehearsal_leaves_the_model_where_it_was():

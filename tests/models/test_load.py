@@ -12,7 +12,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from transformers import AutoConfig
 
 import nnheads
-from nnheads.errors import ModelError
+from nnheads.errors import BadInput, ModelError
 from nnheads.models.load import checkpoint, locate
 
 
@@ -125,3 +125,16 @@ def test_a_checkpoint_that_is_not_its_configurations_is_refused(
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelError, match=message):
         nnheads.load(str(folder))
+
+
+@pytest.mark.parametrize("wrong", ["banana", "LOCAL", "ftp://x", 5, ""])
+def test_a_place_that_is_none_is_refused_before_anything_loads(wrong, llama_folder):
+    with pytest.raises(BadInput, match="use ndif, local or a URL"):
+        nnheads.load(str(llama_folder), remote=wrong)
+
+
+def test_none_is_here_and_ndif_is_what_true_means(llama_folder):
+    from nnheads.remote.place import place_of
+
+    assert place_of(nnheads.load(str(llama_folder), remote=None)).remote is False
+    assert place_of(nnheads.load(str(llama_folder), remote="ndif")).remote is True
