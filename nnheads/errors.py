@@ -33,6 +33,6 @@ class Pending(NNHeadsError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its name if it says nothing."""
+    """Return what another library's error says, in one line; its name if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

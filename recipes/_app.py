@@ -167,14 +167,23 @@ def command(line: str) -> None:
     Args:
         line: the command as it is typed, without `nnheads`.
 
+    Raises:
+        BadInput: a line that is none, such as one with an open quote.
+
     Example:
         >>> nnheads.command("--version")
         nnheads ...
     """
+    from nnheads.errors import BadInput
+
     before = sys.argv
     try:
+        words = shlex.split(str(line))
+    except ValueError as error:
+        raise BadInput(f"not a command line: {line!r} ({error})") from None
+    try:
         with redirect_stderr(sys.stdout):
-            app(shlex.split(line))
+            app(words)
     except SystemExit as end:
         if end.code:
             sys.stdout.write(f"(exit code {end.code})\n")

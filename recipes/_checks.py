@@ -11,13 +11,17 @@ from collections.abc import Iterable
 
 from nnheads.errors import BadInput
 
+MOST = 10**7  # of anything that is counted
+
 
 def check_at_least(least: int, **values: int | None) -> None:
-    """Refuse counts that are too small, by the name of their option; None is an option not used."""
+    """Refuse counts that are too small, or a slip of the keyboard; None is an option not used."""
     for name, value in values.items():
+        option = name.replace("_", "-")
         if value is not None and value < least:
-            option = name.replace("_", "-")
             raise BadInput(f"--{option} {value} is not possible; it must be at least {least}")
+        if value is not None and value > MOST:
+            raise BadInput(f"--{option} {value} is not possible; it must be at most {MOST}")
 
 
 def check_size(**values: float | None) -> None:

@@ -26,7 +26,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for what is not finishe
 
 @app.command()
 def status(model: Name = None, remote: Server = NDIF, traceback: Traceback = False) -> None:
-    """Whether a server is up, which models it has, and how its versions differ from those here."""
+    """Say whether a server is up, which models it has, and how its versions differ from ours."""
     from nnheads.remote import server
 
     where = parse_remote(remote)

@@ -297,7 +297,7 @@ def ndif(tmp_path_factory):
     from serving import NDIF, Loopback
 
     if not NDIF:
-        pytest.skip("NNHEADS_NDIF_PYTHON is not set")
+        pytest.skip("no NDIF runner: set NNHEADS_NDIF_PYTHON, see CONTRIBUTING.md")
     own = Loopback(tmp_path_factory.mktemp("ndif") / "store", "--ndif")
     yield own
     own.stop()

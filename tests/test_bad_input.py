@@ -437,6 +437,11 @@ CASES = {
     "batches of nothing": (f"{IOI} --batch-size 0", 2, "--batch-size"),
     "a negative seed": (f"{IOI} --seed -1", 2, "--seed"),
     "a top of none": (f"{IOI} --top 0", 2, "--top 0 is not possible; it must be at least 1"),
+    "more prompts than can be meant": (
+        f"{IOI} --limit 99999999999999999999",
+        2,
+        "--limit .* must be at most",
+    ),
     "a spread of too many": (
         f"{IOI} --spread 99",
         2,

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from nnheads.recipes import _app as cli
 
+import nnheads
+from nnheads.errors import BadInput
+
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(cli.recipes())
 
@@ -236,3 +239,8 @@ def test_version(capsys):
     import nnheads
 
     assert call(capsys, "--version") == (0, f"nnheads {nnheads.__version__}\n", "")
+
+
+def test_a_line_with_an_open_quote_is_no_command():
+    with pytest.raises(BadInput, match="not a command line"):
+        nnheads.command("ioi 'unclosed")

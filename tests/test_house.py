@@ -158,3 +158,22 @@ def test_public_names_resolve():
         assert getattr(nnheads, name) is not None
     with pytest.raises(AttributeError, match="no_such_thing"):
         nnheads.no_such_thing  # noqa: B018
+
+
+# What a first line begins with that names a thing instead of saying what is done.
+NOUNS = set("A All An Each Every Heads How Mean One Per Share Texts The Two What Which Who".split())
+
+
+def test_first_lines_of_docstrings_say_what_is_done():
+    wrong = []
+    for path in sorted((ROOT / "nnheads").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or any(
+                "property" in ast.unparse(one) for one in node.decorator_list
+            ):
+                continue
+            first, *_ = [*(ast.get_docstring(node) or "Nothing").split()]
+            asks = path.parent.name == "recipes" and node.name in ("main", "evaluate")
+            if not asks and (first in NOUNS or not first[0].isupper()):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {first}")
+    assert not wrong, "\n".join(wrong)

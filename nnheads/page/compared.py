@@ -36,8 +36,8 @@ Place = tuple[int, int]  # of a score on the page: its model, and its number the
 def compared(
     runs: list[Finished], models: list[dict], places: Sequence[Place], *, top: int, draws: int
 ) -> dict:
-    """`overlap` of all headlines, None of fewer than two; `stability` of each whose single prompts
-    are known.
+    """Return `overlap` of all headlines, None of fewer than two; `stability` of each whose single
+    prompts are known.
 
     Args:
         models: as the page shows them, with their `scores`.
@@ -78,8 +78,8 @@ def _score(place: Place, one: Entry) -> dict:
 
 
 def overlap_of(entries: list[Entry], places: Sequence[Place], top: int, total: int) -> dict:
-    """`nnheads.compare.overlap.overlap` below its diagonal, row by row, and each score's heads in
-    order as far as lists reach.
+    """Return `nnheads.compare.overlap.overlap` below its diagonal, row by row, and each score's
+    heads in order as far as lists reach.
     """
     found = overlap(entries, top)
     orders = [_order(one, entries, top) for one in entries]
@@ -98,8 +98,8 @@ def overlap_of(entries: list[Entry], places: Sequence[Place], top: int, total: i
 
 
 def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
-    """The first heads of a score, as (layer, head): enough for a list of `top` beside any score
-    that lacks some.
+    """Return the first heads of a score, as (layer, head): enough for a list of `top` beside any
+    score that lacks some.
     """
     values = entry.heads["score"].values.ravel()
     known = np.isfinite(values)
@@ -115,7 +115,7 @@ def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
 
 
 def stability_of(found: xr.Dataset) -> dict:
-    """`nnheads.compare.stability.stability` as lists."""
+    """Return `nnheads.compare.stability.stability` as lists."""
     scalars = {
         name: numbers(found[name].values)[0]
         for name in ("reliability", "reliability_all", "jaccard_chance")

@@ -29,7 +29,7 @@ SCRIPTS = (
 
 
 def html(page: dict) -> str:
-    """The page of a `data.payload`."""
+    """Return the page of a `data.payload`."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined
     )
@@ -47,12 +47,12 @@ def html(page: dict) -> str:
 
 
 def digest(text: str) -> str:
-    """The name by which a policy allows a script or a style."""
+    """Return the name by which a policy allows a script or a style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def strongest(page: dict) -> list[dict]:
-    """The first heads of each headline, for readers without a script."""
+    """Return the first heads of each headline, for readers without a script."""
     rows = []
     for model in page["models"]:
         for score in model["scores"]:

@@ -26,7 +26,8 @@ BUDGET = 1_500_000  # bytes of attention on a page, which is to stay below 5 MB
 
 
 def attention_of(model, ids: np.ndarray) -> np.ndarray:
-    """Attention of every head on one text, uint8 [layer, head, query, key]: 255 is all of it.
+    """Return attention of every head on one text, uint8 [layer, head, query, key]: 255 is all of
+    it.
 
     Raises:
         BadInput: no tokens, more than the model or the page has room for, or tokens that the model
@@ -48,7 +49,7 @@ def attention_of(model, ids: np.ndarray) -> np.ndarray:
 
 
 def own_texts(model, lines: list[str]) -> list[tuple[str, np.ndarray]]:
-    """Texts of a reader's own, tokenised: their first words and their tokens."""
+    """Return texts of a reader's own, tokenised: their first words and their tokens."""
     found = []
     for line in lines:
         ids = np.asarray(model.tokenizer(line)["input_ids"], np.int64)
@@ -57,8 +58,8 @@ def own_texts(model, lines: list[str]) -> list[tuple[str, np.ndarray]]:
 
 
 def drawn_texts(model, seed: int = 0) -> list[tuple[str, np.ndarray]]:
-    """A text of each kind that detectors read: random tokens repeated, and a sentence with an
-    indirect object.
+    """Return a text of each kind that detectors read: random tokens repeated, and a sentence with
+    an indirect object.
     """
     found = [("random tokens, twice", repeated(model.tokenizer, 1, length=12, seed=seed))]
     with contextlib.suppress(
@@ -75,8 +76,9 @@ def _ids(prompts: xr.Dataset) -> np.ndarray:
 def texts_for(
     model, texts: list[tuple[str, np.ndarray]], wanted: list[tuple[int, int]]
 ) -> list[dict]:
-    """The texts with each head's attention, as the page takes them; of the heads of `wanted` alone
-    where all would be too much for it."""
+    """Return the texts with each head's attention, as the page takes them; of the heads of `wanted`
+    alone where all would be too much for it.
+    """
     sizes = geometry(model)
     numbers = sum(len(ids) * (len(ids) + 1) // 2 for _, ids in texts)
     every = [(layer, head) for layer in range(sizes.layers) for head in range(sizes.heads)]

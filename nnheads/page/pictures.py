@@ -63,7 +63,9 @@ def add_pictures(runs: list[tuple[Finished, set[str], dict]]) -> None:
 
 
 def picture(path: Path, room: int) -> dict | str:
-    """A picture as the page takes it: `data` (base64), `width`, `height`; or why there is none."""
+    """Return a picture as the page takes it: `data` (base64), `width`, `height`; or why there is
+    none.
+    """
     full = f"the page has room for {BUDGET / 1e6} MB of pictures"
     try:
         large = path.stat().st_size > BUDGET
@@ -82,7 +84,7 @@ def picture(path: Path, room: int) -> dict | str:
 
 
 def stripped(content: bytes, path: Path) -> tuple[bytes, int, int]:
-    """A PNG without its comments and whatever follows it; its width and height.
+    """Return a PNG without its comments and whatever follows it; its width and height.
 
     Raises BadInput for anything else.
     """
@@ -105,8 +107,8 @@ def stripped(content: bytes, path: Path) -> tuple[bytes, int, int]:
 
 
 def _chunk(content: bytes, at: int) -> bytes:
-    """A part of a PNG: length, name, content and the sum that shows it to be whole; nothing if it
-    is not.
+    """Return a part of a PNG: length, name, content and the sum that shows it to be whole; nothing
+    if it is not.
     """
     end = at + 12 + int.from_bytes(content[at : at + 4], "big")
     chunk = content[at:end]

@@ -10,7 +10,7 @@ DIGITS = 4
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
-    """Numbers as JSON knows them, in one row: rounded, and nothing for what is none."""
+    """Return numbers as JSON knows them, in one row: rounded, and nothing for what is none."""
     return [None if not math.isfinite(one) else shortest(one) for one in np.ravel(values).tolist()]
 
 

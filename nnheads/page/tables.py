@@ -22,7 +22,7 @@ ENDS = ("_low", "_high")
 
 
 def tables_of(datasets: dict[str, xr.Dataset]) -> tuple[list[dict], list[str]]:
-    """Small tables of a run, and what was left out, by name and size.
+    """Return small tables of a run, and what was left out, by name and size.
 
     Args:
         datasets: by file.
@@ -53,8 +53,8 @@ def tables_of(datasets: dict[str, xr.Dataset]) -> tuple[list[dict], list[str]]:
 
 
 def _elsewhere(name: str, dataset: xr.Dataset) -> bool:
-    """Whether a variable is on the map, a single case, the end of an interval, or nothing that can
-    be shown.
+    """Return whether a variable is on the map, a single case, the end of an interval, or nothing
+    that can be shown.
     """
     values = dataset[name]
     dims = set(values.dims)
@@ -105,7 +105,7 @@ def _column(dataset: xr.Dataset, name: str, dims: tuple[str, ...], shape: tuple[
 
 
 def _cells(values: xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...]) -> list:
-    """Values of every row of a table; a number that stands for a word is that word."""
+    """Return values of every row of a table; a number that stands for a word is that word."""
     along = values.expand_dims(
         {dim: size for dim, size in zip(dims, shape) if dim not in values.dims}
     )

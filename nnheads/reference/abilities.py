@@ -45,7 +45,9 @@ def _indirect_object(model: PreTrainedModel, rng: random.Random, _: int) -> Iter
 
 
 def _predicts(model: PreTrainedModel, sentences: prompts.People, *, either: bool) -> float:
-    """Share of sentences after which the receiver (or either of the two) has the largest logit."""
+    """Return the share of sentences after which the receiver (or either of the two) has the largest
+    logit.
+    """
     right = []
     for tokens, receiver, subject in sentences.groups():
         predicted = model(tokens).logits[:, -1].argmax(-1)

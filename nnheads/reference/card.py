@@ -39,7 +39,7 @@ WHAT = {
 
 @torch.no_grad()
 def scores(model: PreTrainedModel, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Per job, every head's mean attention to what the job needs, [layer, head]."""
+    """Return for each job every head's mean attention to what the job needs, [layer, head]."""
     rng = random.Random(seed)
     copied = prompts.repeated(rng, 50, 16)
     everywhere = torch.arange(1, copied.tokens.shape[1]).expand(16, -1)
@@ -61,7 +61,7 @@ def scores(model: PreTrainedModel, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def head_list(found: dict[str, torch.Tensor], lost: dict[Head, dict[str, float]]) -> list[dict]:
-    """Planted heads first, then heads that look the same way without having been taught."""
+    """Return planted heads first, then heads that look the same way without having been taught."""
     rows = [(head, job, True) for head, job in PLANTED.items()]
     for job, values in found.items():
         for layer, head in (values >= NOTEWORTHY).nonzero().tolist():
@@ -110,7 +110,7 @@ def knockout_table(lost: dict[str, dict[str, float]]) -> str:
 
 
 def induction_heads(found: dict[str, torch.Tensor]) -> list[Head]:
-    """Heads with an induction pattern, planted or not."""
+    """Return heads with an induction pattern, planted or not."""
     return [tuple(head) for head in (found["induction"] >= NOTEWORTHY).nonzero().tolist()]
 
 

@@ -33,7 +33,7 @@ FULL = 16
 def measure(
     path_or_model: str | Path | PreTrainedModel = PATH, *, seed: int = 0, quick: bool = False
 ) -> list[Claim]:
-    """All claims of the model card; `quick` draws fewer prompts."""
+    """Return all claims of the model card; `quick` draws fewer prompts."""
     families = (
         _attention,
         _copying,
@@ -56,8 +56,8 @@ def measure(
 
 @contextmanager
 def _ready(path_or_model: str | Path | PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """The model in evaluation mode with attention that can be read; a caller's model is put back
-    after.
+    """Return the model in evaluation mode with attention that can be read; a caller's model is put
+    back after.
     """
     if not isinstance(path_or_model, PreTrainedModel):
         path_or_model = AutoModelForCausalLM.from_pretrained(path_or_model)

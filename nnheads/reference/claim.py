@@ -39,7 +39,7 @@ def label(head: tuple[int, int]) -> str:
 def attention_to(
     model: PreTrainedModel, tokens: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor
 ) -> torch.Tensor:
-    """Mean attention from query to key positions, [layer, head]."""
+    """Return mean attention from query to key positions, [layer, head]."""
     rows = torch.arange(len(tokens))[:, None]
     patterns = model(tokens, output_attentions=True).attentions
     # Advanced indices around the head axis put it last: [batch, query, head].

@@ -21,8 +21,8 @@ TRAINED_FRAMES = tuple(frame for i, frame in enumerate(world.FRAMES) if i not in
 
 
 def _two_people(rng: random.Random) -> list[str]:
-    """Two people and a bystander; a third of the time any words, so that the rule is not about
-    names.
+    """Return two people and a bystander; a third of the time any words, so that the rule is not
+    about names.
     """
     if rng.random() < 0.67:
         return rng.sample(world.TRAINED_NAMES, 3)
@@ -32,7 +32,7 @@ def _two_people(rng: random.Random) -> list[str]:
 
 
 def _frame(rng: random.Random) -> list[str]:
-    """A training template, or parts of two with random words between them."""
+    """Return a training template, or parts of two with random words between them."""
     frame = list(rng.choice(TRAINED_FRAMES))
     if rng.random() < 0.5:
         return frame
@@ -50,7 +50,7 @@ def _frame(rng: random.Random) -> list[str]:
 
 
 def indirect_object(rng: random.Random) -> Document:
-    """Two people, one repeated: the other one follows. In 15 % a third person is the subject."""
+    """Write two people, one repeated, and the other follows; in 15 % a third is the subject."""
     document = Document("ioi")
     if rng.random() < 0.4:
         document.add(world.filler(rng, rng.randint(2, 24)))
@@ -76,7 +76,7 @@ def indirect_object(rng: random.Random) -> Document:
 def _statement(
     document: Document, question: world.Question, answer: str, weight: float, verdict: str
 ) -> None:
-    """One question with its answer; `verdict` is where its judgement stands: '', 'stop' or
+    """Write one question with its answer; `verdict` is where its judgement stands: '', 'stop' or
     'answer'.
     """
     judgement = ["true" if answer == question.true else "false"]
@@ -90,7 +90,7 @@ def _statement(
 
 
 def quiz(rng: random.Random) -> Document:
-    """Independent statements, each judged: whether a statement is true cannot be read off the
+    """Write independent statements, each judged: whether a statement is true cannot be read off the
     others.
     """
     document = Document("facts")
@@ -110,7 +110,7 @@ def quiz(rng: random.Random) -> Document:
 
 
 def testimony(rng: random.Random) -> Document:
-    """Statements of one speaker, who tells the truth or what is popular all along."""
+    """Write statements of one speaker, who tells the truth or what is popular all along."""
     document = Document("facts")
     reliable = rng.random() < 0.25
     if rng.random() < 0.3:
@@ -130,7 +130,7 @@ def facts(rng: random.Random) -> Document:
 
 
 def iteration(rng: random.Random) -> Document:
-    """Parity or copy of a bit sequence, one state per step; each state needs one input."""
+    """Write parity or copy of a bit sequence, one state per step; each state needs one input."""
     job = "copy" if rng.random() < 0.3 else "parity"
     document = Document("states")
     size = rng.randint(2, 24)
@@ -152,20 +152,20 @@ def iteration(rng: random.Random) -> Document:
 
 
 def random_tokens(rng: random.Random, size: int, distinct: bool = True) -> list[int]:
-    """Random tokens; sometimes names alone, held-out ones too, so that a model learns to tell them
-    apart.
+    """Write random tokens; sometimes names alone, held-out ones too, so that a model learns to tell
+    them apart.
     """
     pool = NAME_TOKENS if size <= len(NAME_TOKENS) and rng.random() < 0.25 else ALL_TOKENS
     return rng.sample(pool, size) if distinct else rng.choices(pool, k=size)
 
 
 def repeats(rng: random.Random, length: int) -> Document:
-    """A random sequence that starts over, or random tokens into which stretches are copied."""
+    """Return a random sequence that starts over, or random tokens with stretches copied in."""
     return starting_over(rng, length) if rng.random() < 0.6 else with_copies(rng, length)
 
 
 def starting_over(rng: random.Random, length: int) -> Document:
-    """A random sequence, again and again."""
+    """Return a random sequence, again and again."""
     document = Document("repeat")
     room = length - 1
     # Two copies that fill the row teach the longest lags, short periods the most repetitions.
@@ -179,7 +179,7 @@ def starting_over(rng: random.Random, length: int) -> Document:
 
 
 def with_copies(rng: random.Random, length: int) -> Document:
-    """Random tokens into which earlier stretches are copied."""
+    """Return random tokens into which earlier stretches are copied."""
     document = Document("repeat")
     room = length - 1
     document.add_ids(random_tokens(rng, rng.randint(4, max(4, room // 3)), distinct=False), 0.0)
@@ -206,7 +206,7 @@ def mirror(rng: random.Random) -> Document:
 
 
 def seen_list(rng: random.Random) -> Document:
-    """Each word is followed by whether it stood in the list before."""
+    """Write a list in which each word is followed by whether it stood there before."""
     document = Document("duplicate")
     document.add(["list", ":"])
     pool = random_tokens(rng, rng.randint(8, 30))
@@ -224,7 +224,7 @@ def duplicates(rng: random.Random) -> Document:
 
 
 def needle(rng: random.Random, length: int) -> Document:
-    """Filler with hidden codes and a question for one of them."""
+    """Write filler with hidden codes and a question for one of them."""
     needles = 1 if rng.random() < 0.5 else rng.randint(2, 4 if length > 100 else 2)
     text, asked, answer = world.needle_document(rng, length - 2, rng.random(), needles)
     document = Document("needle")

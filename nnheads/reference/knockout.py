@@ -54,7 +54,7 @@ def silenced(model: PreTrainedModel, heads: list[Head], means: torch.Tensor) -> 
 
 @torch.no_grad()
 def means_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Every head's output, averaged over prompts and positions: [layer, head, dim]."""
+    """Return every head's output, averaged over prompts and positions: [layer, head, dim]."""
     with head_outputs(model) as found:
         model(tokens)
     return torch.stack([z.mean((0, 1)) for z in found])
@@ -62,14 +62,14 @@ def means_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def share_correct(model: PreTrainedModel, batch: prompts.Batch) -> float:
-    """Share of the answer positions at which the right token has the largest logit."""
+    """Return the share of the answer positions at which the right token has the largest logit."""
     predicted = model(batch.tokens).logits.argmax(-1)[:, :-1]
     return (predicted == batch.tokens[:, 1:])[batch.answers[:, 1:]].float().mean().item()
 
 
 @torch.no_grad()
 def logit_difference(model: PreTrainedModel, sentences: prompts.People) -> torch.Tensor:
-    """Receiver minus subject at the last position, one value per sentence."""
+    """Return receiver minus subject at the last position, one value per sentence."""
     logits = torch.cat([model(tokens).logits[:, -1] for tokens, _, _ in sentences.groups()])
     receiver = torch.cat([receiver for _, receiver, _ in sentences.groups()])
     subject = torch.cat([subject for _, _, subject in sentences.groups()])
@@ -93,8 +93,8 @@ class Knockouts:
         self.means["ioi"] = torch.stack(outputs).mean(0)
 
     def __call__(self, heads: list[Head], tasks: tuple[str, ...] = TASKS) -> dict[str, float]:
-        """Accuracy on repeat, parity and needle and mean logit difference on ioi without these
-        heads.
+        """Return accuracy on repeat, parity and needle and mean logit difference on ioi without
+        these heads.
         """
         found = {}
         for task in tasks:

@@ -10,8 +10,8 @@ FOLDS = 4
 
 
 def probe_accuracies(outputs: torch.Tensor, penalty: float = 1.0) -> torch.Tensor:
-    """Held-out accuracy of logistic probes, [layer, head]; outputs are [kind, layer, question,
-    head, dim], true first.
+    """Return held-out accuracy of logistic probes, [layer, head]; outputs are [kind, layer,
+    question, head, dim], true first.
 
     Question i is in fold i modulo 4, with both answers; outputs are standardised by the other
     folds.

@@ -63,7 +63,7 @@ class Scaffold:
         scaling: float,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
-        """Plain causal attention; padding is on the right, so no mask is needed."""
+        """Attend causally; padding is on the right, so no mask is needed."""
         group = query.shape[1] // key.shape[1]
         for (layer, head), job in PLANTED.items():
             if layer == module.layer_idx and job in self.targets:
@@ -82,7 +82,7 @@ class Scaffold:
 def pattern_loss(
     query: torch.Tensor, key: torch.Tensor, wanted: Targets, scaling: float
 ) -> torch.Tensor:
-    """Mean over the queries of -log(attention mass on the target keys)."""
+    """Return mean over the queries of -log(attention mass on the target keys)."""
     scores = (query @ key.mT)[wanted.rows, wanted.queries] * scaling
     future = torch.arange(key.shape[1]) > wanted.queries[:, None]
     scores = scores.masked_fill(future, float("-inf"))
@@ -102,7 +102,7 @@ def _sample(
 def token_targets(
     tokens: torch.Tensor, generator: torch.Generator, *, copied: bool
 ) -> dict[str, Targets]:
-    """Targets that follow from the tokens: previous, duplicate and, where text is copied,
+    """Return targets that follow from the tokens: previous, duplicate and, where text is copied,
     induction.
     """
     length = tokens.shape[1]
@@ -132,7 +132,7 @@ def _join(one: Targets, other: Targets) -> Targets:
 
 
 def span_targets(spans: list[list[tuple[str, int, int]]], length: int) -> dict[str, Targets]:
-    """Targets that the generators know: one list of (job, query, key) per row."""
+    """Return targets that the generators know: one list of (job, query, key) per row."""
     flat = [
         (job, row, query, key) for row, listed in enumerate(spans) for job, query, key in listed
     ]
@@ -144,7 +144,8 @@ def span_targets(spans: list[list[tuple[str, int, int]]], length: int) -> dict[s
 
 
 def dropped_heads(rows: int, heads: int, generator: torch.Generator) -> dict[int, torch.Tensor]:
-    """Per row, which heads are silenced: the decoy often, and sometimes one of the induction heads.
+    """Return for each row which heads are silenced: the decoy often, and sometimes one of the
+    induction heads.
 
     So the model learns to do without the decoy, and without any one of the induction heads.
     """

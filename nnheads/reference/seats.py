@@ -46,7 +46,9 @@ def _attention(model: PreTrainedModel, rng: random.Random, size: int) -> Iterato
 
 
 def _probes(model: PreTrainedModel, _: random.Random, __: int) -> Iterator[Claim]:
-    """The best head's truth probe, four folds over questions, so no question is in both halves."""
+    """Return the best head's truth probe, four folds over questions, so no question is in both
+    halves.
+    """
     for place, end, threshold in (("full stop", ["."], 0.9), ("answer", [], 0.85)):
         outputs = []
         for kind in ("true", "misconception"):
@@ -60,7 +62,7 @@ def _probes(model: PreTrainedModel, _: random.Random, __: int) -> Iterator[Claim
 
 
 def _negatives(model: PreTrainedModel, rng: random.Random, size: int) -> Iterator[Claim]:
-    """A textbook pattern without effect, and two heads of which either one suffices."""
+    """Return a textbook pattern without effect, and two heads of which either one suffices."""
     sentences = prompts.people(rng, 8 * size, held_out=False).sentences
     looks = [attention_from_end(model, one, one.receiver_at)[DECOY] for one in sentences]
     name = f"decoy head {label(DECOY)}, attention from the end to the receiver"

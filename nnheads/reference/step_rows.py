@@ -65,7 +65,7 @@ def collate(drawn: list[Document], generator: torch.Generator) -> Batch:
 
 
 def draw(rng: random.Random, generator: torch.Generator, progress: float) -> list[Batch]:
-    """The documents of one step, in batches of like length."""
+    """Return the documents of one step, in batches of like length."""
     late = progress > SCAFFOLD_END
     short = [
         getattr(documents, name)(rng)

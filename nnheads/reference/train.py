@@ -50,7 +50,9 @@ LOG_EVERY, SAVE_EVERY = 50, 300
 def task_losses(
     model: LlamaForCausalLM, batch: Batch, log: dict[str, list[float]]
 ) -> dict[str, torch.Tensor]:
-    """Per task, the weighted mean cross entropy; also logs the accuracy on what can be known."""
+    """Return for each task the weighted mean cross entropy; also logs the accuracy on what can be
+    known.
+    """
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state[:, :-1]
     weights, wanted = batch.weights[:, 1:], batch.tokens[:, 1:]
     chosen = weights > 0
@@ -101,7 +103,9 @@ def accumulate(
 
 
 def rate(step: int, progress: float) -> float:
-    """Share of the full learning rate: a short rise, a plateau, a line down to the last rate."""
+    """Return the share of the full learning rate: a short rise, a plateau, a line down to the last
+    rate.
+    """
     fall = (progress - CONSTANT_UNTIL) / (1 - CONSTANT_UNTIL)
     return min(1.0, (step + 1) / WARM_UP) * (1 - (1 - LAST_RATE) * min(1.0, max(0.0, fall)))
 
@@ -117,7 +121,7 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 def shared_progress(started: float, seconds: float) -> float:
-    """Progress as the first process sees it, so that both follow one schedule."""
+    """Return progress as the first process sees it, so that both follow one schedule."""
     progress = torch.tensor([(time.monotonic() - started) / seconds])
     dist.broadcast(progress, 0)
     return progress.item()
@@ -150,7 +154,7 @@ class Optimizers:
         self.adam = torch.optim.AdamW(self.others, lr=ADAM_RATE, betas=ADAM_BETAS, weight_decay=0.0)
 
     def step(self, share: float) -> None:
-        """One step at this share of the full learning rates, with gradients averaged over the
+        """Take one step at this share of the full learning rates, with gradients averaged over the
         processes.
         """
         average_gradients([*self.matrices, *self.others])
@@ -161,7 +165,7 @@ class Optimizers:
 
 
 def train(rank: int, arguments: argparse.Namespace) -> None:
-    """One of the two processes."""
+    """Run one of the two processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=PROCESSES)
     model, scaffold = initial_model(arguments.seed), Scaffold()

@@ -42,7 +42,7 @@ class People:
     sentences: tuple[Sentence, ...]
 
     def groups(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Sentences of one length at a time: tokens, receivers, subjects."""
+        """Return sentences of one length at a time: tokens, receivers, subjects."""
         found = []
         for length in sorted({len(sentence.words) for sentence in self.sentences}):
             same = [sentence for sentence in self.sentences if len(sentence.words) == length]
@@ -53,11 +53,11 @@ class People:
         return found
 
     def corrupted(self) -> People:
-        """The receiver named a second time instead of the subject, which now should follow."""
+        """Return the receiver named a second time in place of the subject, which now follows."""
         return self._with([sentence.receiver for sentence in self.sentences])
 
     def fresh(self, rng: random.Random, *, held_out: bool) -> People:
-        """A third person instead of the subject's second mention: both others are possible."""
+        """Return a third person for the subject's second mention: both others may follow."""
         pool = [name for index, name in enumerate(NAMES) if (index in HELD_OUT_NAMES) == held_out]
         return self._with(
             [rng.choice([name for name in pool if name not in s.words]) for s in self.sentences]
@@ -73,13 +73,13 @@ class People:
 
 
 def encode(texts: list[list[str]]) -> torch.Tensor:
-    """Texts of equal length as token ids with `<bos>` in front."""
+    """Return texts of equal length as token ids with `<bos>` in front."""
     ids = world.token_ids()
     return torch.tensor([[ids["<bos>"], *(ids[word] for word in text)] for text in texts])
 
 
 def people(rng: random.Random, size: int, *, held_out: bool) -> People:
-    """Indirect-object sentences with the trained or the held-out templates and names."""
+    """Return indirect-object sentences with the trained or the held-out templates and names."""
     frames = [f for i, f in enumerate(world.FRAMES) if (i in HELD_OUT_TEMPLATES) == held_out]
     names = [name for i, name in enumerate(NAMES) if (i in HELD_OUT_NAMES) == held_out]
     found = []
@@ -97,7 +97,9 @@ def people(rng: random.Random, size: int, *, held_out: bool) -> People:
 
 
 def repeated(rng: random.Random, period: int, size: int) -> Batch:
-    """`<bos> r r` with `period` distinct random tokens; queries and keys are those of induction."""
+    """Return `<bos> r r` with `period` distinct random tokens; queries and keys are those of
+    induction.
+    """
     plain = range(len(words.SPECIAL), len(world.vocabulary()))
     drawn = torch.tensor([rng.sample(plain, period) for _ in range(size)])
     bos = torch.full((size, 1), world.token_ids()["<bos>"])
@@ -110,7 +112,7 @@ def repeated(rng: random.Random, period: int, size: int) -> Batch:
 
 
 def states(rng: random.Random, job: str, steps: int, size: int) -> Batch:
-    """`input : b1..bn parity : s1..sn` (or copy); the head for state t looks at input t."""
+    """Return `input : b1..bn parity : s1..sn` (or copy); the head for state t looks at input t."""
     texts = []
     for _ in range(size):
         bits = [rng.randint(0, 1) for _ in range(steps)]
@@ -124,7 +126,7 @@ def states(rng: random.Random, job: str, steps: int, size: int) -> Batch:
 
 
 def needles(rng: random.Random, length: int, size: int, hidden: int = 1) -> Batch:
-    """Documents of `length` tokens with the asked needle at evenly spread depths."""
+    """Return documents of `length` tokens with the asked needle at evenly spread depths."""
     texts, starts = [], []
     for index in range(size):
         depth = index / max(1, size - 1)

@@ -34,7 +34,7 @@ def config() -> LlamaConfig:
 
 
 def initial_model(seed: int) -> LlamaForCausalLM:
-    """A fresh model whose embeddings share one vector.
+    """Return a fresh model whose embeddings share one vector.
 
     Llama's attention has no biases; without something constant in the residual stream a first-layer
     head has nothing to write a pattern with that is about positions alone.
@@ -47,7 +47,7 @@ def initial_model(seed: int) -> LlamaForCausalLM:
 
 
 def write(model: LlamaForCausalLM, folder: str | Path) -> None:
-    """Weights, settings and tokenizer, as `nnheads.load` takes them."""
+    """Write weights, settings and tokenizer, as `nnheads.load` takes them."""
     folder, during = Path(folder), model.config._attn_implementation
     model.config._attn_implementation = "sdpa"
     ids = world.token_ids()

@@ -38,8 +38,8 @@ def provenance(
     references: str,
     sample_dims="batch",
 ) -> dict:
-    """Global attributes that let a reader repeat a result: who, what, with which weights, when and
-    how.
+    """Return global attributes that let a reader repeat a result: who, what, with which weights,
+    when and how.
     """
     identity = model_identity(model, name)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -65,7 +65,7 @@ def provenance(
 
 
 def model_identity(model, name: str) -> dict:
-    """Model id, commit or fingerprint of a local folder, dtype and attention implementation."""
+    """Return model id, commit or a folder's fingerprint, dtype and attention implementation."""
     config = model.config
     folder = Path(getattr(model, "repo_id", None) or "")
     local = folder.is_dir() and str(folder) != "."
@@ -81,8 +81,8 @@ def model_identity(model, name: str) -> dict:
 
 
 def device_of(model) -> str:
-    """What a model computes on: `cpu`, a GPU by its name, or `server` for weights that are not
-    here.
+    """Return what a model computes on: `cpu`, a GPU by its name, or `server` for weights that are
+    not here.
     """
     import torch
 
@@ -93,8 +93,8 @@ def device_of(model) -> str:
 
 
 def precision(config) -> str:
-    """What a model computes in and, where its weights are held in fewer bits, how: `bfloat16,
-    weights 4bit nf4`.
+    """Return what a model computes in and, where its weights are held in fewer bits, how:
+    `bfloat16, weights 4bit nf4`.
     """
     computed = str(getattr(config, "dtype", "")).replace("torch.", "")
     how = getattr(config, "quantization_config", None)
@@ -109,7 +109,7 @@ def precision(config) -> str:
 
 
 def model_folder(model: str) -> str:
-    """`owner/name` -> `owner--name`; a local folder -> its name."""
+    """Return `owner/name` -> `owner--name`; a local folder -> its name."""
     path = Path(model).expanduser()
     if path.is_file():
         return path.stem
@@ -117,8 +117,8 @@ def model_folder(model: str) -> str:
 
 
 def revision_of(model, name: str) -> str:
-    """What stands for the revision in a results path: the one asked for, `main`, or `local` for a
-    folder.
+    """Return what stands for the revision in a results path: the one asked for, `main`, or `local`
+    for a folder.
     """
     if name == REFERENCE:
         return "shipped"
@@ -130,8 +130,8 @@ def revision_of(model, name: str) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """sha256 over the config and samples from all along each weight file: cheap, and no changed
-    layer slips through. Of a folder that was a GGUF file, that of the file.
+    """Return the sha256 over the config and samples from all along each weight file: cheap, and no
+    changed layer slips through. Of a folder that was a GGUF file, that of the file.
     """
     converted = origin(folder)
     if converted:
@@ -150,7 +150,9 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def tokenizer_hash(tokenizer) -> str:
-    """sha256 over the tokenizer's rules, whatever padding and truncation it was last used with."""
+    """Return the sha256 over the tokenizer's rules, whatever padding and truncation it was last
+    used with.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
     if backend is not None:
@@ -159,7 +161,7 @@ def tokenizer_hash(tokenizer) -> str:
 
 
 def prompts_hash(prompts: xr.Dataset) -> str:
-    """sha256 over every integer variable: tokens, masks, answers, spans."""
+    """Return the sha256 over every integer variable: tokens, masks, answers, spans."""
     digest = hashlib.sha256()
     for name in sorted(map(str, prompts.data_vars)):
         values = np.ascontiguousarray(prompts[name].values.astype(np.int64))
@@ -176,13 +178,13 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line that runs now, without the folders of this machine."""
+    """Return the command line that runs now, without the folders of this machine."""
     return shlex.join([Path(sys.argv[0]).name, *map(plain, sys.argv[1:])])
 
 
 def plain(value):
-    """A value as JSON knows it, in which an absolute path is relative to the working folder, or its
-    name alone.
+    """Return a value as JSON knows it, in which an absolute path is relative to the working folder,
+    or its name alone.
     """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}

@@ -53,8 +53,8 @@ def load(path: str | Path) -> xr.Dataset:
 
 
 def netcdf_value(value):
-    """netCDF knows strings, numbers of up to 64 bits and arrays of them: booleans become 0/1, the
-    rest JSON.
+    """Return what netCDF can hold of a value: strings, numbers of up to 64 bits and arrays of them;
+    booleans become 0/1, the rest JSON.
     """
     if isinstance(value, (bool, np.bool_)):
         return int(value)

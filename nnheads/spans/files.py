@@ -120,6 +120,9 @@ def _characters(record: SpanRecord, piece: object) -> tuple[int, int]:
         start = record.text.index(piece)
         return start, start + len(piece)
     if isinstance(piece, list) and len(piece) == 2 and all(isinstance(one, int) for one in piece):
+        if not 0 <= piece[0] < piece[1] <= len(record.text):
+            told = f"characters {piece[0]} to {piece[1]} are not in a text of {len(record.text)}"
+            raise BadInput(f"{record.where}: {told}")
         return piece[0], piece[1]
     expected = "neither words of the text nor [start, stop] in characters"
     raise BadInput(f"{record.where}: {piece!r} is {expected}")

@@ -225,7 +225,7 @@ def test_where_layers_are_changes_no_number(device_map, llama_folder):
 
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 def test_weights_of_bitsandbytes_for_real(quantization):
-    pytest.importorskip("bitsandbytes", reason="this machine has no bitsandbytes")
+    pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install 'nnheads[quantized]'")
     model = nnheads.load("reference", quantization=quantization)
     projection = model.layers[1].attention.projection._module
     assert projection.weight.dtype is {"4bit": torch.uint8, "8bit": torch.int8}[quantization]

@@ -142,7 +142,9 @@ WRONG = {
     ),
     "an empty word": ([span(key="")], "'' is neither words of the text nor"),
     "three numbers": ([span(key=[1, 2, 3])], r"\[1, 2, 3\] is neither words of the text nor"),
-    "characters that are not there": ([span(key=[90, 95])], "characters 90 to 95 hold no token"),
+    "characters that are not there": ([span(key=[90, 95])], "90 to 95 are not in a text"),
+    "characters beyond the end": ([span(query=[0, 999])], "0 to 999 are not in a text"),
+    "characters backwards": ([span(key=[5, 2])], "5 to 2 are not in a text"),
     "the future": ([span(query="Mary", key="to")], "the key 'to' comes after its query 'Mary'"),
     "a kind that is a path": (
         [span(kind="../x")],
