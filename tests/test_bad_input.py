@@ -301,7 +301,7 @@ CASES = {
     "no such path": (
         "ioi ./nowhere",
         2,
-        r"no model folder './nowhere'; expected a folder, a Hub id",
+        r"no model folder './nowhere'",
     ),
     "no such absolute path": ("ioi /no/such/model", 2, "no model folder '/no/such/model'"),
     "too many slashes": ("inspect hello a/b/c", 2, "no model folder 'a/b/c'"),
@@ -310,13 +310,13 @@ CASES = {
     "a folder without a model": (
         "ioi {empty}",
         2,
-        r"is a folder without config\.json; save a model there",
+        r"is a folder without config\.json",
     ),
     "a file as a model": ("ioi {file}", 2, "is a file; expected a model folder"),
     "an unknown family": (
         "ioi {mamba}",
         2,
-        "model family 'mamba' is not known to nnheads; known: .*llama",
+        "model family 'mamba' is not known to nnheads",
     ),
     "half a config": ("ioi {half_config}", 2, "cannot load '.*half_config'"),
     "a config without family": ("ioi {no_family}", 2, "cannot load '.*no_family'.*model_type"),
@@ -348,13 +348,13 @@ CASES = {
     "unknown dtype": (
         f"{IOI} --dtype float8",
         2,
-        "dtype 'float8' is not known; use one of auto, float32",
+        "dtype 'float8' is not known",
     ),
     "unknown device": (f"{IOI} --device-map moon", 2, "cannot load '.*': .*"),
     "unknown quantization": (
         f"{IOI} --quantization 3bit",
         2,
-        "quantization '3bit' is not known; use one of 4bit, 8bit",
+        "quantization '3bit' is not known",
     ),
     "quantized on a server": (
         f"{IOI} --quantization 8bit --remote http://127.0.0.1:9",
@@ -417,7 +417,7 @@ CASES = {
     "longer than the context": (
         f"{FILE} {{long_jsonl}}",
         2,
-        r"the text has \d+ tokens; this model reads at most 128",
+        r"the text has \d+ tokens",
     ),
     "prompts and a writer": (
         f"{FILE} {{good_jsonl}} --writer gpt2",
@@ -445,7 +445,7 @@ CASES = {
     "a spread of too many": (
         f"{IOI} --spread 99",
         2,
-        "spread 99 is not possible; there are 12 adjectives",
+        "spread 99 is not possible",
     ),
     "a spread of fewer than none": (
         "detect indirect_object reference --spread -1",
@@ -460,19 +460,19 @@ CASES = {
     "an unknown corruption": (
         f"{IOI} --corruption zzz",
         2,
-        "corruption 'zzz' is not known; use one of other, random",
+        "corruption 'zzz' is not known",
     ),
     "a layer that is not there": (
         f"{IOI} --layers 3",
         2,
-        "layer 3 does not exist; this model has layers 0 to 2",
+        "layer 3 does not exist",
     ),
     "no list of layers": (f"{IOI} --layers 1-", 2, "Not a list of layers: '1-'"),
     "layers backwards": (f"{IOI} --layers 2-0", 2, "'2-0' runs backwards"),
     "a gap that is no number": (
         f"{IOI} --gap nan",
         2,
-        "--gap nan is not possible; it must be a number",
+        "--gap nan is not possible",
     ),
     "a negative gap": (f"{IOI} --gap -1", 2, "--gap -1.0 is not possible"),
     "an infinite gap": (f"{IOI} --gap inf", 2, "--gap inf is not possible"),
@@ -497,7 +497,7 @@ CASES = {
     "a corrupt record": (
         f"{IOI} -o {{corrupt}}",
         2,
-        r"run\.json is not a record of a run; use --overwrite",
+        r"run\.json is not a record of a run",
     ),
     "weights that are no numbers": (
         "ioi {nan}",
@@ -515,7 +515,7 @@ CASES = {
     "too much to inspect": (
         ["inspect", LONG, "{model}"],
         2,
-        r"the text has \d+ tokens; this model reads at most 128",
+        r"the text has \d+ tokens",
     ),
     "no head": (
         [*INSPECT, "--head", "L1"],
@@ -530,7 +530,7 @@ CASES = {
     "a head of no layer": (
         [*INSPECT, "--head", "L3H0"],
         2,
-        "L3H0 does not exist; this model has layers 0 to 2",
+        "L3H0 does not exist",
     ),
     "no candidates": ([*INSPECT, "--top", "0"], 2, "--top 0 is not possible"),
     "too many candidates": (
@@ -595,12 +595,12 @@ CASES = {
     "a circuit of nothing": (
         ["circuit", "{model}", "--heads", " "],
         2,
-        "--heads names no head; a circuit needs",
+        "--heads names no head",
     ),
     "a group of no head": (
         ["circuit", "{model}", "--heads", "a: 1.1; b:"],
         2,
-        "the group 'b' is empty; write 'name:",
+        "the group 'b' is empty",
     ),
     "two groups of a name": (
         ["circuit", "{model}", "--heads", "a:1.1; a:1.2"],
@@ -626,7 +626,7 @@ CASES = {
     "an unknown removal": (
         "circuit {model} --ablation knock",
         2,
-        "--ablation 'knock' is not known; use one of mean",
+        "--ablation 'knock' is not known",
     ),
     "a mean set for zeros": (
         "circuit {model} --ablation zero --mean-set {good_jsonl}",
@@ -658,7 +658,7 @@ CASES = {
     "a ranking of another model": (
         "circuit {model} --from {ranked}",
         2,
-        "up to layer 4, 2 a layer; this model",
+        "up to layer 4, 2 a layer",
     ),
     "a ranking without values": (
         "circuit {model} --from {unranked}",
@@ -686,7 +686,7 @@ CASES = {
     "tasks that are nowhere": (
         f"{VECTORS} nowhere",
         2,
-        "no file 'nowhere'; expected one pair a line with task, input",
+        "no file 'nowhere'",
     ),
     "tasks that are no text": (f"{VECTORS} {{binary_jsonl}}", 2, "is not a text file in UTF-8"),
     "no pairs of words": (
@@ -805,7 +805,7 @@ CASES = {
     "a grid for no needles": (
         "detect induction {model} --s-len 60",
         2,
-        "--s-len is for retrieval types; 'induction'",
+        "--s-len is for retrieval types",
     ),
     "no list of lengths": (f"{NEEDLE} --lengths many", 2, "Not a list of lengths: 'many'"),
     "an empty haystack": (
@@ -822,7 +822,7 @@ CASES = {
     "needles that are nowhere": (
         f"{NEEDLE} --needles nowhere",
         2,
-        "no file 'nowhere'; expected one needle with",
+        "no file 'nowhere'",
     ),
     "needles without answer": (
         f"{NEEDLE} --needles {{unanswered}}",
@@ -853,7 +853,7 @@ CASES = {
     "spans that are nowhere": (
         f"{OWN} nowhere",
         2,
-        "no file 'nowhere'; expected one text with its spans a line",
+        "no file 'nowhere'",
     ),
     "spans that are no text": (f"{OWN} {{binary_jsonl}}", 2, "is not a text file in UTF-8"),
     "no spans": (
@@ -875,7 +875,7 @@ CASES = {
     "spans beyond the context": (
         f"{OWN} {{stretched}}",
         2,
-        "the text has 135 tokens; this model reads at most 128",
+        "the text has 135 tokens",
     ),
     "spans and needles": (
         f"{OWN} {{spanned}} --needles {{unanswered}}",
@@ -887,12 +887,12 @@ CASES = {
     "an unknown kind of writing": (
         "writes {model} --kind zzz",
         2,
-        "--kind 'zzz' is not known; use one of copy, succ",
+        "--kind 'zzz' is not known",
     ),
     "words that are nowhere": (
         "writes {model} --words nowhere",
         2,
-        "no file 'nowhere'; expected one word a line",
+        "no file 'nowhere'",
     ),
     "no words": ("writes {model} --words {nothing_jsonl}", 2, "is empty; expected one word a line"),
     "words that are no text": (
@@ -928,7 +928,7 @@ CASES = {
     "no words at all": (
         "writes {model} --limit 0",
         2,
-        "--limit 0 is not possible; it must be at least 1",
+        "--limit 0 is not possible",
     ),
     "writing no numbers": ("writes {nan}", 1, "what heads write are not finite"),
     "composing no numbers": (
@@ -946,7 +946,7 @@ CASES = {
     "a receiver beyond the model": (
         "path {model} --receivers 9.9",
         2,
-        "L9H9 does not exist; this model has layers 0",
+        "L9H9 does not exist",
     ),
     "a receiver before senders": (
         "path {model} --receivers 1.1 --senders 1.0",
@@ -956,7 +956,7 @@ CASES = {
     "a receiver at the very bottom": (
         "path {model} --receivers 0.1",
         2,
-        "no head stands before layer 0; choose",
+        "no head stands before layer 0",
     ),
     "a receiver by z": (
         "path {model} --receivers 1.1 --via z",
@@ -967,24 +967,24 @@ CASES = {
     "a path along no role": (
         "path {model} --at S9",
         2,
-        "role 'S9' is not known in these prompts; use one of IO, S1",
+        "role 'S9' is not known in these prompts",
     ),
     "half frozen parts": (
         "path {model} --mlps half",
         2,
-        "mlps 'half' is not possible; use recompute or freeze",
+        "mlps 'half' is not possible",
     ),
     "paths of no prompts": ("path {model} -n 0", 2, "--limit 0 is not possible"),
     "paths of no corruption": (
         "path {model} --corruption zz",
         2,
-        "corruption 'zz' is not known; use one of other",
+        "corruption 'zz' is not known",
     ),
     # attribute
     "an unknown method": (
         "attribute {model} --method ig",
         2,
-        r"--method 'ig' is not known; use one of atp, atp\*",
+        r"--method 'ig' is not known",
     ),
     "an estimate of patterns": (
         "attribute {model} --site pattern",
@@ -994,12 +994,12 @@ CASES = {
     "direct values": (
         "attribute {model} --method direct --site v",
         2,
-        "site 'v' has no estimate by direct; use one of z$",
+        "site 'v' has no estimate by direct",
     ),
     "estimating for the top none": (
         "attribute {model} --top 0",
         2,
-        "--top 0 is not possible; it must be at least 1",
+        "--top 0 is not possible",
     ),
     "an audit of less than none": ("attribute {model} --audit -1", 2, "--audit -1 is not possible"),
     "a threshold that is no number": (
@@ -1033,12 +1033,12 @@ CASES = {
     "no plan without a list": (
         "knockout {model} --plan",
         2,
-        "--plan needs a list of heads; name it with --heads or",
+        "--plan needs a list of heads",
     ),
     "a knockout beyond the model": (
         "knockout {model} --heads 0.1,3.0",
         2,
-        "L3H0 does not exist; this model has",
+        "L3H0 does not exist",
     ),
     "the same head out twice": (
         "knockout {model} --heads 0.1,L0H1",
@@ -1058,13 +1058,13 @@ CASES = {
     "numbers of heads that are none": (
         f"{OUT} --ks 1-3",
         2,
-        "--ks '1-3' is no list of numbers; write 0,1,2,5",
+        "--ks '1-3' is no list of numbers",
     ),
     "no heads at all": (f"{OUT} --ks 0", 2, r"heads to knock out: \[0\]"),
     "fewer than no random lists": (
         f"{OUT} --draws -1",
         2,
-        "--draws -1 is not possible; it must be at least 0",
+        "--draws -1 is not possible",
     ),
     "an unknown behaviour": (
         f"{OUT} --behaviour zz",
@@ -1089,7 +1089,7 @@ CASES = {
     "an unknown ablation": (
         f"{OUT} --ablation median",
         2,
-        "ablation 'median' is not known; use one of mean, zero",
+        "ablation 'median' is not known",
     ),
     "pairs that are nowhere": (
         f"{OUT} --behaviour pairs --prompts nowhere",
@@ -1111,12 +1111,12 @@ CASES = {
     "a metric of two answers": (
         f"{OUT} --metric logit_difference --length 9",
         2,
-        "compares two answers; these",
+        "compares two answers",
     ),
     "a metric that is none": (
         f"{OUT} --metric loss",
         2,
-        "metric 'loss' is not known; use one of logit_difference",
+        "metric 'loss' is not known",
     ),
     "knocking out at no role": (
         f"{OUT} --at S9 --length 9",
@@ -1137,12 +1137,12 @@ CASES = {
     "a run that is nowhere": (
         "knockout {model} --from nowhere",
         2,
-        "no file 'nowhere'; --from takes a run of detect",
+        "no file 'nowhere'",
     ),
     "a run without heads": (
         "knockout {model} --from {empty}",
         2,
-        r"no file '.*empty/heads\.nc'; --from takes a run",
+        r"no file '.*empty/heads\.nc'",
     ),
     "heads that are no list": (
         "knockout {model} --from {good_jsonl}",
@@ -1169,12 +1169,12 @@ CASES = {
     "texts that are not there": (
         f"{STEER} --toward nowhere --away {{file}}",
         2,
-        "no file 'nowhere'; expected one",
+        "no file 'nowhere'",
     ),
     "one text of each sort": (
         f"{STEER} --toward {{file}} --away {{file}}",
         2,
-        "1 texts toward are too few; give",
+        "1 texts toward are too few",
     ),
     "nothing to continue": (
         "steer {model} --toward {file} --away {file}",
@@ -1189,12 +1189,12 @@ CASES = {
     "no random direction": (
         "steer reference --draws 0",
         2,
-        "--draws 0 is not possible; it must be at least 1",
+        "--draws 0 is not possible",
     ),
     "no strength": (
         "steer reference --strength strong",
         2,
-        "--strength 'strong' is no list of numbers; write",
+        "--strength 'strong' is no list of numbers",
     ),
     "an endless strength": (
         "steer reference --strength inf",
@@ -1204,32 +1204,32 @@ CASES = {
     "steering a layer of no number": (
         f"{STEER} --layer last",
         2,
-        "--layer 'last' is not possible; use a number",
+        "--layer 'last' is not possible",
     ),
     "steering beyond the model": (
         "steer reference --layer 9",
         2,
-        "layer 9 does not exist; this model has layers",
+        "layer 9 does not exist",
     ),
     "steering attention": (
         "steer reference --site pattern",
         2,
-        "site 'pattern' has no direction; use one of",
+        "site 'pattern' has no direction",
     ),
     "steering nowhere": (
         f"{STEER} --at start",
         2,
-        "--at 'start' is not known; use one of all, prompt, decode",
+        "--at 'start' is not known",
     ),
     "reading nowhere": (
         f"{STEER} --read start",
         2,
-        "--read 'start' is not known; use one of all, end",
+        "--read 'start' is not known",
     ),
     "writing nothing": (
         f"{STEER} --new-tokens 0",
         2,
-        "--new-tokens 0 is not possible; it must be at least 1",
+        "--new-tokens 0 is not possible",
     ),
     "writing beyond the model": (
         "steer reference --new-tokens 2000",
@@ -1245,7 +1245,7 @@ CASES = {
     "no such intervention": (
         f"{STEER} --intervention ./nowhere",
         2,
-        "no folder './nowhere'; expected",
+        "no folder './nowhere'",
     ),
     "a folder without intervention": (
         f"{STEER} --intervention {{empty}}",
@@ -1255,7 +1255,7 @@ CASES = {
     "an intervention moved": (
         f"{STEER} --intervention {{empty}} --layer 1",
         2,
-        "--layer is for a direction; a saved",
+        "--layer is for a direction",
     ),
     "an intervention with a source": (
         f"{STEER} --intervention {{sourced}}",
@@ -1280,7 +1280,7 @@ CASES = {
     "trust in nothing": (
         f"{STEER} --trust",
         2,
-        "--trust is for a saved intervention; name one with --intervention",
+        "--trust is for a saved intervention",
     ),
     "steering into a file": ("steer reference -o {file}", 2, "--output.* is a file"),
     # drift
@@ -1302,7 +1302,7 @@ CASES = {
     "drift in the same attention": (
         f"{DRIFT} --against sdpa -n 2",
         2,
-        r"both sides are float32 \(sdpa\); name another",
+        r"both sides are float32 \(sdpa\)",
     ),
     "drift against no server": (
         f"{DRIFT} --against remote",
@@ -1340,7 +1340,7 @@ CASES = {
     "questions that are nowhere": (
         f"{FIT} nowhere",
         2,
-        "no file 'nowhere'; expected a TruthfulQA CSV",
+        "no file 'nowhere'",
     ),
     "one question": (f"{FIT} {{asked_little}}", 2, "1 questions cannot be cut into 2 folds"),
     "words that are not known": (
@@ -1351,12 +1351,12 @@ CASES = {
     "an unknown direction": (
         f"{ITI} --direction ccs",
         2,
-        "--direction 'ccs' is not known; use one of mass_mean",
+        "--direction 'ccs' is not known",
     ),
     "an unknown scope": (
         f"{ITI} --scope here",
         2,
-        "--scope 'here' is not known; use one of all, answering, answer, decode",
+        "--scope 'here' is not known",
     ),
     "the last position": (
         f"{ITI} --scope last",
@@ -1366,7 +1366,7 @@ CASES = {
     "no strength to edit": (
         f"{ITI} --alpha strong",
         2,
-        "--alpha 'strong' is no list of numbers; write 5,10,15",
+        "--alpha 'strong' is no list of numbers",
     ),
     "no heads to edit": (f"{ITI} --heads 0", 2, "--heads '0' is no list of counts; write 4,16,48"),
     "half a head": (f"{ITI} --heads 1.5", 2, "--heads '1.5' is no list of counts"),
@@ -1374,7 +1374,7 @@ CASES = {
     "a fold too many": (
         f"{FIT} {{asked}} --fold 2",
         2,
-        "--fold 2 does not exist; 2 folds count from 0",
+        "--fold 2 does not exist",
     ),
     "no question to ask": (f"{ITI} -n 0", 2, "--limit 0 is not possible; it must be at least 1"),
     "nobody to judge": (f"{ITI} --judge openai:x", 2, "needs OPENAI_API_KEY in the environment"),
@@ -1448,22 +1448,22 @@ CASES = {
     "no causal model": (
         f"{DAS} --task sums",
         2,
-        "task 'sums' is not known; use one of ioi, parity",
+        "task 'sums' is not known",
     ),
     "an unknown variable": (
         f"{DAS} --variable name",
         2,
-        "variable 'name' is not known; this causal model has",
+        "variable 'name' is not known",
     ),
     "an unknown kind": (
         f"{DAS} --kind pca",
         2,
-        "--kind 'pca' is not known; use one of das, lowrank, boundless, mask",
+        "--kind 'pca' is not known",
     ),
     "an unknown site": (
         f"{DAS} --site resid",
         2,
-        "--site 'resid' is not known; use one of resid_pre",
+        "--site 'resid' is not known",
     ),
     "no features to rotate": (
         "das reference --site pattern --layers 0",
@@ -1478,22 +1478,22 @@ CASES = {
     "no learning": (
         f"{DAS} --learning-rate 0",
         2,
-        "--learning-rate 0.0 is not possible; it must be above 0",
+        "--learning-rate 0.0 is not possible",
     ),
     "more directions than features": (
         "das reference --directions 129",
         2,
-        "directions 129 are not possible; a site",
+        "directions 129 are not possible",
     ),
     "a role of another task": (
         "das reference --at INPUT",
         2,
-        "--at 'INPUT' is not known; use roles FIRST, SECOND",
+        "--at 'INPUT' is not known",
     ),
     "a position that is none": (
         f"{DAS} --pairs {{swaps}} --at END",
         2,
-        "--at 'END' is not known; use positions such",
+        "--at 'END' is not known",
     ),
     "a position beyond": (
         f"{DAS} --pairs {{swaps}} --at 9",
@@ -1503,12 +1503,12 @@ CASES = {
     "aligning beyond the model": (
         "das reference --layers 4",
         2,
-        "layer 4 does not exist; this model has",
+        "layer 4 does not exist",
     ),
     "a model that cannot do it": (
         f"{DAS} -n 20",
         1,
-        "answers . of 20 prompts of ioi right; at least 8 are needed",
+        "answers . of 20 prompts of ioi right",
     ),
     "a variable of own pairs": (
         f"{DAS} --pairs {{swaps}} --variable a",
@@ -1518,7 +1518,7 @@ CASES = {
     "own pairs that are nowhere": (
         f"{DAS} --pairs nowhere",
         2,
-        "no file 'nowhere'; expected one pair a line",
+        "no file 'nowhere'",
     ),
     "own pairs without answers": (
         f"{DAS} --pairs {{good_jsonl}}",
@@ -1528,7 +1528,7 @@ CASES = {
     "few own pairs": (
         f"{DAS} --pairs {{few_swaps}}",
         2,
-        "holds 2 different pairs; give at least 8",
+        "holds 2 different pairs",
     ),
     "an answer of many tokens": (
         f"{DAS} --pairs {{odd_swaps}}",
@@ -1541,28 +1541,28 @@ CASES = {
     "no folder to report": (
         "report nowhere",
         2,
-        "no folder 'nowhere'; expected a run, or a folder that holds some",
+        "no folder 'nowhere'",
     ),
     "a folder without runs": (
         "report {empty}",
         2,
-        "no finished run in .*; run nnheads detect all first",
+        "no finished run in .*",
     ),
     "a run that is none": (
         "report {unrecorded}",
         2,
-        "run.json is not a record of a run; move that folder away",
+        "run.json is not a record of a run",
     ),
     "a run that cannot be read": ("report {unread}", 2, "heads.nc cannot be read as netCDF"),
     "texts for no model": (
         "report {headless} --texts {several}",
         2,
-        "--texts is read by a model; name it with",
+        "--texts is read by a model",
     ),
     "attention of another model": (
         "report {headless} --attention x/y",
         2,
-        "no run is of that model; there are none",
+        "no run is of that model",
     ),
     "a report over a file": (
         "report {headless} -o {file}",
@@ -1575,19 +1575,19 @@ CASES = {
     "no heads to compare": (
         "atlas {headless} --top 0",
         2,
-        "--top 0 is not possible; it must be at least 1",
+        "--top 0 is not possible",
     ),
     "fewer than no draws": (
         "atlas {headless} --draws -1",
         2,
-        "--draws -1 is not possible; it must be at least 0",
+        "--draws -1 is not possible",
     ),
     "an atlas into a file": ("atlas {headless} -o {file}", 2, "is a file"),
     # lists of heads
     "no list to convert": (
         "convert nowhere --to scores",
         2,
-        "no file 'nowhere'; expected a list of heads",
+        "no file 'nowhere'",
     ),
     "a file without a format": (
         "convert {list}",
@@ -1597,7 +1597,7 @@ CASES = {
     "an unknown format": (
         "convert {list} --to xml",
         2,
-        "format 'xml' is not known; use one of retrieval_head",
+        "format 'xml' is not known",
     ),
     "no list at all": (
         "convert {file} --to scores",
@@ -1617,7 +1617,7 @@ CASES = {
     "a shape that is none": (
         "convert {list} --to tensor --shape 32",
         2,
-        "--shape '32' is not possible; write layers",
+        "--shape '32' is not possible",
     ),
     "a shape and a model": (
         "convert {list} --to tensor --shape 3x4 --model {model}",
@@ -1642,7 +1642,7 @@ CASES = {
     "a mask of no size": (
         "convert {list} --to kv_mask",
         2,
-        "kv_mask is of key/value heads; say with --kv-heads or",
+        "kv_mask is of key/value heads",
     ),
     "no key/value heads": (
         "convert {list} --to kv_mask --kv-heads 0",
@@ -1657,17 +1657,17 @@ CASES = {
     "more than all stream": (
         f"{MASK} --sparsity 2",
         2,
-        "--sparsity 2.0 is not possible; it is a share, from 0 to 1",
+        "--sparsity 2.0 is not possible",
     ),
     "the top of a mask": (
         f"{MASK} --top 2",
         2,
-        "--top chooses query heads; a mask is chosen by --threshold",
+        "--top chooses query heads",
     ),
     "a sparse list": (
         "convert {list} --to scores --sparsity 0.5",
         2,
-        "--sparsity is for --to kv_mask; other formats",
+        "--sparsity is for --to kv_mask",
     ),
     "more heads than listed to convert": (
         "convert {list} --to scores --top 9",
@@ -1677,7 +1677,7 @@ CASES = {
     "a score that no head has": (
         "convert {list} --to scores --threshold 3",
         2,
-        "no head scores 3; the highest score",
+        "no head scores 3",
     ),
     "a statistic of a list": (
         "convert {list} --to scores --statistic mass",
@@ -1693,17 +1693,17 @@ CASES = {
     "claims about nothing": (
         "verify {model}",
         2,
-        "there are no claims about 'tiny-llama'; there are about",
+        "there are no claims about 'tiny-llama'",
     ),
     "claims that are nowhere": (
         "verify {model} --claims nowhere",
         2,
-        "no file 'nowhere'; expected claims as in",
+        "no file 'nowhere'",
     ),
     "claims that are none": (
         "verify {model} --claims {list}",
         2,
-        "holds no claims; expected an object with model",
+        "holds no claims",
     ),
     "claims that are not JSON": (
         "verify {model} --claims {file}",
@@ -1713,24 +1713,24 @@ CASES = {
     "claims of no name": (
         "verify reference --only zz",
         2,
-        "--only 'zz' names no claim; see --list",
+        "--only 'zz' names no claim",
     ),
     "published files nowhere": (
         "verify reference --files nowhere",
         2,
-        "no folder 'nowhere'; --files names one with",
+        "no folder 'nowhere'",
     ),
     "claims into a file": ("verify reference -o {file}", 2, "--output.* is a file"),
     # results again
     "no result to repeat": (
         "rerun nowhere",
         2,
-        "no file 'nowhere'; expected a result, or the folder of a run",
+        "no file 'nowhere'",
     ),
     "a folder of no run": (
         "rerun {empty}",
         2,
-        r"empty has no run\.json; expected the folder of a run",
+        r"empty has no run\.json",
     ),
     "a list as a result": ("rerun {list}", 2, "cannot be read as netCDF"),
     "a result of others": (

@@ -63,7 +63,7 @@ def test_models_are_found_by_every_name_that_they_have(tmp_path):
     assert claims_of(str(tmp_path / "gpt2")).model == "openai-community/gpt2"
     with pytest.raises(
         BadInput,
-        match=r"there are no claims about 'owner/name'; there are about .*gpt2.*see --claims",
+        match=r"there are no claims about 'owner/name'",
     ):
         claims_of("owner/name")
 
@@ -343,7 +343,7 @@ def test_measures_say_what_they_do_not_know(tmp_path):
     ):
         with pytest.raises(BadInput, match=message):
             measure(None, how, Setting())
-    with pytest.raises(Unavailable, match=r"a\.json is not here; name its folder with --files"):
+    with pytest.raises(Unavailable, match=r"a\.json is not here"):
         measure(None, {"measure": "file", "name": "a.json"}, Setting(files=tmp_path))
 
 

@@ -156,9 +156,7 @@ def test_random_weights_and_drawn_labels_raise_few_alarms(model_type, tmp_path):
 
 def test_without_data_other_models_are_asked_nothing(questions_file):
     model, _ = tiny("llama")
-    with pytest.raises(
-        BadInput, match="truthfulness needs questions with true and false answers; give --data"
-    ):
+    with pytest.raises(BadInput, match="truthfulness needs questions with true and false answers"):
         prepare(model, ["truthfulness"], n=None, seed=0)
     both = ["induction", "truthfulness"]
     assert [one.key for one in prepare(model, both, n=4, seed=0)] == ["repeated"]

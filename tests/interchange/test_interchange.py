@@ -398,9 +398,7 @@ def test_runs_of_our_own_are_lists_of_heads(tmp_path):
         and float(heads["score"][1, 0]) == 1
     )
     assert heads.attrs["statistic"] == "mass" and heads.attrs["model"] == "m"
-    with pytest.raises(
-        BadInput, match=r"has no 'hit' by layer and head; it has mass, flag \(see --statistic\)"
-    ):
+    with pytest.raises(BadInput, match=r"has no 'hit' by layer and head"):
         read_heads(tmp_path, statistic="hit")
     with pytest.raises(BadInput, match="--statistic is for runs of nnheads"):
         read_heads(put(tmp_path / "a.json", {"1-1": 1}), statistic="mass")
@@ -441,7 +439,7 @@ def test_masks_that_cannot_be_made(options, message):
 
 def test_part_of_a_table_is_not_written_as_the_whole(tmp_path):
     part = listed([(0, 1)], [0.5])
-    with pytest.raises(BadInput, match="does not say how many there are; give --model or --shape"):
+    with pytest.raises(BadInput, match="does not say how many there are"):
         write_heads(part, tmp_path / "a.pt", format="tensor")
     with pytest.raises(
         BadInput, match="3 heads have no score, and tensor needs one for every head"
@@ -454,9 +452,9 @@ def test_part_of_a_table_is_not_written_as_the_whole(tmp_path):
         [0, 0.5],
         [0, 0],
     ]
-    with pytest.raises(BadInput, match="the list is of 1 layers of 2 heads; the model has 1 of 1"):
+    with pytest.raises(BadInput, match="the list is of 1 layers of 2 heads"):
         fitted(part, 1, 1)
-    with pytest.raises(BadInput, match="the list is of 2 layers of 2 heads; the model has 3 of 2"):
+    with pytest.raises(BadInput, match="the list is of 2 layers of 2 heads"):
         fitted(filled, 3, 2)
 
 
@@ -483,7 +481,7 @@ def test_key_value_heads_are_no_query_heads(tmp_path):
     gates = read_heads(put(tmp_path / "a.tsv", GATES))
     with pytest.raises(BadInput, match="scores lists query heads, and these are key/value heads"):
         write_heads(gates, tmp_path / "a.json", format="scores")
-    with pytest.raises(BadInput, match="these are key/value heads; expected scores of query heads"):
+    with pytest.raises(BadInput, match="these are key/value heads"):
         ranking(gates)
 
 

@@ -405,9 +405,7 @@ def test_training_on_a_server_is_refused(network, counterfactuals):
     "edits", [NOTHING, COMPONENTS, iv.Intervention(iv.Edit("output", iv.Zero(), path="mix"))]
 )
 def test_nothing_to_train_is_refused(network, counterfactuals, edits):
-    with pytest.raises(
-        BadInput, match="this intervention has nothing to train; use one of rotate, lowrank"
-    ):
+    with pytest.raises(BadInput, match="this intervention has nothing to train"):
         train(network, edits, counterfactuals)
 
 
@@ -425,13 +423,9 @@ def test_pairs_that_do_not_belong_together_are_refused(network, counterfactuals,
         BadInput, match=r"answers 0 to 16 do not go with an output of shape \(64, 16\)"
     ):
         evaluate(network, start(), Pairs(rows[:64], (rows[:64],), torch.arange(64) % 17))
-    with pytest.raises(
-        BadInput, match="this needs prompts as datasets; tensors are for modules that run here"
-    ):
+    with pytest.raises(BadInput, match="this needs prompts as datasets"):
         placed("local", evaluate)(network, start(), counterfactuals)
-    with pytest.raises(
-        BadInput, match=r"the metric gave shape \(\) for 64 pairs; expected one a pair"
-    ):
+    with pytest.raises(BadInput, match=r"the metric gave shape \(\) for 64 pairs"):
         evaluate(network, start(), counterfactuals, metric=cross_entropy)
     with pytest.raises(BadInput, match="batch_size 0 is not possible"):
         evaluate(network, start(), counterfactuals, batch_size=0)
@@ -470,17 +464,13 @@ def test_a_loss_on_held_out_pairs_that_is_not_finite_ends_it(network, counterfac
     def loss(logits, answer):
         return cross_entropy(logits, answer) if logits.requires_grad else torch.tensor(float("inf"))
 
-    with pytest.raises(
-        RunError, match="the loss on pairs held out, after 1 steps, is inf; a lower learning rate"
-    ):
+    with pytest.raises(RunError, match="the loss on pairs held out, after 1 steps, is inf"):
         train(network, start(), counterfactuals, steps=1, loss=loss)
 
 
 def test_a_checkpoint_of_another_training_is_refused(network, counterfactuals, tmp_path):
     train(network, start(), counterfactuals, steps=2, checkpoint=tmp_path)
-    with pytest.raises(
-        BadInput, match=r"is of another training \(steps differ\); use another folder"
-    ):
+    with pytest.raises(BadInput, match=r"is of another training \(steps differ\)"):
         train(network, start(), counterfactuals, steps=3, checkpoint=tmp_path)
     changed = dataclasses.replace(counterfactuals, answer=(counterfactuals.answer + 1) % 16)
     with pytest.raises(BadInput, match=r"is of another training \(training differ\)"):

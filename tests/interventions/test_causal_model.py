@@ -76,9 +76,7 @@ def test_causal_models_that_cannot_be_are_refused():
     ):
         with pytest.raises(BadInput, match=message):
             CausalModel(functions)
-    with pytest.raises(
-        BadInput, match="variable 'carry' is not known; this causal model has state, bit, answer"
-    ):
+    with pytest.raises(BadInput, match="variable 'carry' is not known"):
         PARITY.interchange({"bits": (1, 0)}, carry={"bits": (1, 0)})
     with pytest.raises(BadInput, match="input 'bits' is missing"):
         PARITY.run({})
@@ -167,5 +165,5 @@ def test_files_that_hold_no_pairs_are_refused(text, message, tmp_path):
 
 
 def test_an_unknown_task_is_refused():
-    with pytest.raises(BadInput, match="task 'sum' is not known; use one of ioi, parity"):
+    with pytest.raises(BadInput, match="task 'sum' is not known"):
         task_of("sum")

@@ -47,6 +47,6 @@ def test_a_path_into_a_layer_leaves_the_later_ones_free(padded):
 def test_paths_that_lead_nowhere_are_refused(layer, until):
     with pytest.raises(
         BadInput,
-        match=r"a path from layer -?\d through layer \d is not possible; there are layers 0 to 2",
+        match=r"a path from layer -?\d through layer \d is not possible",
     ):
         iv.direct_path(layer, 0, 3, until=until)

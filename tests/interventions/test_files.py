@@ -273,20 +273,14 @@ def test_what_is_not_json_is_refused(folder, text):
 
 
 def test_places_without_an_intervention_are_refused(tmp_path, folder, monkeypatch):
-    with pytest.raises(
-        BadInput, match=r"is a folder without intervention.json; expected a saved intervention$"
-    ):
+    with pytest.raises(BadInput, match=r"is a folder without intervention.json"):
         load(tmp_path)
-    with pytest.raises(
-        BadInput, match=r"^no folder './nothing'; expected a folder or a Hub id \(owner/name\)$"
-    ):
+    with pytest.raises(BadInput, match=r"no folder './nothing'"):
         load("./nothing")
-    with pytest.raises(BadInput, match=r"^cannot load 'nobody/nothing' from the Hub: [^\n]+$"):
+    with pytest.raises(BadInput, match=r"cannot load 'nobody/nothing' from the Hub: [^\n]+"):
         load("nobody/nothing")
     (folder / TENSORS_NAME).unlink()
-    with pytest.raises(
-        BadInput, match=r"^no file '.*tensors.safetensors'; it should hold direction$"
-    ):
+    with pytest.raises(BadInput, match=r"no file '.*tensors.safetensors'"):
         load(folder)
 
 
@@ -425,7 +419,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
 
 def test_a_layer_that_does_not_exist_is_refused_where_it_meets_the_model(folder, padded):
     rewrite(folder, lambda record: first(record).update(layer=7))
-    with pytest.raises(BadInput, match=r"^layer 7 does not exist; this model has layers 0 to 2$"):
+    with pytest.raises(BadInput, match=r"layer 7 does not exist"):
         run(tiny("llama")[0], load(folder), pairs(padded))
 
 
@@ -453,7 +447,7 @@ def test_pushing_uploads_both_files_and_nothing_that_cannot_be_read(folder, monk
     assert push(folder, "somebody/edit").endswith("somebody/edit")
     both = [JSON_NAME, TENSORS_NAME]
     assert Hub.asked == [("somebody/edit", True), both, ("somebody/edit", False), both]
-    with pytest.raises(BadInput, match=r"^cannot push to 'nobody/closed': 403 Forbidden$"):
+    with pytest.raises(BadInput, match=r"cannot push to 'nobody/closed': 403 Forbidden"):
         push(folder, "nobody/closed")
     rewrite(folder, lambda record: record.update(version=9))
     with pytest.raises(BadInput, match="has version 9"):

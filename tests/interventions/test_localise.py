@@ -128,7 +128,7 @@ def test_nowhere_to_look_and_sites_without_features_are_refused(reference):
     given = pairs(reference, "ioi", 8, 0)
     with pytest.raises(BadInput, match="4 layers and 0 positions leave nowhere to look"):
         localise(reference, given, given, {})
-    with pytest.raises(BadInput, match="site 'pattern' has no features to rotate; use resid_post"):
+    with pytest.raises(BadInput, match="site 'pattern' has no features to rotate"):
         site_features(reference, "pattern", 0)
 
 

@@ -312,20 +312,16 @@ def test_what_hooks_do_not_reach_is_refused(edit, says):
 
 def test_what_a_module_does_not_have_is_refused():
     layers, base, source = network()
-    with pytest.raises(
-        BadInput, match="site z is one of language models; name a part of this module by its path"
-    ):
+    with pytest.raises(BadInput, match="site z is one of language models"):
         as_module(layers, iv.Intervention(iv.Edit("z", iv.Zero(), layer=0)))
     module = as_module(layers, iv.Intervention(iv.Edit("output", iv.Interchange(), path="0")))
     with pytest.raises(BadInput, match="this intervention takes 1 sources, got 0"):
         module(base)
-    with pytest.raises(BadInput, match="a source has 2 prompts and the base 3; they go row by row"):
+    with pytest.raises(BadInput, match="a source has 2 prompts and the base 3"):
         module(base, sources=[source[:2]])
     cells = torch.nn.LSTMCell(4, 4)
     holder = torch.nn.Sequential(cells)
-    with pytest.raises(
-        BadInput, match="the input of 0 is 1 dimensions; expected a tensor of 2 to 4 dimensions"
-    ):
+    with pytest.raises(BadInput, match="the input of 0 is 1 dimensions"):
         as_module(holder, iv.Intervention(iv.Edit("input", iv.Zero(), path="0")))(torch.randn(4))
 
 

@@ -66,7 +66,7 @@ def test_indices_count_from_the_first_token_or_the_end(batch, places):
     outside = [place for place in places if not -shortest <= place < shortest]
     if outside:
         with pytest.raises(
-            BadInput, match=r"^position -?[0-9] lies outside a prompt of [0-9] tokens$"
+            BadInput, match=r"position -?[0-9] lies outside a prompt of [0-9] tokens"
         ):
             resolved(iv.index(*places), mask, {})
         return
@@ -82,9 +82,7 @@ def test_roles_name_a_position_of_each_row_or_none(batch, data):
     )
     expected = [[] if place < 0 else [int(place)] for place in ends]
     assert rows_of(resolved(iv.role("END"), mask, {"END": ends, "S1": ends})) == expected
-    with pytest.raises(
-        BadInput, match=r"^role 'IO' is not known in these prompts; known: END, S1$"
-    ):
+    with pytest.raises(BadInput, match=r"role 'IO' is not known in these prompts"):
         resolved(iv.role("IO"), mask, {"END": ends, "S1": ends})
     with pytest.raises(BadInput, match=r"known: none$"):
         resolved(iv.role("IO"), mask, {})

@@ -246,9 +246,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     again = iv.steering.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
     for name in ("change", "kl", "surprisal", "projection"):
         np.testing.assert_allclose(scores[name], again[name], atol=1e-5)
-    with pytest.raises(
-        BadInput, match="0 draws of a random direction are too few; give at least 1"
-    ):
+    with pytest.raises(BadInput, match="0 draws of a random direction are too few"):
         iv.steering.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
     alone = iv.steering.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
     assert set(alone.data_vars) == {"written", "surprisal", "kl"}
@@ -292,7 +290,5 @@ def test_what_cannot_be_steered_or_read_is_refused():
     with pytest.raises(BadInput, match=r"'Mary' has fewer than two tokens"):
         in_halves(model, ["Mary"])
     taken = iv.Intervention(iv.Edit("z", iv.Interchange(), layer=0))
-    with pytest.raises(
-        BadInput, match=r"this intervention takes 1 source prompts; texts alone have none"
-    ):
+    with pytest.raises(BadInput, match=r"this intervention takes 1 source prompts"):
         compare(model, taken, in_halves(model, NEUTRAL))

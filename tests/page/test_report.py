@@ -143,7 +143,7 @@ def test_each_run_once_and_unfinished_ones_by_name(folder):
 def test_a_broken_record_is_one_line(record, folder):
     place = folder / "detect/owner--model/main/induction/run.json"
     place.write_bytes(record.encode("latin-1"))
-    with pytest.raises(BadInput, match=r"induction/run\.json is not a record of a run; move"):
+    with pytest.raises(BadInput, match=r"induction/run\.json is not a record of a run"):
         find_runs([folder])
 
 
@@ -197,7 +197,7 @@ def test_no_runs_at_all(tmp_path):
     with pytest.raises(BadInput, match=r"no folder .*nowhere"):
         find_runs([tmp_path / "nowhere"])
     recorded(tmp_path / "half", "ioi", [], complete=False)
-    with pytest.raises(BadInput, match=r"no finished run in .*; 1 unfinished; run nnheads detect"):
+    with pytest.raises(BadInput, match=r"no finished run in .*"):
         find_runs([tmp_path])
 
 
@@ -336,7 +336,7 @@ def test_attention_is_what_the_lens_sees(family):
             found[head] / 255, logit_lens(model, text, head=head)["attention"], atol=0.0021
         )
     np.testing.assert_array_equal(placed("local", patterns.attention_of)(model, ids), found)
-    with pytest.raises(BadInput, match="a text of 97 tokens cannot be drawn; give 1 to 96"):
+    with pytest.raises(BadInput, match="a text of 97 tokens cannot be drawn"):
         patterns.attention_of(model, np.zeros(97, int))
 
 

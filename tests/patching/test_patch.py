@@ -134,7 +134,7 @@ def test_a_function_of_the_answers_logits_is_a_metric(padded):
 
 def test_metrics_that_cannot_be_are_refused(padded):
     model, _ = tiny("llama")
-    with pytest.raises(BadInput, match=r"metric 'loss' is not known; use one of logit_difference"):
+    with pytest.raises(BadInput, match=r"metric 'loss' is not known"):
         patch(model, pairs(padded), metric="loss")
     with pytest.raises(RunError, match=r"metric undefined is not a number in 24 of 24 runs"):
 
@@ -154,9 +154,7 @@ def test_metrics_that_cannot_be_are_refused(padded):
     asking = asking.assign(
         ask=(("batch", "step"), [[8], [8]]), target=(("batch", "step"), [[5], [7]])
     )
-    with pytest.raises(
-        BadInput, match="logit_difference compares two answers; these prompts have one"
-    ):
+    with pytest.raises(BadInput, match="logit_difference compares two answers"):
         patch(model, asking)
 
 

@@ -246,11 +246,9 @@ def test_a_tokenizer_with_too_few_names_is_refused():
 def test_impossible_numbers_and_corruptions_are_refused():
     with pytest.raises(BadInput, match="0 prompts were asked for"):
         ioi(words_tokenizer(), 0)
-    with pytest.raises(
-        BadInput, match="corruption 'zzz' is not known; use one of other, random, abc, swapped"
-    ):
+    with pytest.raises(BadInput, match="corruption 'zzz' is not known"):
         ioi(words_tokenizer(), 1, corruption="zzz")
-    with pytest.raises(BadInput, match="seed -1 is not possible; it must be at least 0"):
+    with pytest.raises(BadInput, match="seed -1 is not possible"):
         ioi(words_tokenizer(), 1, seed=-1)
 
 

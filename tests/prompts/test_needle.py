@@ -209,9 +209,7 @@ def test_a_haystack_is_read_from_all_text_files_of_a_folder(reference_tokenizer,
 
 
 def test_a_folder_without_text_is_no_haystack(tmp_path):
-    with pytest.raises(
-        BadInput, match=r"no folder '/no/such'; --haystack needs a folder of .txt files"
-    ):
+    with pytest.raises(BadInput, match=r"no folder '/no/such'"):
         read_folder("/no/such")
     with pytest.raises(BadInput, match=r"holds no .txt file with sentences"):
         read_folder(tmp_path)

@@ -137,9 +137,7 @@ def test_a_hub_data_set_is_read_through_datasets(monkeypatch):
         ("truthfulqa/truthful_qa", "generation"),
     ]
     assert asked == chosen
-    with pytest.raises(
-        BadInput, match="has no configuration 'other'; it has generation, multiple_choice"
-    ):
+    with pytest.raises(BadInput, match="has no configuration 'other'"):
         read_questions("owner/name:other")
 
     def fails(*_):
@@ -152,9 +150,7 @@ def test_a_hub_data_set_is_read_through_datasets(monkeypatch):
 
 def test_without_datasets_a_hub_data_set_is_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(
-        BadInput, match=r"needs the package datasets; pip install 'nnheads\[data\]'"
-    ) as caught:
+    with pytest.raises(BadInput, match=r"needs the package datasets") as caught:
         read_questions("owner/name")
     assert "\n" not in str(caught.value)
 

@@ -124,7 +124,7 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file_alone(tmp_path):
 
     with pytest.raises(
         RunError,
-        match=r"cannot write .*run\.json: No space left on device; what was finished before",
+        match=r"cannot write .*run\.json: No space left on device",
     ):
         write(path, half)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -271,9 +271,7 @@ def test_paths_and_other_objects_are_arguments_too(tmp_path):
 def test_a_corrupt_record_is_refused_and_overwritten_on_demand(tmp_path, content):
     path = run(tmp_path).folder / "run.json"
     path.write_bytes(content)
-    with pytest.raises(
-        BadInput, match=r"run\.json is not a record of a run; use --overwrite to start afresh"
-    ):
+    with pytest.raises(BadInput, match=r"run\.json is not a record of a run"):
         run(tmp_path)
     assert path.read_bytes() == content
     assert not run(tmp_path, overwrite=True).complete
@@ -298,9 +296,7 @@ def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch, dataset):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
-    with pytest.raises(
-        RunError, match=r"cannot write .*scores\.nc: Permission denied; what was finished"
-    ):
+    with pytest.raises(RunError, match=r"cannot write .*scores\.nc: Permission denied"):
         first.save(scores=dataset)
 
 

@@ -222,9 +222,7 @@ def test_a_question_that_cannot_be_scored_is_refused(label, best):
         {"log_probability": ("batch", [-1.0, -2.0])},
         {"question": ("batch", [5, 5]), "label": ("batch", label), "is_best": ("batch", best)},
     )
-    with pytest.raises(
-        BadInput, match=r"question 5 has .* true, .* false and .* best answers; expected"
-    ):
+    with pytest.raises(BadInput, match=r"question 5 has .* true, .* false and .* best answers"):
         choices(likely)
 
 
@@ -323,9 +321,9 @@ def test_sums_are_of_the_scored_tokens_alone():
 def test_what_cannot_be_read_is_refused():
     model, _ = tiny("llama")
     swap = iv.Intervention(iv.Edit("z", iv.AddSource(), layer=0))
-    with pytest.raises(BadInput, match="takes 1 source prompts; statements alone have none"):
+    with pytest.raises(BadInput, match="takes 1 source prompts"):
         score(model, swap, statements())
-    with pytest.raises(BadInput, match="statement 0 has no answer; it cannot be scored"):
+    with pytest.raises(BadInput, match="statement 0 has no answer"):
         score(model, iv.Intervention(), statements(layout=((0, 1, 1, 4, 0, 0), (0, 0, 0, 4, 1, 0))))
     with pytest.raises(BadInput, match="an answer has nothing before it"):
         score(model, iv.Intervention(), statements(layout=((0, 1, 1, 0, 3, 0), (0, 0, 0, 4, 1, 0))))

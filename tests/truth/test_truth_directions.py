@@ -124,12 +124,10 @@ def test_a_sigma_that_saw_test_questions_fails_loudly():
     for one in (leaky, edit(leaky, [(1, 2)], 1.0)):
         with pytest.raises(
             RunError,
-            match=r"2 of 2 test questions gave the edit .*: 'what is 6 \?', 'what is 7 \?'; test",
+            match=r"2 of 2 test questions gave the edit .*: 'what is 6 \?', 'what is 7 \?'",
         ):
             guard(one, NAMES[6:])
-    with pytest.raises(
-        RunError, match=r"8 of 8 .*'what is 4 \?' and 3 more; test on questions of another fold"
-    ):
+    with pytest.raises(RunError, match=r"8 of 8 .*'what is 4 \?' and 3 more"):
         guard(every, NAMES)
 
 
