@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from nnheads.recipes import _issued, _rerun
 from nnheads.recipes._options import Traceback
+from nnheads.recipes._rerun_model import with_model
 from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput, RunError
@@ -30,6 +31,7 @@ Changed = Annotated[
     list[str] | None,
     typer.Argument(help="After --: options to repeat it with, as in -- --dtype bfloat16."),
 ]
+Model = Annotated[Path | None, typer.Option(help="Where the folder or file of its weights is now.")]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Share of the largest value that is drift; default: by dtype."),
@@ -43,6 +45,7 @@ Kept = Annotated[
 def main(
     file: File,
     changed: Changed = None,
+    model: Model = None,
     tolerance: Tolerance = None,
     output: Kept = None,
     traceback: Traceback = False,
@@ -52,10 +55,15 @@ def main(
     The command that made it is issued again, into a folder of its own, and every variable is
     compared: exact (to the last bit), drift (as rounding makes it), or different. Then all that is
     recorded and has changed: weights, dtype, attention, tokenizer, prompts, options, versions.
-    Exit code 1 if a variable is different. With --output also writes rerun.json.
+    A model that was a folder is looked for from here and beside the result, or --model says where
+    it is; other weights are refused. Exit code 1 if a variable is different. With --output also
+    writes rerun.json.
     """
+    from nnheads.runs import store
+
     check_tolerance(tolerance)
     words, files = made_by(file)
+    words = with_model(words, store.load(files[0]).attrs, file, model)
     more = list(changed or [])
     _issued.check_repeatable(file, words, more)
     check_changed(more)
