@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnheads.recipes._checks import check_at_least
@@ -47,7 +48,14 @@ def model_sizes(name: str) -> dict[str, Any]:
     quieten()
     found = load(name, remote=True)  # whose weights stay where they are
     parallel = bool(getattr(found.config, "use_parallel_residual", False))
-    return {**vars(geometry(found)), "parallel_attn_mlp": parallel, "model": name}
+    return {**vars(geometry(found)), "parallel_attn_mlp": parallel, "model": public(name)}
+
+
+def public(name: str) -> str:
+    """Return a model's name as files carry it: of a local one, that of its folder or file alone."""
+    from nnheads.runs.provenance import model_folder
+
+    return model_folder(name) if Path(name).expanduser().exists() else name
 
 
 def kv_heads_of(count: int | None) -> dict[str, int]:

@@ -114,3 +114,16 @@ def test_another_tools_list_can_be_knocked_out(published, tmp_path, capsys):
     )
     (folder,) = (tmp_path / "out" / "knockout" / "reference" / "shipped").iterdir()
     assert list(store.load(folder / "curve.nc")["listed"].values) == ["L2H4", "L1H0"]
+
+
+def test_a_mask_names_a_local_model_without_its_folder(published, tmp_path, llama_folder):
+    scores = {f"{layer}-{head}": [0.1 * head] for layer in range(3) for head in range(4)}
+    (tmp_path / "mine.json").write_text(json.dumps(scores))
+    mask = tmp_path / "mask"
+    code, _, err = call(
+        tmp_path / "mine.json", "--to", "kv_mask", "-o", mask, "--model", llama_folder
+    )
+    assert (code, err) == (0, "")
+    texts = [path.read_text() for path in mask.rglob("*") if path.suffix in (".json", ".tsv")]
+    assert any(llama_folder.name in text for text in texts)
+    assert not any(str(llama_folder.parent) in text for text in texts)
