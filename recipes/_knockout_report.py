@@ -65,6 +65,12 @@ def say_curve(curve, metric: str) -> None:
             "without K random heads of the same layers: median [range]; p, share of lists that"
             " change as much"
         )
+        count = int(curve.attrs.get("random_lent", 0))
+        if count:
+            say(
+                f"{count} heads of each random list are of a neighbouring layer: theirs has too few"
+                " others"
+            )
     for index, k in enumerate(curve["k"].values):
         without = curve.isel(k=index)
         say(f"  {int(k):>3}  {signed(without, metric)}" + random_lists(without))

@@ -1045,10 +1045,10 @@ CASES = {
         2,
         "L0H1 is named twice in one group",
     ),
-    "more heads than a layer can match": (
-        "knockout {model} --heads 0.1,1.0,1.1,1.2",
+    "more heads than others": (
+        "knockout {model} --heads 0.0,0.1,0.2,0.3,1.0,1.1,1.2",
         2,
-        "ayer 1 has 3 of the listed heads.*first 3 heads",
+        "7 of 12 heads.*first 6 heads",
     ),
     "more heads than listed": (
         f"{OUT} --ks 0,2",

@@ -23,7 +23,7 @@ from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
 from nnheads.patching.head_sets import Ablating, Head, checked_heads, without
-from nnheads.patching.random_lists import random_lists
+from nnheads.patching.random_lists import lent, random_lists
 
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
 KS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
@@ -50,7 +50,8 @@ def knockout(
         heads: (layer, head), the strongest first.
         ks: how many heads are knocked out at once; default: KS up to the length of the list, and
             the length. What is listed behind the largest of them does not count as listed.
-        draws: how many random lists of heads of the same layers; 0 for none.
+        draws: how many random lists of heads of the same layers; 0 for none. A layer that has more
+            listed heads than others borrows from the nearest ones (attrs `random_lent`).
         seed: of the random lists, and of the prompts that "resample" draws.
         ablating: `ablation` ("mean", "zero", "uniform" or "resample"), `reference`, `metric`, `at`
             and `tokens`, see `nnheads.patching.head_sets.Ablating`.
@@ -61,8 +62,8 @@ def knockout(
         the names of the heads, and `drawn` (draw, place), those of the random ones.
 
     Raises:
-        BadInput: as `ablate`; no heads, one twice, more heads asked for than listed, or a layer
-            that has fewer other heads than listed ones. RunError: logits that are not finite.
+        BadInput: as `ablate`; no heads, one twice, more heads asked for than listed, or a list of
+            more than half of all heads. RunError: logits that are not finite.
 
     Source: Wu et al. 2024, arXiv 2404.15574.
 
@@ -105,7 +106,8 @@ def _labelled(
     meaning = {"long_name": f"{what}, without K random heads of the same layers", **about}
     scores[f"random_{name}"] = (("batch", "k", "draw"), values[..., 1:], meaning)
     drawn = [[head_name(*head) for head in one] for one in random]
-    return scores.assign_coords(draw=range(len(random)), drawn=(("draw", "place"), drawn))
+    scores = scores.assign_coords(draw=range(len(random)), drawn=(("draw", "place"), drawn))
+    return scores.assign_attrs(random_lent=lent(listed, random))
 
 
 def chosen_lists(
@@ -119,7 +121,8 @@ def chosen_lists(
     listed = checked_heads(model, heads)
     counts = counts_of(ks, len(listed))
     listed = listed[: counts[-1]]
-    return counts, listed, random_lists(listed, geometry(model).heads, draws, seed)
+    sizes = geometry(model)
+    return counts, listed, random_lists(listed, (sizes.layers, sizes.heads), draws, seed)
 
 
 def counts_of(ks: Iterable[int] | None, length: int) -> list[int]:

@@ -32,7 +32,7 @@ from nnheads.patching.knockout import (
     knockout,
     ranked_heads,
 )
-from nnheads.patching.random_lists import random_lists
+from nnheads.patching.random_lists import lent, random_lists
 
 LIST = [(0, 1), (2, 3), (1, 2)]
 
@@ -183,8 +183,9 @@ def lists(draw):
 @given(lists(), some.integers(0, 6), some.integers(0, 9))
 def test_random_lists_match_the_real_one_place_by_place(drawn, draws, seed):
     heads, per_layer = drawn
-    found = random_lists(heads, per_layer, draws, seed)
-    assert len(found) == draws and found == random_lists(heads, per_layer, draws, seed)
+    found = random_lists(heads, (5, per_layer), draws, seed)
+    assert len(found) == draws and found == random_lists(heads, (5, per_layer), draws, seed)
+    assert lent(heads, found) == 0
     for one in found:
         assert [layer for layer, _ in one] == [layer for layer, _ in heads]
         assert len(set(one)) == len(one) and not set(one) & set(heads)
@@ -195,23 +196,36 @@ def test_random_lists_match_the_real_one_place_by_place(drawn, draws, seed):
     some.permutations([(layer, head) for layer in range(3) for head in range(6)]),
     some.integers(1, 18),
 )
-def test_the_advice_how_much_of_a_list_can_be_matched_is_right(heads, count):
+def test_a_layer_with_too_few_others_borrows_from_the_nearest(heads, count):
     heads = heads[:count]
-    if max(Counter(layer for layer, _ in heads).values()) <= 3:
-        assert random_lists(heads, 6, 1, 0)
+    if count > 9:
+        with pytest.raises(BadInput, match="Take the first 9 heads"):
+            random_lists(heads, (3, 6), 1, 0)
         return
-    with pytest.raises(BadInput, match="of the listed heads") as refused:
-        random_lists(heads, 6, 1, 0)
-    first = int(str(refused.value).split("the first ")[1].split()[0])
-    assert random_lists(heads[:first], 6, 1, 0)
-    with pytest.raises(BadInput):
-        random_lists(heads[: first + 1], 6, 1, 0)
+    (one,) = random_lists(heads, (3, 6), 1, 0)
+    assert len(set(one)) == count and not set(one) & set(heads)
+    listed = Counter(layer for layer, _ in heads)
+    own = sum(layer == other for (layer, _), (other, _) in zip(one, heads))
+    assert own == sum(min(number, 6 - number) for number in listed.values())
+    assert lent(heads, [one]) == count - own
+
+
+def test_what_is_borrowed_is_of_the_nearest_layer():
+    heads = [(4, head) for head in range(5)]  # of nine: four others
+    (one,) = random_lists(heads, (9, 9), 1, 3)
+    assert [layer for layer, _ in one[:4]] == [4] * 4 and one[4][0] in (3, 5)
+
+
+def test_a_curve_says_how_many_heads_were_borrowed(padded):
+    heads = [(1, 0), (1, 1), (1, 2)]  # of four
+    scores = knockout(tiny("llama")[0], pairs(padded), heads, draws=2, ablation="zero")
+    assert scores.attrs["random_lent"] == 2
 
 
 def test_random_lists_differ_between_draws_and_seeds():
     heads = [(0, 0), (0, 1), (5, 7)]
-    found = random_lists(heads, 12, 20, 0)
-    assert len({tuple(one) for one in found}) > 10 and found != random_lists(heads, 12, 20, 1)
+    found = random_lists(heads, (12, 12), 20, 0)
+    assert len({tuple(one) for one in found}) > 10 and found != random_lists(heads, (12, 12), 20, 1)
 
 
 @given(some.integers(1, 200))
@@ -303,9 +317,9 @@ def test_tables_that_rank_no_heads_are_refused(table, message):
         ([(1, 0)], {"ks": []}, r"heads.*: \[\]"),
         ([(1, 0)], {"draws": -1}, "random lists: -1"),
         (
-            [(1, 0), (0, 3), (1, 1), (1, 2)],
+            [(layer, head) for layer in (0, 1) for head in range(4)],
             {},
-            r"ayer 1 has 3 of the listed heads.*the first 3 heads",
+            r"8 of 12 heads.*the first 6 heads",
         ),
         ([(1, 0)], {"ablation": "median"}, "ablation.*'median'|'median'.*ablation"),
         ([(1, 0)], {"metric": "loss"}, "'loss'"),
