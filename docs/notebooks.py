@@ -51,8 +51,11 @@ def executed(path: Path, folder: str | Path, manager: KernelManager):
     notebook = jupytext.read(path)
     notebook.cells.insert(0, new_code_cell(AFRESH.format(folder=str(folder))))
     client = NotebookClient(notebook, timeout=300, km=manager)
-    client.execute()
-    client.kc.stop_channels()
+    try:
+        client.execute()
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
     del notebook.cells[0]
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran is of no use to a reader

@@ -53,7 +53,7 @@ for name, value in values.items():
     heads = nnheads.detect(model, name, n=8)
     best = ranking(heads)[0]
     prompt = value.prompts(model.tokenizer, 1, seed=3)
-    query, target = (int(prompt[part].values[0, prompt.kind.values == name][-1]) for part in ("query", "key_start"))
+    query, target = (int(prompt[part].values[0, prompt.kind.values == value.span][-1]) for part in ("query", "key_start"))
     inside = nnheads.logit_lens(model, model.tokenizer.decode(prompt.token.values[0], skip_special_tokens=True), head=best)
     attention, token = inside.attention[query], inside.token_text.values
     strongest = int(attention.argmax("key"))

@@ -121,6 +121,7 @@ def _line_of_unnamed(row: xr.Dataset, name: str) -> list[str]:
 def shown_value(row: xr.Dataset, name: str) -> str:
     """Return one number of one head in words; effects with their interval."""
     value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
-    if name in EFFECTS:
-        return f"{name} {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    if name in EFFECTS:  # + 0.0: what rounds to zero has no sign
+        shown = (f"{round(one, 2) + 0.0:+.2f}" for one in (value, low, high))
+        return "{} {} [{}, {}]".format(name, *shown)
     return f"{LOOKS.get(name, f'{name} score')} {value:.2f}"

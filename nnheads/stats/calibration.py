@@ -102,19 +102,24 @@ def invariance(by_step: xr.DataArray) -> xr.DataArray:
     return (1 - spread).astype("float32").assign_attrs(about)
 
 
-def contrast(scores: xr.DataArray, groups: xr.DataArray, *, rate: float = RATE) -> xr.Dataset:
-    """Return how far two groups of cases differ.
+def contrast(
+    scores: xr.DataArray, groups: xr.DataArray, *, margin: float = MARGIN, rate: float = RATE
+) -> xr.Dataset:
+    """Return how far two groups of cases differ, and which heads do by more than `margin`.
 
     Args:
         scores: (batch, layer, head). groups: (batch), 1 or 0.
 
     Returns:
         (layer, head): `difference` (mean of group 1 minus group 0) with a 95% t interval, `p_value`
-        (Welch, two sided), `q_value`, `flag`. NaN, and no flag, where a group has fewer than two
-        cases, or where a head never varies.
+        (Welch, two sided, of a difference of at most the margin either way), `q_value`, `flag`.
+        NaN, and no flag, where a group has fewer than two cases, or where a head never varies.
     """
-    values = scores.transpose("batch", *HEADS).values.astype(float)
-    difference, low, high, p_value = _welch(values, groups.values.astype(bool))
+    values, first = scores.transpose("batch", *HEADS).values.astype(float), groups.values == 1
+    difference, low, high, of_any = _welch(values, first)
+    beyond = np.where(first[:, None, None], values - np.sign(difference) * margin, values)
+    p_value = np.where(np.abs(difference) > margin, _welch(beyond, first)[3], 1.0)
+    p_value = np.where(np.isnan(of_any), np.nan, p_value)
     about = {
         "units": str(scores.attrs.get("units", "1")),
         "source": str(scores.attrs.get("source", "")),
@@ -132,7 +137,9 @@ def contrast(scores: xr.DataArray, groups: xr.DataArray, *, rate: float = RATE) 
             for name, (of, text) in measured.items()
         }
     )
-    heads = heads.assign(discoveries(p_value, "p of no difference", "the groups differ", rate=rate))
+    meaning = f"p of a difference of at most {margin}"
+    tested = discoveries(p_value, meaning, "the groups differ", rate=rate, margin=margin)
+    heads = heads.assign(tested)
     return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
 
 

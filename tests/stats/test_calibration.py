@@ -264,7 +264,7 @@ def two_groups(cases: int = 20) -> tuple[xr.DataArray, xr.DataArray]:
 
 def test_two_sorts_of_prompts_are_compared_by_welchs_test():
     scores, groups = two_groups()
-    heads = contrast(scores, groups)
+    heads = contrast(scores, groups, margin=0.0)
     own, other = scores.values[groups.values == 1], scores.values[groups.values == 0]
     p_value = np.empty((2, 3))
     for layer, head in np.ndindex(2, 3):
@@ -281,6 +281,21 @@ def test_two_sorts_of_prompts_are_compared_by_welchs_test():
     corrected = scipy_stats.false_discovery_control(p_value.ravel()).reshape(2, 3)
     assert np.allclose(heads["q_value"], corrected, rtol=1e-5)
     assert heads["flag"].values[1, 2] == 1 and np.array_equal(heads["flag"], corrected < 0.05)
+
+
+def test_a_difference_within_the_margin_is_no_discovery_however_sure():
+    """Head 0 differs by 0.02, head 1 by 0.3, head 2 by -0.3, each with certainty."""
+    groups = np.arange(200) % 2
+    noise = np.random.default_rng(0).normal(0, 0.01, (200, 1, 3))
+    values = noise + groups[:, None, None] * np.array([0.02, 0.3, -0.3])
+    scores = xr.DataArray(values, dims=("batch", "layer", "head"), name="mass")
+    answered = xr.DataArray(groups, dims="batch", name="answered")
+    assert contrast(scores, answered)["flag"].values.tolist() == [[0, 1, 1]]
+    heads = contrast(scores, answered, margin=0.25)
+    own, other = values[groups == 1, 0, 1], values[groups == 0, 0, 1]
+    expected = scipy_stats.ttest_ind(own - 0.25, other, equal_var=False).pvalue
+    assert float(heads["p_value"][0, 1]) == pytest.approx(expected, rel=1e-4)
+    assert contrast(scores, answered, margin=0.0)["flag"].values.tolist() == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize("ones", [0, 1, 19, 20])
