@@ -20,6 +20,7 @@ from swaps import pairs
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
+from nnheads.interventions import files
 from nnheads.interventions.apply import run
 from nnheads.interventions.files import JSON_NAME, TENSORS_NAME, load, push, save
 from nnheads.interventions.operations import OPERATIONS, FromSource
@@ -478,4 +479,4 @@ def test_both_modes_and_no_edits(tmp_path):
         iv.Edit("z", iv.Interchange(), layer=0), iv.Edit("z", iv.Zero(), layer=1), mode="serial"
     )
     assert load(save(intervention, tmp_path)) == intervention
-    assert iv.files.load(iv.files.save(iv.Intervention(), tmp_path)) == iv.Intervention()
+    assert files.load(files.save(iv.Intervention(), tmp_path)) == iv.Intervention()

@@ -12,6 +12,7 @@ from conftest import tiny
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput
+from nnheads.interventions import localise as localised
 from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
 from nnheads.interventions.tasks import TASKS
@@ -69,7 +70,7 @@ def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, 
     options = {**FAST, "steps": 4, "every": 2, "layers": [1, 2]}
     places = {"S2": iv.role("S2"), "-1": iv.index(-1)}
     whole, best = localise(reference, fit, test, places, **options)
-    calls, plain = [], iv.localise.train
+    calls, plain = [], localised.train
 
     def stopping(*arguments, **given):
         calls.append(given["checkpoint"])
@@ -77,7 +78,7 @@ def test_an_interrupted_search_goes_on_with_the_next_place(reference, tmp_path, 
             raise KeyboardInterrupt
         return plain(*arguments, **given)
 
-    monkeypatch.setattr(iv.localise, "train", stopping)
+    monkeypatch.setattr(localised, "train", stopping)
     with pytest.raises(KeyboardInterrupt):
         localise(reference, fit, test, places, parts=tmp_path, **options)
     assert len(list(tmp_path.glob("*/cell.nc"))) == 1

@@ -10,6 +10,7 @@ from conftest import placed, tiny
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput
+from nnheads.interventions import steering as swept
 from nnheads.interventions.apply import run
 from nnheads.interventions.generate import generate
 from nnheads.interventions.likelihood import compare, read_positions
@@ -210,7 +211,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
         "layer": 1,
     }
     prompts = ["Mary and John", "the code of"]
-    scores = iv.steering.sweep(
+    scores = swept.sweep(
         model, edits, prompts, NEUTRAL, **given, new_tokens=4, parts=tmp_path, batch_size=1
     )
     assert dict(scores.sizes) == {"strength": 2, "prompt": 2, "neutral": 2, "text": 5, "draw": 5}
@@ -224,7 +225,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     assert scores["written"].values.tolist() == [written.original_texts, written.texts]
     likely = compare(model, scaled(edits, 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
     change = (likely["log_probability"] - likely["original"]).values
-    curve = iv.steering.reduced(scores)
+    curve = swept.reduced(scores)
     assert float(curve["effect"][1]) == pytest.approx(
         change[:2].mean() - change[2:].mean(), abs=1e-5
     )
@@ -235,7 +236,7 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     assert (scores["control"][0] == 0).all(), "nothing is added"
     each = scores["control"][1].mean("text").values
     for draw in (0, 3):
-        other = randomised(edits, iv.steering.APART * draw)
+        other = randomised(edits, swept.APART * draw)
         random = compare(model, scaled(other, 2.0), in_halves(model, [*TOWARD[:2], *AWAY[:3]]))
         change = (random["log_probability"] - random["original"]).values
         assert each[draw] == pytest.approx(change[:2].mean() - change[2:].mean(), abs=1e-5)
@@ -243,12 +244,12 @@ def test_a_sweep_is_what_its_parts_are(tmp_path):
     ends = [float(curve[f"random{end}"][1]) for end in ("_lowest", "", "_highest")]
     assert ends == pytest.approx([each.min(), each.mean(), each.max()], abs=1e-6)
     assert all(curve[f"random{end}"].attrs["units"] == "nat" for end in ("", "_lowest", "_highest"))
-    again = iv.steering.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
+    again = swept.sweep(model, edits, prompts, NEUTRAL, **given, new_tokens=4)
     for name in ("change", "kl", "surprisal", "projection"):
         np.testing.assert_allclose(scores[name], again[name], atol=1e-5)
     with pytest.raises(BadInput, match="0 draws of a random direction are too few"):
-        iv.steering.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
-    alone = iv.steering.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
+        swept.sweep(model, edits, prompts, NEUTRAL, **given, draws=0)
+    alone = swept.sweep(model, edits, prompts, NEUTRAL, strengths=[1.0], new_tokens=2)
     assert set(alone.data_vars) == {"written", "surprisal", "kl"}
 
 
