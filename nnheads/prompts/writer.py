@@ -56,7 +56,7 @@ def _request(generator: np.random.Generator) -> str:
 def sentences_in(text: str) -> list[str]:
     """Return one sentence a line, without bullets, numbers and quotes."""
     lines = (
-        re.sub(r"^[\s\-*•]*(?:\d+[.)])?\s*", "", line).strip().strip('"“”')
+        re.sub(r"^[\s\-*•]*(?:\d+[.)])?[\s\"“”]*|[\s\"“”]+$", "", line)
         for line in text.splitlines()
     )
     return [line for line in lines if line]

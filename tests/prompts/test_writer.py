@@ -24,6 +24,7 @@ from nnheads.prompts.writer import SENTENCES_PER_REQUEST, open_writer, sentences
         ('  * "When Mary met John"  ', "When Mary met John"),
         ("• “When Mary met John”", "When Mary met John"),
         ("- 3. When Mary met John", "When Mary met John"),
+        ('" When Mary met John "', "When Mary met John"),
         ("3 cats and Mary met John", "3 cats and Mary met John"),
         ("When Mary paid 3.50 to", "When Mary paid 3.50 to"),
     ],
