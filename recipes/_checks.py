@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from nnheads.errors import BadInput
 
-MOST = 10**7  # of anything that is counted
+MOST = 10**7  # of anything that is counted: more is a slip of the keyboard
 
 
 def check_at_least(least: int, **values: int | None) -> None:

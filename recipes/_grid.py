@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from nnheads.recipes._checks import check_at_least
+from nnheads.recipes._checks import MOST, check_at_least
 
 from nnheads.errors import BadInput
 
@@ -28,7 +28,6 @@ DEFAULT = [128, 256]
 COUNT = 20  # of lengths between two ends
 INTERVALS = ("s_len", "e_len", "context_lengths_num_intervals")
 ONLY_NEEDLES = ("lengths", *INTERVALS, "document_depth_percent_intervals", "haystack", "needles")
-MOST = 10**7  # tokens: more is a slip of the keyboard
 
 
 def options_of(arguments: Mapping[str, Any], applies: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ NEEDS_DEFAULT = inspect.Parameter.empty
 
 Model = Annotated[
     str,
-    typer.Argument(help="Hub id, folder, GGUF file, smollm2, or reference (comes along)."),
+    typer.Argument(help="Hub id, folder, GGUF file, smollm2, or reference (shipped)."),
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many prompts.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per batch; a kill loses at most one batch.")]

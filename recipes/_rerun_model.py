@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nnheads.recipes._issued import WITH_VALUE
+
 from nnheads.errors import BadInput
 
 
@@ -26,7 +28,11 @@ def with_model(
     Raises:
         BadInput: a `model` that the command does not name, or that has other weights.
     """
-    names = [number for number, word in enumerate(words) if number > 1 and is_named(word, attrs)]
+    names = [
+        number
+        for number, word in enumerate(words)
+        if number > 1 and words[number - 1] not in WITH_VALUE and is_named(word, attrs)
+    ]
     if model is not None and not names:
         raise BadInput(f"{file} was not made on a local model; leave --model out")
     if not names:
@@ -41,9 +47,10 @@ def with_model(
 
 def is_named(word: str, attrs: dict[str, Any]) -> bool:
     """Return whether a word is a local model by the name that a result records."""
-    path, name = Path(word), attrs.get("model")
-    local = attrs.get("revision") == "local"
-    return local and not word.startswith("-") and name in (path.name, path.stem)
+    if attrs.get("revision") != "local" or word.startswith("-"):
+        return False
+    path = Path(word)
+    return attrs.get("model") == (path.stem if path.suffix == ".gguf" else path.name)
 
 
 def found(word: str, file: Path) -> Path | None:

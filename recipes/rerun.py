@@ -63,10 +63,10 @@ def main(
 
     check_tolerance(tolerance)
     words, files = made_by(file)
-    words = with_model(words, store.load(files[0]).attrs, file, model)
     more = list(changed or [])
     _issued.check_repeatable(file, words, more)
     check_changed(more)
+    words = with_model(words, store.load(files[0]).attrs, file, model)
     with folder_for(output) as place:
         say(f"repeating: {shlex.join([*words, *more])}")
         issue(words, more, place)

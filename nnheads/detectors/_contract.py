@@ -10,8 +10,6 @@ promises are kept; the first that is broken is raised as BadInput, in one line t
 
 from __future__ import annotations
 
-import inspect
-import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,12 +19,12 @@ import numpy as np
 import xarray as xr
 
 from nnheads.detectors._catalog import head_type as value_of
-from nnheads.detectors._catalog import types
 from nnheads.detectors._compared import difference, padded, without_positions
+from nnheads.detectors._contract_prompts import check_prompts, check_words
 from nnheads.detectors._detect import calibrated
 from nnheads.detectors._head_type import HeadType
 from nnheads.detectors._stimulus import check_options
-from nnheads.detectors._trial import WITHIN, Trial, broken, rehearsed
+from nnheads.detectors._trial import WITHIN, Trial, rehearsed
 from nnheads.errors import BadInput
 from nnheads.models.geometry import geometry
 from nnheads.models.load import load
@@ -73,69 +71,11 @@ def check_detector(
     one = value_of(head_type)
     if n is not None and n < 2:
         raise BadInput(f"{n} prompts are too few to check; give at least 2")
-    _check_words(one)
+    check_words(one)
     check_options([one], options)
     trial = Trial(one, load("reference") if model is None else model, n, seed, options)
     for check in CHECKS:
         check(trial)
-
-
-def _check_words(one: HeadType) -> None:
-    """Check what a type says of itself."""
-    ways = [way for way in ("span", "of_answers", "learn") if getattr(one, way) is not None]
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", str(one.name)):
-        expected = "its name is lower-case letters, digits and _"
-        raise broken(one, expected, f"It is {one.name!r}")
-    if one.name in types() and one is not value_of(one.name):
-        raise broken(one, "its name is its own", "A head type that ships has it")
-    if len(ways) != 1:
-        given = " and ".join(ways) or "none"
-        raise broken(one, "it has one of span, of_answers and learn", f"It has {given}")
-    for field in ("returns", "misleads", "source", "null"):
-        if not str(getattr(one, field)).strip():
-            raise broken(one, f"it says {field.capitalize()}", f"The field {field} is empty")
-    if not callable(one.prompts):
-        raise broken(one, "its prompts are a function", f"They are {one.prompts!r}")
-    missing = {"tokenizer", "n", "seed"} - set(inspect.signature(one.prompts).parameters)
-    if missing:
-        expected = "its prompts are drawn by (tokenizer, n, *, seed, ...)"
-        raise broken(one, expected, f"They do not take {', '.join(sorted(missing))}")
-
-
-def _check_prompts(trial: Trial) -> None:
-    prompts = trial.prompts
-    if not isinstance(prompts, xr.Dataset) or not {"token", "mask"} <= set(prompts.data_vars):
-        expected = "its prompts are a dataset with token and mask (batch, position)"
-        raise trial.broken(expected, f"They are {type(prompts).__name__}")
-    if prompts.sizes["batch"] != trial.count and trial.head_type.learn is None:
-        detail = f"There are {prompts.sizes['batch']} of {trial.count}"
-        raise trial.broken("as many prompts are drawn as are asked for", detail)
-    found = difference(trial.drawn(), prompts, 0.0)
-    if found:
-        raise trial.broken("prompts are the same for the same seed", found)
-    if trial.head_type.learn is None and not difference(trial.drawn(1), prompts, 0.0):
-        raise trial.broken("another seed draws other prompts", "They are the same")
-    _check_kinds(trial)
-    try:
-        trial.head_type.prompts(trial.model.tokenizer, 0)
-    except BadInput:
-        return
-    raise trial.broken("a count of 0 is refused with BadInput", "Prompts were drawn")
-
-
-def _check_kinds(trial: Trial) -> None:
-    """Check that the spans are there that a type says it measures, and those of its null."""
-    span = trial.head_type.span
-    if span is None:
-        return
-    present = set(map(str, trial.prompts["kind"].values)) if "kind" in trial.prompts else set()
-    missing = [
-        kind for kind in (span, f"{span}{NULL}", *trial.head_type.beside) if kind not in present
-    ]
-    if missing:
-        listed = ", ".join(sorted(present)) or "none"
-        detail = f"{missing[0]!r} is not among {listed}"
-        raise trial.broken("its prompts hold its spans, their null and those beside", detail)
 
 
 def _check_variables(trial: Trial) -> None:
@@ -245,7 +185,7 @@ def _check_file(trial: Trial) -> None:
 
 
 CHECKS: tuple[Callable[[Trial], None], ...] = (
-    _check_prompts,
+    check_prompts,
     _check_variables,
     _check_examples,
     _check_slices,

@@ -26,9 +26,9 @@ from nnheads.interventions.schema import Intervention
 from nnheads.models.inputs import inputs
 from nnheads.trace.stream_norms import stream_norms
 
-RATIO = (
-    10.0  # times the median norm of a layer: first tokens have a hundred, others less than three
-)
+# Times the median norm of a layer. SmolLM2 on 24 passages of a novel: first tokens 151 to 205, one
+# other token 165, the rest at most 12.3.
+RATIO = 25.0
 SOURCE = "Sun et al. 2024, arXiv 2402.17762"
 
 
@@ -62,16 +62,17 @@ def warn_of_sources(
 
     The norm is compared with the median over the prompts. Costs a forward, and only then.
     """
-    suspects = {
-        edit.do.source: edit.do.source_at or edit.at
+    starts = {
+        edit.do.source
         for edit in intervention.edits
-        if isinstance(edit.do, FromSource) and edit.site.startswith("resid")
+        if isinstance(edit.do, FromSource)
+        and edit.site.startswith("resid")
+        and _reads_starts(edit.do.source_at or edit.at, sources[edit.do.source])
     }
-    starts = {number: at for number, at in suspects.items() if _reads_starts(at, sources[number])}
     if not starts:
         return
     usual = median_norms(norms_of(model, prompts), prompts["mask"].values.astype(bool))
-    for number in starts:
+    for number in sorted(starts):
         source = sources[number]
         real = source["mask"].values.astype(bool)
         found = is_massive(norms_of(model, source), real, usual)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,28 @@ def test_other_weights_are_refused_by_their_hash(local, capsys, tmp_path):
     config.write_text(config.read_text().replace("1e-06", "1e-05"))
     code, out, err = rerun(capsys, run, "--model", tmp_path / "mine")
     assert (code, out) == (2, "") and "other weights" in err and len(err.splitlines()) == 1
+
+
+def test_no_model_is_opened_for_a_command_that_is_refused(local, capsys, tmp_path, monkeypatch):
+    """What a file from elsewhere names is read by nobody before its command is known to be ours."""
+    from nnheads.recipes import _rerun_model
+
+    _, run = local
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["command"] = record["command"].replace("models/mine", "models/mine --trust")
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    monkeypatch.setattr(_rerun_model, "check_weights", lambda *_: pytest.fail("it was opened"))
+    code, out, err = rerun(capsys, tmp_path / "run")
+    assert (code, out) == (2, "") and "--trust" in err
+
+
+def test_a_folder_for_results_is_not_taken_for_the_model():
+    from nnheads.recipes._rerun_model import with_model
+
+    attrs = {"model": "mine", "revision": "local", "source": "{}"}
+    words = ["nnheads", "writes", "-o", "mine", "elsewhere"]
+    assert with_model(words, attrs, Path("heads.nc"), None) == words
 
 
 def test_a_model_for_a_result_of_the_shipped_one_is_refused(made, capsys, tmp_path):
