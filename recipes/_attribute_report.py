@@ -12,8 +12,8 @@ def heads_of_kind(heads, kind: int) -> list[dict]:
 
     heads = with_heads(heads)
     own = heads.where(heads["chosen"] == kind)
-    every = stats.top_heads(own, "effect", own["effect"].size)
-    return sorted(every, key=lambda head: -abs(head["value"]))
+    size = abs(own["effect"])
+    return stats.top_heads(own, "effect", size.size, by=size)
 
 
 def report(run) -> None:

@@ -85,10 +85,11 @@ def strongest(model: dict) -> list[tuple[int, int]]:
 
 def wanted(score: dict) -> list[int]:
     """Return the highest heads of a score, then the flagged ones, counted over all layers."""
+    from nnheads import stats
+
     values, flag = score["values"], score["flag"]
-    known = [index for index, value in enumerate(values) if value is not None]
-    ranked = sorted(known, key=lambda index: -values[index])
-    return ranked[:WANTED] + [index for index in known if flag and flag[index]]
+    flagged = [index for index, one in enumerate(flag or []) if one and values[index] is not None]
+    return stats.ranked(values)[:WANTED].tolist() + flagged
 
 
 def say_model(model: dict, runs: list[dict]) -> None:

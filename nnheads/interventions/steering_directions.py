@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
-from scipy import stats as scipy_stats
 
 from nnheads.errors import BadInput
 from nnheads.interventions.apply import run
@@ -26,7 +25,7 @@ from nnheads.interventions.texts import read_texts
 from nnheads.models.geometry import geometry
 from nnheads.models.labels import check_finite
 from nnheads.models.names import check_site
-from nnheads.stats import adjusted
+from nnheads.stats import adjusted, separation
 
 TIE = 0.01  # areas under the curve that differ by no more count as equal
 FEWEST = 4  # texts of each sort: half of them are held out
@@ -144,7 +143,7 @@ def _tables(fitted: list[Activations], held: list[Activations]) -> dict[str, np.
     toward, away = (values.mean(0) for values in fitted)
     difference = toward - away
     along = [np.einsum("tluf,luf->tlu", values, difference) for values in held]
-    auc, p_value = separability(*along)
+    auc, p_value = separation(*along)
     return {
         "direction": difference,
         "away": away,
@@ -213,14 +212,6 @@ def halves(count: int, seed: int) -> Bool[np.ndarray, " text"]:
     chosen = np.zeros(count, bool)
     chosen[np.random.default_rng(seed).permutation(count)[: (count + 1) // 2]] = True
     return chosen
-
-
-def separability(
-    toward: Float[np.ndarray, "_text layer unit"], away: Float[np.ndarray, "_text layer unit"]
-) -> tuple[Float[np.ndarray, "layer unit"], Float[np.ndarray, "layer unit"]]:
-    """Return the area under the curve and the two-sided p of projections."""
-    test = scipy_stats.mannwhitneyu(toward, away, axis=0)
-    return test.statistic / (len(toward) * len(away)), np.asarray(test.pvalue, float)
 
 
 def projections(

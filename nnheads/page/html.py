@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nnheads.models.names import head_name
+from nnheads.stats import ranked
 
 FOLDER = Path(__file__).parent
 GENERATOR = '<meta name="generator" content="nnheads report">'
@@ -58,8 +59,7 @@ def strongest(page: dict) -> list[dict]:
         for score in model["scores"]:
             if score["headline"]:
                 width = model["kv_heads" if score["unit"] == "kv_head" else "heads"]
-                known = [index for index, value in enumerate(score["values"]) if value is not None]
-                best = sorted(known, key=lambda index: -score["values"][index])[:STRONGEST]
+                best = ranked(score["values"])[:STRONGEST].tolist()
                 names = [head_name(*divmod(i, width)) for i in best]
                 names = (
                     [name.replace("H", "KV") for name in names]

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy import stats as scipy_stats
 
-from nnheads.stats import CONFIDENCE, spearman
+from nnheads.stats import CONFIDENCE, most_in_all, spearman
 
 FOUND, AUDITED = 1, 2  # what `screening.choose` writes
 MEANING = {
@@ -70,7 +69,7 @@ def _judged(
     limit = float(exact[found].min()) if threshold is None else float(threshold)
     others, sample = int((~found).sum()), int(audited.sum())
     missed = int((exact[audited] > limit).sum())
-    most = most_missed(others, sample, missed) if sample else others
+    most = most_in_all(others, sample, missed) if sample else others
     return {
         "threshold": limit,
         "others": others,
@@ -80,14 +79,3 @@ def _judged(
         "missed_share": most / others if others and sample else np.nan,
         "rank_correlation": float(spearman(size[patched], exact[patched])),
     }
-
-
-def most_missed(others: int, sample: int, missed: int) -> int:
-    """Return an upper bound on how many of `others` are strong.
-
-    `missed` of a `sample` of them, drawn without replacement, are: the finite-population form of
-    Clopper and Pearson's one-sided bound.
-    """
-    strong = np.arange(missed, others - (sample - missed) + 1)
-    possible = scipy_stats.hypergeom.cdf(missed, others, strong, sample) > 1 - CONFIDENCE
-    return int(strong[possible].max())

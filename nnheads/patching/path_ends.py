@@ -21,8 +21,8 @@ from nnheads.models.names import head_name
 from nnheads.patching import cells as which
 from nnheads.patching.cells import Regions
 from nnheads.patching.prepared import questions
+from nnheads.trace.sites import UPTAKE
 
-VIA = {"q": "queries", "k": "keys", "v": "values"}
 Heads = Sequence[tuple[int, int]]
 Receivers = dict[int, list[int]]  # layer -> heads, or key/value heads
 
@@ -31,7 +31,7 @@ def receivers_of(receivers: Heads | None, via: str, sizes: Geometry) -> Receiver
     """Return layer -> units whose queries, keys or values receive; empty for the logits."""
     if receivers is None:
         return {}
-    if via not in VIA:
+    if via not in UPTAKE:
         raise BadInput(f"via {via!r} is not known; receivers take up by their q, k or v")
     if len(receivers) == 0:
         raise BadInput("no receivers were named; name heads, or none at all for the logits")

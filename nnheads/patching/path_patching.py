@@ -24,7 +24,6 @@ from nnheads.models.names import head_name
 from nnheads.patching import cells as which
 from nnheads.patching.metrics import Metric, evaluate, metric_of
 from nnheads.patching.path_ends import (
-    VIA,
     Heads,
     Receivers,
     path_positions,
@@ -37,6 +36,7 @@ from nnheads.patching.scores import SOURCE, batch_coordinates
 from nnheads.patching.targets import chosen_regions
 from nnheads.trace.paths import paths
 from nnheads.trace.plain import Cells, PathOptions, PathTask
+from nnheads.trace.sites import UPTAKE
 
 MLPS = {
     "recompute": "MLPs between sender and receiver pass the change on",
@@ -141,7 +141,7 @@ def attributes(receiving: Receivers, via: str, at: str | None, mlps: str) -> dic
     names = [f"L{layer}{letters}{unit}" for layer, units in receiving.items() for unit in units]
     return {
         "receivers": "+".join(names) or "logits",
-        "via": VIA[via] if receiving else "final residual stream",
+        "via": UPTAKE[via] if receiving else "final residual stream",
         "at": at or "all positions",
         "mlps": mlps,
         "meaning": MLPS[mlps],

@@ -61,14 +61,12 @@ def _line_of_writers(table: xr.Dataset) -> str:
 def _lines_without_role(table: xr.Dataset) -> list[str]:
     """Return the heads with a sure effect and no role, the largest first."""
     sure = (table["role"] == 0) & (helps(table, "total") | hurts(table, "total"))
-    indices = np.argwhere(sure.values)
-    if not len(indices):
+    strongest = ranked_heads(np.abs(table["total"]).where(sure))
+    if not strongest:
         return []
-    size = np.abs(table["total"].values)
     said = ["an effect, and no role: what these do is not one of the jobs above"]
-    strongest = sorted(indices, key=lambda index: -size[tuple(index)])
     for layer, head in strongest[:SHOWN]:
-        row = table.isel(layer=layer, head=head)
+        row = table.sel(layer=layer, head=head)
         shown = ", ".join(shown_value(row, column) for column in ("total", "direct"))
         said.append(f"  {head_name(layer, head):<7} {shown}")
     if len(strongest) > SHOWN:
@@ -96,14 +94,14 @@ def _lines_of_undecided(table: xr.Dataset) -> list[str]:
 
 def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:
     """Return a role and its heads, the strongest evidence first; nothing of an empty role."""
-    indices = np.argwhere((table["role"] == number).values)
-    if not len(indices):
-        return []
     name = list(ROLES)[number - 1]
+    strength = np.abs(table[EVIDENCE[name][-1]])
+    strongest = ranked_heads(strength.where(table["role"] == number))
+    if not strongest:
+        return []
     said = [f"{name.replace('_', ' ')}: {ROLES[name]}"]
-    strength = table[EVIDENCE[name][-1]].values
-    for layer, head in sorted(indices, key=lambda index: -abs(strength[tuple(index)])):
-        row = table.isel(layer=layer, head=head)
+    for layer, head in strongest:
+        row = table.sel(layer=layer, head=head)
         shown = ", ".join(shown_value(row, column) for column in EVIDENCE[name])
         said.append(f"  {head_name(layer, head):<7} {shown}")
     return said

@@ -48,18 +48,25 @@ def ranked_heads(
 
 
 def top_heads(
-    heads: xr.Dataset, name: str, k: int = 10, *, lowest: bool = False
+    heads: xr.Dataset,
+    name: str,
+    k: int = 10,
+    *,
+    lowest: bool = False,
+    by: xr.DataArray | None = None,
 ) -> list[RankedHead]:
     """Return the k heads with the highest (or lowest) value, as layer, head, value, low, high.
 
     Args:
         heads: `<name>`, `<name>_low` and `<name>_high` (layer, head).
+        by: what else (layer, head) ranks them, such as the size of the value.
     """
     value, low, high = (
         heads[each].transpose("layer", "head") for each in (name, f"{name}_low", f"{name}_high")
     )
     layers, columns = value["layer"].values, value["head"].values
-    chosen = ranked(value.values, lowest=lowest)[:k]
+    order = value if by is None else by.transpose("layer", "head")
+    chosen = ranked(order.values, lowest=lowest)[:k]
     return [
         {
             "layer": int(layers[place]),

@@ -91,6 +91,8 @@ SITES: Mapping[str, Site] = {
 }
 # those that a sweep swaps; the others hold what one of these holds, one step later or earlier
 SWEPT = ("z", "q", "k", "v", "pattern", "resid_pre", "attn_out", "mlp_out")
+# by which a later head takes up what an earlier one wrote, in words
+UPTAKE = {name: SITES[name]["meaning"] for name in ("q", "k", "v")}
 UNITS = {name: row["unit"] for name, row in SITES.items() if row["unit"]}
 
 

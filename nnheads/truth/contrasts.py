@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from scipy import stats as scipy_stats
 
 from nnheads import stats
 from nnheads.truth.multiple_choice import CHOICES
@@ -23,7 +21,6 @@ CONTROLS = {
     "random_heads": "other heads, each along its own direction",
 }
 COSTS = ("cross_entropy", "kl")
-FLIPS = 9999  # of signs, where there are too many questions to try all
 
 
 def by_kind(scores: xr.Dataset) -> xr.Dataset:
@@ -70,27 +67,13 @@ def _gain(table: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _p_of(gain: xr.DataArray, name: str, seed: int) -> xr.Dataset:
-    """Return the p of each kind's gains, NaN for a kind without them."""
-    p_value = [paired_p(one.values, seed) if one.notnull().all() else np.nan for one in gain]
+    """Return the p of each kind's gains, NaN for a kind without them.
+
+    Signs are flipped, because scores of a question are mostly 0 or 1, so that differences are far
+    from normal where there are few questions.
+    """
+    p_value = [
+        stats.sign_flips(one.values, seed) if one.notnull().all() else np.nan for one in gain
+    ]
     attrs = {"long_name": "p of no difference (paired, sign flips)", "units": "1"}
     return xr.Dataset({f"{name}_p": ("kind", np.array(p_value, np.float32), attrs)})
-
-
-def paired_p(differences: Float[np.ndarray, " question"], seed: int = 0) -> float:
-    """Return the two-sided p of differences that are as likely to be above 0 as below.
-
-    Their signs are flipped. This is another test than `stats.differs_from`: scores of a question
-    are mostly 0 or 1, so that their differences are far from normal where there are few questions.
-    """
-    if not differences.any():
-        return 1.0
-    result = scipy_stats.permutation_test(
-        (differences.astype(float),),
-        lambda values, axis: values.mean(axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=FLIPS,
-        batch=1000,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)

@@ -22,10 +22,10 @@ from nnheads.models.geometry import geometry
 from nnheads.models.labels import check_finite, label
 from nnheads.stats import ranked
 from nnheads.trace.composition import compose, core, overlap
+from nnheads.trace.sites import UPTAKE
 from nnheads.writing.logit_attribution import writing_spec
 
 SOURCE = "Elhage et al. 2021, A mathematical framework for transformer circuits"
-KINDS = {"q": "queries", "k": "keys", "v": "values"}
 DIMS = ("layer", "head", "to_layer", "to_head")
 DRAWS = 16  # random heads on either side, each with each: enough for the 95th percentile
 
@@ -59,7 +59,7 @@ def composition_scores(model, kind: str = "q", *, seed: int = 0) -> xr.Dataset:
     scores = compose(model, 0, sizes.d_model, kind, writing_spec(model))
     check_finite(scores, "composition scores")
     null = random_composition(sizes.d_model, sizes.head_dim, seed)
-    variables = _variables(scores, null, KINDS[kind])
+    variables = _variables(scores, null, UPTAKE[kind])
     index = {name: list(range(size)) for name, size in variables["composition"].sizes.items()}
     return xr.Dataset(variables).assign_coords(index).assign_attrs(composition=kind)
 
@@ -85,8 +85,8 @@ def _variables(
 
 def _check_kind(model, kind: str) -> None:
     """Refuse kinds that the model's weights say nothing about."""
-    if kind not in KINDS:
-        raise BadInput(f"Not a kind of composition: {kind!r}. Use one of {', '.join(KINDS)}.")
+    if kind not in UPTAKE:
+        raise BadInput(f"Not a kind of composition: {kind!r}. Use one of {', '.join(UPTAKE)}.")
     modules = model.layers[0].attention._module.named_modules()
     norms = [name for name, _ in modules if "norm" in name]
     if kind in "qk" and norms:

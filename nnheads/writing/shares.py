@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from scipy import stats as scipy_stats
 
-from nnheads.stats import CONFIDENCE, adjusted
+from nnheads.stats import adjusted, more_hits_than, wilson
 
 DIMS = ("layer", "head")
-Shares = Float[np.ndarray, "layer head"]
 
 
 def cases_of(values: np.ndarray, long_name: str, source: str, units: str = "1") -> tuple:
@@ -54,7 +51,7 @@ def _share(cases: xr.Dataset, name: str) -> dict[str, tuple]:
         f"{name}_low": low,
         f"{name}_high": high,
         f"{name}_null": null,
-        f"{name}_q_value": adjusted(_p_value(count, known, null, floor_of(cases))),
+        f"{name}_q_value": adjusted(more_hits_than(count, known, null, floor_of(cases))),
     }
     about = {key: hits.attrs[key] for key in ("units", "source")}
     texts = _meanings(cases, name)
@@ -69,11 +66,6 @@ def floor_of(cases: xr.Dataset) -> float:
     return cases.attrs.get("top", 1) / cases.attrs["vocabulary"]
 
 
-def _p_value(count: Shares, known: Shares, null: Shares, floor: float) -> Shares:
-    """Return the chance of so many hits, by a one-sided binomial test against the null."""
-    return scipy_stats.binom.sf(count - 1, known, np.clip(null, floor, 1))
-
-
 def _meanings(cases: xr.Dataset, name: str) -> dict[str, str]:
     """Return what each variable of a score is."""
     return {
@@ -83,19 +75,3 @@ def _meanings(cases: xr.Dataset, name: str) -> dict[str, str]:
         f"{name}_null": cases[f"{name}_null"].attrs["long_name"],
         f"{name}_q_value": f"p of {name} by chance, adjusted for all heads",
     }
-
-
-def wilson(successes: Shares, count: Shares) -> tuple[Shares, Shares]:
-    """Return Wilson's interval of a share, which stays sound at 0 and 1.
-
-    It is exact at the ends, where rounding would put the share outside.
-    """
-    z = scipy_stats.norm.ppf((1 + CONFIDENCE) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = successes / count
-        scale = 1 + z**2 / count
-        centre = (share + z**2 / (2 * count)) / scale
-        half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / scale
-    low = np.where(successes == 0, 0.0, centre - half)
-    high = np.where(successes == count, 1.0, centre + half)
-    return low, high

@@ -20,7 +20,6 @@ from nnheads.interventions.steering_directions import (
     direction,
     halves,
     projections,
-    separability,
 )
 from nnheads.interventions.steering_edits import randomised, scaled, steering
 from nnheads.interventions.texts import continuations, in_halves, read_texts
@@ -90,13 +89,6 @@ def test_directions_of_heads_are_parts_of_what_the_projection_reads():
         read_texts(model.tokenizer, TOWARD),
     ).collected["collected"]
     np.testing.assert_allclose(activations.reshape(6, 64), collected[:, 0], atol=1e-6)
-
-
-def test_separability_counts_pairs():
-    toward, away = np.array([3.0, 1.0, 2.5])[:, None, None], np.array([0.0, 2.0])[:, None, None]
-    auc, p_value = separability(toward, away)
-    assert auc.shape == p_value.shape == (1, 1) and auc[0, 0] == pytest.approx(5 / 6)
-    assert 0 < p_value[0, 0] < 1
 
 
 def test_texts_that_differ_are_told_apart_and_the_same_are_not():

@@ -4,18 +4,16 @@ promise.
 
 from __future__ import annotations
 
-from math import comb
-
 import numpy as np
 import pytest
 import xarray as xr
 from conftest import placed, tiny
-from scipy.stats import hypergeom, spearmanr
+from scipy.stats import spearmanr
 from swaps import pairs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.patching.attribution import attribute
-from nnheads.patching.audit import AUDITED, FOUND, audit, most_missed
+from nnheads.patching.audit import AUDITED, FOUND, audit
 from nnheads.patching.patch import patch
 from nnheads.patching.screening import choose, estimate, members, screen
 from nnheads.writing.logit_attribution import direct_logit_attribution
@@ -83,29 +81,6 @@ def test_without_a_sample_nothing_is_known_of_the_others(padded):
     )
     everything = screen(tiny("llama")[0], pairs(padded), top=99, sample=5)
     assert int(everything["others"]) == int(everything["missed_most"]) == 0
-
-
-@pytest.mark.parametrize(("others", "sample"), [(22, 20), (30, 5), (134, 20), (7, 1)])
-def test_the_bound_holds_in_19_of_20_samples_whatever_the_truth(others, sample):
-    bounds = np.array(
-        [most_missed(others, sample, missed) for missed in range(min(sample, others) + 1)]
-    )
-    for strong in range(others + 1):
-        possible = np.arange(len(bounds))
-        chance = hypergeom.pmf(possible, others, strong, sample)
-        assert chance[bounds >= strong].sum() >= 0.95 - 1e-9, strong
-
-
-def test_the_bound_is_the_largest_number_that_is_not_refuted():
-    def at_most(missed: int, strong: int) -> float:
-        return sum(comb(strong, k) * comb(40 - strong, 12 - k) for k in range(missed + 1)) / comb(
-            40, 12
-        )
-
-    for missed in (0, 1, 4):
-        bound = most_missed(40, 12, missed)
-        assert at_most(missed, bound) > 0.05 >= at_most(missed, bound + 1)
-    assert most_missed(20, 20, 3) == 3
 
 
 def sizes(values) -> xr.Dataset:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
-import pytest
 import xarray as xr
 
-from nnheads.truth.contrasts import CONTROLS, EDIT, by_kind, paired_p, summary
+from nnheads.truth.contrasts import CONTROLS, EDIT, by_kind, summary
 from nnheads.truth.multiple_choice import CHOICES
 
 
@@ -81,21 +78,3 @@ def test_intervals_are_over_questions():
         for table in (summary(few), summary(many))
     ]
     assert widths[0] > 3 * widths[1] > 0
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_p_is_the_share_of_sign_flips_that_do_as_much(seed):
-    differences = np.round(np.random.default_rng(seed).normal(0.4, 1, 8), 2)
-    flips = np.array(list(itertools.product((1, -1), repeat=8))) * differences
-    sums, own = flips.sum(1), differences.sum()
-    exact = 2 * min((sums >= own - 1e-9).mean(), (sums <= own + 1e-9).mean())
-    assert paired_p(differences) == pytest.approx(min(1.0, exact), abs=1e-9)
-
-
-def test_differences_that_are_all_nothing_are_no_evidence():
-    assert paired_p(np.zeros(10)) == 1.0
-
-
-def test_chance_differences_are_rarely_called_more():
-    drawn = np.random.default_rng(0).normal(size=(60, 30))
-    assert sum(paired_p(one) < 0.05 for one in drawn) <= 7

@@ -12,14 +12,13 @@ import oracle
 import pytest
 import torch
 from conftest import build, placed, tiny
-from scipy import stats as scipy_stats
 from uneven import output_weight, uneven, wrapped
 
 import nnheads
 from nnheads.errors import BadInput, RunError
 from nnheads.models.families import FAMILIES
 from nnheads.writing.copy_score import copy_scores, suppression_scores, word_scores
-from nnheads.writing.shares import summary, wilson
+from nnheads.writing.shares import summary
 from nnheads.writing.succession import OrderedClass, successor_scores
 from nnheads.writing.word_outputs import outputs, single_tokens
 
@@ -187,13 +186,6 @@ def test_slices_of_words_are_the_whole():
         some = word_scores(model, ids[part], pool=ids)
         for name in whole.data_vars:
             np.testing.assert_allclose(some[name], whole[name].isel(batch=part), atol=1e-6)
-
-
-def test_wilson_is_scipys():
-    for successes, count in ((0, 20), (7, 20), (20, 20)):
-        low, high = wilson(np.array(successes), np.array(count))
-        plain = scipy_stats.binomtest(successes, count).proportion_ci(method="wilson")
-        assert (low, high) == pytest.approx((plain.low, plain.high), abs=1e-9)
 
 
 def test_what_cannot_be_read_is_refused():
