@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnheads.recipes._terminal import counted, say, say_heads, say_values, shown
+from nnheads.recipes._terminal import counted, line_of, say, say_values, shown
 
 if TYPE_CHECKING:
     from nnheads.runs.folder import Run
@@ -29,39 +29,54 @@ def report(runs: Mapping[str, Run], top: int) -> None:
 def say_type(kind: str, run: Run, top: int) -> None:
     """Print the strongest heads of one type, and what was changed about its prompts."""
     from nnheads import stats
+    from nnheads.detectors._ability import lines
 
     heads = run.load("heads")
     best = stats.top_heads(heads, heads.attrs["headline"], top)
     if not best:
         say(f"{kind}: {why_empty(heads)} (try other --lengths)")
         return
-    say_best(kind, heads, best)
+    say_best(kind, heads, best, lines(heads.attrs))
     changed = json.loads(heads.attrs.get("dropped", "{}"))
     if changed:
         say("  " + counted(changed, "{reason}: {count}"))
     say(f"  {shown(run.folder)}")
 
 
-def say_best(kind: str, heads, best: list[dict]) -> None:
-    """Print heads with their intervals, or without where one prompt gives none."""
+def say_best(kind: str, heads, best: list[dict], about_model: list[str]) -> None:
+    """Print heads with their intervals, or without where one prompt gives none.
+
+    about_model: whether it does what the prompts ask.
+    """
     title, cases = title_of(kind, heads), cases_counted(heads)
-    if best[0]["low"] == best[0]["low"]:
-        say_heads(f"{title} [95% interval]{cases}", [flagged(heads, head) for head in best])
+    known = best[0]["low"] == best[0]["low"]
+    say(f"{title} [{'95% interval' if known else 'no interval: one prompt'}]{cases}")
+    for line in about_model:
+        say(f"  {line}")
+    if known:
+        for head in best:
+            say(f"  {line_of(flagged(heads, head), 'H')}")
     else:
-        say(f"{title} [no interval: one prompt]{cases}")
         say_values(best)
 
 
 def flagged(heads, head: dict) -> dict:
-    """Return a head, and whether it is beyond chance."""
-    flag = heads["flag"].sel(layer=head["layer"], head=head["head"])
-    return {**head, "flag": bool(flag)}
+    """Return a head, and whether it is beyond chance and strong."""
+    marks = [name for name in ("flag", "strong") if name in heads]
+    own = heads[marks].sel(layer=head["layer"], head=head["head"])
+    return {**head, **{name: bool(own[name]) for name in marks}}
 
 
 def title_of(kind: str, heads) -> str:
     """Return how many heads are beyond chance, and by which statistic they are ranked."""
     flagged, total = int(heads["flag"].sum()), heads["flag"].size
-    return f"{kind}: {flagged} of {total} heads beyond chance (*); {heads.attrs['headline']}"
+    headline, tested = heads.attrs["headline"], heads["flag"].attrs.get("statistic")
+    by = f", by {tested}" if tested and tested != headline else ""
+    strong = ""
+    if "strong" in heads:
+        least = heads["strong"].attrs["least"]
+        strong = f", {int(heads['strong'].sum())} strong (**, {headline} at least {least:g})"
+    return f"{kind}: {flagged} of {total} heads beyond chance (*{by}){strong}; {headline}"
 
 
 def cases_counted(heads) -> str:

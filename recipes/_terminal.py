@@ -64,10 +64,10 @@ def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
 
 
 def line_of(head: Mapping[str, Any], letters: str) -> str:
-    """Return a head, its value and its interval; a star where it is flagged."""
+    """Return a head, its value and its interval; a star where it is flagged, two where strong."""
     name = f"L{head['layer']}{letters}{head['head']}"
     interval = f"[{head['low']:+.3f}, {head['high']:+.3f}]"
-    star = " *" if head.get("flag") else ""
+    star = " **" if head.get("strong") else " *" if head.get("flag") else ""
     return f"{name:<7} {head['value']:+.3f} {interval}{star}"
 
 

@@ -155,7 +155,7 @@ def _counted(scores: xr.Dataset) -> xr.Dataset:
 def _contrasted(scores: xr.Dataset, seed: int) -> xr.Dataset:
     heads = contrast(scores[scores.attrs["headline"]], scores[scores.attrs["contrast"]])
     plain = calibrate(scores, seed=seed)
-    further = plain[[variable for variable in plain.data_vars if variable not in heads]]
+    further = plain[[name for name in plain.data_vars if name not in (*heads, "strong")]]
     heads = heads.merge(further, combine_attrs="drop_conflicts")
     return heads.assign_attrs({**scores.attrs, "headline": "difference"})
 

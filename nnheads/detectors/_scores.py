@@ -14,6 +14,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from nnheads.detectors._ability import ability
 from nnheads.detectors._catalog import head_types
 from nnheads.detectors._head_type import HeadType
 from nnheads.detectors._stimulus import Stimulus, prepare
@@ -86,7 +87,9 @@ def measure_all(
             **_of_learning(model, stimulus, batching),
         }
         for one in stimulus.head_types:
-            scores[one.name] = measured[one.name].assign_attrs(_attributes(one, stimulus))
+            own = measured[one.name]
+            about = {**_attributes(one, stimulus), **ability(own, stimulus.prompts)}
+            scores[one.name] = own.assign_attrs(about)
     return scores
 
 

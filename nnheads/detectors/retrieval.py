@@ -1,7 +1,9 @@
-"""Retrieval heads: while repeating a fact from far back, attend to the very token that comes next.
+"""Retrieval heads: while stating a fact from far back, attend to the very token that comes next.
 
-Share of answer tokens for which the head's strongest key is that token in the needle: the copy
-score, with the answer teacher-forced, so that one forward measures all of it.
+Share of prompts in which the head's strongest key, where the answer's first token is to be said, is
+that token in the needle. Later tokens of an answer follow by induction: the token before has just
+been said, so heads that only go on with what was said before find them too. They are reported
+beside it, and `generated_retrieval` scores what the model writes as the paper does.
 
 Such heads carry facts from a long context into the answer; masking them makes a model forget what
 it read.
@@ -15,18 +17,20 @@ from nnheads.prompts.needle import needle
 HEAD_TYPE = HeadType(
     name="retrieval",
     prompts=needle,
-    span="retrieval",
+    span="first_token",
     headline="hit",
-    beside=("needle",),
+    beside=("retrieval", "needle"),
     null="random tokens of the context: `spans.nulls.null_in_rows`, drawn by `prompts.needle`.",
     returns=(
-        "float32 (batch, layer, head), all in [0, 1]: `hit` (headline, the copy score), `mass`,"
-        " `above`, `uniform`; `null` (random tokens of the context), `needle` (mass on the whole"
-        " answer-bearing part). Coordinate `accuracy` (batch): share of answer tokens that the"
-        " model itself predicts."
+        "float32 (batch, layer, head), all in [0, 1], at the answer's first token: `hit`"
+        " (headline), `mass`, `above`, `uniform`, `null` (random tokens of the context), `needle`"
+        " (mass on the whole answer in the needle, mean over the answer); `retrieval` (mass on"
+        " the token to be said, mean over the answer). Coordinates `accuracy` (batch), the share of"
+        " answer tokens that the model itself predicts, and `right` (batch, step), which."
     ),
     misleads=(
-        "on models that do not answer (see `accuracy`); induction heads score too, and rightly so."
+        "on models that do not answer (see `accuracy`); where an answer begins with the words that"
+        " stand before it in the needle, induction heads score too."
     ),
     source="Wu et al. 2024, arXiv 2404.15574",
 )

@@ -24,6 +24,7 @@ from nnheads.patching.role_rules import (
     looks,
     undecided,
 )
+from nnheads.stats import ranked_heads
 
 SHOWN_LOOKS = ("name_mover", "subject", "duplicate", "induction")
 DECIDING = ("name_mover", "subject")  # looks that make heads that write, or rule them out
@@ -61,7 +62,7 @@ def _line_of_writers(table: xr.Dataset) -> str:
 def _lines_without_role(table: xr.Dataset) -> list[str]:
     """Return the heads with a sure effect and no role, the largest first."""
     sure = (table["role"] == 0) & (helps(table, "total") | hurts(table, "total"))
-    strongest = ranked_heads(np.abs(table["total"]).where(sure))
+    strongest = ranked_heads(abs(table["total"]).where(sure))
     if not strongest:
         return []
     said = ["an effect, and no role: what these do is not one of the jobs above"]
@@ -95,7 +96,7 @@ def _lines_of_undecided(table: xr.Dataset) -> list[str]:
 def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:
     """Return a role and its heads, the strongest evidence first; nothing of an empty role."""
     name = list(ROLES)[number - 1]
-    strength = np.abs(table[EVIDENCE[name][-1]])
+    strength = abs(table[EVIDENCE[name][-1]])
     strongest = ranked_heads(strength.where(table["role"] == number))
     if not strongest:
         return []

@@ -5,8 +5,8 @@
 
 The answer is teacher-forced, so one forward shows where every head looks at each token of it. The
 haystack is made here, or read from files. On the reference model everything is said in its own
-small language. The null, `retrieval~null`, is drawn here: `null_in_rows` picks random tokens that
-the same query can see. What cannot be used is refused with BadInput.
+small language. The nulls, `retrieval~null` and `first_token~null`, are drawn here: `null_in_rows`
+picks random tokens that the same query can see. What cannot be used is refused with BadInput.
 Source: Wu et al. 2024, arXiv 2404.15574 (the task; needles and text are our own).
 """
 
@@ -63,6 +63,8 @@ def needle(
     Kinds of spans, asked at the token that predicts answer token j:
         retrieval        answer token j in the needle
         retrieval~null   random tokens of the context
+        first_token      the first answer token in the needle, asked where it is to be said
+        first_token~null random tokens of the context
         needle           all answer tokens in the needle
 
     Returns:
@@ -154,9 +156,11 @@ def _dataset(rows: list[Row], tokenizer, seed: int) -> xr.Dataset:
     spans = {
         "retrieval": stack_spans([row.retrieval for row in rows], shift),
         "needle": stack_spans([row.needle for row in rows], shift),
+        "first_token": stack_spans([row.retrieval[:1] for row in rows], shift),
     }
     generator = np.random.default_rng(seed)
-    spans[f"retrieval{NULL}"] = null_in_rows(spans["retrieval"], shift, generator)
+    for kind in ("retrieval", "first_token"):
+        spans[f"{kind}{NULL}"] = null_in_rows(spans[kind], shift, generator)
     ask = spans["retrieval"][0]
     steps = step_variables(ask, following(token, ask), ASKED, WANTED)
     dataset = span_dataset(token, mask, spans).assign(steps)

@@ -109,8 +109,7 @@ def room(material: Material, needle: Needle, length: int) -> int:
 
     Raises BadInput where it does not hold the rest.
     """
-    question = material.style.prompt.format(question=needle.question)
-    whole = f" {needle.fact}{question} {needle.answer}"
+    whole = f" {needle.fact}{material.style.asked(needle)} {needle.answer}"
     used = len(material.tokenizer(whole)["input_ids"])
     if used >= length:
         raise BadInput(
@@ -132,8 +131,8 @@ class Prompt:
     @property
     def text(self) -> str:
         """The prompt without its answer."""
-        question = self.style.prompt.format(question=self.needle.question)
-        return " ".join([*self.before, self.needle.fact, *self.after]) + question
+        haystack = " ".join([*self.before, self.needle.fact, *self.after])
+        return haystack + self.style.asked(self.needle)
 
     @property
     def hidden(self) -> int:

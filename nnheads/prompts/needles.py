@@ -19,17 +19,29 @@ CODE_LENGTH = 4
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a code is told, how it is asked for, and how a prompt puts the question."""
+    """How a code is told and asked for, how its answer begins, and how a prompt puts the question.
+
+    Without a lead, language models begin with words of their own ("The code ..."), so that an
+    answer token has to be forced on them before they follow. The lead says something else than the
+    fact right before the code: there is nothing to go on with there by induction.
+    """
 
     fact: str
     question: str
     prompt: str
+    lead: str = ""
+
+    def asked(self, needle: Needle) -> str:
+        """Return a needle's question as a prompt ends with it, up to where its answer begins."""
+        question = self.prompt.format(question=needle.question)
+        return f"{question} {needle.lead}" if needle.lead else question
 
 
 PLAIN = Style(
     fact="The code of {name} is {code}.",
-    question="What is the code of {name}?",
+    question="What was the code of {name}?",
     prompt="\n\nQuestion: {question}\nAnswer:",
+    lead="The code of {name} was",
 )
 TERSE = Style(
     fact="the code of {name} is {code} .",
@@ -40,12 +52,17 @@ TERSE = Style(
 
 @dataclasses.dataclass(frozen=True)
 class Needle:
-    """A fact, a question, its answer, and `start`, at which character of the fact that begins."""
+    """A fact, a question and its answer.
+
+    start: the character of the fact at which the answer begins. lead: words that stand before the
+    answer where it is given.
+    """
 
     fact: str
     question: str
     answer: str
     start: int
+    lead: str = ""
 
 
 def code_needle(rng: random.Random, style: Style, words: list[str]) -> Needle:
@@ -53,13 +70,15 @@ def code_needle(rng: random.Random, style: Style, words: list[str]) -> Needle:
     name = rng.choice(NAMES)
     code = " ".join(rng.sample(words, CODE_LENGTH))
     fact = style.fact.format(name=name, code=code)
-    return Needle(fact, style.question.format(name=name), code, fact.index(" is ") + len(" is "))
+    question, lead = style.question.format(name=name), style.lead.format(name=name)
+    return Needle(fact, question, code, fact.index(code), lead)
 
 
 def read_needles(path: str | Path) -> list[Needle]:
     """Read needles from JSON lines: {"needle": ..., "question": ..., "answer": ...}.
 
-    The answer is a part of the needle.
+    The answer is a part of the needle. A line may have a "lead", words with which the answer begins
+    and behind which its first token is asked for; without one the model is asked for it at once.
 
     Raises:
         BadInput: naming the line, for anything that does not fit.
@@ -72,10 +91,13 @@ def _needle(where: str, line: str) -> Needle:
     try:
         record = json.loads(line)
         parts = [record[name] for name in ("needle", "question", "answer")]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        lead = record.get("lead", "")
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise BadInput(f"{where}: expected an object with needle, question and answer.") from None
     if not all(isinstance(part, str) and part.strip() for part in parts):
         raise BadInput(f"{where}: needle, question and answer must be words.")
+    if not isinstance(lead, str):
+        raise BadInput(f"{where}: lead must be words.")
     fact, question, answer = (part.strip() for part in parts)
     times = fact.count(answer)
     if times != 1:
@@ -83,4 +105,4 @@ def _needle(where: str, line: str) -> Needle:
             f"{where}: the answer {answer!r} occurs {times} times in the needle. It has to be there"
             " once."
         )
-    return Needle(fact, question, answer, fact.index(answer))
+    return Needle(fact, question, answer, fact.index(answer), lead.strip())

@@ -13,7 +13,7 @@ where nobody waits.
 from __future__ import annotations
 
 import functools
-import ssl
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from nnheads.errors import Pending, RunError, first_line
 from nnheads.remote.digest import digest_of
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.patience import Damaged, checked, patiently
+from nnheads.remote.server import certificates
 
 # seconds between questions whether a job is done; the last one goes on
 POLLS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -86,22 +87,42 @@ def send(job: Any, request: Any, tracer: Any, key: str, notes: Ledger) -> None:
     Raises:
         RunError: it cannot be packed, or the server cannot be reached or refuses it.
     """
-    from nnsight.intervention.backends.remote import RemoteError
-
     try:
         blob = job._serialize(tracer)
     except Exception as error:
         raise RunError(f"this cannot be sent to a server: {first_line(error)}") from error
 
-    def post() -> Any:
-        try:
-            return job._post(request, blob)
-        except RemoteError as error:
-            raise error.__cause__ or error from error
-
-    response = patiently(job, post)
-    job.job_id = response.id
+    job.job_id = patiently(job, functools.partial(posted, job, request.metadata(), blob))
     notes.note(key=key, job=response.id, up=len(blob), host=job.host)
+
+
+def posted(job: Any, about: str, blob: bytes) -> str:
+    """Send a packed job once, and return the id that the server gives it."""
+    import httpx
+    import nnsight
+    from nnsight.schema.response import ResponseModel
+
+    versions = {"nnsight-version": nnsight.__version__, "python-version": sys.version}
+    headers = {"ndif-timestamp": repr(time.time()), **versions, **key_header(job)}
+    packed = {"blob": ("request", blob, "application/octet-stream")}
+    with httpx.Client(timeout=limits(), verify=certificates()) as client:
+        answer = client.post(
+            f"{job.host}/request", data={"data": about}, files=packed, headers=headers
+        )
+    answer.raise_for_status()
+    return ResponseModel.model_validate_json(answer.text).id
+
+
+def key_header(job: Any) -> dict[str, str]:
+    """Return the header that carries the user's key, if there is one."""
+    return {"ndif-api-key": job.api_key} if job.api_key else {}
+
+
+def limits() -> Any:
+    """Return how long a server may take to connect and to answer."""
+    import httpx
+
+    return httpx.Timeout(10.0, read=READ_TIMEOUT)
 
 
 def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | None:
@@ -116,11 +137,10 @@ def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | 
     """
     import httpx
 
-    headers = {"ndif-api-key": job.api_key} if job.api_key else None
     unknown_since, questions = None, 0
-    limits = httpx.Timeout(10.0, read=READ_TIMEOUT)
-    with httpx.Client(timeout=limits, verify=certificates()) as client:
-        ask = functools.partial(client.get, f"{job.host}/response/{job.job_id}", headers=headers)
+    with httpx.Client(timeout=limits(), verify=certificates()) as client:
+        url = f"{job.host}/response/{job.job_id}"
+        ask = functools.partial(client.get, url, headers=key_header(job))
         while True:
             answer = patiently(job, lambda: checked(ask()))
             if answer.status_code == 404:
@@ -137,14 +157,6 @@ def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | 
                 raise Pending(f"job {job.job_id} is not finished", notes.run)
             time.sleep(POLLS[min(questions, len(POLLS) - 1)])
             questions += 1
-
-
-@functools.cache
-def certificates() -> ssl.SSLContext:
-    """Return whose servers are trusted, read once: that takes longer than a small job."""
-    import httpx
-
-    return httpx.create_ssl_context()
 
 
 def _state(job: Any, text: str, fresh: bool) -> tuple[bool, bool, str]:

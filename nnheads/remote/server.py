@@ -8,6 +8,8 @@ A server that cannot be reached or does not answer is a RunError.
 from __future__ import annotations
 
 import contextlib
+import functools
+import ssl
 from typing import Any
 
 from nnheads.errors import RunError, first_line
@@ -31,6 +33,14 @@ def host_of(remote: bool | str) -> str:
     return str(CONFIG.API.HOST)
 
 
+@functools.cache
+def certificates() -> ssl.SSLContext:
+    """Return whose servers are trusted, read once: that takes longer than a small job."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 def asked(host: str, path: str, timeout: float = 30.0) -> Any:
     """Return what a server says of itself, as JSON.
 
@@ -40,7 +50,9 @@ def asked(host: str, path: str, timeout: float = 30.0) -> Any:
     import httpx
 
     try:
-        answer = httpx.get(f"{host}{path}", timeout=httpx.Timeout(5.0, read=timeout))
+        answer = httpx.get(
+            f"{host}{path}", timeout=httpx.Timeout(5.0, read=timeout), verify=certificates()
+        )
         answer.raise_for_status()
         return answer.json()
     except httpx.HTTPStatusError as error:

@@ -97,13 +97,20 @@ def score(
 
 
 def gate(model, prompts: xr.Dataset) -> dict:
-    """Return `accuracy` (batch), the share of `target` tokens that the model predicts at `ask`.
+    """Return whether the model predicts the `target` tokens at `ask`.
 
-    -1 fills up where an example wants fewer than others. Empty for prompts that ask for nothing.
+    That is `right` (batch, step), and its mean `accuracy` (batch). -1 fills up where an example
+    wants fewer than others, NaN in what is returned. Empty for prompts that ask for nothing.
     """
     if "ask" not in prompts:
         return {}
     wanted = prompts["ask"].values >= 0
     right = (predicted(model, prompts) == prompts["target"].values) & wanted
+    share = (right.sum(1) / wanted.sum(1)).astype("float32")
+    each = np.where(wanted, right, np.nan).astype("float32")
     about = {"long_name": "share of wanted tokens that the model predicts", "units": "1"}
-    return {"accuracy": ("batch", (right.sum(1) / wanted.sum(1)).astype("float32"), about)}
+    about_each = {"long_name": "1 where the model predicts the wanted token", "units": "1"}
+    return {
+        "accuracy": ("batch", share, about),
+        "right": (("batch", "step"), each, about_each),
+    }

@@ -18,6 +18,7 @@ from nnheads.stats.bootstrap import CONFIDENCE, mean
 from nnheads.stats.chance import greater_than
 from nnheads.stats.discovery import HEADS, RATE, discoveries
 
+STRONG = 0.5  # of a share: most of the attention, or most of the queries
 MARGIN = 0.05  # of attention mass: less is no head type, however significant
 
 
@@ -42,7 +43,8 @@ def calibrate(
 
     Returns:
         (layer, head): every statistic's mean with its interval; `excess` (mass minus null) with its
-        interval, `p_value`, `q_value` and `flag` (1 or 0); with `by_step` also `invariance`.
+        interval, `p_value`, `q_value`, `flag` (1 or 0) and `strong` (flagged, and the headline of
+        the type at least a half); with `by_step` also `invariance`.
     """
     steps = scores.get("by_step")
     scores = scores.drop_vars("by_step", errors="ignore")
@@ -57,11 +59,21 @@ def calibrate(
     if steps is not None:
         p_value = np.maximum(p_value, _over_steps(excess, steps, scores["null"], margin))
     meaning = f"p of excess <= {margin}"
-    tested = discoveries(p_value, meaning, "more than chance", rate=rate, margin=margin)
-    heads = heads.assign(tested)
+    tested = discoveries(
+        p_value, meaning, "more than chance", rate=rate, margin=margin, statistic="mass"
+    )
+    heads = heads.assign(tested).assign(strong=_strong(heads, tested["flag"][1], scores))
     if steps is not None:
         heads["invariance"] = invariance(steps)
     return heads.assign_attrs(scores.attrs)
+
+
+def _strong(heads: xr.Dataset, flag: np.ndarray, scores: xr.Dataset) -> xr.DataArray:
+    """Return which flagged heads have a headline of at least STRONG: flags alone are many."""
+    headline = scores.attrs.get("headline", "mass")
+    strong = (heads[headline].transpose(*HEADS) >= STRONG) & (flag == 1)
+    about = {"long_name": f"flagged, and {headline} at least {STRONG}", "least": STRONG}
+    return strong.astype("int8").drop_attrs().assign_attrs(units="1", **about)
 
 
 def _over_steps(
@@ -138,7 +150,9 @@ def contrast(
         }
     )
     meaning = f"p of a difference of at most {margin}"
-    tested = discoveries(p_value, meaning, "the groups differ", rate=rate, margin=margin)
+    tested = discoveries(
+        p_value, meaning, "the groups differ", rate=rate, margin=margin, statistic="difference"
+    )
     heads = heads.assign(tested)
     return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
 

@@ -4,10 +4,10 @@ A *span* is a triple (query, first key, end of keys) of one example. For every h
 trace measures the attention mass on the span's keys and, if asked, whether the row's strongest key
 lies among them.
 
-No pattern is ever held. A span's mass needs only q.k on its own keys and the log-sum-exp of its
-row, which the fused attention kernel returns: that is the fast way. Masks, soft caps, sinks, and
-the strongest key need the row itself; rows are then computed in blocks under a memory budget and
-reduced at once.
+No pattern is ever held. Under plain causal attention a span's mass needs only q.k on its own keys
+and the log-sum-exp of its row, see `trace/fused.py`: that is the fast way. Masks, soft caps and
+sinks need the row itself; rows are then computed in blocks under a memory budget and reduced at
+once.
 
 Shipped to remote servers as source: torch only, no decorators.
 """
@@ -20,16 +20,16 @@ import torch
 from jaxtyping import Float, Int
 from nnsight import save
 
-from nnheads.trace.kernels import attention_call, for_each_head
+from nnheads.trace.fused import BySpan, Norm, Spans, fused_spans, is_plain, run_kernel
+from nnheads.trace.kernels import attention_call
 from nnheads.trace.plain import Inputs
 from nnheads.trace.rows import masked_scores
 from nnheads.trace.session import remote_of
 
 BLOCK_BYTES = 1 << 25  # of scores at a time: small enough for a CPU's caches to help
+LONG = 256  # positions from which strongest keys are cheaper without rows
 # query, key, value, mask, options, weights of one layer
 Attention = tuple[Any, Any, Any, Any, dict[str, Any], Any]
-Spans = Int[torch.Tensor, "3 batch span"]  # query, first key and end of keys
-BySpan = Float[torch.Tensor, "batch head span"]
 Scores = Float[torch.Tensor, "batch head row key"]
 
 
@@ -68,8 +68,10 @@ def measure_spans(
     ):
         measured = []
         for number in layers:
-            attention = read_attention(model.layers[number], options["interface"])
-            measured.append(statistics(attention, spans, weights, options))
+            layer = model.layers[number]
+            attention = read_attention(layer, options["interface"])
+            norm = fast_norm(layer, attention, options)
+            measured.append(statistics(attention, spans, weights, options, norm))
         result = save(torch.stack([one.to(measured[0].device) for one in measured]))
         tracer.stop()
     return result  # type: ignore[no-any-return]
@@ -87,63 +89,37 @@ def statistics(
     spans: Spans,
     weights: Float[torch.Tensor, "batch span kind"],
     options: SpanOptions,
+    norm: Norm | None = None,
 ) -> Float[torch.Tensor, "statistic batch head kind"]:
-    """Return one layer's statistics, weighted sums over the spans of each kind."""
-    mass, strongest = span_mass(attention, spans, options["hit"], options["block_bytes"])
+    """Return one layer's statistics, weighted sums over the spans of each kind.
+
+    norm: of `fast_norm`; None: rows are computed.
+    """
+    mass, strongest = span_mass(attention, spans, options, norm)
     above = (mass > options["threshold"]).float()
     every = torch.stack([mass, above, strongest][: 2 + options["hit"]])
     return torch.einsum("cbhs,bsk->cbhk", every, weights.to(mass.device))
 
 
+def fast_norm(layer: Any, attention: Attention, options: SpanOptions) -> Norm | None:
+    """Return each row's log-sum-exp where that spares the rows; None elsewhere."""
+    queries, keys, _, mask, further, weights = attention
+    if weights is not None or not is_plain(queries, keys, mask, further):
+        return None
+    if options["hit"] and queries.shape[2] < LONG:
+        return None
+    return run_kernel(layer, attention[:5])
+
+
 def span_mass(
-    attention: Attention, spans: Spans, hit: bool, block_bytes: int
+    attention: Attention, spans: Spans, options: SpanOptions, norm: Norm | None = None
 ) -> tuple[BySpan, BySpan]:
     """Return the mass on each span and, with `hit`, whether it holds the strongest key (1 or 0)."""
-    queries, keys, _, mask, options, weights = attention
-    device = (queries if weights is None else weights).device
-    capped = options.get("softcap") or options.get("s_aux") is not None
-    plain = weights is None and mask is None and not capped
-    if plain and not hit and device.type == "cpu" and queries.shape[2] == keys.shape[2]:
-        mass = fused_mass(attention, spans.to(device), block_bytes)
-        return mass, mass
-    return blockwise_mass(attention, spans.to(device), block_bytes)
-
-
-def fused_mass(attention: Attention, spans: Spans, block_bytes: int) -> BySpan:
-    """Return the mass under plain causal attention: exp(q.k * scaling - lse).
-
-    The row's log-sum-exp comes from the fused CPU kernel.
-    """
-    queries, keys, values, _, options, _ = attention
-    batch, heads, _, width = queries.shape
-    scaling = width**-0.5 if options.get("scaling") is None else options["scaling"]
-    keys, values = for_each_head(keys, heads), for_each_head(values, heads)
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    norm = fused(queries.contiguous(), keys, values, 0.0, True, scale=scaling)[1]
-    mass = torch.zeros(batch, heads, spans.shape[2], device=queries.device)
-    step = max(1, block_bytes // (8 * batch * heads * width))
-    for first in range(0, spans.shape[2], step):
-        block = spans[:, :, first : first + step]
-        row = block[0].clamp(min=0).unsqueeze(1).expand(-1, heads, -1)
-        chosen = queries.gather(2, row.unsqueeze(-1).expand(-1, -1, -1, width)).float() * scaling
-        mass[:, :, first : first + step] += key_by_key(chosen, norm.gather(2, row), keys, block)
-    return mass
-
-
-def key_by_key(
-    queries: Float[torch.Tensor, "batch head span dim"], level: BySpan, keys: Any, spans: Spans
-) -> BySpan:
-    """Return the mass of spans, one key of each at a time."""
-    query, start, stop = spans
-    mass = torch.zeros_like(level, dtype=torch.float32)
-    for offset in range(int((stop - start).max())):
-        where = start + offset
-        index = where.clamp(max=keys.shape[2] - 1)[:, None, :, None]
-        key = keys.gather(2, index.expand(-1, keys.shape[1], -1, keys.shape[3]))
-        valid = ((where < stop) & (query >= 0)).unsqueeze(1)
-        share = ((queries * key.float()).sum(-1) - level).exp()
-        mass += torch.where(valid, share, 0.0)
-    return mass
+    queries, _, _, _, _, weights = attention
+    spans, most = spans.to((queries if weights is None else weights).device), options["block_bytes"]
+    if norm is None:
+        return blockwise_mass(attention, spans, most)
+    return fused_spans(attention[:5], norm, spans, options["hit"], most)
 
 
 def blockwise_mass(attention: Attention, spans: Spans, block_bytes: int) -> tuple[BySpan, BySpan]:

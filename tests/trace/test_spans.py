@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import nnsight
 import numpy as np
 import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from conftest import build, placed, tiny, words_tokenizer
 from test_rows import eager_patterns
 
 from nnheads.errors import BadInput
+from nnheads.models.families import FAMILIES
+from nnheads.models.inputs import inputs
 from nnheads.spans.measure import measure
+from nnheads.trace.fused import run_kernel
+from nnheads.trace.kernels import attention_call
+from nnheads.trace.spans import LONG
 
 KINDS = ["before", "before", "first", "wide", "only one has it"]
 QUERY = [[6, 8, 8, 8, -1], [6, 8, 7, 8, 8]]
@@ -91,12 +97,69 @@ def test_the_fast_way_is_taken(padded, monkeypatch):
     from nnheads.trace import spans
 
     ids, mask, length = padded
-    taken, real = [], spans.fused_mass
-    monkeypatch.setattr(spans, "fused_mass", lambda *given: taken.append(1) or real(*given))
+    taken, real = [], spans.fused_spans
+    monkeypatch.setattr(spans, "fused_spans", lambda *given: taken.append(1) or real(*given))
     monkeypatch.setattr(spans, "blockwise_mass", lambda *_: pytest.fail("rows were computed"))
     for model_type in ("llama", "gpt2"):
         measure(tiny(model_type)[0], with_spans((ids, torch.ones_like(mask), length)), hit=False)
     assert len(taken) == 2 * 3, "two models of three layers"
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox", "mistral"])
+def test_the_strongest_keys_of_long_texts_are_those_of_whole_patterns(model_type):
+    long = {"n_positions": LONG * 2} if model_type == "gpt2" else {"max_position_embeddings": 1024}
+    model, eager = (_long(model_type, attention, long) for attention in ("sdpa", "eager"))
+    prompts = _many_spans(LONG + 40, seed=3)
+    scores = measure(model, prompts, block_bytes=1 << 12)
+    given = inputs(model, prompts)
+    with torch.no_grad():
+        patterns = eager._module(**given, output_attentions=True).attentions
+    query, start, stop = (prompts[name].values[0] for name in ("query", "key_start", "key_stop"))
+    keys = np.arange(LONG + 40)
+    inside = torch.from_numpy((keys >= start[:, None]) & (keys < stop[:, None]))
+    for layer, pattern in enumerate(patterns):
+        rows = pattern[0][:, query].float()
+        mass = (rows * inside).sum(-1).mean(-1)
+        hit = inside.gather(1, rows.argmax(-1).T).float().mean(0)
+        found = scores.sel(layer=layer, kind="some").isel(batch=0)
+        np.testing.assert_allclose(found["mass"], mass, atol=1e-5)
+        np.testing.assert_allclose(found["hit"], hit, atol=1e-6)
+
+
+def test_the_model_goes_on_with_the_same_logits():
+    model = _long("llama", "sdpa", {})
+    given = inputs(model, _many_spans(60, seed=1))
+    with torch.no_grad():
+        plain = model._module(**given).logits
+        with model.trace(**given):
+            for layer in model.layers:
+                run_kernel(layer, attention_call(layer))
+            ours = nnsight.save(model.output.logits)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
+def _long(model_type: str, attention: str, changes: dict):
+    """A tiny model that reads long texts."""
+    module = build(model_type, attention=attention, **changes)
+    rename = FAMILIES[model_type].rename()
+    return nnsight.TransformersModel(module, tokenizer=words_tokenizer(), rename=rename)
+
+
+def _many_spans(length: int, seed: int) -> xr.Dataset:
+    """One text with a span of one to four keys for every token, some of them on itself."""
+    draw = np.random.default_rng(seed)
+    query = np.arange(length)
+    start = draw.integers(0, query + 1)
+    stop = np.minimum(start + draw.integers(1, 5, length), query + 1)
+    place, span = ("batch", "position"), ("batch", "span")
+    data = {
+        "token": (place, draw.integers(4, 500, (1, length)).astype("int32")),
+        "mask": (place, np.ones((1, length), "int8")),
+        "query": (span, query[None].astype("int32")),
+        "key_start": (span, start[None].astype("int32")),
+        "key_stop": (span, stop[None].astype("int32")),
+    }
+    return xr.Dataset(data, {"batch": [0], "kind": ("span", ["some"] * length)})
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])

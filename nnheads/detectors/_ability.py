@@ -1,0 +1,66 @@
+"""Does the model do what the prompts ask of it? Heads are named for where they look all the same.
+
+scores.attrs |= ability(scores, prompts)
+lines(scores.attrs)      # what a reader has to know first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nnheads.stats import greater_than, mean
+
+SURE = 0.05  # p above which a model is not said to do more than guess
+MOST_STEPS = 6  # tokens of an answer that are told one by one
+
+
+def ability(scores: xr.Dataset, prompts: xr.Dataset) -> dict[str, Any]:
+    """Return how often a model gives the wanted token, as attributes; empty where none is wanted.
+
+    Args:
+        scores: with the coordinates `accuracy` (batch) and `right` (batch, step).
+        prompts: with `target` (batch, step), -1 where nothing is wanted.
+
+    Returns:
+        `accuracy` with its interval, `accuracy_low` and `accuracy_high`; `accuracy_by_step`;
+        `accuracy_of_guessing`, what a model has that always gives the most frequent wanted token;
+        `accuracy_p`, of being right no more often than that.
+    """
+    if "right" not in scores.coords:
+        return {}
+    share = scores["accuracy"].reset_coords(drop=True).rename("accuracy")
+    about = {name: float(value) for name, value in mean(share).items()}
+    wanted = prompts["target"].values
+    known = wanted[wanted >= 0]
+    guessing = float(np.unique(known, return_counts=True)[1].max() / known.size)
+    steps = scores["right"].mean("batch").values
+    return {
+        **about,
+        "accuracy_by_step": steps.astype(np.float32),
+        "accuracy_of_guessing": guessing,
+        "accuracy_p": float(greater_than(share.values.astype(float), guessing)),
+    }
+
+
+def lines(about: Mapping[str, Any]) -> list[str]:
+    """Return in words whether the model does what the prompts ask; nothing where they ask nothing.
+
+    Args:
+        about: attributes of `ability`.
+    """
+    if "accuracy" not in about:
+        return []
+    value, low, high = (float(about[f"accuracy{end}"]) for end in ("", "_low", "_high"))
+    guessing = float(about["accuracy_of_guessing"])
+    reach = f" [{low:.2f}, {high:.2f}]" if low == low else ""
+    said = f"the model gives {value:.2f}{reach} of the wanted tokens, guessing {guessing:.2f}"
+    steps = np.atleast_1d(about["accuracy_by_step"])
+    if 1 < steps.size <= MOST_STEPS:
+        said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
+    if not float(about["accuracy_p"]) < SURE:
+        return [said, "it does not do this task: heads below look there, and no more is known"]
+    return [said]
