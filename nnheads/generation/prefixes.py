@@ -40,7 +40,13 @@ from nnheads.models.inputs import check_length, check_tokens
 from nnheads.spans.measure import bounds_of, measure
 from nnheads.spans.scores import check_spans, labelled, weights_of
 from nnheads.trace.session import remote_of
-from nnheads.trace.spans import BLOCK_BYTES, SpanOptions, read_attention, statistics
+from nnheads.trace.spans import (
+    BLOCK_BYTES,
+    SpanOptions,
+    blockwise_mass,
+    read_attention,
+    statistics,
+)
 
 # of all tokens: a tree with more is no gain, since it is walked one segment at a time
 WORTH = 0.7
@@ -175,7 +181,7 @@ def _decode(
 
     Returns:
         What is written [batch, step] (-1 from the end of a text on, or behind a line break), and
-        each layer's attention as `span_mass` takes it, with one query per step.
+        each layer's attention as `blockwise_mass` takes it, with one query per step.
     """
     width = max(map(len, rows))
     mask = _mask(rows, width + new_tokens)
@@ -239,5 +245,6 @@ def _measured(
     first = spans.sizes["position"] - written.shape[1] - 1  # of the positions that were queries
     shifted = xr.where(spans["query"] < 0, -1, spans["query"] - first)
     bounds, shares = bounds_of(spans.assign(query=shifted)), torch.from_numpy(weights)
-    layers = [statistics(one, bounds, shares, options).cpu() for one in attention]
+    masses = (blockwise_mass(one, bounds, options["block_bytes"]) for one in attention)
+    layers = [statistics(one, shares, options).cpu() for one in masses]
     return labelled(torch.stack(layers, 2), spans, kinds, weights, missing, options["threshold"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 import xarray as xr
@@ -33,7 +35,7 @@ def measure(
             names the set.
         kinds: which sets; default all.
         threshold: mass from which a query counts for `above`.
-        hit: also find each row's strongest key. Without it, long unpadded prompts are much faster.
+        hit: also find each row's strongest key. Without it, long unpadded prompts are faster.
         block_bytes: memory for scores at a time.
 
     Returns:
@@ -61,14 +63,16 @@ def measure(
     options = SpanOptions(
         threshold=threshold, hit=hit, interface=family(model).interface, block_bytes=block_bytes
     )
-    values = measure_spans(
-        model,
-        inputs(model, prompts),
-        list(range(geometry(model).layers)),
-        bounds_of(spans),
-        torch.from_numpy(weights),
-        options,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)")  # torch says: beta
+        values = measure_spans(
+            model,
+            inputs(model, prompts),
+            list(range(geometry(model).layers)),
+            bounds_of(spans),
+            torch.from_numpy(weights),
+            options,
+        )
     return labelled(values.permute(1, 2, 0, 3, 4), spans, kinds, weights, missing, threshold)
 
 

@@ -1,32 +1,48 @@
 """Spans under plain causal attention, without rows: the fused kernel is run once, by us.
 
-    norm = run_kernel(layer, attention_call(layer))       # log-sum-exp of every row
-    mass, strongest = fused_spans(attention, norm, spans, hit=True, block_bytes=1 << 25)
+    norm, highest = run_kernel(layer, attention_call(layer), hit=True)
+    mass, strongest = fused_spans(attention, norm, highest, pairs)
 
 The kernel that a model calls keeps the log-sum-exp of its rows to itself. So it is called here, its
 output is what the model goes on with, and the model's own call is given a single query to spend no
-time on. A span's mass then needs q.k on its own keys alone.
+time on. A span's mass then needs q.k on its own keys alone, which is a product at the places of a
+sparse matrix.
 
-The strongest key of a row is in a span for certain where one of its keys has more than all others
-together, and is elsewhere for certain where none of them has more than the others on average.
-Only rows in between are computed.
+The strongest key comes from the same kernel with scores SHARP times as large: the log-sum-exp of
+these, divided by it, is the row's highest score, or a little more where others come near it. Only
+rows in which they come that near are computed.
 
 Shipped to remote servers as source: torch only, no decorators.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from nnheads.trace.kernels import for_each_head
 
-ROUNDING = 1e-4  # of shares: within it, neither side of a comparison is certain
+SHARP = 1e4  # scores that lie closer than a few parts of it are told apart by their rows
+ROUNDING = 2e-5  # of scores: nearer than this, the highest cannot be told from another one
 Spans = Int[torch.Tensor, "3 batch span"]  # query, first key and end of keys
 BySpan = Float[torch.Tensor, "batch head span"]
-Norm = Float[torch.Tensor, "batch head row"]
+ByRow = Float[torch.Tensor, "batch head row"]
+
+
+class Pairs(TypedDict):
+    """Every query and key of one example's spans, in the order of the queries.
+
+    matrix: their places [query, key], as a sparse matrix. query, key: the same as lists [pair].
+    span: to which span each belongs [pair]. spans: how many spans there are.
+    """
+
+    matrix: torch.Tensor
+    query: Int[torch.Tensor, " pair"]
+    key: Int[torch.Tensor, " pair"]
+    span: Int[torch.Tensor, " pair"]
+    spans: int
 
 
 def is_plain(queries: Any, keys: Any, mask: Any, options: dict[str, Any]) -> bool:
@@ -36,106 +52,112 @@ def is_plain(queries: Any, keys: Any, mask: Any, options: dict[str, Any]) -> boo
     return bool(plain and queries.device.type == "cpu")
 
 
-def run_kernel(layer: Any, attention: Any) -> Norm:
-    """Run the fused kernel in place of the model's call, and return each row's log-sum-exp."""
+def pairs_of(spans: Spans, length: int) -> list[Pairs]:
+    """Return the pairs of each example."""
+    return [_pairs(query, start, stop, length) for query, start, stop in spans.unbind(1)]
+
+
+def _pairs(query: Any, start: Any, stop: Any, length: int) -> Pairs:
+    width = (torch.minimum(stop, query + 1) - start).clamp(min=0) * (query >= 0)
+    span = torch.arange(len(query)).repeat_interleave(width)
+    first = (width.cumsum(0) - width).repeat_interleave(width)
+    order = query[span].argsort(stable=True)
+    key = (start[span] + torch.arange(len(span)) - first)[order]
+    span = span[order]
+    row = query[span]
+    bounds = torch.zeros(length + 1, dtype=torch.long)
+    bounds[1:] = torch.bincount(row, minlength=length).cumsum(0)
+    shape = (length, length)
+    entries = torch.zeros(len(span))
+    matrix = torch.sparse_csr_tensor(bounds, key, entries, size=shape, check_invariants=False)
+    return Pairs(matrix=matrix, query=row, key=key, span=span, spans=len(query))
+
+
+def run_kernel(layer: Any, attention: Any, hit: bool = False) -> tuple[ByRow, ByRow | None]:
+    """Run the fused kernel in place of the model's call.
+
+    Returns:
+        Each row's log-sum-exp and, with `hit`, its highest score or a little more.
+    """
     queries, keys, values, _, options = attention
-    heads = queries.shape[1]
+    heads, scaling = queries.shape[1], scaling_of(queries, options)
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     every_key, every_value = for_each_head(keys, heads), for_each_head(values, heads)
-    scale = options.get("scaling")
-    output, norm = fused(queries.contiguous(), every_key, every_value, 0.0, True, scale=scale)
+    given = (queries.contiguous(), every_key, every_value, 0.0, True)
+    output, norm = fused(*given, scale=scaling)
+    highest = fused(*given, scale=scaling * SHARP)[1] / SHARP if hit else None
     call = layer.attention.source.attention_interface_1
-    given = list(call.inputs[0])
-    given[1:4] = [one[:, :, :1] for one in (queries, keys, values)]
-    call.inputs = (tuple(given), call.inputs[1])
+    arguments = list(call.inputs[0])
+    arguments[1:4] = [one[:, :, :1] for one in (queries, keys, values)]
+    call.inputs = (tuple(arguments), call.inputs[1])
     call.output = (output.transpose(1, 2).contiguous(), None)
-    return norm  # type: ignore[no-any-return]
+    return norm, highest
+
+
+def scaling_of(queries: Any, options: dict[str, Any]) -> float:
+    """Return by what scores are multiplied."""
+    given = options.get("scaling")
+    return float(queries.shape[3] ** -0.5 if given is None else given)
 
 
 def fused_spans(
-    attention: Any, norm: Norm, spans: Spans, hit: bool, block_bytes: int
+    attention: Any, norm: ByRow, highest: ByRow | None, pairs: list[Pairs]
 ) -> tuple[BySpan, BySpan]:
-    """Return the mass of each span and, with `hit`, whether it holds the strongest key (1 or 0)."""
+    """Return the mass of each span and, with `highest`, whether it holds the strongest key."""
     queries, keys, _, _, options = attention
-    scaling = queries.shape[3] ** -0.5 if options.get("scaling") is None else options["scaling"]
-    keys, queries = for_each_head(keys, queries.shape[1]), queries * scaling
-    mass, best = masses(queries, keys, norm, spans, block_bytes)
-    if not hit:
-        return mass, mass
-    strongest, open_ = decided(mass, best, spans)
-    for case in range(open_.shape[0]):
-        for head in range(open_.shape[1]):
-            chosen = open_[case, head].nonzero().squeeze(1)
-            if chosen.numel():
-                rows = (queries[case, head], keys[case, head], spans[:, case, chosen])
-                strongest[case, head, chosen] = by_row(*rows, block_bytes)
-    return mass, strongest
+    scaling, group = scaling_of(queries, options), queries.shape[1] // keys.shape[1]
+    every = [
+        _of_head(
+            queries[case, head].float() * scaling,
+            keys[case, head // group].float(),
+            norm[case, head],
+            None if highest is None else highest[case, head],
+            own,
+        )
+        for case, own in enumerate(pairs)
+        for head in range(queries.shape[1])
+    ]
+    both = torch.stack(every, 1).unflatten(1, queries.shape[:2])
+    return both[0], both[-1]
 
 
-def masses(
-    queries: Float[torch.Tensor, "batch head position dim"],
-    keys: Float[torch.Tensor, "batch head position dim"],
-    norm: Norm,
-    spans: Spans,
-    block_bytes: int,
-) -> tuple[BySpan, BySpan]:
-    """Return the mass of each span, exp(q.k - lse), and that of its strongest key."""
-    batch, heads, _, width = queries.shape
-    both = torch.zeros(2, batch, heads, spans.shape[2], device=queries.device)
-    step = max(1, block_bytes // (8 * batch * heads * width))
-    for first in range(0, spans.shape[2], step):
-        block = spans[:, :, first : first + step]
-        row = block[0].clamp(min=0).unsqueeze(1).expand(-1, heads, -1)
-        chosen = queries.gather(2, row.unsqueeze(-1).expand(-1, -1, -1, width)).float()
-        both[..., first : first + step] = key_by_key(chosen, norm.gather(2, row), keys, block)
-    return both[0], both[1]
-
-
-def key_by_key(
-    queries: Float[torch.Tensor, "batch head span dim"], level: BySpan, keys: Any, spans: Spans
-) -> Float[torch.Tensor, "2 batch head span"]:
-    """Return the mass of spans and of their strongest key, one key of each at a time."""
-    query, start, stop = spans
-    mass, best = torch.zeros_like(level, dtype=torch.float32), torch.zeros_like(level)
-    for offset in range(int((stop - start).max())):
-        where = start + offset
-        index = where.clamp(max=keys.shape[2] - 1)[:, None, :, None]
-        key = keys.gather(2, index.expand(-1, keys.shape[1], -1, keys.shape[3]))
-        valid = ((where < stop) & (where <= query) & (query >= 0)).unsqueeze(1)
-        share = ((queries * key.float()).sum(-1) - level).exp()
-        share = torch.where(valid, share, 0.0)
-        mass, best = mass + share, torch.maximum(best, share)
-    return torch.stack([mass, best])
-
-
-def decided(
-    mass: BySpan, best: BySpan, spans: Spans
-) -> tuple[BySpan, Bool[torch.Tensor, "batch head span"]]:
-    """Return which spans hold the strongest key for certain, and of which it is not certain."""
-    query, start, stop = spans.unsqueeze(2)
-    inside = torch.minimum(stop, query + 1) - start
-    elsewhere = (query + 1 - inside).clamp(min=1)  # keys that the row sees outside the span
-    others = 1 - mass
-    surely = best > others + ROUNDING
-    never = best < others / elsewhere - ROUNDING / elsewhere
-    there = (query >= 0) & (inside > 0)
-    return (surely & there).float(), ~surely & ~never & there
-
-
-def by_row(
+def _of_head(
     queries: Float[torch.Tensor, "position dim"],
     keys: Float[torch.Tensor, "position dim"],
-    spans: Int[torch.Tensor, "3 span"],
-    block_bytes: int,
-) -> Float[torch.Tensor, " span"]:
-    """Return whether spans hold their row's strongest key, from the rows of one head."""
-    held = torch.zeros(spans.shape[1], device=queries.device)
-    step = max(1, block_bytes // (4 * keys.shape[0]))
-    for part in spans[0].argsort().split(step):
-        query, start, stop = spans[:, part]
-        reach = int(query.max()) + 1
-        scores = queries[query].float() @ keys[:reach].float().T
-        later = torch.arange(reach, device=query.device) > query.unsqueeze(1)
-        strongest = scores.masked_fill_(later, -torch.inf).argmax(1)
-        held[part] = ((strongest >= start) & (strongest < stop)).float()
-    return held
+    norm: Float[torch.Tensor, " position"],
+    highest: Float[torch.Tensor, " position"] | None,
+    pairs: Pairs,
+) -> Float[torch.Tensor, "statistic span"]:
+    """Return the mass of each span under one head, and whether it holds the strongest key."""
+    places = pairs["matrix"]
+    scores = torch.sparse.sampled_addmm(places, queries, keys.T, beta=0.0).values()
+    mass = torch.zeros(pairs["spans"])
+    mass.index_add_(0, pairs["span"], (scores - norm[pairs["query"]]).exp())
+    if highest is None:
+        return mass.unsqueeze(0)
+    below = highest[pairs["query"]] - scores
+    strongest = below <= ROUNDING
+    near = (below <= torch.tensor(float(len(keys))).log() / SHARP + ROUNDING) & ~strongest
+    rows = torch.unique(pairs["query"][near])
+    if rows.numel():
+        top = strongest_keys(queries, keys, rows)
+        place = torch.searchsorted(rows, pairs["query"][near])
+        strongest[near] = top[place] == pairs["key"][near]
+    held = torch.zeros(pairs["spans"])
+    held.index_add_(0, pairs["span"], strongest.float())
+    return torch.stack([mass, held.clamp(max=1.0)])
+
+
+def strongest_keys(
+    queries: Float[torch.Tensor, "position dim"],
+    keys: Float[torch.Tensor, "position dim"],
+    rows: Int[torch.Tensor, " row"],
+) -> Int[torch.Tensor, " row"]:
+    """Return the strongest key of some rows of one head."""
+    found = []
+    for part in rows.split(256):
+        reach = int(part[-1]) + 1
+        scores = queries[part] @ keys[:reach].T
+        later = torch.arange(reach) > part.unsqueeze(1)
+        found.append(scores.masked_fill_(later, -torch.inf).argmax(1))
+    return torch.cat(found)

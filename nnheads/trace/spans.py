@@ -20,14 +20,22 @@ import torch
 from jaxtyping import Float, Int
 from nnsight import save
 
-from nnheads.trace.fused import BySpan, Norm, Spans, fused_spans, is_plain, run_kernel
+from nnheads.trace.fused import (
+    BySpan,
+    Spans,
+    fused_spans,
+    is_plain,
+    pairs_of,
+    run_kernel,
+)
 from nnheads.trace.kernels import attention_call
 from nnheads.trace.plain import Inputs
 from nnheads.trace.rows import masked_scores
 from nnheads.trace.session import remote_of
 
 BLOCK_BYTES = 1 << 25  # of scores at a time: small enough for a CPU's caches to help
-LONG = 256  # positions from which strongest keys are cheaper without rows
+FEW = 1 << 16  # queries with keys: so many never need rows
+SPARSE = 8  # rows are computed where spans hold more than one of so many of all of them
 # query, key, value, mask, options, weights of one layer
 Attention = tuple[Any, Any, Any, Any, dict[str, Any], Any]
 Scores = Float[torch.Tensor, "batch head row key"]
@@ -66,12 +74,17 @@ def measure_spans(
         torch.no_grad(),
         model.trace(**inputs, use_cache=False, logits_to_keep=1, remote=remote) as tracer,
     ):
-        measured = []
+        measured, pairs = [], []
         for number in layers:
             layer = model.layers[number]
             attention = read_attention(layer, options["interface"])
-            norm = fast_norm(layer, attention, options)
-            measured.append(statistics(attention, spans, weights, options, norm))
+            if is_fast(attention, spans):
+                pairs = pairs or pairs_of(spans, attention[0].shape[2])
+                levels = run_kernel(layer, attention[:5], options["hit"])
+                mass = fused_spans(attention[:5], *levels, pairs)
+            else:
+                mass = blockwise_mass(attention, spans, options["block_bytes"])
+            measured.append(statistics(mass, weights, options))
         result = save(torch.stack([one.to(measured[0].device) for one in measured]))
         tracer.stop()
     return result  # type: ignore[no-any-return]
@@ -84,42 +97,29 @@ def read_attention(layer: Any, interface: bool) -> Attention:
     return (*attention_call(layer), None)
 
 
+def is_fast(attention: Attention, spans: Spans) -> bool:
+    """Return whether spans can do without rows: plain attention and few pairs of positions."""
+    queries, keys, _, mask, options, weights = attention
+    if weights is not None or not is_plain(queries, keys, mask, options):
+        return False
+    query, start, stop = spans
+    most = int(((stop - start) * (query >= 0)).sum(1).max())
+    return most <= max(FEW, queries.shape[2] ** 2 // SPARSE)
+
+
 def statistics(
-    attention: Attention,
-    spans: Spans,
+    masses: tuple[BySpan, BySpan],
     weights: Float[torch.Tensor, "batch span kind"],
     options: SpanOptions,
-    norm: Norm | None = None,
 ) -> Float[torch.Tensor, "statistic batch head kind"]:
     """Return one layer's statistics, weighted sums over the spans of each kind.
 
-    norm: of `fast_norm`; None: rows are computed.
+    masses: on each span, and whether it holds the strongest key (1 or 0).
     """
-    mass, strongest = span_mass(attention, spans, options, norm)
+    mass, strongest = masses
     above = (mass > options["threshold"]).float()
     every = torch.stack([mass, above, strongest][: 2 + options["hit"]])
     return torch.einsum("cbhs,bsk->cbhk", every, weights.to(mass.device))
-
-
-def fast_norm(layer: Any, attention: Attention, options: SpanOptions) -> Norm | None:
-    """Return each row's log-sum-exp where that spares the rows; None elsewhere."""
-    queries, keys, _, mask, further, weights = attention
-    if weights is not None or not is_plain(queries, keys, mask, further):
-        return None
-    if options["hit"] and queries.shape[2] < LONG:
-        return None
-    return run_kernel(layer, attention[:5])
-
-
-def span_mass(
-    attention: Attention, spans: Spans, options: SpanOptions, norm: Norm | None = None
-) -> tuple[BySpan, BySpan]:
-    """Return the mass on each span and, with `hit`, whether it holds the strongest key (1 or 0)."""
-    queries, _, _, _, _, weights = attention
-    spans, most = spans.to((queries if weights is None else weights).device), options["block_bytes"]
-    if norm is None:
-        return blockwise_mass(attention, spans, most)
-    return fused_spans(attention[:5], norm, spans, options["hit"], most)
 
 
 def blockwise_mass(attention: Attention, spans: Spans, block_bytes: int) -> tuple[BySpan, BySpan]:
@@ -127,7 +127,7 @@ def blockwise_mass(attention: Attention, spans: Spans, block_bytes: int) -> tupl
     queries, keys, _, _, _, weights = attention
     like = queries if weights is None else weights
     batch, heads = like.shape[:2]
-    query, start, stop = spans
+    query, start, stop = spans.to(like.device)
     total = keys.shape[2] if weights is None else weights.shape[3]
     rows = torch.unique(query[query >= 0])
     step = max(1, block_bytes // (4 * batch * heads * total))

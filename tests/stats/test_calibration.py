@@ -23,7 +23,7 @@ from nnheads.prompts.iteration import iteration
 from nnheads.prompts.repeated import DISTANCES, repeated
 from nnheads.spans import measure as attention
 from nnheads.stats import MARGIN, adjusted, calibrate, contrast, invariance
-from nnheads.trace.spans import statistics
+from nnheads.trace.spans import blockwise_mass, statistics
 
 UNIFORM, IDEAL, EARLIER, SINK = range(4)
 STEPS = 6
@@ -58,7 +58,8 @@ def calibrated_on(prompts: xr.Dataset, weights: torch.Tensor, kind: str, monkeyp
 
     def measured(model, inputs, layers, spans, share, options):
         eager = (None, None, None, None, {}, weights)
-        return statistics(eager, spans, share, options)[None]
+        masses = blockwise_mass(eager, spans, options["block_bytes"])
+        return statistics(masses, share, options)[None]
 
     monkeypatch.setattr(attention, "measure_spans", measured)
     beside = head_type("iteration").beside if kind == "iteration" else ()
