@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+import xarray as xr
 from commands import command
 
 import nnheads
@@ -107,6 +108,18 @@ def test_first_tokens_are_left_out_of_means(model):
     assert (found["auc"].values[11:29] == 1).all()
 
 
-def test_its_strongest_induction_heads_copy(tmp_path):
-    out = command("verify", "smollm2", "--only", "induction,copying", "-q", "-o", tmp_path)
-    assert "fail" not in out and "pass  without its five strongest induction heads" in out
+def test_without_its_strongest_induction_heads_it_does_not_copy(tmp_path):
+    heads = "L18H6,L17H3,L17H4,L18H7,L17H5"
+    options = ("--behaviour", "induction", "--length", "25", "-n", "2", "--draws", "2")
+    command("knockout", "smollm2", *options, "--heads", heads, "-q", "-o", tmp_path)
+    (path,) = tmp_path.rglob("curve.nc")
+    curve = xr.load_dataset(path)
+    assert float(curve["accuracy"][0]) > 0.3 and float(curve["accuracy"][-1]) == 0
+    assert float(curve["random_lowest"][-1]) > 0.3
+
+
+def test_it_answers_and_the_head_that_retrieves_is_no_induction_head(model):
+    heads = nnheads.detect(model, "retrieval", n=8, lengths=[128])
+    assert heads.attrs["accuracy_by_step"][0] >= 0.5
+    assert float(heads["hit"].sel(layer=23, head=7)) > 0.8
+    assert float(heads["hit"].sel(layer=17, head=3)) < 0.2

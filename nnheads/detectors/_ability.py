@@ -33,7 +33,7 @@ def ability(scores: xr.Dataset, prompts: xr.Dataset) -> dict[str, Any]:
     if "right" not in scores.coords:
         return {}
     share = scores["accuracy"].reset_coords(drop=True).rename("accuracy")
-    about = {name: float(value) for name, value in mean(share).items()}
+    about = {str(name): float(value) for name, value in mean(share).items()}
     wanted = prompts["target"].values
     known = wanted[wanted >= 0]
     guessing = float(np.unique(known, return_counts=True)[1].max() / known.size)

@@ -24,11 +24,11 @@ from jaxtyping import Float
 from nnheads import stats
 from nnheads.models.geometry import geometry
 from nnheads.models.names import head_name
+from nnheads.patching.adding_up import verdict
 from nnheads.patching.head_sets import Ablating, Head, by_head, checked_heads, without
 
 SOURCE = "after arXiv 2607.01940"
 LESS_IS_BETTER = ("kl", "rank")
-MARGIN = 0.1  # of the larger of joint effect and sum of parts: below it they count as equal
 NAMED = 0.01  # of the intact metric or joint effect: a head that grows by less does not step in
 
 Effects = dict[str, Float[np.ndarray, "case set"]]  # by what the sets are for
@@ -199,13 +199,14 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         `stats.RATE`, and both growth and effect after the list at least NAMED of the intact metric
         or, if that is more, of the joint effect. A head that worked against the answer and ceases
         to is none. attrs: `adds_up`, 0 where the interval of the surplus leaves zero out and it is
-        more than MARGIN of the joint effect or of the sum of parts; then `warning` says which way.
-        One case alone has no `adds_up`.
+        more than `adding_up.MARGIN` of the joint effect or of the sum of parts; then `warning` says
+        which way. One case alone has no `adds_up`, nor has a list without which the metric is at
+        the end of its range, unless its heads stand in for each other; `warning` says so.
     """
     means = [stats.mean(scores[name], seed=seed) for name in scores.data_vars]
     reduced = xr.merge(means, combine_attrs="override").assign_attrs(scores.attrs)
     sign = 1 if scores.attrs["metric"] in LESS_IS_BETTER else -1
-    reduced.attrs |= _verdict(reduced, sign)
+    reduced.attrs |= verdict(reduced, sign)
     return reduced.assign(_steps_in(scores, reduced, sign)) if "growth" in scores else reduced
 
 
@@ -219,28 +220,6 @@ def _steps_in(scores: xr.Dataset, reduced: xr.Dataset, sign: int) -> dict:
     least = np.minimum(*(sign * reduced[one].values for one in named))
     meaning = "p of no growth, or of no help"
     return stats.discoveries(p_value, meaning, "steps in", also=least >= margin, margin=margin)
-
-
-def _verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
-    """Say whether the parts add up, and if not, which way; nothing of one case."""
-    low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
-    if np.isnan(low):
-        return {}
-    surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))
-    beyond_chance = low > 0 or high < 0
-    if not beyond_chance or abs(surplus) <= MARGIN * max(abs(joint), abs(total)):
-        return {"adds_up": 1}
-    why = STAND_IN if sign * surplus > 0 else CHAIN
-    return {"adds_up": 0, "warning": f"the parts do not add up: {why}"}
-
-
-STAND_IN = (
-    "these heads stand in for each other (self-repair), and each one's own effect says too little"
-)
-CHAIN = (
-    "these heads work through one another, and their own effects count the same thing more than"
-    " once"
-)
 
 
 def stepping_in(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:

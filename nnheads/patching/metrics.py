@@ -22,7 +22,7 @@ class Metric:
     """A number for each question.
 
     of: from named readings (see `Readings.named`). full: it needs the logits of the whole
-    vocabulary. pair: it needs a wrong answer to compare with.
+    vocabulary. pair: it needs a wrong answer to compare with. ends: of its range.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Metric:
     units: str
     full: bool = False
     pair: bool = False
+    ends: tuple[float, ...] = ()
 
 
 METRICS = {
@@ -57,6 +58,7 @@ METRICS = {
             "probability of the answer",
             "1",
             full=True,
+            ends=(0.0, 1.0),
         ),
         Metric(
             "rank",
@@ -64,6 +66,7 @@ METRICS = {
             "rank of the answer, 0 is the highest",
             "1",
             full=True,
+            ends=(0.0,),
         ),
         Metric(
             "accuracy",
@@ -71,6 +74,7 @@ METRICS = {
             "share of answers that are the model's first choice",
             "1",
             full=True,
+            ends=(0.0, 1.0),
         ),
         Metric(
             "kl", lambda read: read["divergence"], "KL(unchanged || changed run)", "nat", full=True

@@ -93,7 +93,7 @@ def send(job: Any, request: Any, tracer: Any, key: str, notes: Ledger) -> None:
         raise RunError(f"this cannot be sent to a server: {first_line(error)}") from error
 
     job.job_id = patiently(job, functools.partial(posted, job, request.metadata(), blob))
-    notes.note(key=key, job=response.id, up=len(blob), host=job.host)
+    notes.note(key=key, job=job.job_id, up=len(blob), host=job.host)
 
 
 def posted(job: Any, about: str, blob: bytes) -> str:

@@ -71,9 +71,10 @@ def calibrate(
 def _strong(heads: xr.Dataset, flag: np.ndarray, scores: xr.Dataset) -> xr.DataArray:
     """Return which flagged heads have a headline of at least STRONG: flags alone are many."""
     headline = scores.attrs.get("headline", "mass")
-    strong = (heads[headline].transpose(*HEADS) >= STRONG) & (flag == 1)
+    strong: xr.DataArray = (heads[headline].transpose(*HEADS) >= STRONG) & (flag == 1)
     about = {"long_name": f"flagged, and {headline} at least {STRONG}", "least": STRONG}
-    return strong.astype("int8").drop_attrs().assign_attrs(units="1", **about)
+    whole: xr.DataArray = strong.astype("int8").drop_attrs()
+    return whole.assign_attrs(units="1", **about)
 
 
 def _over_steps(

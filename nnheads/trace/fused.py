@@ -70,7 +70,7 @@ def _pairs(query: Any, start: Any, stop: Any, length: int) -> Pairs:
     shape = (length, length)
     entries = torch.zeros(len(span))
     matrix = torch.sparse_csr_tensor(bounds, key, entries, size=shape, check_invariants=False)
-    return Pairs(matrix=matrix, query=row, key=key, span=span, spans=len(query))
+    return {"matrix": matrix, "query": row, "key": key, "span": span, "spans": len(query)}
 
 
 def run_kernel(layer: Any, attention: Any, hit: bool = False) -> tuple[ByRow, ByRow | None]:

@@ -74,7 +74,7 @@ def measure_spans(
         torch.no_grad(),
         model.trace(**inputs, use_cache=False, logits_to_keep=1, remote=remote) as tracer,
     ):
-        measured, pairs = [], []
+        measured, pairs = [], []  # type: ignore[var-annotated]  # annotations would travel too
         for number in layers:
             layer = model.layers[number]
             attention = read_attention(layer, options["interface"])
@@ -104,7 +104,7 @@ def is_fast(attention: Attention, spans: Spans) -> bool:
         return False
     query, start, stop = spans
     most = int(((stop - start) * (query >= 0)).sum(1).max())
-    return most <= max(FEW, queries.shape[2] ** 2 // SPARSE)
+    return bool(most <= max(FEW, queries.shape[2] ** 2 // SPARSE))
 
 
 def statistics(

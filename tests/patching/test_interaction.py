@@ -17,6 +17,7 @@ from test_knockout import alike, hooked_difference
 import nnheads
 from nnheads.errors import BadInput
 from nnheads.patching import interaction
+from nnheads.patching.adding_up import verdict
 from nnheads.patching.behaviours import ask_for
 from nnheads.patching.interaction import interactions, stepping_in, summary
 
@@ -106,6 +107,25 @@ def test_heads_that_stand_in_for_each_other_are_said_to(monkeypatch):
     (one,) = stepping_in(reduced, 5)
     assert (one["layer"], one["head"], one["value"]) == (2, 0, -8)
     assert int(reduced["flag"].sum()) == 1 and reduced["before"].sel(layer=2, head=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("joint", "parts", "said"),
+    [
+        (-0.6, -0.9, "cannot be said"),
+        (-0.59, -0.6, "cannot be said"),
+        (-0.6, -0.1, "stand in"),
+        (-0.3, -0.6, "work through one another"),
+        (-0.3, -0.3, ""),
+    ],
+)
+def test_at_the_end_of_a_range_nothing_is_said_of_the_sum(joint, parts, said):
+    values = {"base_accuracy": 0.6, "joint": joint, "sum_of_parts": parts, "surplus": joint - parts}
+    reduced = xr.Dataset({**values, "surplus_low": joint - parts - 0.01})
+    reduced = reduced.assign(surplus_high=joint - parts + 0.01).assign_attrs(metric="accuracy")
+    found = verdict(reduced, sign=-1)
+    assert said in found.get("warning", "") and bool(said) == ("warning" in found)
+    assert found.get("adds_up") == {"cannot be said": None, "": 1}.get(said, 0)
 
 
 def test_links_of_one_chain_are_said_to_be(monkeypatch):

@@ -1,0 +1,48 @@
+"""Do the parts add up to the whole? A verdict in words, or why there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from nnheads.patching.metrics import METRICS
+
+MARGIN = 0.1  # of the larger of joint effect and sum of parts: below it they count as equal
+SPENT = 0.05  # of the way to the end of a metric's range: nearer than this, it cannot go on
+STAND_IN = (
+    "these heads stand in for each other (self-repair), and each one's own effect says too little"
+)
+CHAIN = (
+    "these heads work through one another, and their own effects count the same thing more than"
+    " once"
+)
+
+
+def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
+    """Say whether the parts add up, and if not, which way; nothing of one case.
+
+    Args:
+        reduced: `surplus` with its interval, `joint`, `sum_of_parts` and the intact metric.
+        sign: 1 where more of the metric is worse, -1 where less is.
+    """
+    low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
+    if np.isnan(low):
+        return {}
+    surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))
+    differs = (low > 0 or high < 0) and abs(surplus) > MARGIN * max(abs(joint), abs(total))
+    if differs and sign * surplus > 0:
+        return {"adds_up": 0, "warning": f"the parts do not add up: {STAND_IN}"}
+    metric = str(reduced.attrs["metric"])
+    intact = float(reduced[f"base_{metric}"])
+    if is_spent(metric, intact, intact + joint):
+        end = f"{metric} without the list is {intact + joint:.2f}, the end of its range"
+        return {"warning": f"{end}: whether the parts add up cannot be said"}
+    if differs:
+        return {"adds_up": 0, "warning": f"the parts do not add up: {CHAIN}"}
+    return {"adds_up": 1}
+
+
+def is_spent(metric: str, intact: float, without: float) -> bool:
+    """Return whether a metric has come to an end of its range, so that more cannot show."""
+    ends = METRICS[metric].ends if metric in METRICS else ()
+    return any(abs(without - end) <= SPENT * abs(intact - end) for end in ends)
