@@ -73,7 +73,7 @@ def title_of(kind: str, heads) -> str:
     headline, tested = heads.attrs["headline"], heads["flag"].attrs.get("statistic")
     by = f", by {tested}" if tested and tested != headline else ""
     strong = ""
-    if "strong" in heads:
+    if "strong" in heads and flagged:
         least = heads["strong"].attrs["least"]
         strong = f", {int(heads['strong'].sum())} strong (**, {headline} at least {least:g})"
     return f"{kind}: {flagged} of {total} heads beyond chance (*{by}){strong}; {headline}"
@@ -104,11 +104,17 @@ def say_left_out(names: Sequence[str], runs: Mapping[str, Run]) -> None:
 
 def overview(runs: Mapping[str, Run]) -> None:
     """Draw one map of all types: a cell is split when a head has several."""
-    from nnheads import plot
+    from nnheads import plot, stats
     from nnheads.runs import store
 
     heads = {kind: run.load("heads") for kind, run in runs.items()}
+    for kind in [one for one, each in heads.items() if not stats.is_selective(each["flag"])]:
+        flag = heads.pop(kind)["flag"]
+        count = f"{int(flag.sum())} of {flag.size}"
+        say(f"{kind} is left out of the map of all types: it flags {count} heads")
     maps = {kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}
+    if not maps:
+        return
     figure = plot.types_map(maps, note=note_of(next(iter(heads.values()))))
     path = next(iter(runs.values())).folder.parent / "all.png"
     store.write(path, lambda target: figure.savefig(target, dpi=144))

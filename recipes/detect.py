@@ -143,14 +143,17 @@ def open_type(study: Study, side: Study, revision: str | None, stimulus, kind: s
 
 
 def compute(side: Study, runs: dict[str, Run], stimuli: list) -> None:
-    """Measure what is missing: types that share prompts share forwards; each has its own folder."""
-    from nnheads.detectors._scores import measure_all
+    """Measure what is missing, and save each type as soon as it is there.
+
+    Types that share prompts share forwards; each has its own folder.
+    """
+    from nnheads.detectors._scores import measure_each
     from nnheads.runs.folder import share_jobs
 
     parts = beside(next(iter(runs.values())), "parts")
     share_jobs(runs.values(), side.model, parts)
     options = {"batch_size": side.batch_size, "quiet": side.quiet}
-    for kind, scores in measure_all(side.model, stimuli, parts=parts, **options).items():
+    for kind, scores in measure_each(side.model, stimuli, parts=parts, **options):
         finish(runs[kind], kind, scores, side.seed)
     shutil.rmtree(parts, ignore_errors=True)
 

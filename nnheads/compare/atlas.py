@@ -75,7 +75,8 @@ def roles(entries: list[Entry]) -> xr.Dataset:
 
     Returns:
         `flag` (type, layer, head), `count` (layer, head) of types that flag a head, and `which` of
-        them, by name. A type that was asked twice counts once.
+        them, by name. A type that was asked twice counts once, and one that flags most heads (see
+        `stats.is_selective`) not at all: attrs name these as `common`.
 
     Raises:
         BadInput: no score that flags heads.
@@ -85,15 +86,17 @@ def roles(entries: list[Entry]) -> xr.Dataset:
         raise BadInput(
             f"No score of {entries[0].model} flags heads. Use scores of nnheads detect, or lists."
         )
+    common = [one.type for one in flagging if not stats.is_selective(one.heads["flag"])]
     along = xr.Variable("type", [one.type for one in flagging])
     flag = xr.concat([one.heads["flag"] == 1 for one in flagging], along)
+    selective = ~flag["type"].isin(common)
     kinds = flag.assign_coords(kind=("type", [one.kind for one in flagging]))
-    count = kinds.groupby("kind").any().sum("kind").astype("int16")
+    count = (kinds & selective).groupby("kind").any().sum("kind").astype("int16")
     count = count.assign_attrs(long_name="types that flag a head", units="1")
     table = xr.Dataset({"flag": flag.astype("int8"), "count": count})
     table = table.drop_vars("depth", errors="ignore")
-    table["which"] = (CELL, _names_of_flags(flag.values, along.values))
-    return table
+    table["which"] = (CELL, _names_of_flags((flag & selective).values, along.values))
+    return table.assign_attrs(common=", ".join(common))
 
 
 def _names_of_flags(flags: np.ndarray, types: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from sklearn.isotonic import IsotonicRegression
 from nnheads.compare.entries import Entry
 from nnheads.compare.resampled import headline, units_of
 from nnheads.errors import BadInput
-from nnheads.stats import CONFIDENCE, ends, spearman
+from nnheads.stats import CONFIDENCE, ends, is_selective, spearman
 
 TARGETS = (0.8, 0.9)
 SIZES = 12  # of samples that are tried
@@ -107,7 +107,7 @@ def _compared(
 def stable(
     entries: Iterable[Entry], *, top: int = 8, draws: int = 50, seed: int = 0
 ) -> tuple[dict[tuple[str, str, str], xr.Dataset], dict[str, str]]:
-    """Return the stability of the list of flagged heads, or of the `top` where none is.
+    """Return the stability of the list of flagged heads, or of the `top` where none or most are.
 
     Returns:
         (model, revision, type) -> `stability`, where single prompts are known; and why there is
@@ -118,7 +118,8 @@ def stable(
     for one in entries if draws else ():
         if one.scores is None:
             continue
-        flagged = int((one.heads["flag"] == 1).sum()) if "flag" in one.heads else 0
+        flag = one.heads.get("flag")
+        flagged = 0 if flag is None or not is_selective(flag) else int((flag == 1).sum())
         try:
             table = stability(one.scores, top=flagged or top, draws=draws, seed=seed)
         except BadInput as reason:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -74,23 +74,25 @@ def raw_scores(
 def measure_all(
     model, stimuli: Iterable[Stimulus], *, batch_size: int, quiet: bool, parts: Path | None
 ) -> Scores:
-    """Return the statistics (batch, layer, head) of every type that the prompts serve, by name.
+    """Return what `measure_each` gives, by name."""
+    each = measure_each(model, stimuli, batch_size=batch_size, quiet=quiet, parts=parts)
+    return dict(each)
+
+
+def measure_each(
+    model, stimuli: Iterable[Stimulus], *, batch_size: int, quiet: bool, parts: Path | None
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Give every type that the prompts serve and its statistics (batch, layer, head), once known.
 
     attrs hold what is known about them: headline, references, stimulus, its options and hash.
     """
     batching = Batching(batch_size, parts, quiet)
-    scores: Scores = {}
     for stimulus in stimuli:
-        measured = {
-            **_of_reading(model, stimulus, batching),
-            **_of_writing(model, stimulus, batching),
-            **_of_learning(model, stimulus, batching),
-        }
-        for one in stimulus.head_types:
-            own = measured[one.name]
-            about = {**_attributes(one, stimulus), **ability(own, stimulus.prompts)}
-            scores[one.name] = own.assign_attrs(about)
-    return scores
+        types = {one.name: one for one in stimulus.head_types}
+        for way in (_of_reading, _of_writing, _of_learning):
+            for name, own in way(model, stimulus, batching).items():
+                about = {**_attributes(types[name], stimulus), **ability(own, stimulus.prompts)}
+                yield name, own.assign_attrs(about)
 
 
 def _attributes(one: HeadType, stimulus: Stimulus) -> dict[str, str]:

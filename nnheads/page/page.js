@@ -290,11 +290,18 @@ function remember() {
   if (state.minus !== null) facts.d = state.minus;
   try { history.replaceState(null, "", `#${new URLSearchParams(facts)}`); } catch { /* a page in a frame may not */ }
 }
+// what a page opens on: what heads do to the answer; else where few of them look; what most of them do says least
+const selective = (one) => !one.flag || one.flag.filter((flag) => flag === 1).length <= one.flag.length / 2;
+function first(own) {
+  const told = (one) => one.headline && one.flag && one.flag.includes(1);
+  const tries = [(one) => one.headline && one.group === "effects", (one) => told(one) && selective(one), told, (one) => one.headline];
+  return Math.max(0, tries.map((fits) => own.scores.findIndex(fits)).find((at) => at >= 0) ?? 0);
+}
 function recall() {
   const facts = new URLSearchParams(location.hash.slice(1)), number = Number(facts.get("m"));
   if (facts.has("m") && page.models[number]) state.model = number;
   const own = model(), found = own.scores.findIndex((one) => one.kind === facts.get("k") && one.name === facts.get("s") && String(one.run) === facts.get("r"));
-  state.score = found >= 0 ? found : Math.max(0, own.scores.findIndex((one) => one.headline && one.flag && one.flag.includes(1)));
+  state.score = found >= 0 ? found : first(own);
   state.minus = facts.has("d") && raw() && comparable().some(([, at]) => at === Number(facts.get("d"))) ? Number(facts.get("d")) : null;
   const head = /^L(\d+)(H|KV)(\d+)$/.exec(facts.get("h") || "");
   state.unit = head && head[2] === "KV" ? "kv_head" : "head";
@@ -377,7 +384,7 @@ function longRows(own) {
 const groupOf = ({ one }) => Object.keys(GROUPS).indexOf(one.group);
 const headlines = () => model().scores.map((one, number) => ({ one, number })).filter(({ one }) => one.headline).sort((a, b) => groupOf(a) - groupOf(b));
 function roleNames(index, unit = "head") { // types that flag a head, and roles that a study gives it
-  const flags = headlines().filter(({ one }) => one.unit === unit && flagged(one, index)).map(({ one }) => one.kind);
+  const flags = headlines().filter(({ one }) => one.unit === unit && selective(one) && flagged(one, index)).map(({ one }) => one.kind);
   const given = unit === "kv_head" ? [] : model().roles.filter(({ head }) => head[0] * model().heads + head[1] === index).map(({ role }) => role);
   return [...new Set([...flags, ...given])].map(words);
 }

@@ -4,9 +4,9 @@
         column.values, column.low, column.high, column.flag
 
 Every number over (layer, head) is a score, and what stands beside it under the names that all
-recipes use (`_low`, `_high`, `null`, `q_value`, `flag`) belongs to it; a number over (layer,
-kv_head) is one of the keys and values that several heads share. A recipe that is new is understood
-as it is. A file whose heads are not counted by whole numbers is BadInput.
+recipes use (`_low`, `_high`, `null`, `q_value`, `flag`, `strong`) belongs to it; a number over
+(layer, kv_head) is one of the keys and values that several heads share. A recipe that is new is
+understood as it is. A file whose heads are not counted by whole numbers is BadInput.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARED_CELL = ("layer", "kv_head")  # where several query heads have keys and va
 LARGEST = 1 << 16  # heads of a model; the largest that we know has a quarter of that
 LONGEST = 4000  # characters of a text in a file of results
 PARTS = ("_low", "_high", "_null", "_q_value", "_p_value")
-SHARED = ("null", "q_value", "flag")  # of the headline
+SHARED = ("null", "q_value", "flag", "strong")  # of the headline
 # what ranks heads where the files do not say it
 HEADLINES = {
     "ioi": "effect",

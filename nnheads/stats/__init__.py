@@ -25,7 +25,7 @@ from nnheads.stats.bootstrap import (
 from nnheads.stats.calibration import MARGIN, calibrate, contrast, invariance
 from nnheads.stats.chance import ROUNDING, differs_from, greater_than
 from nnheads.stats.counts import more_hits_than, most_in_all, wilson
-from nnheads.stats.discovery import RATE, adjusted, discoveries
+from nnheads.stats.discovery import RATE, adjusted, discoveries, is_selective
 from nnheads.stats.distribution_free import separation, sign_flips
 from nnheads.stats.ranking import RankedHead, ranked, ranked_heads, spearman, top_heads
 
@@ -44,6 +44,7 @@ __all__ = [
     "ends",
     "greater_than",
     "invariance",
+    "is_selective",
     "mean",
     "more_hits_than",
     "most_in_all",

@@ -11,13 +11,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 from scipy import stats as scipy_stats
 
 RATE = 0.05  # of false discoveries among the flagged heads
+COMMON = 0.5  # share of heads; flags of more do not single any out
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
 HEADS = ("layer", "head")
+
+
+def is_selective(flag: xr.DataArray) -> bool:
+    """Return whether flags single heads out: at most COMMON of all have one.
+
+    What nearly every head does, such as attending to the first token, says nothing about a head. A
+    summary of flags leaves such a type out, and says so.
+    """
+    return int((flag == 1).sum()) <= COMMON * flag.size
 
 
 def adjusted(p_value: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import headruns
 import numpy as np
 import pytest
@@ -186,6 +188,17 @@ def test_heads_with_several_roles(pair):
     assert int(found["count"].sum()) == 4 and str(found["which"][0, 0].values) == ""
     with pytest.raises(BadInput, match="score of m flags heads"):
         atlas.roles([Entry("m", "main", "t", "t", bump(5, 0.5))])
+
+
+def test_what_most_heads_do_is_no_role(pair):
+    flag = xr.ones_like(pair[0].heads["flag"])
+    sink = dataclasses.replace(
+        pair[0], type="sink", kind="sink", heads=pair[0].heads.assign(flag=flag)
+    )
+    found = atlas.roles([*pair, sink])
+    assert found.attrs["common"] == "sink" and int(found["flag"].sel(type="sink").sum()) == 20
+    np.testing.assert_array_equal(found["count"], atlas.roles(pair)["count"])
+    assert "sink" not in "".join(map(str, found["which"].values.ravel()))
 
 
 def test_a_model_that_was_asked_twice_has_two_entries(tmp_path):

@@ -8,8 +8,10 @@ import shutil
 import numpy as np
 import pytest
 from commands import command
+from nnheads.recipes import _app as cli
 
 from nnheads.detectors._catalog import head_type, types
+from nnheads.errors import RunError
 from nnheads.runs import store
 
 
@@ -52,6 +54,34 @@ def test_the_same_command_again_computes_nothing(everything, monkeypatch, capsys
         str(everything.parents[2]),
     )
     assert "induction" in capsys.readouterr().out
+
+
+def test_what_was_measured_is_kept_when_a_later_type_fails(tmp_path, monkeypatch, capsys):
+    from nnheads.detectors import _scores
+
+    def broken(*_):
+        raise RunError("the answers cannot be written")
+
+    monkeypatch.setattr(_scores, "_of_writing", broken)
+    with pytest.raises(SystemExit) as stop:
+        cli.app(["detect", "all", "-n", "4", "--lengths", "100", "-q", "-o", str(tmp_path)])
+    assert stop.value.code == 1 and "cannot be written" in capsys.readouterr().err
+    done = {path.parent.name for path in tmp_path.rglob("heads.nc")}
+    assert {"induction", "previous_token", "attention_sink"} <= done
+    monkeypatch.undo()
+    command("detect", "induction", "-n", "4", "-q", "-o", str(tmp_path))
+
+
+def test_the_terminal_says_first_whether_the_model_does_it(everything, capsys):
+    again = ("--limit", "6", "--lengths", "100,140", "--output", str(everything.parents[2]))
+    command("detect", "all", *again)
+    said = capsys.readouterr().out
+    for kind in ("retrieval", "iteration", "indirect_object"):
+        title, about = said[said.index(f"\n{kind}: ") + 1 :].splitlines()[:2]
+        assert "beyond chance" in title and "strong (**" in title
+        assert about.startswith("  the model gives ") and "guessing" in about
+    sink = store.load(everything / "attention_sink" / "heads.nc")["flag"]
+    assert ("attention_sink is left out" in said) == (int(sink.sum()) > 16)
 
 
 def test_checkpoints_become_a_dimension(llama_folder, tmp_path, capsys):

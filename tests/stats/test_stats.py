@@ -405,3 +405,9 @@ def test_rank_correlations_that_say_nothing_are_not_numbers():
     assert np.isnan(stats.spearman(np.array([1.0, 2.0]), np.array([1.0, 2.0])))
     assert np.isnan(stats.spearman(np.zeros(5), np.arange(5.0)))
     assert stats.spearman(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(("flagged", "expected"), [(0, True), (6, True), (7, False), (12, False)])
+def test_flags_of_most_heads_single_none_out(flagged, expected):
+    flag = xr.DataArray(np.arange(12).reshape(3, 4) < flagged, dims=("layer", "head"))
+    assert stats.is_selective(flag.astype("int8")) is expected
