@@ -6,12 +6,12 @@ from nnheads.recipes._pairs import letters_of, with_heads
 from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
 
-def heads_of_kind(heads, kind: int) -> list[dict]:
-    """Return the heads of one kind by their exact effect, strongest first in either direction."""
+def heads_of_kind(heads, *kinds: int) -> list[dict]:
+    """Return the heads of some kinds by their exact effect, strongest first in either direction."""
     from nnheads import stats
 
     heads = with_heads(heads)
-    own = heads.where(heads["chosen"] == kind)
+    own = heads.where(heads["chosen"].isin(kinds))
     size = abs(own["effect"])
     return stats.top_heads(own, "effect", size.size, by=size)
 
@@ -49,10 +49,10 @@ def say_audit(heads) -> None:
 
 
 def say_sample(heads, others: int, audited: int) -> None:
-    """Print what a sample of the other heads says of all of them."""
-    missed, most = int(heads["missed"]), int(heads["missed_most"])
-    drawn = f"{audited} of the {others} other heads, drawn at random"
-    sample = drawn if audited < others else f"all {others} others"
+    """Print what some of the other heads say of all of them."""
+    missed, most, drawn = (int(heads[name]) for name in ("missed", "missed_most", "drawn"))
+    some = f"{audited} of the {others} other heads, {audited - drawn} next and {drawn} at random"
+    sample = some if audited < others else f"all {others} others"
     say(f"{sample}: {missed} with a change beyond {float(heads['threshold']):.3g} logit")
     if audited < others:
         share = f"{most} of the {others} go beyond it ({most / others:.0%})"
@@ -62,8 +62,8 @@ def say_sample(heads, others: int, audited: int) -> None:
 
 
 def say_missed(heads) -> None:
-    """Print the heads of the sample that matter."""
-    from nnheads.patching.audit import AUDITED
+    """Print the audited heads that matter."""
+    from nnheads.patching.audit import DRAWN, NEXT
 
     beyond = heads.where(heads["exact_size"] > heads["threshold"])
-    say_heads("missed by the estimate:", heads_of_kind(beyond, AUDITED), letters_of(heads))
+    say_heads("missed by the estimate:", heads_of_kind(beyond, DRAWN, NEXT), letters_of(heads))

@@ -22,8 +22,13 @@ SITES = ("z", "q", "k", "v")
 
 Method = Annotated[str, typer.Option(help="atp*, atp or direct (direct logit attribution).")]
 Site = Annotated[str, typer.Option(help="What is swapped: z, q, k or v.")]
-Top = Annotated[int, typer.Option(help="How many heads of the estimate to patch.")]
-Audit = Annotated[int, typer.Option(help="How many of the others to patch, drawn at random.")]
+Top = Annotated[
+    int | None,
+    typer.Option(help="How many heads of the estimate to patch; a fifteenth, at least 10."),
+]
+Audit = Annotated[
+    int, typer.Option(help="How many others to patch: half are the next ones, half are drawn.")
+]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -41,8 +46,8 @@ def main(
     corruption: _pairs.Corruption = "other",
     prompts: _pairs.PairsFile = None,
     noising: _pairs.Noising = False,
-    top: Top = 10,
-    audit: Audit = 20,
+    top: Top = None,
+    audit: Audit = 30,
     threshold: Threshold = None,
     trusted: Trusted = False,
 ) -> None:
@@ -51,8 +56,8 @@ def main(
     Estimates the effect of every head on indirect-object pairs from one gradient (atp: attribution
     patching, atp*: with attention computed anew and layers cut off in turn) or from what it adds to
     the logits (direct: direct logit attribution). Patches the --top heads exactly, and --audit of
-    the others, drawn at random, to say how many that matter were missed at most. Writes scores.nc
-    (batch, layer, head), heads.nc (layer, head), heads.png and exact.png.
+    the others, the next ones and some at random, to say how many that matter were missed at most.
+    Writes scores.nc (batch, layer, head), heads.nc (layer, head), heads.png and exact.png.
     """
     from nnheads.runs.provenance import prompts_hash
 
@@ -178,11 +183,11 @@ def patched_heads(heads) -> list[dict]:
 
 def kinds_of(heads) -> tuple:
     """Return which heads are drawn as what (layer, head), and the rest that was patched."""
-    from nnheads.patching.audit import AUDITED, FOUND
+    from nnheads.patching.audit import DRAWN, FOUND, NEXT
 
-    sampled, beyond = heads["chosen"] == AUDITED, heads["exact_size"] > heads["threshold"]
+    audited, beyond = heads["chosen"].isin((DRAWN, NEXT)), heads["exact_size"] > heads["threshold"]
     kinds = {
         "top of the estimate": heads["chosen"] == FOUND,
-        "missed, in the sample of the others": sampled & beyond,
+        "missed, among others that were patched": audited & beyond,
     }
-    return kinds, sampled & ~beyond
+    return kinds, audited & ~beyond

@@ -1,10 +1,11 @@
-"""What a screen missed: a bound from a random sample of the heads that it left out.
+"""What a screen missed: the heads just below its cut, and a bound on all the others.
 
     audit(scores, chosen)["missed_most"]
 
-The sample is drawn without replacement, so the bound is exact for the number of units that there
-are: the largest number of strong units among all others that would still leave so few in the sample
-with a chance of 5%.
+A screen misses most where its estimates are nearly large enough, so the next ones are all patched.
+Of the rest a sample is drawn without replacement, so the bound is exact for the number of units
+that there are: the largest number of strong units among them that would still leave so few in the
+sample with a chance of 5%.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import xarray as xr
 
 from nnheads.stats import CONFIDENCE, most_in_all, spearman
 
-FOUND, AUDITED = 1, 2  # what `screening.choose` writes
+FOUND, DRAWN, NEXT = 1, 2, 3  # what `screening.choose` writes
 MEANING = {
     "threshold": "mean size of an exact change above which a unit counts as missed",
     "others": "units outside the top",
-    "audited": "units patched outside the top, drawn at random",
-    "missed": "of the sample, units above the threshold",
+    "audited": "units patched outside the top",
+    "drawn": "of these, drawn at random; the others are next to the top",
+    "missed": "of the audited, units above the threshold",
     "missed_most": f"most units outside the top that can be above it, {CONFIDENCE:.0%} bound",
     "missed_share": "the same as a share",
     "rank_correlation": "Spearman, estimated and exact size",
@@ -36,9 +38,10 @@ def audit(scores: xr.Dataset, chosen: xr.DataArray, threshold: float | None = No
 
     Returns:
         `chosen` and `exact_size` (layer[, unit]), the mean size of the exact change, NaN where
-        nothing was patched. Scalars: `threshold`, `others` (units outside the top), `audited`,
-        `missed` (of the sample, above the threshold), `missed_most` (bound on their number among
-        the others) and `missed_share` (the same as a share; NaN without a sample or others);
+        nothing was patched. Scalars: `threshold`, `others` (units outside the top), `audited` (of
+        these, patched), `drawn` (of these, at random), `missed` (of the audited, above the
+        threshold), `missed_most` (bound on their number among the others) and `missed_share` (the
+        same as a share; NaN without an audit or others);
         `rank_correlation` of estimated and exact sizes over all units that were patched, NaN with
         fewer than three.
     """
@@ -64,18 +67,20 @@ def _judged(
     size: np.ndarray, exact: np.ndarray, chosen: np.ndarray, threshold: float | None
 ) -> dict[str, float]:
     """Return the scalars of `audit`, by the keys of MEANING; sizes and choice [layer, unit]."""
-    found, audited = chosen == FOUND, chosen == AUDITED
-    patched = found | audited
+    found, drawn, following = (chosen == kind for kind in (FOUND, DRAWN, NEXT))
+    patched = found | drawn | following
     limit = float(exact[found].min()) if threshold is None else float(threshold)
-    others, sample = int((~found).sum()), int(audited.sum())
-    missed = int((exact[audited] > limit).sum())
-    most = most_in_all(others, sample, missed) if sample else others
+    others, sample, near = (int(one.sum()) for one in (~found, drawn, following))
+    missed_drawn, missed_near = (int((exact[one] > limit).sum()) for one in (drawn, following))
+    rest = others - near
+    most = missed_near + (most_in_all(rest, sample, missed_drawn) if sample else rest)
     return {
         "threshold": limit,
         "others": others,
-        "audited": sample,
-        "missed": missed,
+        "audited": sample + near,
+        "drawn": sample,
+        "missed": missed_drawn + missed_near,
         "missed_most": most,
-        "missed_share": most / others if others and sample else np.nan,
+        "missed_share": most / others if others and sample + near else np.nan,
         "rank_correlation": float(spearman(size[patched], exact[patched])),
     }

@@ -19,7 +19,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.patching import attribution as gradients
-from nnheads.patching.audit import AUDITED, FOUND, audit
+from nnheads.patching.audit import DRAWN, FOUND, NEXT, audit
 from nnheads.patching.direction import TOKENS, direction_of
 from nnheads.patching.patch import patch
 from nnheads.stats import ranked
@@ -27,6 +27,7 @@ from nnheads.trace.sites import SITES
 from nnheads.writing.logit_attribution import direct_logit_attribution
 
 METHODS = (*gradients.METHODS, "direct")
+LEAST, SHARE = 10, 15  # units that are patched: at least so many, and one of so many
 
 
 def estimate(
@@ -111,8 +112,8 @@ def screen(
     prompts: xr.Dataset,
     *,
     method: str = "atp*",
-    top: int = 10,
-    sample: int = 20,
+    top: int | None = None,
+    sample: int = 30,
     threshold: float | None = None,
     site: str = "z",
     noising: bool = False,
@@ -123,7 +124,8 @@ def screen(
 ) -> xr.Dataset:
     """Return an estimate of every head's effect, exact effects of some, and what was missed.
 
-    The `top` heads of the estimate are patched exactly, and `sample` of the others.
+    The `top` heads of the estimate are patched exactly (a fifteenth of all, at least 10, unless it
+    is said), and `sample` of the others: half of them next to the top, half drawn at random.
 
     Args:
         prompts: pairs as `prompts.pairs.tokenize` lays them out.
@@ -161,15 +163,24 @@ def screen(
     return merged.assign_attrs({**scores.attrs, "seed": seed})
 
 
-def choose(scores: xr.Dataset, top: int, sample: int, seed: int = 0) -> xr.DataArray:
+def usual_top(units: int) -> int:
+    """Return how many units are patched unless it is said: more in larger models."""
+    return max(LEAST, -(-units // SHARE))
+
+
+def choose(scores: xr.Dataset, top: int | None, sample: int, seed: int = 0) -> xr.DataArray:
     """Return which units are patched (layer[, unit]).
 
-    FOUND for the `top` of largest mean size, AUDITED for a random sample of the others (all of
-    them, if there are no more), 0 for the rest.
+    FOUND for the `top` of largest mean size; half of the sample are the NEXT ones, the other half
+    is DRAWN from the rest at random; 0 for what is left.
+
+    Args:
+        top: None for `usual_top`.
 
     Raises:
         BadInput: a top below 1 or a sample below 0.
     """
+    top = usual_top(scores["size"].isel(batch=0).size) if top is None else top
     if top < 1 or sample < 0:
         raise BadInput(
             f"Not numbers of heads to patch: top {top}, sample {sample}. Patch at least 1 head, and"
@@ -179,11 +190,13 @@ def choose(scores: xr.Dataset, top: int, sample: int, seed: int = 0) -> xr.DataA
     order = ranked(size.values, unknown=True)
     chosen = np.zeros(size.size, np.int8)
     chosen[order[:top]] = FOUND
-    drawn = np.random.default_rng(seed).permutation(order[top:])[:sample]
-    chosen[drawn] = AUDITED
+    below = top + sample // 2
+    chosen[order[top:below]] = NEXT
+    drawn = np.random.default_rng(seed).permutation(order[below:])[: sample - sample // 2]
+    chosen[drawn] = DRAWN
     meaning = (
-        f"{FOUND}: among the top of the estimate, {AUDITED}: sampled from the others, 0: not"
-        " patched"
+        f"{FOUND}: among the top of the estimate, {NEXT}: next to it, {DRAWN}: drawn from the"
+        " others, 0: not patched"
     )
     labelled = size.copy(data=chosen.reshape(size.shape)).rename("chosen")
     return labelled.assign_attrs(long_name=meaning, units="1")

@@ -13,9 +13,10 @@ from swaps import pairs
 
 from nnheads.errors import BadInput, RunError
 from nnheads.patching.attribution import attribute
-from nnheads.patching.audit import AUDITED, FOUND, audit
+from nnheads.patching.audit import DRAWN, FOUND, NEXT, audit
 from nnheads.patching.patch import patch
-from nnheads.patching.screening import choose, estimate, members, screen
+from nnheads.patching.screening import choose, estimate, members, screen, usual_top
+from nnheads.stats import most_in_all
 from nnheads.writing.logit_attribution import direct_logit_attribution
 
 
@@ -34,7 +35,7 @@ def test_what_is_patched_is_exact_and_the_rest_is_left_open(site, noising, padde
     prompts = pairs(padded)
     found = screen(tiny("llama")[0], prompts, site=site, noising=noising, top=2, sample=1, seed=3)
     chosen = found["chosen"]
-    assert (chosen == FOUND).sum() == 2 and (chosen == AUDITED).sum() == 1
+    assert (chosen == FOUND).sum() == 2 and (chosen == DRAWN).sum() == 1
     exact = exact_change(prompts, site, noising)
     assert found["change"].dims == exact.dims
     np.testing.assert_allclose(found["change"], exact.where(chosen > 0), atol=2e-5)
@@ -93,14 +94,34 @@ def test_the_top_is_the_top_and_the_sample_is_of_the_others():
     scores = sizes([[[1, 9, 2], [8, 3, 0]]])
     chosen = choose(scores, 2, 2, seed=1)
     assert np.argwhere(chosen.values == FOUND).tolist() == [[0, 1], [1, 0]]
-    assert (
-        (chosen == AUDITED).sum() == 2
-        and members(chosen)[0][0] in (2, 5)
-        and (2, 1) in members(chosen)
-    )
+    assert np.argwhere(chosen.values == NEXT).tolist() == [[1, 1]]
+    assert (chosen == DRAWN).sum() == 1
+    assert members(chosen)[0][0] in (2, 5) and (2, 1) in members(chosen)
     drawn = {tuple(members(choose(scores, 2, 2, seed=seed))) for seed in range(40)}
-    assert len(drawn) == 6, "any two of the four others can be drawn"
+    assert len(drawn) == 3, "any of the three that are left can be drawn"
     assert choose(scores, 2, 2, seed=1).equals(chosen)
+
+
+@pytest.mark.parametrize(("units", "expected"), [(32, 10), (144, 10), (270, 18), (1024, 69)])
+def test_more_heads_of_a_larger_model_are_patched(units, expected):
+    assert usual_top(units) == expected
+    scores = xr.Dataset({"size": (("batch", "layer", "head"), np.random.rand(1, units, 1))})
+    chosen = choose(scores.assign_coords(layer=range(units), head=[0]), None, 4)
+    assert int((chosen == FOUND).sum()) == expected
+
+
+def test_what_the_next_ones_miss_is_counted_and_the_rest_is_bounded():
+    size = np.arange(40, 0, -1, dtype=np.float32).reshape(1, 40, 1)
+    change = np.where(np.arange(40) == 11, 99, size[0, :, 0]).reshape(1, 40, 1)
+    scores = sizes(np.zeros((1, 2, 3))).drop_vars(("size", "layer", "head"))
+    scores["size"] = (("batch", "layer", "head"), size)
+    scores = scores.assign_coords(layer=range(40), head=[0])
+    chosen = choose(scores, 10, 8, seed=0)
+    patched = np.where(chosen.values > 0, change, np.nan).astype(np.float32)
+    scores["change"] = (("batch", "layer", "head"), patched, {"units": "logit"})
+    found = audit(scores, chosen)
+    assert [int(found[name]) for name in ("others", "audited", "drawn", "missed")] == [30, 8, 4, 1]
+    assert int(found["missed_most"]) == 1 + most_in_all(26, 4, 0)
 
 
 def test_an_audit_by_hand():
@@ -146,7 +167,7 @@ def test_direct_estimates_are_what_the_source_text_writes_instead(noising, padde
         ),
         (
             {"top": 0},
-            "top 0, sample 20",
+            "top 0, sample 30",
         ),
         ({"sample": -1}, "top 10, sample -1"),
         ({"metric": "accuracy"}, "accuracy.*gradient|gradient.*accuracy"),

@@ -159,7 +159,7 @@ def test_the_same_command_again_computes_nothing_and_names_what_was_missed(
     said = capsys.readouterr().out
     assert f"exact effect of the top {TOP} by atp*, denoising" in said and "L0H1" in said
     assert (
-        f"{SAMPLE} of the {32 - TOP} other heads, drawn at random: " in said
+        f"{SAMPLE} of the {32 - TOP} other heads, {SAMPLE // 2} next and " in said
         and "with 95% confidence" in said
     )
     with xr.open_dataset(study / "heads.nc") as heads:
