@@ -14,8 +14,7 @@ from nnheads.errors import BadInput
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
 REFERENCES = "Heimersheim & Nanda 2024, arXiv 2404.15255"
-BY_POSITION = ("resid_pre", "attn_out", "mlp_out", "z_by_position")
-AT_ONCE = ("z", "q", "k", "v", "pattern")
+BY_POSITION = ("resid_pre", "attn_out", "mlp_out")
 TITLES = {
     "resid_pre": "Residual stream",
     "attn_out": "Attention output",
@@ -70,14 +69,13 @@ def pair_of(study: Study):
 
 
 def compute(study: Study, run, prompts) -> None:
-    """Patch each site, draw and save; the effect of every site is one variable."""
+    """Patch each site, keep it, draw and save; the effect of every site is one variable."""
     from nnheads.runs import batches
 
-    names = (*BY_POSITION, *AT_ONCE)
     scores = {}
-    with batches.progress("sites", len(names), study.quiet) as advance:
-        for name in names:
-            scores[name] = patched(study, prompts, name)
+    with batches.progress("sites", len(TITLES), study.quiet) as advance:
+        for name in TITLES:
+            scores[name] = patched(study, run, prompts, name)
             advance(1)
     result = joined(scores)
     tokens = token_labels(study.model.tokenizer, prompts)
@@ -91,17 +89,19 @@ def compute(study: Study, run, prompts) -> None:
     run.finish()
 
 
-def patched(study: Study, prompts, name: str):
-    """Return the effect of one site (batch, layer, [head,] [position])."""
+def patched(study: Study, run, prompts, name: str):
+    """Return the effect of one site (batch, layer, [head,] [position]), kept among the parts."""
     from nnheads.patching.patch import patch
+    from nnheads.runs import batches
 
-    return patch(
-        study.model,
+    options = {"by_position": name in BY_POSITION, "noising": study.noising, "gap": 0.0}
+    return batches.run(
+        lambda part: patch(study.model, part, site=name, **options),
         prompts,
-        site=name.removesuffix("_by_position"),
-        by_position=name in BY_POSITION,
-        noising=study.noising,
-        gap=0.0,
+        parts=run.parts,
+        name=name,
+        quiet=True,
+        model=study.model,
     )
 
 
