@@ -39,6 +39,9 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start afresh instead of taking up what is there.")
 ]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what it would cost, and run nothing.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="A first answer soon: fewer prompts; results in quick/.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 
@@ -58,6 +61,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "output": (Output, RESULTS),
     "overwrite": (Overwrite, False),
     "plan": (Plan, NEEDS_DEFAULT),
+    "quick": (Quick, False),
     "quiet": (Quiet, False),
     "traceback": (Traceback, False),
 }

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nnheads.recipes._checks import check_at_least
 from nnheads.recipes._options import NEEDS_DEFAULT, SHARED
+from nnheads.recipes._terminal import say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
 COUNTS = ("limit", "batch_size", "top")  # which have to be at least 1
-UNRECORDED = ("plan",)  # of the shared options: nothing is run with it
+UNRECORDED = ("plan", "quick")  # of the shared options: they say how others are meant
 
 
 class Study:
@@ -153,6 +154,7 @@ def study(
     *,
     without: tuple[str, ...] = (),
     incidental: tuple[str, ...] = (),
+    quick: dict[str, Any] | None = None,
     **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function: add the shared options, and pass a `Study` first.
@@ -161,6 +163,8 @@ def study(
     without: shared options that this study does not have. defaults: of those that it has
         (`limit=100`).
     incidental: options that say how something is shown and change no number of a run.
+    quick: what `--quick` makes of options that are not given otherwise, so that a model of a
+        hundred million parameters is answered for within a minute on a laptop.
     """
 
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
@@ -170,6 +174,9 @@ def study(
 
         @functools.wraps(main)
         def command(**arguments: Any) -> None:
+            if arguments.get("quick"):
+                usual = {one.name: one.default for one in parameters}
+                arguments = shortened(arguments, usual, quick or {})
             main(Study(folder, arguments, incidental), **{name: arguments[name] for name in own})
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -179,6 +186,26 @@ def study(
         return command
 
     return decorate
+
+
+def shortened(
+    arguments: dict[str, Any], usual: dict[str, Any], quick: dict[str, Any]
+) -> dict[str, Any]:
+    """Return options as `--quick` means them, and print which these are.
+
+    What was given otherwise than by default stays. Results lie in a folder of their own, so that
+    they are not in the way of those that take longer.
+    """
+    named = {"top"} if arguments.get("heads") else set()  # then there is nothing to rank
+    fewer = {
+        name: value
+        for name, value in quick.items()
+        if arguments[name] == usual[name] and name not in named
+    }
+    if fewer:
+        said = (f"--{name.replace('_', '-')} {value}" for name, value in fewer.items())
+        say(f"quick: {' '.join(said)}")
+    return {**arguments, **fewer, "output": arguments["output"] / "quick"}
 
 
 def parameters_of(

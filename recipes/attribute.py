@@ -38,7 +38,7 @@ Threshold = Annotated[
 Trusted = Annotated[bool, typer.Option("--trusted", help="The server of --remote runs gradients.")]
 
 
-@study(limit=100, batch_size=20)
+@study(limit=100, batch_size=20, quick={"limit": 12})
 def main(
     study: Study,
     method: Method = "atp*",

@@ -38,7 +38,9 @@ Limit = Annotated[int, typer.Option("--limit", "-n", help="How many pairs to tra
 Test = Annotated[int, typer.Option(help="How many other pairs to test on, at most.")]
 
 
-@study(without=("remote", "submit"))  # training needs gradients, which stay on this machine
+@study(
+    without=("remote", "submit"), quick={"limit": 32, "test": 16, "steps": 4}
+)  # training needs gradients, which stay on this machine
 def main(
     study: Study,
     task: Task = "ioi",

@@ -50,7 +50,7 @@ Revision = Annotated[
 ]
 
 
-@study(batch_size=8, top=8)
+@study(batch_size=8, top=8, quick={"limit": 8})
 def main(
     study: Study,
     head_type: HeadTypeName = "all",

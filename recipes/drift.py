@@ -29,7 +29,7 @@ Against = Annotated[
 Top = Annotated[int, typer.Option(help="How many heads at the top to compare.")]
 
 
-@study(limit=16, batch_size=8, dtype="float32")
+@study(limit=16, batch_size=8, dtype="float32", quick={"limit": 4})
 def main(study: Study, types: Types = TYPES, against: Against = "bfloat16", top: Top = 10) -> None:
     """Do head scores survive fewer bits, another attention, or a server? The same prompts, scored
     in two settings.

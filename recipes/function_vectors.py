@@ -31,7 +31,7 @@ Top = Annotated[int, typer.Option(help="How many heads make up the function vect
 Limit = Annotated[int, typer.Option("--limit", "-n", help="Trials of each task.")]
 
 
-@study(batch_size=50)
+@study(batch_size=50, quick={"limit": 3, "averaged": 5, "shots": 5})
 def main(
     study: Study,
     tasks: Tasks = None,

@@ -37,7 +37,9 @@ Gap = Annotated[
 ]
 
 
-@study(limit=100, batch_size=20, top=8, plan=False, incidental=("top", "roles"))
+@study(
+    limit=100, batch_size=20, top=8, plan=False, incidental=("top", "roles"), quick={"limit": 12}
+)
 def main(
     study: Study,
     corruption: _pairs.Corruption = "other",

@@ -19,7 +19,7 @@ def _root() -> None: ...
 
 
 @app.command()
-@study("iti", batch_size=32, seed=shared.SEED)
+@study("iti", batch_size=32, seed=shared.SEED, quick=shared.QUICK)
 def fit(
     study: Study,
     data: shared.Data = None,
@@ -49,7 +49,7 @@ def fit(
 
 
 @app.command()
-@study("iti", batch_size=32, seed=shared.SEED, plan=False)
+@study("iti", batch_size=32, seed=shared.SEED, plan=False, quick=shared.QUICK_EVALUATION)
 def evaluate(
     study: Study,
     data: shared.Data = None,

@@ -62,7 +62,7 @@ Backup = Annotated[
 ]
 
 
-@study(limit=48, batch_size=24, plan=False)
+@study(limit=48, batch_size=24, plan=False, quick={"limit": 6, "draws": 4, "top": 4})
 def main(
     study: Study,
     heads: Heads = None,

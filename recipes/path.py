@@ -27,7 +27,7 @@ At = Annotated[
 Mlps = Annotated[str, typer.Option(help="MLPs between sender and receiver: recompute or freeze.")]
 
 
-@study(limit=100, batch_size=20, top=8, incidental=("top",))
+@study(limit=100, batch_size=20, top=8, incidental=("top",), quick={"limit": 8})
 def main(
     study: Study,
     receivers: Receivers = LOGITS,

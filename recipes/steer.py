@@ -51,7 +51,7 @@ Temperature = Annotated[float | None, typer.Option(help="Draw tokens; default: t
 TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens with this share.")]
 
 
-@study(batch_size=16, incidental=("trust",))
+@study(batch_size=16, incidental=("trust",), quick={"draws": 2, "new_tokens": 12})
 def main(
     study: Study,
     toward: Toward = None,

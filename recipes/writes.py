@@ -37,7 +37,7 @@ Limit = Annotated[
 ]
 
 
-@study(batch_size=50, top=8, incidental=("top",))
+@study(batch_size=50, top=8, incidental=("top",), quick={"limit": 60})
 def main(
     study: Study,
     kind: KindName = "copy",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from nnheads.runs.provenance import prompts_hash
 
 JOB_TOKENS = 1 << 16  # of a job on a server, where each job costs a wait in a queue
 JOB_BYTES = 1 << 26  # that a job may send back
+LONG = 60.0  # seconds left from which it is said how long something takes
 
 
 def run(
@@ -167,9 +169,15 @@ class _Work:
 
 @contextlib.contextmanager
 def progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on stderr; nothing when quiet or not on a terminal."""
-    if quiet or not sys.stderr.isatty():
+    """Show a bar with rate and time left on stderr, off a terminal a line if it takes long.
+
+    Nothing when quiet.
+    """
+    if quiet:
         yield lambda _: None
+        return
+    if not sys.stderr.isatty():
+        yield _announced(title, total)
         return
     from rich import progress as rich_progress
     from rich.console import Console
@@ -191,3 +199,18 @@ def progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[int], No
             bar.update(task, rate=f"{speed:.1f}/s" if speed else "")
 
         yield advance
+
+
+def _announced(title: str, total: int) -> Callable[[int], None]:
+    """Return what is told of progress, and says once how long it will take if that is long."""
+    started, done, said = time.monotonic(), 0, False
+
+    def advance(count: int) -> None:
+        nonlocal done, said
+        done += count
+        left = (time.monotonic() - started) / done * (total - done)
+        if left > LONG and not said:
+            said = True
+            print(f"{title}: about {left / 60:.0f} min left", file=sys.stderr, flush=True)
+
+    return advance
