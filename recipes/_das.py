@@ -11,6 +11,7 @@ from nnheads.recipes import _das_pairs
 from nnheads.recipes._checks import check_at_least, check_choice
 from nnheads.recipes._das_pairs import PairSets
 from nnheads.recipes._results import described, save_edits
+from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
 EVERY = 10  # steps between measurements
+FEW_LAYERS = 4  # that `--quick` searches, spread over all
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,11 @@ def search_of(study: Study) -> Search:
     check_gradients(study)
     layers = layers_of(study)
     pairs = _das_pairs.of_task(study) if records is None else _das_pairs.of_file(study, records)
-    return Search(pairs, layers, positions_of(study.at, pairs.roles))
+    positions = positions_of(study.at, pairs.roles)
+    if study.quick and study.at is None:
+        positions = dict(list(positions.items())[-1:])
+        say(f"quick: at {', '.join(positions)} alone")
+    return Search(pairs, layers, positions)
 
 
 def check(study: Study) -> None:
@@ -92,6 +98,10 @@ def layers_of(study: Study) -> list[int]:
     from nnheads.models.names import parse_numbers
 
     count = geometry(study.model).layers
+    if study.layers is None and study.quick:
+        some = sorted({round((count - 1) * part / (FEW_LAYERS - 1)) for part in range(FEW_LAYERS)})
+        say(f"quick: --layers {','.join(map(str, some))}")
+        return some
     if study.layers is None:
         return list(range(count))
     return parse_numbers(study.layers, "layer", count)

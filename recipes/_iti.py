@@ -14,7 +14,7 @@ REFERENCES = "Li et al. 2023, arXiv 2306.03341; Lin et al. 2022, arXiv 2109.0795
 ALPHAS, HEADS = "0.5,1,2,4,8,15", "4,8,16,48"
 SEED = 42  # of the folds, as in the published code, so that they are the same
 SAMPLES = 8  # questions that are answered in words
-QUICK = {"limit": 12, "alpha": "8", "heads": "8"}
+QUICK = {"limit": 8, "alpha": "8", "heads": "8"}
 QUICK_EVALUATION = {**QUICK, "draws": 1, "samples": 2, "new_tokens": 8}
 LARGEST = 1e6  # below which numbers of a list have to be
 

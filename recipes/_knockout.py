@@ -39,9 +39,10 @@ def check(study: Study) -> None:
     check_choice("--ablation", study.ablation, ABLATIONS)
     if study.heads is not None and study.from_ is not None:
         raise BadInput("--heads and --from exclude each other; the list comes from one of them")
-    for name in ("top", "statistic"):
-        if study.arguments[name] is not None and study.from_ is None:
-            raise BadInput(f"--{name} needs --from, a run that ranks heads")
+    if study.statistic is not None and study.from_ is None:
+        raise BadInput("--statistic needs --from, a run that ranks heads")
+    if study.top is not None and study.heads is not None:
+        raise BadInput("--top cuts a ranking, and --heads names the heads; use one of them")
     check_at_least(0, draws=study.draws)
     check_at_least(1, length=study.length)
     metric_of(metric_name(study))
@@ -211,5 +212,6 @@ def detected_heads(study: Study, run) -> list[Head]:
     if not flagged:
         name = study.identity["model"]
         raise RunError(f"detect {kind} flags no head of {name}; name some with --heads or --from")
+    flagged = flagged[: study.top]
     store.write(path, lambda target: target.write_text(json.dumps(flagged)))
     return flagged

@@ -47,6 +47,11 @@ def chosen(claims: tuple[Claim, ...], only: str | None) -> list[Claim]:
     return [one for one in claims if one.id in wanted]
 
 
+def reads_attention(claims: tuple[Claim, ...]) -> bool:
+    """Return whether some claims only read attention, which takes a moment."""
+    return any(one.how["measure"] == "detect" for one in claims)
+
+
 def text_of(claim: Claim) -> str:
     """Return what `--only` looks at."""
     return f"{claim.id} {claim.how['measure']}".lower()

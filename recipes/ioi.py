@@ -37,9 +37,7 @@ Gap = Annotated[
 ]
 
 
-@study(
-    limit=100, batch_size=20, top=8, plan=False, incidental=("top", "roles"), quick={"limit": 12}
-)
+@study(limit=100, batch_size=20, top=8, plan=False, incidental=("top", "roles"), quick={"limit": 8})
 def main(
     study: Study,
     corruption: _pairs.Corruption = "other",

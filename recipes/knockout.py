@@ -30,7 +30,7 @@ From = Annotated[
     Path | None, typer.Option("--from", help="A run, or a list of heads in any tool's format.")
 ]
 Top = Annotated[
-    int | None, typer.Option(help="With --from: how many heads; default: those flagged.")
+    int | None, typer.Option(help="Without --heads: how many of the ranked ones; those flagged.")
 ]
 Statistic = Annotated[
     str | None, typer.Option(help="With --from: what ranks them; default: the headline.")

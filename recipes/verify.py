@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from nnheads.recipes import _verify, _verify_report
 from nnheads.recipes._study import Study, study
+from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput
 
@@ -50,7 +51,10 @@ def main(
     from nnheads.claims.claim_files import claims_of, read_claims
 
     published = claims_of(study.name) if claims is None else read_claims(claims)
-    chosen = _verify.chosen(published.claims, only)
+    quick = study.quick and only is None and _verify.reads_attention(published.claims)
+    chosen = _verify.chosen(published.claims, "detect" if quick else only)
+    if quick:
+        say(f"quick: --only detect, {len(chosen)} of {len(published.claims)} claims")
     if listing:
         _verify_report.say_list(published, chosen)
         return

@@ -1123,7 +1123,7 @@ CASES = {
         2,
         "role 'S9' is not known in these prompts",
     ),
-    "a top of no run": (f"{OUT} --top 3", 2, "--top needs --from, a run that ranks heads"),
+    "a top of a list": (f"{OUT} --top 3 --heads L1H1", 2, "--top cuts a ranking"),
     "a statistic of no run": (
         f"{OUT} --statistic mass",
         2,

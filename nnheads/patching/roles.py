@@ -30,6 +30,8 @@ from nnheads.patching.role_rules import (
     LOOKS,
     OTHER,
     avoids,
+    helps,
+    hurts,
     roles,
     writing,
 )
@@ -75,8 +77,9 @@ def role_table(
     Returns:
         (layer, head), shares without a unit: attention by the keys of `role_rules.LOOKS` and
         effects by those of EFFECTS, each with `_low` and `_high`; `<look>_flag`, 1 where attention
-        is beyond random targets; `copy` and `negative` with `_q_value`; and `role`, 0 for none,
-        else a number from one in the order of ROLES (attrs flag_meanings). attrs `writers`.
+        is beyond random targets; `copy` and `negative` with `_q_value`, for heads with a direct
+        effect, without which they make no role, and NaN for others; and `role`, 0 for none, else a
+        number from one in the order of ROLES (attrs flag_meanings). attrs `writers`.
         `queries` and `alone` are measured for the heads that could have a role by them, those that
         look at S2 and at IO, and NaN for others, for the writers, and without any.
 
@@ -98,7 +101,8 @@ def role_table(
     measured = partial(looks_and_effects, model, mlps=mlps)
     first = in_batches(measured, spanned, name=f"roles-{mlps}", title="heads")
     tables = [reduced_looks(first, seed), reduced(first, ("total", "direct"), seed)]
-    table = _merged([*tables, copy_scores(model)[COPYING]])
+    table = _merged(tables)
+    table = _merged([table, copy_scores(model, heads=direct_heads(table))[COPYING]])
     writers = writing(table)
     asked = {name: candidates(table, kind, writers) for name, kind in SCREENED.items()}
     second = _through_writers(model, spanned, first, writers, asked, mlps, in_batches)
@@ -145,6 +149,12 @@ def _through_writers(
         second = xr.Dataset({name: nothing.copy() for name in ("queries", "alone")})
     second["base"] = first["base"]
     return second
+
+
+def direct_heads(table: xr.Dataset) -> list[Head]:
+    """Return the heads that change the answer directly, either way."""
+    chosen = helps(table, "direct") | hurts(table, "direct")
+    return [(int(layer), int(head)) for layer, head in np.argwhere(chosen.values)]
 
 
 def candidates(table: xr.Dataset, kind: str, writers: list[Head]) -> list[Head]:

@@ -27,8 +27,9 @@ def wilson(hits: Values, cases: Values) -> tuple[Values, Values]:
         scale = 1 + z**2 / cases
         centre = (share + z**2 / (2 * cases)) / scale
         half = z * np.sqrt(share * (1 - share) / cases + z**2 / (4 * cases**2)) / scale
-    low = np.where(hits == 0, 0.0, centre - half)
-    high = np.where(hits == cases, 1.0, centre + half)
+    known = cases > 0
+    low = np.where((hits == 0) & known, 0.0, centre - half)
+    high = np.where((hits == cases) & known, 1.0, centre + half)
     return low, high
 
 

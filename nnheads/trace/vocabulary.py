@@ -27,19 +27,20 @@ class Ranked(TypedDict):
     """Which tokens are ranked in the logits of each row's writes.
 
     ids: [row], the own one. members: [row, member], others whose logits are returned.
-    pool: [token], of which those among the `top` are counted.
+    pool: [token], of which those among the `top` are counted. heads: those of each layer.
     """
 
     ids: torch.Tensor
     members: torch.Tensor
     pool: torch.Tensor
     top: int
+    heads: list[list[int]]
 
 
 def read_outputs(
     model: Any, text: Inputs, alone: Inputs, ranked: Ranked, spec: ModelSpec
-) -> Float[torch.Tensor, "row layer head reading"]:
-    """Return the readings of `rank_outputs` for every head's write at a token.
+) -> Float[torch.Tensor, "row head reading"]:
+    """Return the readings of `rank_outputs` for the write of every head asked for, layer by layer.
 
     The stream after the first block, where a text ends in the token, is what every head then gets:
     `text` and `alone` are the inputs of the texts and of their last tokens by themselves.
@@ -51,11 +52,12 @@ def read_outputs(
             leave_out(model, 1, output)
         with model.trace(**alone, use_cache=False, logits_to_keep=1) as tracer:
             every = []
-            for layer in model.layers:
-                layer.input[:] = stream.to(layer.input.device)
-                every.append(rank_outputs(model, write_token(layer, spec), ranked))
+            for layer, heads in zip(model.layers, ranked["heads"]):
+                if heads:
+                    layer.input[:] = stream.to(layer.input.device)
+                    every.append(rank_outputs(model, write_token(layer, spec)[:, heads], ranked))
             tracer.stop()
-        readings = save(torch.stack([one.to(every[0].device) for one in every], 1))
+        readings = save(torch.cat([one.to(every[0].device) for one in every], 1))
     return readings  # type: ignore[no-any-return]
 
 

@@ -24,13 +24,20 @@ SOURCE = "Wang et al. 2022, arXiv 2211.00593"
 SUPPRESSION_SOURCE = "McDougall et al. 2023, arXiv 2310.04625"
 
 
-def copy_scores(model, words: Sequence[str] | None = None, *, top: int = 5) -> xr.Dataset:
+def copy_scores(
+    model,
+    words: Sequence[str] | None = None,
+    *,
+    top: int = 5,
+    heads: Sequence[tuple[int, int]] | None = None,
+) -> xr.Dataset:
     """Return how often a head that attends to a word has it among its `top` outputs.
 
     Args:
         words: what is attended to; those that are one token after a space count. Default: the names
             of the indirect-object task.
         top: how many outputs count.
+        heads: (layer, head); default all. Others are NaN, and q is adjusted for these alone.
 
     Returns:
         (layer, head), shares of words without a unit: `copy`, and `negative`, the same with the
@@ -52,7 +59,7 @@ def copy_scores(model, words: Sequence[str] | None = None, *, top: int = 5) -> x
         >>> bool((scores["copy"] <= scores["copy_high"]).all())
         True
     """
-    return summary(word_scores(model, words, top=top))
+    return summary(word_scores(model, words, top=top, heads=heads))
 
 
 def word_scores(
@@ -61,27 +68,34 @@ def word_scores(
     *,
     pool: np.ndarray | None = None,
     top: int = 5,
+    heads: Sequence[tuple[int, int]] | None = None,
 ) -> xr.Dataset:
     """Return for each word whether a head that attends to it has it among its `top` outputs.
 
     Args:
         words: as for `copy_scores`, or token ids.
         pool: ids of all words, where `words` are only some of them.
+        heads: (layer, head); default all.
 
     Returns:
         (batch, layer, head): `copy`, `negative` (1 or 0), `copy_null`, `negative_null` (share of
-        the other words that are among the top), and `rank` of the word (0 is the highest).
+        the other words that are among the top), and `rank` of the word (0 is the highest). NaN for
+        heads that were not asked for.
 
     Raises:
         BadInput: as `copy_scores`.
     """
     ids = chosen_tokens(model.tokenizer, NAMES if words is None else words)
     pool = ids if pool is None else pool
-    read, others = outputs(model, ids, pool=pool, top=top), max(1, len(pool) - 1)
+    read = outputs(model, ids, pool=pool, top=top, heads=heads)
+    others, known = max(1, len(pool) - 1), np.isfinite(read["rank"])
     table = {
-        "copy": (read["rank"] < top, "the word is among the head's top"),
+        "copy": (np.where(known, read["rank"] < top, np.nan), "the word is among the head's top"),
         "copy_null": (read["others"] / others, "share of other words that are: copy"),
-        "negative": (read["turned"] < top, "among the top of the head with its sign turned"),
+        "negative": (
+            np.where(known, read["turned"] < top, np.nan),
+            "among the top of the head with its sign turned",
+        ),
         "negative_null": (
             read["turned_others"] / others,
             "share of other words that are: negative",

@@ -44,6 +44,7 @@ def _share(cases: xr.Dataset, name: str) -> dict[str, tuple]:
     """Reduce one score over tokens."""
     hits = cases[name].transpose("batch", *DIMS)
     count, known = hits.sum("batch").values, hits.notnull().sum("batch").values
+    known = np.where(known == 0, np.nan, known)  # of heads that nobody asked for nothing is said
     null = cases[f"{name}_null"].mean("batch").transpose(*DIMS).values
     low, high = wilson(count, known)
     values = {

@@ -19,6 +19,7 @@ import xarray as xr
 from jaxtyping import Int
 
 from nnheads.errors import BadInput
+from nnheads.models.geometry import Geometry, geometry
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
 from nnheads.prompts.pairs import next_token, token_texts
@@ -46,6 +47,7 @@ def outputs(
     pool: Tokens | None = None,
     members: Int[np.ndarray, "token member"] | None = None,
     top: int = 5,
+    heads: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the READINGS of what every head writes at each token, see `vocabulary.rank_outputs`.
 
@@ -53,9 +55,10 @@ def outputs(
         pool: tokens of which those among a head's top are counted, other than the token itself;
             default `ids`.
         members: also return the logits of these tokens, as `members` [token, layer, head, member].
+        heads: (layer, head); default all. Each costs a pass over the vocabulary.
 
     Returns:
-        each reading [token, layer, head].
+        each reading [token, layer, head], NaN for heads that were not asked for.
 
     Raises:
         BadInput: a `top` that is not possible. RunError: values that are not finite.
@@ -65,15 +68,30 @@ def outputs(
     tokens, last = inputs(model, texts), inputs(model, texts.isel(position=[-1]))
     others = ids if pool is None else pool
     wanted = ids[:, None][:, :0] if members is None else members
+    sizes = geometry(model)
+    asked_of = _places(heads, sizes)
     asked = Ranked(
         ids=torch.from_numpy(ids),
         members=torch.from_numpy(wanted),
         pool=torch.from_numpy(others),
         top=top,
+        heads=[np.flatnonzero(layer).tolist() for layer in asked_of],
     )
+    if not asked_of.any():
+        return _named(np.full((len(ids), *asked_of.shape, len(READINGS)), np.nan, np.float32))
     read = read_outputs(model, tokens, last, asked, writing_spec(model)).cpu()
     check_finite(read, "what heads write")
-    return _named(read.numpy())
+    values = np.full((len(ids), *asked_of.shape, read.shape[-1]), np.nan, np.float32)
+    values[:, asked_of] = read.numpy()
+    return _named(values)
+
+
+def _places(heads: Sequence[tuple[int, int]] | None, sizes: Geometry) -> np.ndarray:
+    """Return where the heads stand, [layer, head]; everywhere for None."""
+    places = np.full((sizes.layers, sizes.heads), heads is None)
+    for layer, head in heads or ():
+        places[layer, head] = True
+    return places
 
 
 def _check_top(top: int, vocabulary: int) -> None:

@@ -208,3 +208,15 @@ def test_broken_weights_are_refused():
         module.lm_head.weight.fill_(torch.nan)
     with pytest.raises(RunError, match="what heads write are not finite"):
         copy_scores(wrapped(module, "llama"), WORDS)
+
+
+def test_some_heads_are_scored_as_among_all_and_the_others_are_not():
+    model, _ = tiny("llama")
+    whole, some = copy_scores(model, WORDS), copy_scores(model, WORDS, heads=[(2, 1), (0, 3)])
+    for name in ("copy", "copy_low", "copy_high", "negative"):
+        np.testing.assert_allclose(some[name][2, 1], whole[name][2, 1], atol=1e-6)
+        np.testing.assert_allclose(some[name][0, 3], whole[name][0, 3], atol=1e-6)
+    for name in some.data_vars:
+        if "null" not in name:
+            assert int(some[name].notnull().sum()) == 2, name
+    assert copy_scores(model, WORDS, heads=[])["copy"].isnull().all()
