@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs notebooks bench bench-others
+.PHONY: demo test lint docs notebooks gallery bench bench-others
 .DELETE_ON_ERROR:
 
 # CPU torch by version: pip then never fetches a second one. Bring your own with `pip install -e .`.
@@ -35,6 +35,10 @@ docs: $(VENV)/ready
 # Every notebook from top to bottom, with its pictures.
 notebooks: $(VENV)/ready
 	$(BIN)/python docs/notebooks.py
+
+# What is found in SmolLM2, with its pictures: make gallery NOVEL=folder TRUTHFULQA=file
+gallery: $(VENV)/ready
+	$(BIN)/python docs/gallery.py $(if $(NOVEL),--novel $(NOVEL)) $(if $(TRUTHFULQA),--truthfulqa $(TRUTHFULQA))
 
 bench: $(VENV)/ready
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

@@ -37,6 +37,8 @@ def say_roles(roles: dict[tuple[str, str], xr.Dataset]) -> None:
         several = [f"{head_name(*head)} {count}" for head, count in counts.items() if count > 1]
         named = ", ".join(several[:SHOWN]) or "none"
         say(f"heads with several roles, {model} {revision}: {named}")
+        if dataset.attrs["common"]:
+            say(f"  no role, since most heads have it: {dataset.attrs['common']}")
 
 
 def say_emergence(curves: dict[tuple[str, str], xr.Dataset]) -> None:

@@ -62,11 +62,12 @@ def emerging(curves: dict[tuple[str, str], xr.Dataset]) -> dict[str, Any]:
 
 
 def roles(dataset: xr.Dataset, model: str, revision: str) -> dict[str, Any]:
-    """Draw the flagged heads of a model, each type in its colour."""
+    """Draw the flagged heads of a model, each type that singles heads out in its colour."""
     from nnheads import plot
     from nnheads.compare.group_names import file_name, label
+    from nnheads.stats import is_selective
 
-    flags = dataset["flag"]
+    flags = [flag for flag in dataset["flag"] if is_selective(flag)]
     masks = {label(str(flag["type"].values)): flag.where(flag == 1) for flag in flags}
     name = f"roles-{file_name(model)}-{file_name(revision)}"
     title = label(f"Flagged heads of {model} {revision}")

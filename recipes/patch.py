@@ -15,6 +15,7 @@ CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
 REFERENCES = "Heimersheim & Nanda 2024, arXiv 2404.15255"
 BY_POSITION = ("resid_pre", "attn_out", "mlp_out")
+MARKED = 8  # heads that a picture names
 TITLES = {
     "resid_pre": "Residual stream",
     "attn_out": "Attention output",
@@ -137,8 +138,21 @@ def draw(run, result) -> None:
     position = result["position"].assign_attrs(labels=result["token_text"].values)
     labelled = result.assign_coords(position=position)
     for name, title in TITLES.items():
-        figure = plot.heatmap(labelled[name], title=f"{title}, {direction}", note=note)
-        run.picture(name, figure)
+        marked = strongest_heads(result[name]) if "position" not in result[name].dims else None
+        title = f"{title}, {direction}"
+        run.picture(name, plot.heatmap(labelled[name], title=title, note=note, marked=marked))
+
+
+def strongest_heads(effect) -> list[dict]:
+    """Return the heads with the largest effect either way, as pictures mark them."""
+    from nnheads import stats
+
+    unit = effect.dims[1]
+    places = [divmod(int(index), effect.sizes[unit]) for index in stats.ranked(abs(effect.values))]
+    return [
+        {"layer": layer, "head": head, "value": float(effect[layer, head])}
+        for layer, head in places[:MARKED]
+    ]
 
 
 def report(run, top: int) -> None:

@@ -41,6 +41,7 @@ def test_one_command_joins_revisions_models_and_types(folder, tmp_path):
         and "step143000 0.90" in out
     )
     assert "heads with several roles, a--base step143000: L2H1 2" in out
+    assert "no role, since most heads have it" not in out
     assert "induction, a--base to b--tuned: " in out and "most: L3H0 -0.84" in out
     assert "a--base step143000 induction: top 2, Jaccard 0.8 needs 2 prompts" in out
     with xr.open_datatree(tmp_path / "atlas.nc", engine="netcdf4") as tree:
