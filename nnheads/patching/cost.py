@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from nnheads.models.geometry import geometry
-from nnheads.patching.prepared import PreparedSweep
+from nnheads.patching.prepared import PreparedSweep, logit_numbers
 
 RATE_SECONDS = 0.1  # long enough for clocks and caches to be warm
 
@@ -98,15 +98,27 @@ def swapped_token_layers(plan: PreparedSweep, layers: int) -> int:
 
 
 def peak_bytes(model, plan: PreparedSweep) -> int:
-    """Return what is kept of the plain runs, and the largest forward's activations."""
+    """Return what is kept of the plain runs, and the largest forward's activations.
+
+    Logits are single precision where more is read of them than the answers.
+    """
     sizes, (cases, width) = geometry(model), plan.inputs["input_ids"].shape
-    layers = len({int(layer) for layer in plan.order.entries[:, 1]})
+    request, layers = plan.task["request"], len({int(layer) for layer in plan.order.entries[:, 1]})
     kept = (cases + source_rows(plan)) * width * sizes.d_model * layers
-    rows = [(last - first) * (width - start) for start, _, first, last in plan.order.chunks]
-    columns = plan.task["request"].get("weight") is not None
-    wide = 4 * sizes.d_model + (0 if columns else sizes.vocabulary)
+    rows = [
+        (last - first, (last - first) * (width - start))
+        for start, _, first, last in plan.order.chunks
+    ]
+    positions = max([cases * width, *(one for _, one in rows)])
     element = next(model._module.parameters()).element_size()
-    return int(element * (kept + max(rows, default=0) * wide))
+    wide = 4 if request["full"] else element
+    # the unchanged run is compared with nothing, and then kept as what others are compared with
+    unchanged = {**request, "full": min(request["full"], 1)}
+    reference = request["answers"].shape[1] * sizes.vocabulary * (request["full"] > 1)
+    most = max((one for one, _ in rows), default=0)
+    swapped = most * logit_numbers(model, request) + cases * reference
+    held = max(cases * logit_numbers(model, unchanged), swapped)
+    return int(element * (kept + positions * 4 * sizes.d_model) + wide * held)
 
 
 def cache_width(config) -> float:

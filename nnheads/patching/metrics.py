@@ -21,15 +21,15 @@ from nnheads.patching.readings import Readings, Values
 class Metric:
     """A number for each question.
 
-    of: from named readings (see `Readings.named`). full: it needs the logits of the whole
-    vocabulary. pair: it needs a wrong answer to compare with. ends: of its range.
+    of: from named readings (see `Readings.named`). full: how much of the vocabulary it needs, see
+    `trace.plain.Request`. pair: it needs a wrong answer to compare with. ends: of its range.
     """
 
     name: str
     of: Callable[[dict[str, torch.Tensor]], torch.Tensor]
     long_name: str
     units: str
-    full: bool = False
+    full: int = 0
     pair: bool = False
     ends: tuple[float, ...] = ()
 
@@ -50,14 +50,14 @@ METRICS = {
             lambda read: read["logit"][..., 0] - read["total"],
             "log-probability of the answer",
             "nat",
-            full=True,
+            full=1,
         ),
         Metric(
             "probability",
             lambda read: (read["logit"][..., 0] - read["total"]).exp(),
             "probability of the answer",
             "1",
-            full=True,
+            full=1,
             ends=(0.0, 1.0),
         ),
         Metric(
@@ -65,7 +65,7 @@ METRICS = {
             lambda read: read["rank"][..., 0],
             "rank of the answer, 0 is the highest",
             "1",
-            full=True,
+            full=1,
             ends=(0.0,),
         ),
         Metric(
@@ -73,11 +73,11 @@ METRICS = {
             lambda read: (read["rank"][..., 0] == 0).float(),
             "share of answers that are the model's first choice",
             "1",
-            full=True,
+            full=1,
             ends=(0.0, 1.0),
         ),
         Metric(
-            "kl", lambda read: read["divergence"], "KL(unchanged || changed run)", "nat", full=True
+            "kl", lambda read: read["divergence"], "KL(unchanged || changed run)", "nat", full=2
         ),
     )
 }

@@ -117,7 +117,7 @@ def plan_patch(
     by_position: bool,
     at: str | None,
     noising: bool,
-    full: bool,
+    full: int,
     groups: Sequence[Group] | None = None,
     tokens: int | None = None,
 ) -> tuple[PreparedSweep, Axes]:

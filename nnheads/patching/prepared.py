@@ -30,6 +30,7 @@ GPU_TOKENS = 16384  # rows x positions in one forward
 # numbers in the widest activation of one forward: enough to keep the arithmetic busy; more leave
 # the caches
 CPU_NUMBERS = 2**21
+COPIES = (1, 3, 5)  # of the logits that are held while answers, ranks or KL are read
 Positions = Int[np.ndarray, "case question"]
 
 
@@ -68,7 +69,7 @@ def prepare(
     values: dict[int, torch.Tensor] | None = None,
     owner: np.ndarray | None = None,
     add: bool = False,
-    full: bool = False,
+    full: int = 0,
     tokens: int | None = None,
 ) -> PreparedSweep:
     """Check everything and order the cells.
@@ -82,7 +83,7 @@ def prepare(
         values: layer -> values [case, unit, ..., position, width].
         owner: [case], which row of `values` is a case's, where several share one.
         add: values are added to what is there, not put in its stead.
-        full: also read ranks, log-sum-exp and KL, which needs the logits of the whole vocabulary.
+        full: how much of the vocabulary is read, see `trace.plain.Request`.
         tokens: most rows x positions in one forward.
 
     Raises:
@@ -94,6 +95,8 @@ def prepare(
     positions, answers = questions(prompts)
     shared = shared_prefix(run, other) if mix is None else 0
     request = request_of(model, positions, answers, prompts.sizes["position"], full)
+    logits = logit_numbers(model, request)
+    tokens = tokens or suitable_tokens(model, logits / prompts.sizes["position"])
     order = ordered(model, cells, site, shared, positions, tokens)
     options = SwapOptions(
         site=site,
@@ -190,7 +193,7 @@ def first_asked(positions: Positions) -> int:
 
 
 def ordered(
-    model, cells: CellSet, site: str, shared: int, positions: Positions, tokens: int | None
+    model, cells: CellSet, site: str, shared: int, positions: Positions, tokens: int
 ) -> Schedule:
     """Return the cells in the order in which they run."""
     width = cells.regions.shape[2]
@@ -201,7 +204,7 @@ def ordered(
         shared=min(shared, width - 1),
         first_asked=first_asked(positions),
         last_layer=geometry(model).layers - 1 if confined else None,
-        tokens=tokens or suitable_tokens(model),
+        tokens=tokens,
     )
 
 
@@ -210,7 +213,7 @@ def request_of(
     positions: Positions,
     answers: Int[np.ndarray, "case question answer"],
     width: int,
-    full: bool,
+    full: int,
 ) -> Request:
     """Return what is read of each run; the unembedding's columns go with it where they help."""
     end, ids = bool((positions == width - 1).all()), torch.from_numpy(answers)
@@ -236,12 +239,29 @@ def as_plain(cells: CellSet, order: Schedule) -> Cells:
     )
 
 
-def suitable_tokens(model) -> int:
+def logit_numbers(model, request: Request) -> int:
+    """Return how many numbers are held for the logits of one row.
+
+    Of the whole vocabulary, at each question: they, and what a log-sum-exp and KL make of them
+    (COPIES, as measured). Almost none where the unembedding's columns are at hand.
+    """
+    _, questions, answers = request["answers"].shape
+    if request.get("weight") is not None:
+        return questions * answers
+    return questions * geometry(model).vocabulary * COPIES[request["full"]]
+
+
+def suitable_tokens(model, logits: float = 0.0) -> int:
     """Return how many rows x positions one forward should have where the model runs.
 
     One that does not fit is halved.
+
+    Args:
+        logits: numbers held for them, for each position.
     """
     on_cpu = not remote_of(model) and next(model._module.parameters()).device.type == "cpu"
     if not on_cpu:
         return GPU_TOKENS
-    return min(max(CPU_NUMBERS // (4 * geometry(model).d_model), 512), GPU_TOKENS)
+    wide = 4 * geometry(model).d_model
+    numbers = max(CPU_NUMBERS, 512 * wide)
+    return max(1, min(int(numbers / (wide + logits)), GPU_TOKENS))

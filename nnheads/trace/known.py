@@ -63,11 +63,11 @@ def record(
 def read_known(
     model: Any, request: Request | None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return what is asked of a run, and log-probabilities where all of the vocabulary counts."""
+    """Return what is asked of a run, and log-probabilities where others are compared with it."""
     if request is None:
         return None, None
     read = read_logits(model, request)
-    return read, model.output.logits.float().log_softmax(-1) if request["full"] else None
+    return read, model.output.logits.float().log_softmax(-1) if request["full"] > 1 else None
 
 
 def prefix(model: Any, known: Known, length: int) -> Any:

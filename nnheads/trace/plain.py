@@ -45,7 +45,8 @@ class Request(TypedDict):
 
     positions: [case, question]; None for the last position alone.
     answers: [case, question, answer].
-    full: also read ranks, log-sum-exp and KL, which need the whole vocabulary.
+    full: how much of the vocabulary is read: 0 the answers alone, 1 also their ranks and the
+        log-sum-exp, 2 also KL from the unchanged run.
     end: only the last position is read. keep: so many last positions have logits; 0 for all.
     weight, bias: the unembedding's columns [case, question, answer, d_model], where at hand.
     reference: log-probabilities of the unchanged run [case, question, vocabulary].
@@ -53,7 +54,7 @@ class Request(TypedDict):
 
     positions: torch.Tensor | None
     answers: torch.Tensor
-    full: bool
+    full: int
     end: bool
     keep: int
     weight: NotRequired[torch.Tensor | None]

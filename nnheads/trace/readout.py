@@ -68,7 +68,7 @@ def divergence(
     total: Float[torch.Tensor, "row question 1"],
     reference: Float[torch.Tensor, "row question vocabulary"] | None,
 ) -> Float[torch.Tensor, "row question 1"]:
-    """Return KL(reference || run); 0 without a reference."""
+    """Return KL(reference || run); 0 without a reference, where nobody asked for it."""
     if reference is None:
         return torch.zeros_like(total)
     reference = reference.to(logits.device)

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny
 from swaps import pairs
 
+from nnheads.patching import prepared
 from nnheads.patching.cost import block_parameters, cost, describe, rate
 from nnheads.patching.patch import plan_patch
 from nnheads.patching.readings import measure
@@ -22,7 +23,7 @@ def job_of(model, padded, **options):
         "at": None,
         "noising": False,
     }
-    return plan_patch(model, pairs(padded), full=False, tokens=None, **{**plain, **options})[0]
+    return plan_patch(model, pairs(padded), full=0, tokens=None, **{**plain, **options})[0]
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,18 @@ def test_the_plan_reads_well_and_the_rate_is_one(padded):
     )
     assert len(describe(cost(model, job_of(model, padded)), None)) == 3
     assert rate(torch.device("cpu"), 64, 32) > 1e6
+
+
+@pytest.mark.parametrize(("full", "copies"), [(0, 1), (1, 3), (2, 5)])
+def test_the_vocabulary_counts_where_it_is_read(full, copies, padded, monkeypatch):
+    model, _ = tiny("bloom")
+    monkeypatch.setattr(prepared, "answer_columns", lambda *_: {})
+    options = {"site": "z", "layers": None, "by_position": False, "at": None, "noising": False}
+    plan, _ = plan_patch(model, pairs(padded), full=full, tokens=None, **options)
+    request = plan.task["request"]
+    questions = request["answers"].shape[1]
+    assert prepared.logit_numbers(model, request) == questions * 500 * copies
+    most = max(last - first for _, _, first, last in plan.order.chunks)
+    assert cost(model, plan).peak_bytes >= 4 * most * questions * 500 * copies
+    wide = prepared.suitable_tokens(model, 1e6)
+    assert wide < prepared.suitable_tokens(model), "fewer rows where each has many logits"

@@ -265,7 +265,7 @@ def test_questions_inside_the_prompt_are_read_where_they_are_asked(model_type, p
     ask, target = np.array([[6, 8], [7, -1]]), np.array([[5, 6], [7, -1]])
     prompts = prompts.assign(ask=(("batch", "step"), ask), target=(("batch", "step"), target))
     cells = which.grid([0, 2], 4, which.everywhere(prompts["mask"].values))
-    readings = sweep(model_type, prompts, cells, "z", full=True)
+    readings = sweep(model_type, prompts, cells, "z", full=2)
     _, module = tiny(model_type)
     base, source = runs(model_type, prompts)
     where = torch.zeros(2, WIDTH, 4, dtype=torch.bool)
