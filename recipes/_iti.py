@@ -142,5 +142,10 @@ def numbers_in(text: str, name: str, whole: bool = False) -> list[Any]:
 
 def counts_in(text: str, heads: int) -> list[int]:
     """Return numbers of heads, at most half of all, so that as many others remain to compare."""
-    most = max(1, heads // 2)
-    return sorted({min(count, most) for count in numbers_in(text, "heads", whole=True)})
+    counts, most = numbers_in(text, "heads", whole=True), max(1, heads // 2)
+    if text != HEADS and max(counts) > most:
+        raise BadInput(
+            f"--heads {max(counts)} is more than half of the {heads} heads of this model; at most"
+            f" {most} leave as many others to compare with"
+        )
+    return sorted({min(count, most) for count in counts})

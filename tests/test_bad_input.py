@@ -350,7 +350,12 @@ CASES = {
         2,
         "dtype 'float8' is not known",
     ),
-    "unknown device": (f"{IOI} --device-map moon", 2, "cannot load '.*': .*"),
+    "a device map of no device": (
+        f"{IOI} --device-map banana",
+        2,
+        "device_map 'banana' is no device",
+    ),
+    "more than half of all heads": (f"{ITI} --heads 9999", 2, "more than half of the"),
     "unknown quantization": (
         f"{IOI} --quantization 3bit",
         2,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nnheads.errors import ModelError
 from nnheads.models.families import family_of
 from nnheads.models.gguf import SMOLLM2, converted, is_gguf, of_package
-from nnheads.models.loading import held_as, one_line, whole_checkpoint
+from nnheads.models.loading import check_device_map, held_as, one_line, whole_checkpoint
 from nnheads.models.shipped import FOLDER, REFERENCE
 from nnheads.remote.place import put, remote_value
 
@@ -75,6 +75,7 @@ def load(
     remote = remote_value(remote)
     lazy = remote not in (False, "local")
     held = held_as(dtype, quantization, lazy)
+    check_device_map(device_map)
     path = locate(name)
     if revision is not None and Path(path).is_dir():
         raise ModelError(

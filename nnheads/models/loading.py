@@ -18,6 +18,7 @@ from typing import Any
 from nnheads.errors import ModelError, first_line
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate spreads a model
 QUANTIZATIONS = ("4bit", "8bit")
 # what transformers' report calls weights -> what is wrong with them
 WRONG = {
@@ -61,6 +62,25 @@ def held_as(dtype: str, quantization: str | None, remote: bool) -> dict[str, str
             f"8bit computes in float16, not in {dtype}; leave --dtype out, or use 4bit"
         )
     return {"dtype": quantization} | ({} if dtype == "auto" else {"compute_dtype": dtype})
+
+
+def check_device_map(device_map: str | dict[str, Any] | None) -> None:
+    """Refuse a device map that names no device and no way to spread a model.
+
+    Raises:
+        ModelError: naming it.
+    """
+    import torch
+
+    if not isinstance(device_map, str) or device_map in SPREADING:
+        return
+    try:
+        torch.device(device_map)
+    except RuntimeError:
+        ways = ", ".join(SPREADING)
+        raise ModelError(
+            f"device_map {device_map!r} is no device; use one such as cpu or cuda:0, or {ways}"
+        ) from None
 
 
 @contextlib.contextmanager
