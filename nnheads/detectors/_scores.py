@@ -21,7 +21,7 @@ from nnheads.detectors._stimulus import Stimulus, prepare
 from nnheads.generation.prefixes import answer_and_measure, why_plain
 from nnheads.runs import batches
 from nnheads.runs.provenance import prompts_hash
-from nnheads.spans.measure import gate, measure
+from nnheads.spans.measure import measure_and_gate
 from nnheads.spans.scores import assemble, kinds_of
 from nnheads.trace.session import remote_of
 
@@ -116,7 +116,7 @@ def _of_reading(model, stimulus: Stimulus, batching: Batching) -> Scores:
     each = [kinds_of(stimulus.prompts, span, one.beside) for one, span in spans.items()]
     kinds = list(dict.fromkeys(kind for own in each for kind in own))
     scores = batching.run(
-        partial(_measure_and_gate, model, kinds),
+        lambda part: measure_and_gate(model, part, kinds),
         stimulus.prompts,
         model=model,
         name=f"{stimulus.key}-{zlib.crc32(repr(kinds).encode()):08x}",
@@ -126,10 +126,6 @@ def _of_reading(model, stimulus: Stimulus, batching: Batching) -> Scores:
         one.name: assemble(scores, span, one.beside, one.source).assign_attrs(kind=one.name)
         for one, span in spans.items()
     }
-
-
-def _measure_and_gate(model, kinds: list[str], part: xr.Dataset) -> xr.Dataset:
-    return measure(model, part, kinds=kinds).assign_coords(gate(model, part))
 
 
 def _of_writing(model, stimulus: Stimulus, batching: Batching) -> Scores:

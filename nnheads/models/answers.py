@@ -156,26 +156,3 @@ def correct(
             for name, (values, text) in right.items()
         }
     )
-
-
-def predicted(model: TransformersModel, prompts: xr.Dataset) -> Int[np.ndarray, "batch step"]:
-    """Return the model's best token at the positions that the prompts ask about.
-
-    Args:
-        prompts: `ask` (batch, step): positions, -1 where an example asks for fewer tokens than
-            others.
-
-    Returns:
-        token ids; -1 where nothing is asked.
-    """
-    ask = torch.from_numpy(prompts["ask"].values).long()
-    first = int(ask[ask >= 0].min())
-    keep = prompts.sizes["position"] - first  # logits from the first asked position on
-    fed, position = inputs(model, prompts), (ask - first).clamp(min=0)
-    with (
-        torch.no_grad(),
-        model.trace(**fed, use_cache=False, logits_to_keep=keep, remote=remote_of(model)),
-    ):
-        best = model.output.logits.argmax(-1)
-        best = save(best.gather(1, position.to(best.device)).clone())
-    return np.where(ask.numpy() < 0, -1, best.cpu().numpy())

@@ -10,7 +10,6 @@ import xarray as xr
 from jaxtyping import Int
 
 from nnheads.errors import BadInput
-from nnheads.models.answers import predicted
 from nnheads.models.families import family
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import inputs
@@ -56,24 +55,48 @@ def measure(
 
     Source: attention from queries and keys, as the kernel receives them (see `trace.spans`).
     """
-    kinds = chosen_kinds(prompts, kinds)
-    spans = prompts.isel(span=np.isin(prompts["kind"].values, kinds))
-    check_spans(spans)
-    weights, missing = weights_of(spans, kinds)
     options = SpanOptions(
         threshold=threshold, hit=hit, interface=family(model).interface, block_bytes=block_bytes
     )
+    return _measured(model, prompts, chosen_kinds(prompts, kinds), options, None)[0]
+
+
+def measure_and_gate(model, prompts: xr.Dataset, kinds: list[str]) -> xr.Dataset:
+    """Return what `measure` does, and whether the model does what the prompts ask, in one forward.
+
+    That is `right` (batch, step), 1 where the model's best token at `ask` is the `target`, and its
+    mean `accuracy` (batch). -1 fills up where an example wants fewer tokens than others, NaN in
+    what is returned. Neither is there for prompts that ask for nothing.
+    """
+    options = SpanOptions(
+        threshold=0.5, hit=True, interface=family(model).interface, block_bytes=BLOCK_BYTES
+    )
+    ask = torch.from_numpy(prompts["ask"].values).long() if "ask" in prompts else None
+    scores, best = _measured(model, prompts, chosen_kinds(prompts, kinds), options, ask)
+    return scores if best is None else scores.assign_coords(_gate(prompts, best))
+
+
+def _measured(
+    model, prompts: xr.Dataset, kinds: list[str], options: SpanOptions, ask: torch.Tensor | None
+) -> tuple[xr.Dataset, np.ndarray | None]:
+    """Return the statistics of spans and, with `ask`, the best tokens [batch, step] there."""
+    spans = prompts.isel(span=np.isin(prompts["kind"].values, kinds))
+    check_spans(spans)
+    weights, missing = weights_of(spans, kinds)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)")  # torch says: beta
-        values = measure_spans(
+        values, best = measure_spans(
             model,
             inputs(model, prompts),
             list(range(geometry(model).layers)),
             bounds_of(spans),
             torch.from_numpy(weights),
             options,
+            ask,
         )
-    return labelled(values.permute(1, 2, 0, 3, 4), spans, kinds, weights, missing, threshold)
+    every = values.permute(1, 2, 0, 3, 4)
+    scores = labelled(every, spans, kinds, weights, missing, options["threshold"])
+    return scores, None if best is None else best.cpu().numpy()
 
 
 def chosen_kinds(prompts: xr.Dataset, kinds: list[str] | None) -> list[str]:
@@ -96,20 +119,14 @@ def score(
     model, prompts: xr.Dataset, kind: str, *, source: str, beside: tuple[str, ...] = ()
 ) -> xr.Dataset:
     """Return the statistics (batch, layer, head) of one kind of span: see `scores.assemble`."""
-    scores = measure(model, prompts, kinds=kinds_of(prompts, kind, beside))
-    return assemble(scores, kind, beside, source).assign_coords(gate(model, prompts))
+    scores = measure_and_gate(model, prompts, kinds_of(prompts, kind, beside))
+    return assemble(scores, kind, beside, source)
 
 
-def gate(model, prompts: xr.Dataset) -> dict:
-    """Return whether the model predicts the `target` tokens at `ask`.
-
-    That is `right` (batch, step), and its mean `accuracy` (batch). -1 fills up where an example
-    wants fewer than others, NaN in what is returned. Empty for prompts that ask for nothing.
-    """
-    if "ask" not in prompts:
-        return {}
+def _gate(prompts: xr.Dataset, best: Int[np.ndarray, "batch step"]) -> dict:
+    """Return `right` and `accuracy` of `measure_and_gate` from the best tokens."""
     wanted = prompts["ask"].values >= 0
-    right = (predicted(model, prompts) == prompts["target"].values) & wanted
+    right = (best == prompts["target"].values) & wanted
     share = (right.sum(1) / wanted.sum(1)).astype("float32")
     each = np.where(wanted, right, np.nan).astype("float32")
     about = {"long_name": "share of wanted tokens that the model predicts", "units": "1"}

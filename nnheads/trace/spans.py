@@ -62,17 +62,23 @@ def measure_spans(
     spans: Spans,
     weights: Float[torch.Tensor, "batch span kind"],
     options: SpanOptions,
-) -> Float[torch.Tensor, "layer statistic batch head kind"]:
+    ask: Int[torch.Tensor, "batch step"] | None = None,
+) -> tuple[
+    Float[torch.Tensor, "layer statistic batch head kind"], Int[torch.Tensor, "batch step"] | None
+]:
     """Return the statistics of every head and kind of span, from one forward.
 
     Statistics: mass on the span, share of spans whose mass exceeds the threshold and, with `hit`,
     share of spans that hold the row's strongest key; each is the weighted sum over the spans of a
     kind. A span that an example does not have has query -1 and weight 0.
+
+    Args:
+        ask: positions whose best next tokens are returned too; None for none.
     """
-    remote = remote_of(model)
+    remote, keep, best = remote_of(model), int(ask is None), None
     with (
         torch.no_grad(),
-        model.trace(**inputs, use_cache=False, logits_to_keep=1, remote=remote) as tracer,
+        model.trace(**inputs, use_cache=False, logits_to_keep=keep, remote=remote) as tracer,
     ):
         measured, pairs = [], []  # type: ignore[var-annotated]  # annotations would travel too
         for number in layers:
@@ -86,8 +92,21 @@ def measure_spans(
                 mass = blockwise_mass(attention, spans, options["block_bytes"])
             measured.append(statistics(mass, weights, options))
         result = save(torch.stack([one.to(measured[0].device) for one in measured]))
+        if ask is not None:
+            best = save(best_tokens(model, ask))
         tracer.stop()
-    return result  # type: ignore[no-any-return]
+    return result, best
+
+
+def best_tokens(
+    model: Any, ask: Int[torch.Tensor, "batch step"]
+) -> Int[torch.Tensor, "batch step"]:
+    """Return the best token after some positions, in the last thing that a trace reads."""
+    final = model.unembedding.input
+    where = ask.to(final.device).clamp(min=0).unsqueeze(-1)
+    model.unembedding.input = final.gather(1, where.expand(-1, -1, final.shape[-1])).contiguous()
+    best: torch.Tensor = model.output.logits.argmax(-1)
+    return best
 
 
 def read_attention(layer: Any, interface: bool) -> Attention:

@@ -22,7 +22,7 @@ from nnheads.generation.needle_answers import (
 )
 from nnheads.prompts.needle import needle
 from nnheads.prompts.needles import CODE_LENGTH
-from nnheads.spans.measure import gate
+from nnheads.spans.measure import measure_and_gate
 
 PLACE = ("batch", "position")
 
@@ -181,9 +181,11 @@ def test_accuracy_counts_only_what_an_example_asks_for(reference, tmp_path):
         2,
         3,
     }
-    assert (
-        np.allclose(gate(reference, prompts)["accuracy"][1], expected) and np.mean(expected) > 0.8
-    )
+    found = measure_and_gate(reference, prompts, ["retrieval"])
+    np.testing.assert_allclose(found["accuracy"], expected, atol=1e-6)
+    assert np.mean(expected) > 0.8
+    assert found["right"].notnull().values.tolist() == (prompts["ask"].values >= 0).tolist()
+    np.testing.assert_allclose(found["right"].mean("step"), expected, atol=1e-6)
 
 
 def test_the_accuracy_map_is_the_mean_over_prompts_of_a_length_and_depth():

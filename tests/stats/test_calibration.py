@@ -56,10 +56,10 @@ def made_up_attention(prompts: xr.Dataset) -> torch.Tensor:
 def calibrated_on(prompts: xr.Dataset, weights: torch.Tensor, kind: str, monkeypatch) -> xr.Dataset:
     """Scores of one layer with made-up attention [batch, head, query, key], calibrated."""
 
-    def measured(model, inputs, layers, spans, share, options):
+    def measured(model, inputs, layers, spans, share, options, ask):
         eager = (None, None, None, None, {}, weights)
         masses = blockwise_mass(eager, spans, options["block_bytes"])
-        return statistics(masses, share, options)[None]
+        return statistics(masses, share, options)[None], None
 
     monkeypatch.setattr(attention, "measure_spans", measured)
     beside = head_type("iteration").beside if kind == "iteration" else ()
