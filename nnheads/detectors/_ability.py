@@ -61,6 +61,8 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     steps = np.atleast_1d(about["accuracy_by_step"])
     if 1 < steps.size <= MOST_STEPS:
         said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
+    if steps.size > 1 and steps[0] <= guessing < np.nanmean(steps[1:]):
+        return [said, "it does not find the first token: others follow from those before them"]
     if not float(about["accuracy_p"]) < SURE:
         return [said, "it does not do this task: heads below look there, and no more is known"]
     return [said]

@@ -123,7 +123,9 @@ def _of_reading(model, stimulus: Stimulus, batching: Batching) -> Scores:
         title=stimulus.key,
     )
     return {
-        one.name: assemble(scores, span, one.beside, one.source).assign_attrs(kind=one.name)
+        one.name: assemble(scores, span, one.beside, one.source, one.headline).assign_attrs(
+            kind=one.name
+        )
         for one, span in spans.items()
     }
 

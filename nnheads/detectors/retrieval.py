@@ -23,7 +23,7 @@ HEAD_TYPE = HeadType(
     null="random tokens of the context: `spans.nulls.null_in_rows`, drawn by `prompts.needle`.",
     returns=(
         "float32 (batch, layer, head), all in [0, 1], at the answer's first token: `hit`"
-        " (headline), `mass`, `above`, `uniform`, `null` (random tokens of the context), `needle`"
+        " (headline), `mass`, `above`, `uniform`, `null` (hits of random tokens), `needle`"
         " (mass on the whole answer in the needle, mean over the answer); `retrieval` (mass on"
         " the token to be said, mean over the answer). Coordinates `accuracy` (batch), the share of"
         " answer tokens that the model itself predicts, and `right` (batch, step), which."

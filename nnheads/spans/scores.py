@@ -18,6 +18,10 @@ STATISTICS = {
 
 
 DIMS = ("batch", "layer", "head", "kind")
+NULL_MEANING = {
+    "mass": "attention mass on random targets of the same queries",
+    "hit": "share of random targets of the same queries that are the strongest key",
+}
 
 
 def labelled(
@@ -52,17 +56,29 @@ def kinds_of(prompts: xr.Dataset, kind: str, beside: tuple[str, ...] = ()) -> li
     return [kind, *(name for name in (f"{kind}{NULL}", *beside, *steps) if name in present)]
 
 
-def assemble(scores: xr.Dataset, kind: str, beside: tuple[str, ...], source: str) -> xr.Dataset:
+def assemble(
+    scores: xr.Dataset,
+    kind: str,
+    beside: tuple[str, ...],
+    source: str,
+    headline: str = "mass",
+) -> xr.Dataset:
     """Return one kind's `mass`, `hit`, `above`, `uniform`, and the mass on what belongs to it.
 
-    That is the mass on its null spans as `null`, on each kind beside it under that kind's name,
-    and on its single steps as `by_step` (batch, layer, head, step).
+    That is the mass on each kind beside it under that kind's name, and on its single steps as
+    `by_step` (batch, layer, head, step). `null` is what its null spans get: mass, or hits where
+    these are the headline, so that heads are flagged by what ranks them.
     """
     kinds, mass = [str(name) for name in scores["kind"].values], scores["mass"]
     own = scores.sel(kind=kind).drop_vars("kind")
-    for name, (short, meaning) in _beside(kind, beside).items():
+    for name in beside:
         if name in kinds:
-            own[short] = mass.sel(kind=name).drop_vars("kind").assign_attrs(long_name=meaning)
+            meaning = f"attention mass on {name.replace('_', ' ')}"
+            own[name] = mass.sel(kind=name).drop_vars("kind").assign_attrs(long_name=meaning)
+    if f"{kind}{NULL}" in kinds:
+        statistic = "hit" if headline == "hit" else "mass"
+        null = scores[statistic].sel(kind=f"{kind}{NULL}").drop_vars("kind")
+        own["null"] = null.assign_attrs(long_name=NULL_MEANING[statistic])
     steps = [name for name in kinds if name.startswith(f"{kind}@")]
     if steps:
         each = mass.sel(kind=steps).rename(kind="step").drop_vars("step")
@@ -70,13 +86,6 @@ def assemble(scores: xr.Dataset, kind: str, beside: tuple[str, ...], source: str
     for variable in own.data_vars.values():
         variable.attrs["source"] = source
     return own.assign_attrs(kind=kind)
-
-
-def _beside(kind: str, beside: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Return kind of span -> (variable, meaning) of what is reported beside a kind."""
-    null = ("null", "attention mass on random targets of the same queries")
-    others = {name: (name, f"attention mass on {name.replace('_', ' ')}") for name in beside}
-    return {f"{kind}{NULL}": null, **others}
 
 
 def check_spans(spans: xr.Dataset) -> None:

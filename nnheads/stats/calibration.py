@@ -27,10 +27,11 @@ def calibrate(
 ) -> xr.Dataset:
     """Return which heads score more than chance, with every statistic's mean and interval.
 
-    A head is flagged when its mass exceeds that on random targets of the same queries by more than
-    `margin`, at a false discovery rate of `rate` over all heads: a one-sided t test over the batch,
-    corrected by Benjamini and Hochberg. Without the margin, any preference, however small, would be
-    significant with enough prompts, in a random model too.
+    A head is flagged when its mass (or its hits, where these are the headline) exceeds that on
+    random targets of the same queries by more than `margin`, at a false discovery rate of `rate`
+    over all heads: a one-sided t test over the batch, corrected by Benjamini and Hochberg. Without
+    the margin, any preference, however small, would be significant with enough prompts, in a random
+    model too.
 
     Scores with `by_step` must also pass a t test over the steps: these stand at the same positions
     in all prompts, so that a head which looks at the target of one step by accident does so in
@@ -48,9 +49,10 @@ def calibrate(
     """
     steps = scores.get("by_step")
     scores = scores.drop_vars("by_step", errors="ignore")
-    excess = (scores["mass"] - scores["null"]).rename("excess")
-    about = {"long_name": "mass beyond random targets", "valid_min": -1.0}
-    excess.attrs = {**scores["mass"].attrs, **about}
+    tested_by = "hit" if scores.attrs.get("headline") == "hit" else "mass"
+    excess = (scores[tested_by] - scores["null"]).rename("excess")
+    about = {"long_name": f"{tested_by} beyond random targets", "valid_min": -1.0}
+    excess.attrs = {**scores[tested_by].attrs, **about}
     heads = xr.merge(
         [mean(scores[name], seed=seed) for name in scores.data_vars], combine_attrs="drop_conflicts"
     )
@@ -60,7 +62,7 @@ def calibrate(
         p_value = np.maximum(p_value, _over_steps(excess, steps, scores["null"], margin))
     meaning = f"p of excess <= {margin}"
     tested = discoveries(
-        p_value, meaning, "more than chance", rate=rate, margin=margin, statistic="mass"
+        p_value, meaning, "more than chance", rate=rate, margin=margin, statistic=tested_by
     )
     heads = heads.assign(tested).assign(strong=_strong(heads, tested["flag"][1], scores))
     if steps is not None:

@@ -31,8 +31,13 @@ def test_shares_are_counted_by_prompt_and_by_token():
 def test_a_model_at_chance_is_said_not_to_do_it():
     (able,) = lines(told(np.ones((4, 3))))
     assert "1.00" in able and "guessing 0.55" in able and "token by token 1.00 1.00 1.00" in able
-    said = lines(told(np.eye(4, 3)))
+    said = lines(told(np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])))
     assert len(said) == 2 and "does not do this task" in said[1]
+
+
+def test_a_model_that_only_goes_on_is_said_to():
+    said = lines(told(np.array([[0, 1, 1]] * 4)))
+    assert len(said) == 2 and "does not find the first token" in said[1]
 
 
 def test_prompts_that_ask_nothing_say_nothing():
