@@ -36,6 +36,7 @@ NAMED = {
 }  # a file called inspect.py would stand in for Python's own module of that name
 LEFT = ("intact", "without them", "without random heads of the same layers")
 CONTENTS = """\
+* [SmolLM2, as nnheads sees it](gallery.md): what is found in a real language model
 * [Head types](heads/README.md): a page for each
 * [Extending nnheads](extending.md): a head type, a recipe, a model family
 * [Results](../results/README.md): what a run writes
