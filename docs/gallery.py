@@ -93,7 +93,7 @@ SECTIONS = (
     Section(
         "attribution",
         "Can one gradient stand in for 270 experiments?",
-        "AtP* estimates the effect of every head from one gradient; here every head is also patched.",
+        "AtP* estimates the effect of every head from one gradient; here each is patched, too.",
         ("attribute smollm2 --limit 12 --top 20 --audit 500",),
         ("exact.png",),
     ),
@@ -115,9 +115,9 @@ SECTIONS = (
     Section(
         "truth",
         "Does it know what is true, and can it be made to say so?",
-        "It cannot: probes are hardly better than shuffled labels on TruthfulQA, and pushing along"
-        " them does no more than random directions do. A method that works on larger models"
-        " has nothing to work with here.",
+        "Probes are right a little more often than with shuffled labels on TruthfulQA; pushing"
+        " heads along them does no more for the answers than random directions do, as far as these"
+        " questions can tell.",
         (
             "detect truthfulness smollm2 --limit 120 --data {truthfulqa}",
             "iti evaluate smollm2 --limit 40 --alpha 10 --heads 16 --draws 2 --samples 0"
@@ -182,9 +182,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = {name: getattr(options, option) for name, option in NEEDED.items()}
     parts = written()
     for section in SECTIONS:
-        lacks = any(
-            name in line and not given[name] for name in NEEDED for line in section.commands
-        )
+        lines = " ".join(section.commands)
+        lacks = any(name in lines and not given[name] for name in NEEDED)
         if lacks or (options.sections and section.key not in options.sections):
             continue
         folder = Path(tempfile.mkdtemp())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nnheads.errors import BadInput
+
 if TYPE_CHECKING:
     from nnheads.recipes._study import Study
 
@@ -126,8 +128,6 @@ def numbers_in(text: str, name: str, whole: bool = False) -> list[Any]:
 
     name: of the option, for the error. whole: counts, from 1 on.
     """
-    from nnheads.errors import BadInput
-
     try:
         numbers = sorted({(int if whole else float)(piece) for piece in text.split(",")})
     except ValueError:

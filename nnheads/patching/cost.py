@@ -16,6 +16,7 @@ import torch
 
 from nnheads.models.geometry import geometry
 from nnheads.patching.prepared import PreparedSweep, logit_numbers
+from nnheads.trace.plain import Request
 
 RATE_SECONDS = 0.1  # long enough for clocks and caches to be warm
 
@@ -113,7 +114,7 @@ def peak_bytes(model, plan: PreparedSweep) -> int:
     element = next(model._module.parameters()).element_size()
     wide = 4 if request["full"] else element
     # the unchanged run is compared with nothing, and then kept as what others are compared with
-    unchanged = {**request, "full": min(request["full"], 1)}
+    unchanged: Request = {**request, "full": min(request["full"], 1)}
     reference = request["answers"].shape[1] * sizes.vocabulary * (request["full"] > 1)
     most = max((one for one, _ in rows), default=0)
     swapped = most * logit_numbers(model, request) + cases * reference
