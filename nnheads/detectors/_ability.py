@@ -40,7 +40,7 @@ def ability(scores: xr.Dataset, prompts: xr.Dataset) -> dict[str, Any]:
     steps = scores["right"].mean("batch").values
     return {
         **about,
-        "accuracy_by_step": steps.astype(np.float32),
+        "accuracy_by_step": " ".join(f"{one:.4f}" for one in steps),
         "accuracy_of_guessing": guessing,
         "accuracy_p": float(greater_than(share.values.astype(float), guessing)),
     }
@@ -58,7 +58,7 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     guessing = float(about["accuracy_of_guessing"])
     reach = f" [{low:.2f}, {high:.2f}]" if low == low else ""
     said = f"the model gives {value:.2f}{reach} of the wanted tokens, guessing {guessing:.2f}"
-    steps = np.atleast_1d(about["accuracy_by_step"])
+    steps = np.array(str(about["accuracy_by_step"]).split(), float)
     if 1 < steps.size <= MOST_STEPS:
         said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
     if steps.size > 1 and steps[0] <= guessing < np.nanmean(steps[1:]):

@@ -32,16 +32,17 @@ ByRow = Float[torch.Tensor, "batch head row"]
 
 
 class Pairs(TypedDict):
-    """Every query and key of one example's spans, in the order of the queries.
+    """Every query and key of one example's spans, each pair once.
 
     matrix: their places [query, key], as a sparse matrix. query, key: the same as lists [pair].
-    span: to which span each belongs [pair]. spans: how many spans there are.
+    pair, span: which pairs belong to which span [member]. spans: how many spans there are.
     """
 
     matrix: torch.Tensor
     query: Int[torch.Tensor, " pair"]
     key: Int[torch.Tensor, " pair"]
-    span: Int[torch.Tensor, " pair"]
+    pair: Int[torch.Tensor, " member"]
+    span: Int[torch.Tensor, " member"]
     spans: int
 
 
@@ -61,16 +62,15 @@ def _pairs(query: Any, start: Any, stop: Any, length: int) -> Pairs:
     width = (torch.minimum(stop, query + 1) - start).clamp(min=0) * (query >= 0)
     span = torch.arange(len(query)).repeat_interleave(width)
     first = (width.cumsum(0) - width).repeat_interleave(width)
-    order = query[span].argsort(stable=True)
-    key = (start[span] + torch.arange(len(span)) - first)[order]
-    span = span[order]
-    row = query[span]
+    place = query[span] * length + start[span] + torch.arange(len(span)) - first
+    places, pair = torch.unique(place, return_inverse=True)
+    row, key = places // length, places % length
     bounds = torch.zeros(length + 1, dtype=torch.long)
     bounds[1:] = torch.bincount(row, minlength=length).cumsum(0)
-    shape = (length, length)
-    entries = torch.zeros(len(span))
+    shape, entries = (length, length), torch.zeros(len(places))
     matrix = torch.sparse_csr_tensor(bounds, key, entries, size=shape, check_invariants=False)
-    return {"matrix": matrix, "query": row, "key": key, "span": span, "spans": len(query)}
+    at = {"query": row, "key": key, "pair": pair, "span": span}
+    return {"matrix": matrix, **at, "spans": len(query)}  # type: ignore[typeddict-item]
 
 
 def run_kernel(layer: Any, attention: Any, hit: bool = False) -> tuple[ByRow, ByRow | None]:
@@ -132,7 +132,8 @@ def _of_head(
     places = pairs["matrix"]
     scores = torch.sparse.sampled_addmm(places, queries, keys.T, beta=0.0).values()
     mass = torch.zeros(pairs["spans"])
-    mass.index_add_(0, pairs["span"], (scores - norm[pairs["query"]]).exp())
+    share = (scores - norm[pairs["query"]]).exp()
+    mass.index_add_(0, pairs["span"], share[pairs["pair"]])
     if highest is None:
         return mass.unsqueeze(0)
     below = highest[pairs["query"]] - scores
@@ -144,7 +145,7 @@ def _of_head(
         place = torch.searchsorted(rows, pairs["query"][near])
         strongest[near] = top[place] == pairs["key"][near]
     held = torch.zeros(pairs["spans"])
-    held.index_add_(0, pairs["span"], strongest.float())
+    held.index_add_(0, pairs["span"], strongest[pairs["pair"]].float())
     return torch.stack([mass, held.clamp(max=1.0)])
 
 

@@ -24,7 +24,7 @@ def test_shares_are_counted_by_prompt_and_by_token():
     found = told(right)
     assert found["accuracy"] == pytest.approx((1 + 0.5 + 1 + 2 / 3) / 4)
     assert found["accuracy_low"] < found["accuracy"] < found["accuracy_high"]
-    np.testing.assert_allclose(found["accuracy_by_step"], [1, 0.75, 2 / 3], atol=1e-6)
+    assert found["accuracy_by_step"] == "1.0000 0.7500 0.6667"
     assert found["accuracy_of_guessing"] == pytest.approx(6 / 11), "7 is wanted 6 times of 11"
 
 
