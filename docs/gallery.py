@@ -162,7 +162,7 @@ def picture(key: str, name: str, folder: Path) -> str:
     target = FOLDER / f"{key}-{name}"
     with Image.open(source) as image:
         image.thumbnail((WIDTH, 2 * WIDTH))
-        image.convert("P", palette=Image.Palette.ADAPTIVE).save(target, optimize=True)
+        image.convert("RGB").save(target, optimize=True)
     return f"![{key}]({FOLDER.name}/{target.name})"
 
 
