@@ -61,7 +61,8 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     steps = np.array(str(about["accuracy_by_step"]).split(), float)
     if 1 < steps.size <= MOST_STEPS:
         said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
-    if steps.size > 1 and steps[0] <= guessing < np.nanmean(steps[1:]):
+    later = np.nanmean(steps[1:]) if steps.size > 1 else 0.0
+    if later >= (1 + guessing) / 2 and steps[0] <= guessing:
         return [said, "it does not find the first token: others follow from those before them"]
     if not float(about["accuracy_p"]) < SURE:
         return [said, "it does not do this task: heads below look there, and no more is known"]

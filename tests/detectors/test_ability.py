@@ -40,5 +40,10 @@ def test_a_model_that_only_goes_on_is_said_to():
     assert len(said) == 2 and "does not find the first token" in said[1]
 
 
+def test_a_weak_first_token_alone_is_not_said_to_be_followed():
+    said = lines(told(np.array([[0, 1, 0], [0, 1, 0], [1, 0, 1], [0, 1, 0]])))
+    assert len(said) == 2 and "does not do this task" in said[1]
+
+
 def test_prompts_that_ask_nothing_say_nothing():
     assert ability(xr.Dataset(), xr.Dataset()) == {} and lines({}) == []
