@@ -1,7 +1,9 @@
 """Does the model do what the prompts ask of it? Heads are named for where they look all the same.
 
-scores.attrs |= ability(scores, prompts)
-lines(scores.attrs)      # what a reader has to know first
+    scores.attrs |= ability(scores, prompts)
+    lines(scores.attrs)      # what a reader has to know first
+
+What chance gives is what a model has that always says the most frequent wanted token.
 """
 
 from __future__ import annotations

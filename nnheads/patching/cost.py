@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from nnheads.models.geometry import geometry
-from nnheads.patching.prepared import PreparedSweep, logit_numbers
+from nnheads.patching.forward_size import logit_numbers
+from nnheads.patching.prepared import PreparedSweep
 from nnheads.trace.plain import Request
 
 RATE_SECONDS = 0.1  # long enough for clocks and caches to be warm

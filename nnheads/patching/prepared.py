@@ -21,16 +21,12 @@ from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.names import check_site
 from nnheads.patching.cells import CellSet, Schedule, schedule
+from nnheads.patching.forward_size import logit_numbers, suitable_tokens
 from nnheads.trace.plain import Cells, Inputs, Request, SwapOptions, SweepTask
 from nnheads.trace.readout import answer_columns
 from nnheads.trace.session import remote_of
 from nnheads.trace.sites import SITES, SWEPT
 
-GPU_TOKENS = 16384  # rows x positions in one forward
-# numbers in the widest activation of one forward: enough to keep the arithmetic busy; more leave
-# the caches
-CPU_NUMBERS = 2**21
-COPIES = (1, 3, 5)  # of the logits that are held while answers, ranks or KL are read
 Positions = Int[np.ndarray, "case question"]
 
 
@@ -237,31 +233,3 @@ def as_plain(cells: CellSet, order: Schedule) -> Cells:
         regions=torch.from_numpy(cells.regions),
         chunks=order.chunks,
     )
-
-
-def logit_numbers(model, request: Request) -> int:
-    """Return how many numbers are held for the logits of one row.
-
-    Of the whole vocabulary, at each question: they, and what a log-sum-exp and KL make of them
-    (COPIES, as measured). Almost none where the unembedding's columns are at hand.
-    """
-    _, questions, answers = request["answers"].shape
-    if request.get("weight") is not None:
-        return questions * answers
-    return questions * geometry(model).vocabulary * COPIES[request["full"]]
-
-
-def suitable_tokens(model, logits: float = 0.0) -> int:
-    """Return how many rows x positions one forward should have where the model runs.
-
-    One that does not fit is halved.
-
-    Args:
-        logits: numbers held for them, for each position.
-    """
-    on_cpu = not remote_of(model) and next(model._module.parameters()).device.type == "cpu"
-    if not on_cpu:
-        return GPU_TOKENS
-    wide = 4 * geometry(model).d_model
-    numbers = max(CPU_NUMBERS, 512 * wide)
-    return max(1, min(int(numbers / (wide + logits)), GPU_TOKENS))

@@ -9,6 +9,7 @@ from swaps import pairs
 
 from nnheads.patching import prepared
 from nnheads.patching.cost import block_parameters, cost, describe, rate
+from nnheads.patching.forward_size import logit_numbers, suitable_tokens
 from nnheads.patching.patch import plan_patch
 from nnheads.patching.readings import measure
 from nnheads.trace import sweep as engine
@@ -89,8 +90,8 @@ def test_the_vocabulary_counts_where_it_is_read(full, copies, padded, monkeypatc
     plan, _ = plan_patch(model, pairs(padded), full=full, tokens=None, **options)
     request = plan.task["request"]
     questions = request["answers"].shape[1]
-    assert prepared.logit_numbers(model, request) == questions * 500 * copies
+    assert logit_numbers(model, request) == questions * 500 * copies
     most = max(last - first for _, _, first, last in plan.order.chunks)
     assert cost(model, plan).peak_bytes >= 4 * most * questions * 500 * copies
-    wide = prepared.suitable_tokens(model, 1e6)
-    assert wide < prepared.suitable_tokens(model), "fewer rows where each has many logits"
+    wide = suitable_tokens(model, 1e6)
+    assert wide < suitable_tokens(model), "fewer rows where each has many logits"
