@@ -61,7 +61,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "output": (Output, RESULTS),
     "overwrite": (Overwrite, False),
     "plan": (Plan, NEEDS_DEFAULT),
-    "quick": (Quick, False),
+    "quick": (Quick, NEEDS_DEFAULT),
     "quiet": (Quiet, False),
     "traceback": (Traceback, False),
 }

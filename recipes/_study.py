@@ -164,12 +164,13 @@ def study(
         (`limit=100`).
     incidental: options that say how something is shown and change no number of a run.
     quick: what `--quick` makes of options that are not given otherwise, so that a model of a
-        hundred million parameters is answered for within a minute on a laptop.
+        hundred million parameters is answered for within a minute on a laptop. None: it has none.
     """
 
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
         folder = recipe or main.__module__.rpartition(".")[2].replace("_", "-")
-        parameters = parameters_of(main, without, defaults)
+        given = defaults if quick is None else {**defaults, "quick": False}
+        parameters = parameters_of(main, without, given)
         own = list(inspect.signature(main).parameters)[1:]
 
         @functools.wraps(main)

@@ -15,7 +15,7 @@ Head = Annotated[str | None, typer.Option(help="Draw this head's attention: 5.1 
 Top = Annotated[int, typer.Option(help="How many candidates for the next token.")]
 
 
-@study(without=("seed",))
+@study(without=("seed",), quick={})
 def main(study: Study, text: Text = EXAMPLE, head: Head = None, top: Top = 10) -> None:
     """Look inside one forward: sizes, tokens, residual norms, next tokens, logit lens, attention.
 

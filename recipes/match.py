@@ -18,7 +18,7 @@ ExcludeBos = Annotated[bool, typer.Option("--exclude-bos", help="Leave the first
 ExcludeCurrent = Annotated[bool, typer.Option("--exclude-current", help="Leave the diagonal out.")]
 
 
-@study(top=8, without=("seed",), incidental=("top",))
+@study(top=8, without=("seed",), incidental=("top",), quick={})
 def main(
     study: Study,
     text: Text = EXAMPLE,

@@ -35,7 +35,7 @@ Answer = Annotated[str, typer.Option(help="Next word after the clean prompt: one
 Wrong = Annotated[str, typer.Option(help="The word that it is measured against.")]
 
 
-@study(top=8, without=("seed",), incidental=("top",))
+@study(top=8, without=("seed",), incidental=("top",), quick={})
 def main(
     study: Study,
     clean: Clean = CLEAN,

@@ -30,7 +30,7 @@ Files = Annotated[
 Listing = Annotated[bool, typer.Option("--list", help="Say what is claimed, and measure nothing.")]
 
 
-@study(batch_size=8)
+@study(batch_size=8, quick={})
 def main(
     study: Study,
     claims: ClaimsFile = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from commands import command
+from commands import command, issue
 
 LINES = {
     "ioi": ("ioi", "--limit 8"),
@@ -46,3 +46,8 @@ def test_quick_claims_read_attention(tmp_path, capsys):
     command("verify", "--quick", "-q", "-o", tmp_path)
     printed = capsys.readouterr().out
     assert printed.startswith("quick: --only detect") and "fail" not in printed
+
+
+def test_a_command_that_writes_one_file_has_no_such_option(tmp_path):
+    code, _, err = issue("report", tmp_path, "--quick", "-o", tmp_path / "page.html")
+    assert code == 2 and "--quick" in err and not (tmp_path / "page.html").exists()
