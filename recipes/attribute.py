@@ -18,7 +18,6 @@ TITLES = {
     "direct": "Direct logit attribution",
 }
 REFERENCES = "Kramar et al. 2024, arXiv 2403.00745; Wang et al. 2022, arXiv 2211.00593"
-SITES = ("z", "q", "k", "v")
 
 Method = Annotated[str, typer.Option(help="atp*, atp or direct (direct logit attribution).")]
 Site = Annotated[str, typer.Option(help="What is swapped: z, q, k or v.")]
@@ -81,14 +80,16 @@ def check(study: Study) -> None:
     from nnheads.recipes._load import parse_remote
 
     from nnheads.models.names import check_site
-    from nnheads.patching.attribution import check_trust
+    from nnheads.patching.attribution import check_estimable, check_trust
     from nnheads.patching.screening import METHODS
     from nnheads.prompts.ioi import check_corruption
+    from nnheads.trace.sites import UNITS
 
     check_corruption(study.corruption)
     check_choice("--method", study.method, METHODS)
     direct = study.method == "direct"
-    check_site(study.site, ("z",) if direct else SITES, f"has no estimate by {study.method}")
+    check_site(study.site, ("z",) if direct else UNITS, f"has no estimate by {study.method}")
+    check_estimable(study.site)
     check_at_least(0, audit=study.audit)
     check_size(threshold=study.threshold)
     if not direct:

@@ -210,6 +210,25 @@ def model_type(request) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
+    """Draw the pictures of runs small and without layout, which takes a fifth of the time.
+
+    tests/test_plot.py and the notebooks draw them as users get them.
+    """
+    from nnheads import plot
+    from nnheads.plot._figure import boxes_for_missing_glyphs
+
+    def coarse(figure, path):
+        figure.set_layout_engine("none")
+        with boxes_for_missing_glyphs():
+            figure.savefig(path, dpi=20)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plot, "render", coarse)
+        yield
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The shipped model, loaded once for each process of the tests."""

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnheads import plot
+from nnheads.plot._figure import render
 from nnheads.runs.folder import Run
 from nnheads.runs.store import write
 
@@ -253,7 +254,7 @@ def test_answers_are_drawn_by_length_and_depth_and_blank_where_not_asked(tmp_pat
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["128", "256"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0%", "50%", "100%"]
     assert axes.collections[0].get_clim() == (0.0, 1.0)
-    plot.render(figure, tmp_path / "accuracy.png")
+    render(figure, tmp_path / "accuracy.png")
     xr.testing.assert_identical(values, before)
 
 

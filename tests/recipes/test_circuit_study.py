@@ -14,11 +14,11 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from nnheads.recipes import _app as cli
 
 import nnheads
 from nnheads.models.inputs import inputs
 from nnheads.models.names import parse_head
+from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 command = functools.partial(commands.command, "circuit")
@@ -43,7 +43,7 @@ def test_files_open_and_say_where_they_are_from(run_folder):
             for variable in data.data_vars.values():
                 assert "long_name" in variable.attrs and "units" in variable.attrs, variable.name
     for name in ("curve", "curve_log"):
-        assert (run_folder / f"{name}.png").stat().st_size > 10_000
+        assert (run_folder / f"{name}.png").stat().st_size > 2000
     assert not list(run_folder.glob("**/.*")) and not (run_folder / "parts").exists()
 
 

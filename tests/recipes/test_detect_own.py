@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 from commands import command
+
 from nnheads.recipes import _app as cli
 from nnheads.recipes._grid import ONLY_NEEDLES, lengths, options_of
-
 from nnheads.runs import store
 
 NEEDLES = {"Mary": "green", "John": "red blue black", "Anna": "white grey"}
@@ -49,7 +49,7 @@ def test_each_kind_of_span_has_a_folder_of_its_own(spans, tmp_path, capsys):
             heads.attrs["title"] == f"{kind} heads"
             and json.loads(heads.attrs["arguments"])["type"] == kind
         )
-        assert (folder / kind / "heads.png").stat().st_size > 5_000 and f"{kind}: " in said
+        assert (folder / kind / "heads.png").stat().st_size > 2000 and f"{kind}: " in said
         assert not (folder / kind / "accuracy.png").exists()
     assert (folder / "all.png").exists() and not (folder.parent / "parts").exists()
 
@@ -130,7 +130,7 @@ def test_where_nothing_was_answered_a_line_says_so(llama_folder, tmp_path, capsy
         and not heads["flag"].any()
     )
     assert scores.sizes["batch"] == 4 and heads.attrs["cases_counted"] == 0
-    assert (folder / "heads.png").stat().st_size > 5_000
+    assert (folder / "heads.png").stat().st_size > 2000
 
 
 def test_a_revision_without_answers_has_no_value(llama_folder, tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_a_grid_of_needles_with_its_map_of_answers(kind, needles, tmp_path):
     assert sorted(cells) == sorted(
         [(length, depth) for length in (60, 100) for depth in (0.0, 0.5, 1.0)] * 3
     )
-    assert (folder / "accuracy.png").stat().st_size > 5_000
+    assert (folder / "accuracy.png").stat().st_size > 2000
     heads = store.load(folder / "heads.nc")
     best = heads[heads.attrs["headline"]].values
     assert best.max() > 0.9 and heads["flag"].values[best == best.max()].all()

@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 from commands import command
-from nnheads.recipes import _app as cli
 
 from nnheads.detectors._catalog import head_type, types
 from nnheads.errors import RunError
+from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 
@@ -34,8 +34,8 @@ def test_each_type_has_its_folder_and_its_provenance(everything):
             and heads.attrs["model"] == "reference"
         )
         assert json.loads((everything / name / "run.json").read_text())["complete"]
-        assert (everything / name / "heads.png").stat().st_size > 5_000
-    assert (everything / "all.png").stat().st_size > 10_000
+        assert (everything / name / "heads.png").stat().st_size > 2000
+    assert (everything / "all.png").stat().st_size > 2000
     assert not (everything / "parts").exists()
 
 

@@ -9,12 +9,12 @@ import weakref
 import numpy as np
 import pytest
 import xarray as xr
-from nnheads.recipes import _app as cli
-from nnheads.recipes import _load
-from nnheads.recipes.drift import TYPES
 
 import nnheads
 from nnheads.detectors._catalog import canonical
+from nnheads.recipes import _app as cli
+from nnheads.recipes import _load
+from nnheads.recipes.drift import TYPES
 
 FEW = ("--types", "induction,previous", "-n", "6")
 
@@ -55,7 +55,7 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
         np.testing.assert_allclose(found[name].sel(type="induction"), heads["mass"], atol=1e-6)
     assert json.loads(found.attrs["source_against"])["dtype"] == "bfloat16"
     folder = tmp_path / "drift" / "reference" / "shipped" / "float32-bfloat16"
-    assert (folder / "drift.png").stat().st_size > 10_000 and not (folder / "parts").exists()
+    assert (folder / "drift.png").stat().st_size > 2000 and not (folder / "parts").exists()
 
 
 def test_the_same_command_again_scores_nothing(capsys, tmp_path, monkeypatch):

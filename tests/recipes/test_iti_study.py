@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from nnheads.recipes import _app as cli
 
 from nnheads.interventions import ALL
 from nnheads.interventions.files import load
 from nnheads.prompts.truth import read_questions
+from nnheads.recipes import _app as cli
 from nnheads.truth import crossval
 from nnheads.truth.directions import fitted_on, question_ids
 from nnheads.truth.iti import heads_of
@@ -83,7 +83,7 @@ def test_the_files_hold_what_was_measured(evaluated):
         texts = [question.question for question in read_questions("reference")[0]]
         tested = [texts.index(text) for text in samples["question_text"].values.tolist()]
         assert sum(number < 60 for number in tested) == 2, "as many of one fold as of the other"
-    assert (folder / "heads.png").stat().st_size > 10_000 and not (folder / "parts").exists()
+    assert (folder / "heads.png").stat().st_size > 2000 and not (folder / "parts").exists()
     assert not (folder / "grid.nc").exists(), "nothing was chosen"
 
 

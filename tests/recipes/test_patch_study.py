@@ -8,9 +8,9 @@ import pytest
 import xarray as xr
 from commands import command
 from nnheads.recipes import _app as cli
-from nnheads.recipes import patch as recipe
 
 from nnheads.errors import RunError
+from nnheads.trace.sites import SWEPT
 
 module = importlib.import_module("nnheads.patching.patch")
 
@@ -37,5 +37,5 @@ def test_a_site_that_fails_leaves_those_before_it_done(tmp_path, monkeypatch):
     assert not before & set(asked) and "k" in asked
     (path,) = tmp_path.rglob("scores.nc")
     shown = xr.load_dataset(path)
-    assert set(recipe.TITLES) <= set(shown.data_vars), "what is computed has a picture"
+    assert set(SWEPT) <= set(shown.data_vars), "what is computed has a picture"
     assert not list(tmp_path.rglob("parts")), "nothing but results is left"

@@ -14,13 +14,13 @@ import pytest
 import torch
 import xarray as xr
 from commands import folder_of
-from nnheads.recipes._steer import NEUTRAL, own_world
 
 from nnheads.interventions import ANSWER, Add, Edit, Function, Intervention, Zero
 from nnheads.interventions import steering as strengths
 from nnheads.interventions import steering_directions as directions
 from nnheads.interventions.files import load, save
 from nnheads.prompts import world
+from nnheads.recipes._steer import NEUTRAL, own_world
 
 command = functools.partial(commands.command, "steer")
 
@@ -91,7 +91,7 @@ def test_the_files_hold_what_was_measured(steered):
                 and scores[name].attrs["long_name"]
                 and scores[name].dtype == np.float32
             )
-    assert (folder / "curve.png").stat().st_size > 10_000 and not (folder / "parts").exists()
+    assert (folder / "curve.png").stat().st_size > 2000 and not (folder / "parts").exists()
 
 
 def test_the_same_command_again_computes_nothing(steered, monkeypatch):
