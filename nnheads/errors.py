@@ -4,11 +4,22 @@ to do.
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+
+KEYS = ("NDIF_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SHORTEST_KEY = 6  # what is shorter may stand in a text by chance
+LONGEST_LINE = 1000  # characters of an error
+CREDENTIALS = re.compile(r"(\w+://)[^\s/@]+@")  # of an address
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class NNHeadsError(Exception):
     """Something that nnheads refuses or cannot do. Its text is the one line that a user reads."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(redacted(str(text)))
 
 
 class BadInput(NNHeadsError, ValueError):
@@ -30,6 +41,31 @@ class Pending(NNHeadsError):
     def __init__(self, text: str, run: Path | None = None) -> None:
         super().__init__(text)
         self.run = run
+
+
+def safe(text: str) -> str:
+    """Return a text as it may be printed: without keys, and with control characters as escapes.
+
+    What servers, files and models say is nobody's word but theirs; a terminal would obey it.
+    """
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), redacted(text))
+
+
+def redacted(text: str, *keys: str) -> str:
+    """Return a text without the keys of this process and without passwords in addresses.
+
+    keys: others that must not stand in it.
+    """
+    for key in (*keys, *(os.environ.get(name, "").strip() for name in KEYS)):
+        if len(key) >= SHORTEST_KEY:
+            text = text.replace(key, "***")
+    return CREDENTIALS.sub(r"\1***@", text)
+
+
+def one_error_line(text: str) -> str:
+    """Return an error as it is printed: safe, and not longer than a reader reads."""
+    line = safe(text)
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
 
 
 def first_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PARITY_ROWS = 16  # statements on which a baked checkpoint is compared with the live edit
 ELSEWHERE = ("to", "push", "private")  # where it goes changes no number
 WHOLE = {"dtype": "float32", "remote": None}  # a checkpoint is only baked from whole weights here
+CHECKPOINT = "checkpoint"
 BEGINNING = 4  # tokens of an answer that show whether it is true
 
 
@@ -33,10 +34,11 @@ def baked(study: Study, fit: Study) -> None:
     name = identity_of(change)
     whole = study.changed(**WHOLE)
     experiment = _iti_runs.opened(whole, f"bake-{name}", without=ELSEWHERE, intervention=name)
-    folder = study.to or experiment.run.folder / "checkpoint"
+    folder = study.to or experiment.run.folder / CHECKPOINT
     if not experiment.run.complete or not folder.is_dir():
         if study.to is None:
             shutil.rmtree(folder, ignore_errors=True)  # of a run that did not come to its end
+            experiment.run.own(CHECKPOINT)
         write(experiment, change, folder, study.name)
     say(f"edit: {place}")
     _iti_report.baked(experiment.run, folder)

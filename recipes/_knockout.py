@@ -200,7 +200,6 @@ def detected_heads(study: Study, run) -> list[Head]:
     """Return the heads that the behaviour's detector flags; found once for a run."""
     from nnheads.detectors._detect import detect, ranking
     from nnheads.patching.behaviours import BEHAVIOURS
-    from nnheads.runs import store
 
     path = run.folder / "found.json"
     if path.exists():
@@ -213,5 +212,5 @@ def detected_heads(study: Study, run) -> list[Head]:
         name = study.identity["model"]
         raise RunError(f"detect {kind} flags no head of {name}; name some with --heads or --from")
     flagged = flagged[: study.top]
-    store.write(path, lambda target: target.write_text(json.dumps(flagged)))
+    run.keep(path.name, json.dumps(flagged))
     return flagged

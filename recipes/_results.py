@@ -41,5 +41,5 @@ def save_edits(run: Run, change: Intervention, model: str) -> None:
     """Save an intervention in the run's folder, as `--intervention` takes it."""
     from nnheads.interventions.files import JSON_NAME, TENSORS_NAME, save
 
-    save(change, run.folder / FOLDER, model=model)
+    save(change, run.own(FOLDER), model=model)
     run.files += [f"{FOLDER}/{name}" for name in (JSON_NAME, TENSORS_NAME)]

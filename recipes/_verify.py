@@ -103,7 +103,6 @@ def item_name(claims: Path | None, only: str | None) -> str:
 
 def compute(check: Check) -> None:
     """Measure, judge, save; every measurement that is done is kept until all are."""
-    from nnheads.runs import store
 
     run, published = check.run, check.published
     table = judged(check.chosen, measurements(check), published.grids)
@@ -111,7 +110,7 @@ def compute(check: Check) -> None:
     run.save(claims=table)
     record = {"model": published.model, "claims": rows_of(table)}
     text = json.dumps(record, indent=1) + "\n"
-    store.write(run.folder / "verify.json", lambda path: path.write_text(text))
+    run.keep("verify.json", text)
     run.files.append("verify.json")
     run.finish()
 
@@ -138,16 +137,17 @@ def measured(run: Run, request: dict[str, Any], setting: Any) -> xr.Dataset | st
     from nnheads.runs import store
 
     name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
-    kept = run.parts / f"{name}.nc"
-    if kept.exists():
-        return store.load(kept)
+    path = run.parts / f"{name}.nc"
+    kept = store.kept(path, name)
+    if kept is not None:
+        return kept
     try:
         found = measure(run.model, request, setting)
     except Unavailable as error:
         return f"skip: {error}"
     except (BadInput, RunError) as error:
         return f"fail: {error}"
-    store.save(kept, found)
+    store.keep(path, found, name)
     return found
 
 

@@ -162,8 +162,9 @@ class _Search:
 
         What is finished in the folder is read and not computed.
         """
-        if folder is not None and (folder / "cell.nc").is_file():
-            return store.load(folder / "cell.nc"), files.load(folder)
+        known = None if folder is None else store.kept(folder / "cell.nc", folder.name)
+        if folder is not None and known is not None:
+            return known, files.load(folder)
         trained, shuffled, log = self._train(layer, at, folder)
         seed = self.options["seed"]
         conditions = {
@@ -175,7 +176,7 @@ class _Search:
         scores = self._scores(conditions).assign(_held_out(log))
         if folder is not None:
             files.save(trained, folder)
-            store.save(folder / "cell.nc", scores)
+            store.keep(folder / "cell.nc", scores, folder.name)
         return scores, trained
 
     def _train(

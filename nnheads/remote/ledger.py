@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ class Ledger:
     run: the folder that holds the run's record.
     part, number: which part of the run is worked on, and how many jobs it had so far.
     lines: all that was written, by whichever process. own: those of this object.
+    begin: what is done before anything is written.
     """
 
     folder: Path | None = None
@@ -44,6 +45,7 @@ class Ledger:
     number: int = 0
     lines: list[Line] = field(default_factory=list)
     own: list[Line] = field(default_factory=list)
+    begin: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         path = self.path
@@ -89,6 +91,8 @@ class Ledger:
         self.lines.append(line)
         self.own.append(line)
         if self.path is not None:
+            if self.begin is not None:
+                self.begin()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(line) + "\n")  # the line before it may have been cut

@@ -157,13 +157,14 @@ class _Work:
         labelled = part.assign(number=part["batch"])  # the same prompt may come under two numbers
         key = f"{self.name}-{prompts_hash(labelled)[:16]}"
         path = None if self.parts is None else self.parts / f"{key}.nc"
-        if path is not None and path.exists():
-            with contextlib.suppress(BadInput):  # a part that cannot be read is computed again
-                return store.load(path)
+        if path is not None:
+            found = store.kept(path, key)
+            if found is not None:
+                return found
         with self.place.ledger.of(key):
             result = self.function(part)
         if path is not None:
-            store.save(path, result)
+            store.keep(path, result, key)
         return result
 
 

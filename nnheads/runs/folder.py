@@ -7,16 +7,20 @@
 
 Files appear whole or not at all: each is written under a temporary name and renamed. `run.json`
 names the command and its arguments; while `complete` is false the folder holds finished parts, and
-the same command takes them up again. A folder that holds a run of other arguments is refused with
-BadInput; what cannot be written is a RunError.
+the same command takes them up again. It is written with the first thing that is kept, so a command
+that is refused leaves nothing in the way of the next. When a run is finished it also holds a hash
+of each file: a run with a damaged file is not complete. A folder that holds a run of other
+arguments is refused with BadInput; what cannot be written is a RunError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +31,21 @@ from nnheads.errors import BadInput
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.place import place_of
 from nnheads.runs.provenance import command, model_folder, plain, provenance
-from nnheads.runs.store import load, save, write, writing
+from nnheads.runs.store import file_hash, load, save, write, writing
 
 # Arguments that say where and how fast, but change no number.
-INCIDENTAL = {"output", "overwrite", "quiet", "traceback", "batch_size", "submit"}
+INCIDENTAL = {
+    "output",
+    "overwrite",
+    "quiet",
+    "traceback",
+    "batch_size",
+    "remote",
+    "submit",
+    "trusted",
+}
+RECORD = "run.json"
+PARTS = "parts"
 LONGEST_NAME = 60  # of the words in a folder's name; file systems end at 255
 
 
@@ -61,14 +76,15 @@ class Run:
         self.facts = arguments
         self.recipe = recipe
         self.files: list[str] = []
+        self.owned: list[str] = []
         self.model: Any = None
         self.name = ""
         with writing(self.folder):
-            if overwrite and self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._take_up()
-        self.ledger = Ledger() if self.complete else Ledger(self.parts, self.folder)
+            self._take_up(overwrite)
+            check_writable(self.folder)
+        self.ledger = Ledger()
+        if not self.complete:
+            self.ledger = Ledger(self.folder / PARTS, self.folder, begin=self.begin)
 
     def jobs_of(self, model: Any) -> None:
         """Let the jobs of a model belong to this run."""
@@ -93,13 +109,23 @@ class Run:
             sample_dims=sample_dims,
         )
 
-    def _take_up(self) -> None:
-        """Go on with the run that is there, or refuse it."""
+    def _take_up(self, overwrite: bool) -> None:
+        """Go on with the run that is there, or refuse it.
+
+        overwrite: delete it instead, but nothing that it did not write.
+        """
+        if overwrite:
+            self._delete()
+            return
         record = self._record()
         if record is None:
-            self._write_record(complete=False)
+            self._refuse_strangers()
             return
-        old, new = record["arguments"], self.arguments
+        if not record["complete"] and not self._kept(record):
+            self._delete()
+            return
+        self.owned = list(record.get("owned", []))
+        old, new = _identifying(record["arguments"]), self.arguments
         changed = ", ".join(
             f"{key} {old.get(key)!r} there, {new.get(key)!r} here"
             for key in sorted({*old, *new})
@@ -110,8 +136,37 @@ class Run:
                 f"{self.folder} holds another run ({changed}); use --overwrite, or another --output"
             )
 
+    def _refuse_strangers(self) -> None:
+        """Refuse a folder with results that no record says the options of."""
+        found = sorted(path.name for path in self.folder.glob("*.nc"))
+        if found:
+            raise BadInput(
+                f"{self.folder} holds {found[0]}, but no {RECORD} that says of which options it"
+                " is; move it away, or use another --output"
+            )
+
+    def _kept(self, record: Mapping[str, Any]) -> bool:
+        """Return whether an unfinished run has kept anything that was computed."""
+        names = [*record.get("owned", []), PARTS]
+        return any((self.folder / name).exists() for name in names)
+
+    def _delete(self) -> None:
+        """Delete a run, and leave what others have put into its folder."""
+        try:
+            record = self._record() or {}
+        except BadInput:
+            record = {}
+        for name in {*record.get("owned", record.get("files", [])), PARTS, RECORD}:
+            path = self.folder / str(name)
+            if path.parent != self.folder or path.name in ("", ".."):  # a stranger's record
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
     def _record(self) -> dict[str, Any] | None:
-        path = self.folder / "run.json"
+        path = self.folder / RECORD
         if not path.exists():
             return None
         try:
@@ -129,30 +184,55 @@ class Run:
             "command": command(),
             "arguments": self.arguments,
             "complete": complete,
+            "owned": sorted(self.owned),
             **more,
         }
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-        write(self.folder / "run.json", lambda path: path.write_text(text))
+        write(self.folder / RECORD, lambda path: path.write_text(text))
 
     @property
     def complete(self) -> bool:
-        """Return whether the run was finished and all that it wrote is still there."""
+        """Return whether the run was finished and all that it wrote is still there, unharmed."""
         record = self._record()
         if record is None or not record["complete"]:
             return False
-        return all((self.folder / name).is_file() for name in record.get("files", []))
+        hashes = record.get("sha256", {})
+        files = {name: self.folder / name for name in record.get("files", [])}
+        return all(
+            path.is_file() and hashes.get(name) in (None, file_hash(path))
+            for name, path in files.items()
+        )
 
     @property
     def parts(self) -> Path:
         """Where finished batches wait until the run is complete."""
-        return self.folder / "parts"
+        self.begin()
+        return self.folder / PARTS
+
+    def begin(self) -> None:
+        """Write the record, if there is none, because something is about to be kept."""
+        if not (self.folder / RECORD).exists():
+            self._write_record(complete=False)
+
+    def own(self, name: str) -> Path:
+        """Return where a file or folder of this run is; `--overwrite` may delete it."""
+        self.begin()
+        if name not in self.owned:
+            self.owned.append(name)
+            self._write_record(complete=False)
+        return self.folder / name
+
+    def _add(self, name: str) -> Path:
+        """Return where a file of results is."""
+        if name not in self.files:
+            self.files.append(name)
+        return self.own(name)
 
     def save(self, **datasets: xr.Dataset) -> list[Path]:
         """Write each dataset to `<name>.nc`."""
-        self.files += [f"{name}.nc" for name in datasets]
         sent = {f"remote_{name}": count for name, count in self.sent.items()}
         return [
-            save(self.folder / f"{name}.nc", dataset.assign_attrs({**dataset.attrs, **sent}))
+            save(self._add(f"{name}.nc"), dataset.assign_attrs({**dataset.attrs, **sent}))
             for name, dataset in datasets.items()
         ]
 
@@ -164,20 +244,38 @@ class Run:
 
     def picture(self, name: str, figure: Any) -> Path:
         """Write a matplotlib figure to `<name>.png`."""
-        self.files.append(f"{name}.png")
         from nnheads.plot import render
 
-        return write(self.folder / f"{name}.png", lambda path: render(figure, path))
+        return write(self._add(f"{name}.png"), lambda path: render(figure, path))
+
+    def keep(self, name: str, text: str) -> Path:
+        """Write a text of this run, such as what a model was asked for once."""
+        return write(self.own(name), lambda path: path.write_text(text))
 
     def finish(self, **more: Any) -> None:
         """Mark the run complete and drop its parts."""
         sent = {"remote": self.sent} if self.sent else {}
-        self._write_record(complete=True, files=sorted(self.files), **more, **sent)
+        files = sorted(set(self.files))
+        hashes = {name: file_hash(self.folder / name) for name in files}
+        self._write_record(complete=True, files=files, sha256=hashes, **more, **sent)
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def load(self, name: str) -> xr.Dataset:
         """Read `<name>.nc`. Raises BadInput if it is not there or cannot be read."""
         return load(self.folder / f"{name}.nc")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError where nothing can be written, before anything is computed; leave no trace."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for one in new:
+            with contextlib.suppress(OSError):  # somebody else has written there meanwhile
+                one.rmdir()
 
 
 def share_jobs(runs: Iterable[Run], model: Any, parts: Path) -> None:
@@ -188,7 +286,12 @@ def share_jobs(runs: Iterable[Run], model: Any, parts: Path) -> None:
         parts: where the finished batches of all of them wait.
     """
     runs = list(runs)
-    ledger = Ledger(parts, runs[0].folder)
+
+    def begin() -> None:
+        for run in runs:
+            run.begin()
+
+    ledger = Ledger(parts, runs[0].folder, begin=begin)
     for run in runs:
         run.ledger = ledger
     runs[0].jobs_of(model)

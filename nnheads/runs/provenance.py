@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from nnheads.errors import redacted
 from nnheads.models.gguf import PACKAGE, SMOLLM2, origin
 from nnheads.models.shipped import REFERENCE
 
@@ -202,7 +203,7 @@ def plain(value):
         or (len(path.parts) > 2 and _exists(path.parent))
     )
     if not text.startswith(("/", "~")) or not typed:
-        return str(value)
+        return redacted(str(value))
     return (
         option
         + equals

@@ -10,6 +10,7 @@ RunError, what cannot be read is BadInput.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -24,6 +25,11 @@ from nnheads.errors import BadInput, RunError, first_line
 
 def save(path: str | Path, dataset: xr.Dataset) -> Path:
     """Write a dataset as netCDF, whole or not at all."""
+    return write(Path(path), netcdf_writer(dataset))
+
+
+def netcdf_writer(dataset: xr.Dataset) -> Callable[[Path], None]:
+    """Return what writes a dataset into a file, in forms that netCDF has."""
     copy = dataset.copy()
     copy.attrs = {key: netcdf_value(value) for key, value in dataset.attrs.items()}
     for name in copy.variables:
@@ -35,9 +41,46 @@ def save(path: str | Path, dataset: xr.Dataset) -> Path:
         for name, values in copy.data_vars.items()
         if values.dtype.kind in "fiu" and values.ndim
     }
-    return write(
-        Path(path), lambda target: copy.to_netcdf(target, engine="netcdf4", encoding=encoding)
-    )
+
+    def writer(target: Path) -> None:
+        copy.to_netcdf(target, engine="netcdf4", encoding=encoding)
+
+    return writer
+
+
+def keep(path: Path, dataset: xr.Dataset, key: str) -> None:
+    """Write a part of a run, and beside it of which work it is the result, with a hash.
+
+    Where the part is, its hash is: that is written first.
+    """
+    writer = netcdf_writer(dataset)
+
+    def with_hash(target: Path) -> None:
+        writer(target)
+        text = json.dumps({"key": key, "sha256": file_hash(target)})
+        write(_beside(path), lambda place: place.write_text(text))
+
+    write(path, with_hash)
+
+
+def kept(path: Path, key: str) -> xr.Dataset | None:
+    """Return a part of a run; None where there is none, or it is not what was written for `key`."""
+    try:
+        record = json.loads(_beside(path).read_bytes())
+        sound = record["key"] == key and record["sha256"] == file_hash(path)
+        return load(path) if sound else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput):
+        return None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(path: str | Path) -> xr.Dataset:

@@ -13,10 +13,10 @@ import pytest
 import warm
 import xarray as xr
 from conftest import words_tokenizer
-from nnheads.recipes import _app as cli
 
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi import ioi
+from nnheads.recipes import _app as cli
 from nnheads.runs import batches
 from nnheads.runs.folder import Run
 
@@ -69,7 +69,7 @@ def test_only_what_is_missing_is_computed(prompts, tmp_path):
     assert first.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     again = batches.run(second, prompts, size=4, parts=tmp_path)
     assert second.calls == []
-    sorted(tmp_path.iterdir())[1].unlink()
+    parts_in(tmp_path)[1].unlink()
     mixed = batches.run(third, prompts, size=4, parts=tmp_path)
     assert len(third.calls) == 1
     for taken_up in (once, again, mixed):
@@ -80,10 +80,14 @@ def test_only_what_is_missing_is_computed(prompts, tmp_path):
         assert taken_up["score"].dtype == np.float32
 
 
+def parts_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*.nc"))
+
+
 @pytest.mark.parametrize("damage", [b"", b"no netCDF", None])
 def test_a_damaged_part_is_computed_again(prompts, tmp_path, damage):
     batches.run(Counting(), prompts, size=5, parts=tmp_path)
-    part = sorted(tmp_path.iterdir())[0]
+    part = parts_in(tmp_path)[0]
     part.write_bytes(part.read_bytes()[:2000] if damage is None else damage)
     again = Counting()
     xr.testing.assert_equal(
@@ -92,6 +96,40 @@ def test_a_damaged_part_is_computed_again(prompts, tmp_path, damage):
     assert len(again.calls) == 1
     batches.run(again, prompts, size=5, parts=tmp_path)
     assert len(again.calls) == 1, "the damaged part was replaced"
+
+
+def test_parts_that_were_exchanged_or_changed_are_computed_again(prompts, tmp_path):
+    """What a part is, and that it is whole, stands in it: its name alone says nothing."""
+    batches.run(Counting(), prompts, size=5, parts=tmp_path)
+    first, second = parts_in(tmp_path)
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(whole)
+    again = Counting()
+    assert_equal = xr.testing.assert_equal
+    assert_equal(batches.run(again, prompts, size=5, parts=tmp_path), Counting()(prompts))
+    assert len(again.calls) == 2
+    missing = batches.store.load(first) * np.nan
+    batches.store.save(first, missing)
+    bits = bytearray(second.read_bytes())
+    bits[len(bits) // 2] ^= 1
+    second.write_bytes(bits)
+    assert_equal(batches.run(again, prompts, size=5, parts=tmp_path), Counting()(prompts))
+    assert len(again.calls) == 4
+    for path, other in ((first, second), (second, first)):  # with all that lies beside them
+        path.with_suffix(".json").rename(tmp_path / "aside")
+        other.with_suffix(".json").rename(path.with_suffix(".json"))
+        (tmp_path / "aside").rename(other.with_suffix(".json"))
+    batches.run(again, prompts, size=5, parts=tmp_path)
+    assert len(again.calls) == 4, "exchanged twice is as it was"
+    first.with_suffix(".json").rename(tmp_path / "aside")
+    second.with_suffix(".json").rename(first.with_suffix(".json"))
+    (tmp_path / "aside").rename(second.with_suffix(".json"))
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    assert_equal(batches.run(again, prompts, size=5, parts=tmp_path), Counting()(prompts))
+    assert len(again.calls) == 6
 
 
 def test_other_prompts_and_other_jobs_never_meet_an_old_part(prompts, tmp_path):
@@ -128,7 +166,7 @@ def test_a_failure_keeps_what_was_finished(prompts, tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         batches.run(failing, prompts, size=2, parts=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(parts_in(tmp_path)) == 2
     batches.run(job, prompts, size=2, parts=tmp_path)
     assert job.calls == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
@@ -219,7 +257,7 @@ def test_a_full_disk_keeps_the_finished_parts_and_leaves_no_other(tmp_path):
     done = warm.run("-c", FULL_DISK, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("cannot write ") and done.stdout.count("\n") == 1
-    (part,) = tmp_path.iterdir()
+    (part,) = parts_in(tmp_path)
     assert batches.store.load(part)["batch"].values.tolist() == [0, 1]
 
 
@@ -230,7 +268,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
     arguments = [*options, "--gap", "0", "--output", str(tmp_path)]
     slowly = (
         "import sys, time; from nnheads.recipes import _app; from nnheads.runs import store;"
-        " save = store.save; store.save = lambda *given: (save(*given), time.sleep(0.5))[0];"
+        " keep = store.keep; store.keep = lambda *given: (keep(*given), time.sleep(0.5))[0];"
         " _app.app(sys.argv[1:])"
     )
     process = warm.Program("-c", slowly, *arguments)

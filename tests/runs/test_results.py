@@ -242,12 +242,76 @@ def test_overwrite_starts_afresh(tmp_path, dataset):
     first.save(scores=dataset)
     first.finish()
     second = run(tmp_path, seed=1, overwrite=True)
-    assert not second.complete and [path.name for path in second.folder.iterdir()] == ["run.json"]
+    assert not second.complete and not list(second.folder.iterdir())
+
+
+def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(tmp_path, dataset):
+    first = run(tmp_path)
+    first.save(scores=dataset)
+    first.keep("found.json", "[]")
+    first.own("intervention").mkdir()
+    first.finish()
+    inner = Run(tmp_path, "ioi", "owner/name", "main", {"seed": 0}, item="inner")
+    inner.save(scores=dataset)
+    inner.finish()
+    (first.folder / "notes.txt").write_text("mine")
+    (first.folder / "own.nc").write_text("mine")
+    run(tmp_path, seed=1, overwrite=True)
+    left = {path.name for path in first.folder.iterdir()}
+    assert left == {"notes.txt", "own.nc", "inner"} and inner.complete
+
+
+def test_a_record_cannot_name_what_is_elsewhere(tmp_path, dataset):
+    first = run(tmp_path)
+    first.save(scores=dataset)
+    first.finish()
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    path = first.folder / "run.json"
+    names = ["..", ".", "", "/", str(mine), "../" * 4 + "mine.txt", "scores.nc"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "owned": names}))
+    run(tmp_path, overwrite=True)
+    assert mine.read_text() == "mine" and not (first.folder / "scores.nc").exists()
+
+
+def test_results_without_a_record_are_not_replaced(tmp_path, dataset):
+    first = run(tmp_path)
+    first.save(scores=dataset)
+    first.finish()
+    (first.folder / "run.json").unlink()
+    with pytest.raises(BadInput, match=r"scores\.nc"):
+        run(tmp_path, seed=1)
+    assert (first.folder / "scores.nc").is_file()
+
+
+def test_a_run_that_kept_nothing_is_not_in_the_way(tmp_path, dataset):
+    refused = run(tmp_path, seed=1)
+    assert not refused.folder.exists(), "nothing is written before something is kept"
+    refused.own("found.json")  # announced, and never written
+    assert not run(tmp_path, seed=2).complete
+    refused.keep("found.json", "[]")
+    with pytest.raises(BadInput, match="another run"):
+        run(tmp_path, seed=2)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:3000], lambda data: data[:-1] + b"?"])
+def test_a_finished_run_with_a_damaged_file_is_not_complete(tmp_path, dataset, change):
+    first = run(tmp_path)
+    first.save(scores=dataset)
+    first.finish()
+    assert run(tmp_path).complete
+    path = first.folder / "scores.nc"
+    path.write_bytes(change(path.read_bytes()))
+    again = run(tmp_path)
+    assert not again.complete
+    again.save(scores=dataset)
+    again.finish()
+    assert run(tmp_path).complete
 
 
 def test_paths_and_other_objects_are_arguments_too(tmp_path):
     options = {"prompts": Path("/some/where/pairs.jsonl"), "gap": 0.1, "layers": (1, 2)}
-    run(tmp_path, **options)
+    run(tmp_path, **options).keep("found.json", "[]")
     assert not run(tmp_path, **options).complete
     text = (run(tmp_path, **options).folder / "run.json").read_text()
     assert "pairs.jsonl" in text and "/some/where" not in text
@@ -269,7 +333,7 @@ def test_paths_and_other_objects_are_arguments_too(tmp_path):
     ],
 )
 def test_a_corrupt_record_is_refused_and_overwritten_on_demand(tmp_path, content):
-    path = run(tmp_path).folder / "run.json"
+    path = run(tmp_path).own("scores.nc").with_name("run.json")
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"run\.json is not a record of a run"):
         run(tmp_path)
@@ -296,7 +360,7 @@ def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch, dataset):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
-    with pytest.raises(RunError, match=r"cannot write .*scores\.nc: Permission denied"):
+    with pytest.raises(RunError, match=r"cannot write .*\.(nc|json): Permission denied"):
         first.save(scores=dataset)
 
 
