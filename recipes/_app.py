@@ -13,10 +13,11 @@ from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
+
 from nnheads.recipes import command as study
 from nnheads.recipes import recipes
 from nnheads.recipes._load import NDIF, REMOTE_VALUES
-from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from nnheads.errors import Pending
@@ -131,19 +132,24 @@ def _explained(error: Exception, name: str) -> tuple[str, int]:
         problem = " ".join(error.format_message().split()).rstrip(".")
         return f"error: {problem}; nnheads{recipe} --help shows what there is", 2
     if isinstance(error, Pending):
-        return _pending(error), 0
+        return _pending(error, sys.argv), 0
     if isinstance(error, NNHeadsError):
         return f"error: {error}", 2 if isinstance(error, BadInput) else 1
     return _unexpected(error), 1
 
 
-def _pending(error: Pending) -> str:
-    """Return what is not finished, and the command that fetches it."""
+def _pending(error: Pending, words: list[str]) -> str:
+    """Return what is not finished, and the command that fetches it.
+
+    words: of the command that sent it, which names the server.
+    """
+    from nnheads.recipes._issued import addresses
     from nnheads.recipes._terminal import shown
 
     if error.run is None:
         return str(error)
-    return f"{error}; nnheads remote collect {shown(error.run)} fetches what is done"
+    server = "".join(f" --remote {address}" for address in addresses(words)[:1])
+    return f"{error}; nnheads remote collect {shown(error.run)}{server} fetches what is done"
 
 
 def _unexpected(error: Exception) -> str:
@@ -204,7 +210,9 @@ def _say_jobs(lines: list[dict]) -> None:
 
 def _fail(text: str, code: int) -> NoReturn:
     """Print one line on stderr and end with an exit code."""
-    sys.stderr.write(text + "\n")
+    from nnheads.errors import one_error_line
+
+    sys.stderr.write(one_error_line(text) + "\n")
     _drop_stdout_if_broken()
     raise SystemExit(code)
 

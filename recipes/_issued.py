@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import urllib.parse
 from pathlib import Path
+
+from nnheads.recipes._load import REMOTE_VALUES
 
 from nnheads.errors import BadInput
 
@@ -13,7 +17,7 @@ WITH_VALUE = ("--output", "-o")
 # which write elsewhere than into the results, or run code that a file names
 REFUSED = ("--trust", "--push", "--to")
 COMPUTING_NOTHING = ("rerun", "convert", "heads", "reference", "remote")
-SERVERS = ("http://", "https://")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]*")
 RECORDED = ("history", "arguments", "source")  # by which a file of ours is known
 
 
@@ -65,13 +69,49 @@ def check_repeatable(path: Path, words: list[str], more: list[str]) -> None:
     more: the options that the user adds.
     """
     check_command(path, words)
-    added = [name_of(word) for word in more]
-    named = any(word.split("=")[-1].startswith(SERVERS) for word in words[2:])
-    if named and "--remote" not in added:
+    named = any(name_of(word) == "--remote" for word in more)
+    check_servers(
+        path, without_server(words) if named else words, more, "rerun FILE -- --remote URL"
+    )
+
+
+def check_servers(path: Path, words: list[str], more: list[str], how: str) -> None:
+    """Refuse a command that contacts an address which only a file names.
+
+    words: the command of the file. more: what the user adds. how: the user names a server.
+    """
+    named = {host_in(value) for value in addresses(more)}
+    strange = [value for value in addresses(words) if host_in(value) not in named]
+    if strange:
         raise BadInput(
-            f"{path} was made on a server of its own; name one that you trust: rerun FILE --"
-            " --remote URL"
+            f"{path} was made on a server of its own, {host_in(strange[0])}; if you trust it, name"
+            f" it yourself: {how}"
         )
+
+
+def addresses(words: list[str]) -> list[str]:
+    """Return all web addresses in the words of a command line, whatever option they belong to."""
+    return [found for word in words for found in ADDRESS.findall(word)]
+
+
+def host_in(address: str) -> str:
+    """Return scheme, host and port of a web address, as it is compared."""
+    parts = urllib.parse.urlsplit(address)
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        port = ":?"
+    return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}{port}"
+
+
+def without_server(words: list[str]) -> list[str]:
+    """Return a command's words without `--remote` and its value."""
+    kept, skip = [], False
+    for word, following in zip(words, [*words[1:], ""]):
+        if not skip and name_of(word) != "--remote":
+            kept.append(word)
+        skip = not skip and word == "--remote" and following.startswith(REMOTE_VALUES)
+    return kept
 
 
 def check_command(path: Path, words: list[str]) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, safe
 
 NDIF = "ndif"
 REMOTE_VALUES = (NDIF, "local", "http://", "https://")  # what `--remote` is, or begins with
@@ -52,7 +52,7 @@ def load(arguments: dict[str, Any], **changed: Any) -> Any:
         waiting=waiting,
     )
     for warning in warnings_for(remote, model.repo_id) if on_server else ():
-        sys.stderr.write(f"note: {warning}\n")
+        sys.stderr.write(f"note: {safe(warning)}\n")
     return model
 
 

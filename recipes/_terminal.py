@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnheads.errors import safe
+
 
 def say(text: str = "") -> None:
     """Print one line of results on stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(safe(text) + "\n")
 
 
 def shown(path: Path) -> str:
@@ -41,6 +43,13 @@ def say_kept(attrs: Mapping[str, Any]) -> None:
     why = counted(json.loads(attrs["dropped"]), "{count} {reason}")
     dropped = f" (dropped: {why})" if why else ""
     say(f"kept {attrs['kept']} of {attrs['asked']} prompts{dropped}")
+    say_word_form(attrs)
+
+
+def say_word_form(attrs: Mapping[str, Any]) -> None:
+    """Print how answers were taken that could also have been other tokens, if there are any."""
+    if attrs.get("word_form"):
+        say(f"taken {attrs['word_form']}; a pair's blank (true, false) says otherwise")
 
 
 def counted(reasons: Mapping[str, int], form: str) -> str:

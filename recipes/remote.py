@@ -21,6 +21,9 @@ Server = Annotated[str, typer.Option("--remote", help="ndif, or the URL of a ser
 Folder = Annotated[
     Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)
 ]
+Of = Annotated[
+    str | None, typer.Option("--remote", help="The server that has the jobs, if it is not NDIF.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for what is not finished.")]
 
 
@@ -75,18 +78,26 @@ def say_model(model: str, host: str, models: list[dict]) -> None:
 
 
 @app.command()
-def collect(run: Folder, wait: Wait = False, traceback: Traceback = False) -> None:
-    """Fetch what a server has finished of a run, and finish the run when all of it is there."""
+def collect(
+    run: Folder, remote: Of = None, wait: Wait = False, traceback: Traceback = False
+) -> None:
+    """Fetch what a server has finished of a run, and finish the run when all of it is there.
+
+    A server other than NDIF has to be named with --remote, as it was when the run was sent: your
+    key goes there.
+    """
     from nnheads.recipes import command
 
-    sys.argv, (recipe, *arguments) = command_of(run)
+    sys.argv, (recipe, *arguments) = command_of(run, remote)
     arguments += [] if wait else ["--submit"]
     command(recipe)(args=arguments, prog_name=f"nnheads {recipe}", standalone_mode=False)
 
 
-def command_of(run: Path) -> tuple[list[str], list[str]]:
+def command_of(run: Path, remote: str | None) -> tuple[list[str], list[str]]:
     """Return the command that a run's folder was made with, and its arguments to be issued again
     for the same folder.
+
+    remote: the server, as the user names it.
     """
     words, recipe = _issued.command_in(run)
     root = next((parent.parent for parent in run.resolve().parents if parent.name == recipe), None)
@@ -95,4 +106,8 @@ def command_of(run: Path) -> tuple[list[str], list[str]]:
             f"{run} is not inside a folder {recipe!r}; move it back to where it was written"
         )
     _issued.check_command(run, words)
+    if remote is not None:
+        words = [*_issued.without_server(words), f"--remote={remote}"]
+    user = [] if remote is None else [remote]
+    _issued.check_servers(run, words, user, f"remote collect {run} --remote URL")
     return words, [*_issued.for_folder(words), "--output", str(root)]

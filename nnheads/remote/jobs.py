@@ -17,15 +17,19 @@ import sys
 import time
 from typing import Any, ClassVar
 
-from nnheads.errors import Pending, RunError, first_line
+from nnheads.errors import Pending, RunError, first_line, redacted
 from nnheads.remote.digest import digest_of
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.patience import Damaged, checked, patiently
+from nnheads.remote.results import Foreign, address_of, check_size, unpacked
 from nnheads.remote.server import certificates
 
 # seconds between questions whether a job is done; the last one goes on
 POLLS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-UNKNOWN = 5.0  # seconds after which a job that the server does not know counts as lost
+# Seconds after which a job that the server does not know counts as lost. Until its first status
+# lands a server knows nothing of a job that was sent just now: a queue, or a model that is loaded.
+UNKNOWN = 5.0
+UNKNOWN_YET = 600.0
 SENDINGS = 3  # of one job, if the server keeps losing it
 READ_TIMEOUT = 600.0
 
@@ -93,14 +97,13 @@ def send(job: Any, request: Any, tracer: Any, key: str, notes: Ledger) -> None:
         raise RunError(f"this cannot be sent to a server: {first_line(error)}") from error
 
     job.job_id = patiently(job, functools.partial(posted, job, request.metadata(), blob))
-    notes.note(key=key, job=job.job_id, up=len(blob), host=job.host)
+    notes.note(key=key, job=job.job_id, up=len(blob), host=redacted(job.host))
 
 
 def posted(job: Any, about: str, blob: bytes) -> str:
     """Send a packed job once, and return the id that the server gives it."""
     import httpx
     import nnsight
-    from nnsight.schema.response import ResponseModel
 
     versions = {"nnsight-version": nnsight.__version__, "python-version": sys.version}
     headers = {"ndif-timestamp": repr(time.time()), **versions, **key_header(job)}
@@ -110,7 +113,21 @@ def posted(job: Any, about: str, blob: bytes) -> str:
             f"{job.host}/request", data={"data": about}, files=packed, headers=headers
         )
     answer.raise_for_status()
-    return ResponseModel.model_validate_json(answer.text).id
+    return str(response_in(answer.text).id)
+
+
+def response_in(text: str) -> Any:
+    """Return what a server says of a job.
+
+    Raises:
+        Damaged: it says something else, such as a page that asks who one is.
+    """
+    from nnsight.schema.response import ResponseModel
+
+    try:
+        return ResponseModel.model_validate_json(text)
+    except ValueError as error:
+        raise Damaged("an answer that is not about a job; is it an NDIF server?") from error
 
 
 def key_header(job: Any) -> dict[str, str]:
@@ -138,17 +155,19 @@ def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | 
     import httpx
 
     unknown_since, questions = None, 0
+    patience = UNKNOWN_YET if fresh else UNKNOWN
     with httpx.Client(timeout=limits(), verify=certificates()) as client:
         url = f"{job.host}/response/{job.job_id}"
         ask = functools.partial(client.get, url, headers=key_header(job))
         while True:
-            answer = patiently(job, lambda: checked(ask()))
-            if answer.status_code == 404:
+            state = patiently(job, lambda: _state(job, checked(ask()), fresh))
+            if state is None:
                 unknown_since = unknown_since or time.monotonic()
-                if time.monotonic() - unknown_since > UNKNOWN:
+                if time.monotonic() - unknown_since > patience:
                     return None
             else:
-                done, failed, url = _state(job, answer.text, fresh)
+                unknown_since, patience = None, UNKNOWN
+                done, failed, url = state
                 if failed:
                     return None
                 if done:
@@ -159,15 +178,19 @@ def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | 
             questions += 1
 
 
-def _state(job: Any, text: str, fresh: bool) -> tuple[bool, bool, str]:
+def _state(job: Any, answer: Any, fresh: bool) -> tuple[bool, bool, str] | None:
     """Return whether a job is done, whether it failed before this command, and where its result is.
+
+    None where the server knows no such job.
 
     Raises:
         RunError: it was sent by this command and failed.
     """
-    from nnsight.schema.response import ResponseModel, Status
+    from nnsight.schema.response import Status
 
-    response = ResponseModel.model_validate_json(text)
+    if answer.status_code == 404:
+        return None
+    response = response_in(answer.text)
     failed = response.status == Status.ERROR
     if failed and fresh:
         raise RunError(f"{job.host} could not run a job: {server_reason(response.description)}")
@@ -179,13 +202,19 @@ def fetched(job: Any, client: Any, url: str, key: str, notes: Ledger) -> dict[st
     if not url:
         raise RunError(f"{job.host} finished a job and sent no result; it may run another nnsight")
 
+    place = address_of(job.host, url)
+
     def download() -> tuple[dict[str, Any] | None, int]:
-        answer = client.get(url if "://" in url else f"{job.host}/{url.lstrip('/')}")
-        if answer.status_code in (403, 404, 410):  # what was stored for a while only
-            return None, 0
-        content = checked(answer).content
+        with client.stream("GET", place) as answer:
+            if answer.status_code in (403, 404, 410):  # what was stored for a while only
+                return None, 0
+            content = read_within(checked(answer))
         try:
-            return job.finalize(content), len(content)
+            return unpacked(content, job.compress), len(content)
+        except Foreign as error:
+            raise RunError(f"{job.host} sent a result that is not read: {error}") from error
+        except RunError:
+            raise
         except Exception as error:  # whatever reading half a file raises
             raise Damaged(f"a result arrived damaged ({type(error).__name__})") from error
 
@@ -193,6 +222,16 @@ def fetched(job: Any, client: Any, url: str, key: str, notes: Ledger) -> dict[st
     if values is not None:
         notes.note(key=key, down=size)
     return values
+
+
+def read_within(answer: Any) -> bytes:
+    """Return the bytes of an answer, of no more than any result has."""
+    parts, size = [], 0
+    for part in answer.iter_bytes():
+        size += len(part)
+        check_size(size)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def server_reason(description: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from nnheads.errors import NNHeadsError, RunError, first_line
+from nnheads.errors import NNHeadsError, RunError, first_line, redacted
 from nnheads.remote.server import refusal
 
 # seconds between tries before the server was ever reached: it may be the wrong address
@@ -42,7 +42,8 @@ def patiently(job: Any, attempt: Callable[[], Result]) -> Result:
         except httpx.HTTPStatusError as error:
             delays: tuple[float, ...] = FIRST_DELAYS
             if error.response.status_code not in TRANSIENT or tries >= len(delays):
-                raise RunError(redacted(job, refusal(job.host, error.response))) from None
+                reason = refusal(job.host, error.response)
+                raise RunError(redacted(reason, job.api_key or "")) from None
         except (httpx.HTTPError, OSError, Damaged) as error:
             delays = DELAYS if job.host in job.reached else FIRST_DELAYS
             if tries >= len(delays):
@@ -67,8 +68,3 @@ def checked(answer: Any) -> Any:
     if answer.status_code != 404:
         answer.raise_for_status()
     return answer
-
-
-def redacted(job: Any, text: str) -> str:
-    """Return a text without the key, which is nobody's business even where a server repeats it."""
-    return text.replace(job.api_key, "***") if job.api_key else text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ssl
+import urllib.parse
 from typing import Any
 
 from nnheads.errors import RunError, first_line
@@ -42,10 +43,10 @@ def certificates() -> ssl.SSLContext:
 
 
 def asked(host: str, path: str, timeout: float = 30.0) -> Any:
-    """Return what a server says of itself, as JSON.
+    """Return what a server says of itself, a JSON object.
 
     Raises:
-        RunError: it cannot be reached, or does not answer with JSON.
+        RunError: it cannot be reached, or answers with anything else.
     """
     import httpx
 
@@ -54,7 +55,7 @@ def asked(host: str, path: str, timeout: float = 30.0) -> Any:
             f"{host}{path}", timeout=httpx.Timeout(5.0, read=timeout), verify=certificates()
         )
         answer.raise_for_status()
-        return answer.json()
+        return object_in(host, path, answer)
     except httpx.HTTPStatusError as error:
         raise RunError(refusal(host, error.response)) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
@@ -63,23 +64,50 @@ def asked(host: str, path: str, timeout: float = 30.0) -> Any:
         ) from error
 
 
+def object_in(host: str, path: str, answer: Any) -> dict[str, Any]:
+    """Return the JSON object that a server answers with.
+
+    Raises:
+        RunError: it answers with something else, such as a page that asks who one is.
+    """
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        kind = answer.headers.get("content-type", "").partition(";")[0] or "something else"
+        raise RunError(
+            f"the server {host} answers {path} with {kind} where a JSON object was expected; is it"
+            " an NDIF server?"
+        )
+    return found
+
+
 def models_of(status: dict[str, Any]) -> list[dict[str, Any]]:
     """Return one row for each model that a server has, those that are loaded first.
 
     A row holds model, revision, replicas, and the level and state of the healthiest replica.
     """
     rows: dict[tuple[Any, Any], dict[str, Any]] = {}
-    for one in (status.get("deployments") or {}).values():
-        key = (one.get("repo_id"), one.get("revision"))
+    deployments = status.get("deployments")
+    for one in deployments.values() if isinstance(deployments, dict) else ():
+        if not isinstance(one, dict):
+            continue
         row = {
-            "model": one.get("repo_id") or "?",
-            "revision": one.get("revision") or "main",
-            "level": one.get("deployment_level") or "?",
-            "state": one.get("application_state") or "?",
+            "model": _word(one.get("repo_id"), "?"),
+            "revision": _word(one.get("revision"), "main"),
+            "level": _word(one.get("deployment_level"), "?"),
+            "state": _word(one.get("application_state"), "?"),
             "replicas": 1,
         }
+        key = (row["model"], row["revision"])
         rows[key] = _with_replica(rows[key], row) if key in rows else row
     return sorted(rows.values(), key=lambda row: (row["level"] != "HOT", row["model"]))
+
+
+def _word(value: Any, missing: str) -> str:
+    """Return what a server says where a word belongs."""
+    return value if isinstance(value, str) and value else missing
 
 
 def _with_replica(known: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +132,17 @@ def refusal(host: str, answer: Any) -> str:
     )
 
 
+def plain_key(host: str) -> list[str]:
+    """Return a warning where the user's key would travel for everybody on the way to read."""
+    from nnsight import CONFIG
+
+    address = urllib.parse.urlsplit(host)
+    own = address.hostname in ("localhost", "127.0.0.1", "::1")
+    if address.scheme == "https" or own or not CONFIG.API.APIKEY:
+        return []
+    return [f"the NDIF key travels unencrypted to {host}; use https, or unset NDIF_API_KEY"]
+
+
 def gaps(env: dict[str, Any]) -> list[dict[str, Any]]:
     """Return our versions beside a server's: name, here, there, and whether the difference matters.
 
@@ -112,11 +151,13 @@ def gaps(env: dict[str, Any]) -> list[dict[str, Any]]:
     import platform
     from importlib import metadata
 
-    there = {**env.get("packages", {}), "python": str(env.get("python_version", "")).split(" ")[0]}
+    packages = env.get("packages")
+    python = str(env.get("python_version", "")).split(" ")[0]
+    there = {**(packages if isinstance(packages, dict) else {}), "python": python}
     rows = []
     for name in MATTERS:
         here = platform.python_version() if name == "python" else metadata.version(name)
-        other = there.get(name) or "?"
+        other = _word(there.get(name), "?")
         parts = 3 if name == "nnsight" else 2
         same = here.split("+")[0].split(".")[:parts] == other.split("+")[0].split(".")[:parts]
         rows.append(
@@ -131,7 +172,7 @@ def warnings_for(remote: bool | str, model: str) -> list[str]:
     These are versions that differ and a model that is not loaded there; nothing where the server
     does not say.
     """
-    host, warnings = host_of(remote), []
+    host, warnings = host_of(remote), plain_key(host_of(remote))
     with contextlib.suppress(RunError):
         warnings += [
             f"{host} has {row['name']} {row['there']}, here is {row['here']}: numbers may differ"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnheads.recipes import _app as cli
 
 from nnheads.compare.repeat import identity
+from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 
@@ -221,7 +221,7 @@ def told(**attributes):
         ),
         (
             told(history="2026 nnheads ioi --remote https://a.b"),
-            "was made on a server of its own; name one that you trust",
+            "was made on a server of its own, https://a.b; if you trust it, name it",
         ),
         (told(history="2026 nnheads ioi ./gone"), r"no model folder '\./gone'"),
         (

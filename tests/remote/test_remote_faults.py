@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import warm
 import xarray as xr
-from nnheads.recipes import _app as cli
 from serving import Loopback
 
+from nnheads.recipes import _app as cli
 from nnheads.remote import jobs, ledger, patience
 from nnheads.runs import batches
 
@@ -166,13 +166,16 @@ def test_jobs_are_sent_without_waiting_and_collected_later(flaky, right, tmp_pat
     assert issue(tmp_path, "--remote", flaky.url, "--submit") == 0
     said = capsys.readouterr()
     folder = next(tmp_path.rglob("run.json")).parent
-    assert not said.out and f"nnheads remote collect {folder} fetches what is done" in said.err
+    assert (
+        not said.out
+        and f"nnheads remote collect {folder} --remote {flaky.url} fetches what is" in said.err
+    )
     with pytest.raises(SystemExit) as ended:
-        cli.app(["remote", "collect", str(folder)])
+        cli.app(["remote", "collect", str(folder), "--remote", flaky.url])
     said = capsys.readouterr().err
     assert ended.value.code == 0 and "of 3 batches are not finished" in said, said
     with pytest.raises(SystemExit) as ended:
-        cli.app(["remote", "collect", str(folder), "--wait"])
+        cli.app(["remote", "collect", str(folder), "--remote", flaky.url, "--wait"])
     assert ended.value.code == 0 and "L0H0" in capsys.readouterr().out
     assert_right(tmp_path, right)
     assert len(flaky.executed) - before == BATCHES
