@@ -30,7 +30,7 @@ class Family:
     """Paths of one model family; those below `layers` are relative to a block.
 
     attention_adds, mlp_adds: the modules whose output is what attention and the MLP add, where
-        these return more than that.
+        these return more than that, or a norm stands behind them.
     neurons: the module whose *input* are the MLP's neurons; None where experts share the MLP.
     mlp_reads: the module whose input the MLP reads, where `mlp` is not the whole of it.
     post_norm: the norm that what attention adds goes through before it joins the residual stream.
@@ -97,6 +97,11 @@ _FALCON = replace(
     embedding="transformer.word_embeddings",
     kernel="falcon",
 )
+_NORMED_AFTER = Family(
+    attention_adds="post_attention_layernorm",
+    mlp_adds="post_feedforward_layernorm",
+    post_norm="post_attention_layernorm",
+)
 
 FAMILIES: dict[str, Family] = {
     "gpt2": _GPT2,
@@ -138,9 +143,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "starcoder2": Family(neurons="mlp.c_proj"),
     **dict.fromkeys(("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe"), Family(neurons=None)),
-    **dict.fromkeys(
-        ("gemma2", "gemma3_text", "olmo2"), Family(post_norm="post_attention_layernorm")
-    ),
+    **dict.fromkeys(("gemma2", "gemma3_text", "olmo2"), _NORMED_AFTER),
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "phi3", "stablelm", "cohere"),
         _LLAMA,

@@ -99,7 +99,7 @@ def test_each_head_writes_what_its_weights_say(model_type, pairs):
         weight = output_weight(attrgetter(row.projection)(block)).unflatten(0, (4, -1))
         written = torch.einsum("chd,hdm->chm", z, weight)
         if model_type in POST:
-            added = oracle.value_at(module, model_type, given, layer, "attn_out")[:, -1]
+            added = attrgetter(row.projection)(block)(z.flatten(1))
             written = held(block.post_attention_layernorm, written, added)
         plain = torch.einsum("chm,cm->ch", held(norm, written, stream[0]), direction)
         plain = plain * (getattr(module.config, "logit_scale", None) or 1)
