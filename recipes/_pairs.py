@@ -63,14 +63,13 @@ def written_pairs(study: Study, run: Run) -> xr.Dataset:
     It is asked once for a run, because an endpoint need not repeat itself.
     """
     from nnheads.prompts.format import from_sentences
-    from nnheads.runs import store
 
     path = run.folder / "sentences.json"
     sentences = sentences_of(study, path)
     pairs, dropped = from_sentences(sentences, study.corruption)
     prompts = well_formed(study.model.tokenizer, pairs, len(sentences), dropped)
     text = json.dumps(sentences, indent=1)
-    store.write(path, lambda target: target.write_text(text))
+    run.keep(path.name, text)
     return prompts
 
 
@@ -153,6 +152,7 @@ def about_pairs(
     """Return what repeats a study of pairs, and how many of them it kept, as attributes."""
     about = run.about(title=title, prompts=pairs, references=references)
     counts = {"asked": pairs.attrs["asked"], "dropped": dropped, "kept": kept.sizes["batch"]}
+    counts["word_form"] = pairs.attrs.get("word_form", "")
     return {**about, **counts}
 
 

@@ -14,25 +14,21 @@ from nnheads.errors import BadInput
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
 REFERENCES = "Heimersheim & Nanda 2024, arXiv 2404.15255"
-BY_POSITION = ("resid_pre", "attn_out", "mlp_out")
 MARKED = 8  # heads that a picture names
-TITLES = {
-    "resid_pre": "Residual stream",
-    "attn_out": "Attention output",
-    "mlp_out": "MLP output",
-    "z": "Head output, all positions",
-    "q": "Queries, all positions",
-    "k": "Keys, all positions",
-    "v": "Values, all positions",
-    "pattern": "Attention weights, all positions",
-}
-
 Clean = Annotated[str, typer.Option(help="The prompt that is answered by --answer.")]
 Corrupted = Annotated[
     str, typer.Option(help="The same prompt with what decides the answer changed.")
 ]
 Answer = Annotated[str, typer.Option(help="Next word after the clean prompt: one token.")]
 Wrong = Annotated[str, typer.Option(help="The word that it is measured against.")]
+
+Blank = Annotated[
+    bool | None,
+    typer.Option(
+        "--blank/--no-blank",
+        help="A blank before words given without one; default: as the text before them asks.",
+    ),
+]
 
 
 @study(top=8, without=("seed",), incidental=("top",), quick={})
@@ -43,6 +39,7 @@ def main(
     answer: Answer = "Mary",
     wrong: Wrong = "John",
     noising: Noising = False,
+    blank: Blank = None,
 ) -> None:
     """Your own pair: patch residual stream, attention, MLP, heads, their queries, keys and values.
 
@@ -52,7 +49,8 @@ def main(
     from nnheads.runs.folder import item_of
 
     prompts = pair_of(study)
-    run = study.open(item=item_of(clean, corrupted, answer, wrong, str(noising)))
+    how = (str(noising), *(() if blank is None else (f"blank {blank}",)))
+    run = study.open(item=item_of(clean, corrupted, answer, wrong, *how))
     if not run.complete:
         compute(study, run, prompts)
     report(run, study.top)
@@ -65,17 +63,18 @@ def pair_of(study: Study):
     for name in ("clean", "corrupted", "answer", "wrong"):
         if not study.arguments[name].strip():
             raise BadInput(f"--{name} is empty")
-    pair = Pair(study.clean, study.corrupted, study.answer, study.wrong)
+    pair = Pair(study.clean, study.corrupted, study.answer, study.wrong, blank=study.blank)
     return one_pair(study.model.tokenizer, pair)
 
 
 def compute(study: Study, run, prompts) -> None:
     """Patch each site, keep it, draw and save; the effect of every site is one variable."""
     from nnheads.runs import batches
+    from nnheads.trace.sites import SWEPT
 
     scores = {}
-    with batches.progress("sites", len(TITLES), study.quiet) as advance:
-        for name in TITLES:
+    with batches.progress("sites", len(SWEPT), study.quiet) as advance:
+        for name in SWEPT:
             scores[name] = patched(study, run, prompts, name)
             advance(1)
     result = joined(scores)
@@ -85,6 +84,7 @@ def compute(study: Study, run, prompts) -> None:
     )
     result = result.assign_coords(token_text=("position", tokens))
     result.attrs.update(about, direction=scores["z"].attrs["direction"])
+    result.attrs["answers"] = answers_of(study, prompts)
     run.save(scores=result)
     draw(run, result)
     run.finish()
@@ -94,8 +94,9 @@ def patched(study: Study, run, prompts, name: str):
     """Return the effect of one site (batch, layer, [head,] [position]), kept among the parts."""
     from nnheads.patching.patch import patch
     from nnheads.runs import batches
+    from nnheads.trace.sites import UNITS
 
-    options = {"by_position": name in BY_POSITION, "noising": study.noising, "gap": 0.0}
+    options = {"by_position": name not in UNITS, "noising": study.noising, "gap": 0.0}
     return batches.run(
         lambda part: patch(study.model, part, site=name, **options),
         prompts,
@@ -130,16 +131,30 @@ def token_labels(tokenizer, prompts) -> list[str]:
     return [a if a == b else f"{a} / {b}" for a, b in zip(*texts)]
 
 
+def answers_of(study: Study, prompts) -> str:
+    """Return the tokens of both answers, and how to have others where there are any."""
+    from nnheads.prompts.pairs import token_texts
+
+    ids = [int(prompts[name].values[0]) for name in ("answer", "wrong")]
+    answer, wrong = token_texts(study.model.tokenizer, ids)
+    other = "without one" if answer[:1].isspace() else "with a blank before it"
+    option = "--no-blank" if answer[:1].isspace() else "--blank"
+    hint = f"; {option} takes it {other}" if prompts.attrs["word_form"] else ""
+    return f"answer {answer!r}, wrong {wrong!r}{hint}"
+
+
 def draw(run, result) -> None:
     """Draw the effect of each site."""
     from nnheads import plot
+    from nnheads.trace.sites import SITES, SWEPT, UNITS
 
     note, direction = plot.note(result, 1), result.attrs["direction"]
     position = result["position"].assign_attrs(labels=result["token_text"].values)
     labelled = result.assign_coords(position=position)
-    for name, title in TITLES.items():
-        marked = strongest_heads(result[name]) if "position" not in result[name].dims else None
-        title = f"{title}, {direction}"
+    for name in SWEPT:
+        marked = strongest_heads(result[name]) if name in UNITS else None
+        places = ", all positions" if name in UNITS else ""
+        title = f"{SITES[name]['meaning']}{places}, {direction}"
         run.picture(name, plot.heatmap(labelled[name], title=title, note=note, marked=marked))
 
 
@@ -158,6 +173,7 @@ def strongest_heads(effect) -> list[dict]:
 def report(run, top: int) -> None:
     """Print the strongest place of each site, the strongest heads, and where the files are."""
     result = run.load("scores")
+    say(result.attrs["answers"])
     say_logit_difference(result, f" ({result.attrs['direction']})")
     for site in ("resid_pre", "attn_out", "mlp_out"):
         say_strongest(result, site)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from nnheads.recipes import _app as cli
 from safetensors.torch import load_file, save_file
+
+from nnheads.recipes import _app as cli
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
@@ -245,7 +246,7 @@ def reported(folder: Path) -> dict[str, Path]:
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {
-        "another": '{"arguments": {"seed": 5}, "complete": false}',
+        "another": '{"arguments": {"seed": 5}, "complete": true}',
         "corrupt": '{"arguments": ',
     }
     for name, record in records.items():
@@ -994,7 +995,7 @@ CASES = {
     "an estimate of patterns": (
         "attribute {model} --site pattern",
         2,
-        "site 'pattern' has no estimate by .* z, q, k",
+        "no estimate of their own .* site q, k or z",
     ),
     "direct values": (
         "attribute {model} --method direct --site v",
@@ -1785,7 +1786,7 @@ def test_a_refusal_leaves_what_was_there_as_it_was(places):
     """
     assert Path(places["file"]).read_text() == "mine"
     for name, record in (
-        ("another", '{"arguments": {"seed": 5}, "complete": false}'),
+        ("another", '{"arguments": {"seed": 5}, "complete": true}'),
         ("corrupt", '{"arguments": '),
     ):
         files = [path for path in Path(places[name]).rglob("*") if path.is_file()]

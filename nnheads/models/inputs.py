@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") -> Inputs:
     """Return the ids, mask and positions of prompts, as a model's forward takes them.
 
-    Positions count from each row's first real token, so padding on the left moves no number.
+    Positions count from each row's first real token, so padding on the left moves no number. Any
+    id does where it is masked: a padding token that was added to the tokenizer may lie outside the
+    vocabulary of the model, and is run as 0.
 
     Args:
         prompts: `mask` and the variable that `token` names (batch, position).
@@ -42,7 +44,8 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
     """
     ids = torch.from_numpy(np.ascontiguousarray(prompts[token].values)).long()
     mask = torch.from_numpy(np.ascontiguousarray(prompts["mask"].values)).long()
-    check_tokens(prompts[token].values, model.config.vocab_size)
+    ids = ids * mask
+    check_tokens(ids.numpy(), model.config.vocab_size)
     check_length(int(mask.sum(-1).max()), model.config)
     fed = {"input_ids": ids, "attention_mask": mask}
     if family(model).position_ids:

@@ -15,6 +15,7 @@ from nnheads.errors import BadInput
 from nnheads.models.families import family
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import check_length, check_tokens
+from nnheads.models.texts import encode
 from nnheads.page.grids import LONGEST_TEXT, packed
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.pairs import token_texts
@@ -52,7 +53,7 @@ def own_texts(model, lines: list[str]) -> list[tuple[str, np.ndarray]]:
     """Return texts of a reader's own, tokenised: their first words and their tokens."""
     found = []
     for line in lines:
-        ids = np.asarray(model.tokenizer(line)["input_ids"], np.int64)
+        ids = np.asarray(encode(model.tokenizer, line), np.int64)
         found.append((" ".join(line.split()[:3]), ids))
     return found
 

@@ -105,7 +105,7 @@ def truth_prompts(tokenizer, n: int, seed: int, length: None = None) -> xr.Datas
 def _pair_of(question) -> Pair:
     """Return a question of the world where truth is told, and where it is not."""
     texts = (f"reliable : {question.text}", f"rumor : {question.text}")
-    return Pair(*texts, question.true, question.misconception)
+    return Pair(*texts, question.true, question.misconception, blank=True)
 
 
 def pairs_of_a_file(tokenizer, n: int, seed: int, path: str | Path) -> xr.Dataset:

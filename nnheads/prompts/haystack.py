@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import random
+import re
+import textwrap
 from pathlib import Path
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import tokens_behind
 from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES
+
+LONGEST = 1000  # characters of a sentence; what is longer is cut
+PART = 200  # characters of its parts
+MISSING = 0.1  # of the tokens asked for: where more would be missing, a sentence is cut
 
 
 class Haystack:
@@ -24,16 +32,37 @@ class Haystack:
             self.code_words = tuple(words.CODE_WORDS)
 
     def sentences(self, tokens: int) -> list[str]:
-        """Return sentences that take about as many tokens as asked for, never more."""
+        """Return sentences that take about as many tokens as asked for, never more.
+
+        The last one is cut where much would be missing without it.
+        """
         sentences: list[str] = []
         room = tokens
         start = 0 if self.read is None else self.rng.randrange(len(self.read))
         while True:
             sentence = self._next(start + len(sentences))
-            room -= len(self.tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"])
-            if room < 0:
-                return sentences
+            size = tokens_behind(self.tokenizer, sentence)
+            if size > room:
+                return [*sentences, *self.rest(sentence, room, tokens)]
+            room -= size
             sentences.append(sentence)
+
+    def rest(self, sentence: str, room: int, tokens: int) -> list[str]:
+        """Return the beginning of a sentence that fits no more, if much is missing without it.
+
+        It ends with a word, or, where there are no blanks, anywhere.
+
+        Args:
+            room: how many tokens it may take. tokens: how many the whole text may.
+        """
+        if room <= MISSING * tokens:
+            return []
+        ends = [match.start() for match in re.finditer(r"\s", sentence)]
+        ends = ends if len(ends) > 1 else list(range(1, len(sentence)))
+        fits = bisect.bisect_right(
+            ends, room, key=lambda end: tokens_behind(self.tokenizer, sentence[:end])
+        )
+        return [sentence[: ends[fits - 1]]] if fits else []
 
     def _next(self, number: int) -> str:
         """Return a sentence of the files, which begin again where they end, or one made up here."""
@@ -62,12 +91,19 @@ def read_folder(folder: str | Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"no folder {str(folder)!r}; --haystack needs a folder of .txt files")
-    texts = [_text_of(path) for path in sorted(folder.glob("*.txt"))]
+    texts = [_text_of(path) for path in sorted(folder.glob("*.txt")) if path.is_file()]
     pieces = " ".join(" ".join(texts).split()).split(". ")
     sentences = [f"{piece.strip()}." for piece in pieces if piece.strip(" .")]
     if not sentences:
         raise BadInput(f"{folder} holds no .txt file with sentences")
-    return [sentence.replace("..", ".") for sentence in sentences]
+    return [part for sentence in sentences for part in _parts(sentence.replace("..", "."))]
+
+
+def _parts(sentence: str) -> list[str]:
+    """Return what is no sentence (a list, a script without full stops) in parts, cut at blanks."""
+    if len(sentence) <= LONGEST:
+        return [sentence]
+    return textwrap.wrap(sentence, PART, break_on_hyphens=False)
 
 
 def _text_of(path: Path) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import next_token
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
-from nnheads.prompts.pairs import Pair, next_token, tokenize
+from nnheads.prompts.pairs import Pair, tokenize
 
 CORRUPTIONS = {
     "other": "S2 becomes the other name, so the other answer is right",
@@ -129,7 +130,7 @@ def check_spread(spread: int) -> None:
 
 def single_token_names(tokenizer, names: Sequence[str] = NAMES) -> list[str]:
     """Return the names that this tokenizer keeps whole after a space."""
-    return [name for name in names if next_token(tokenizer, "and", name) is not None]
+    return [name for name in names if next_token(tokenizer, "and", name, blank=True)]
 
 
 def draw(
@@ -191,6 +192,7 @@ def corrupt(template: str, order: str, names: Sequence[str], corruption: str, ab
         corrupted_answer=right,
         roles={"IO": roles[io_at], "S1": roles[s1_at], **ends},
         about={**about, "indirect_object": io, "subject": subject},
+        blank=True,
     )
 
 

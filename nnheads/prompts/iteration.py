@@ -21,10 +21,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
+from nnheads.models.texts import encode_with_offsets
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.iteration_tasks import FEWEST, Solved, Span, check_task, draw, style_of
 from nnheads.prompts.tokens import following, step_variables
-from nnheads.spans.characters import covering, encode
+from nnheads.spans.characters import covering
 from nnheads.spans.layout import Spans, pad_left, span_dataset, stack_spans
 from nnheads.spans.nulls import NULL, NULL_DRAWS
 
@@ -101,7 +102,7 @@ def iteration(
 
 def _encoded(tokenizer, solved: Solved) -> Row:
     """Return the tokens and spans of one prompt, before padding."""
-    ids, offsets = encode(tokenizer, solved.text)
+    ids, offsets = encode_with_offsets(tokenizer, solved.text)
     inputs = [_tokens(offsets, span) for span in solved.inputs]
     states = [_tokens(offsets, span) for span in solved.states]
     queries = [start - 1 for start, _ in states]

@@ -31,7 +31,7 @@ DEPTHS = tuple(step / 9 for step in range(10))
 SOURCE = "Wu et al. 2024, arXiv 2404.15574"
 ASKED = "position that predicts the answer token; -1: this answer is shorter"
 WANTED = "token of the answer; -1: this answer is shorter"
-COORDINATES = ("length", "depth", "depth_asked", "haystack_number", "text")
+COORDINATES = ("length", "tokens", "depth", "depth_asked", "haystack_number", "text")
 
 
 def needle(
@@ -69,7 +69,8 @@ def needle(
 
     Returns:
         A span dataset with `ask` and `target` (batch, step), the positions and tokens of the
-        answer, -1 where an answer is shorter than others; coordinates (batch) `length`, `depth` (0
+        answer, -1 where an answer is shorter than others; coordinates (batch) `length` (asked for),
+        `tokens` (of the prompt with its answer), `depth` (0
         start, 1 end; where the needle really came to stand), `depth_asked`, `haystack_number`
         (prompts with the same one share their text) and `text`.
 

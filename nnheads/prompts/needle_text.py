@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import encode, encode_with_offsets, next_token, tokens_behind
 from nnheads.prompts.haystack import Haystack
 from nnheads.prompts.needle_cells import Cell, shared_places
 from nnheads.prompts.needles import CODE_LENGTH, PLAIN, TERSE, Needle, Style
 from nnheads.prompts.tokens import has_unknown
-from nnheads.spans.characters import covering, encode
+from nnheads.spans.characters import covering
 
+BEFORE = "is"  # any word: code words are asked for behind one
 Span = tuple[int, int, int]  # query, first key, end of keys
 
 
@@ -53,6 +55,11 @@ class Row:
     depth_asked: float
     haystack_number: int
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the prompt has with its answer."""
+        return len(self.ids)
+
 
 def only_terse(tokenizer) -> bool:
     """Return whether the tokenizer only knows the small language of the reference model."""
@@ -65,9 +72,7 @@ def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:
 
     Raises BadInput where these are too few for codes.
     """
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    pieces = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
-    whole = [word for word, ids in pieces.items() if len(ids) == 1 and ids[0] != unknown]
+    whole = [word for word in words if next_token(tokenizer, BEFORE, word, blank=True) is not None]
     if len(whole) < 2 * CODE_LENGTH:
         raise BadInput(
             f"Only {len(whole)} code words are single tokens of this tokenizer, and"
@@ -91,17 +96,22 @@ def rows_in_one_text(
     stops = np.searchsorted(ends, rooms, side="right") - 1
     places = shared_places(ends, stops, np.array([cell.depth for cell in cells]), step)
     rows = []
-    for cell, fact, stop, place in zip(cells, facts, stops, places):
+    for cell, fact, stop, place, tokens in zip(cells, facts, stops, places, rooms):
         depth = float(ends[place] / max(1, ends[stop]))
-        prompt = Prompt(sentences[:place], sentences[place:stop], fact, material.style)
+        cut = _cut(material, sentences[stop : stop + 1], tokens - int(ends[stop]), tokens)
+        prompt = Prompt(sentences[:place], [*sentences[place:stop], *cut], fact, material.style)
         rows.append(_row(material.tokenizer, prompt, cell, depth, number))
     return rows
 
 
+def _cut(material: Material, following: list[str], left: int, tokens: int) -> list[str]:
+    """Return the beginning of the sentence that fits no more, if much would be missing."""
+    return [one for each in following for one in material.haystack.rest(each, left, tokens)]
+
+
 def _token_ends(tokenizer, sentences: list[str]) -> np.ndarray:
     """Return how many tokens stand before each sentence and after the last."""
-    sizes = [len(tokenizer(f" {one}", add_special_tokens=False)["input_ids"]) for one in sentences]
-    return np.cumsum([0, *sizes])
+    return np.cumsum([0, *(tokens_behind(tokenizer, one) for one in sentences)])
 
 
 def room(material: Material, needle: Needle, length: int) -> int:
@@ -110,7 +120,7 @@ def room(material: Material, needle: Needle, length: int) -> int:
     Raises BadInput where it does not hold the rest.
     """
     whole = f" {needle.fact}{material.style.asked(needle)} {needle.answer}"
-    used = len(material.tokenizer(whole)["input_ids"])
+    used = len(encode(material.tokenizer, whole))
     if used >= length:
         raise BadInput(
             f"A prompt of {length} tokens cannot hold needle, question and answer ({used} tokens)."
@@ -144,7 +154,7 @@ class Prompt:
 def _row(tokenizer, prompt: Prompt, cell: Cell, depth: float, number: int) -> Row:
     """Return the tokens of a prompt, and where its answer is written and in the needle."""
     text, answer = prompt.text, prompt.needle.answer
-    ids, offsets = encode(tokenizer, f"{text} {answer}")
+    ids, offsets = encode_with_offsets(tokenizer, f"{text} {answer}")
     asked = len(text) + 1
     written = covering(offsets, asked, asked + len(answer))
     if getattr(tokenizer, "unk_token_id", None) in [ids[one] for one in written]:

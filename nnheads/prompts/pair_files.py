@@ -26,7 +26,8 @@ def read_pairs(path: str | Path) -> list[Pair]:
 
     Args:
         path: a file whose records hold clean, corrupted, answer, wrong and perhaps
-            corrupted_answer, all text.
+            corrupted_answer, all text, and perhaps blank: whether a blank stands before words that
+            are written without one (true or false).
 
     Returns:
         The pairs, in their order.
@@ -101,4 +102,12 @@ def _pair(where: str, record: dict) -> Pair:
     right = record.get("corrupted_answer") or None
     if right is not None:
         right = text_field(where, "corrupted_answer", right)
-    return Pair(clean, corrupted, answer, wrong, right)
+    return Pair(clean, corrupted, answer, wrong, right, blank=_blank(where, record.get("blank")))
+
+
+def _blank(where: str, value: object) -> bool | None:
+    """Return whether a record asks for a blank before its words; None where it does not say."""
+    named = {"true": True, "false": False, "": None, "none": None}
+    if str(value).lower() not in named:
+        raise BadInput(f"{where}: blank is {value!r}. Expected true or false.")
+    return named[str(value).lower()]

@@ -21,11 +21,20 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import (
+    added_tokens,
+    encode,
+    encode_with_offsets,
+    next_token,
+    takes_blank,
+)
 from nnheads.prompts.tokens import token_variables
 from nnheads.spans.characters import covering
 
 WAYS = ("clean", "corrupted")
 WORDS = ("answer", "wrong", "corrupted_answer")
+WITH_BLANK = "with a blank before the answer, as the text before it asks"
+WITHOUT_BLANK = "without a blank before the answer, as the text before it asks"
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class Pair:
         corrupted_answer: the word that is right after the corrupted text, if there is one.
         roles: name -> (start, stop) characters of the clean text; their first token is labelled.
         about: further labels of this pair, kept as coordinates.
+        blank: whether a blank stands before words that are written without one; None: as the text
+            asks for it (`models.texts.takes_blank`): "(" + "A", "to" + " Mary".
 
     Raises nothing; `tokenize` checks what it is given.
 
@@ -57,6 +68,7 @@ class Pair:
     corrupted_answer: str | None = None
     roles: dict[str, tuple[int, int]] = field(default_factory=dict)
     about: dict[str, str | int] = field(default_factory=dict)
+    blank: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Row:
     """A pair as tokens, before padding.
 
     number: of the pair. words: token id of each of WORDS that the pair has. roles: position of each
-    role.
+    role. form: how the answer was taken, where it could also have been taken otherwise.
     """
 
     number: int
@@ -73,17 +85,7 @@ class Row:
     corrupted: list[int]
     words: dict[str, int]
     roles: dict[str, int]
-
-
-def next_token(tokenizer, text: str, word: str) -> int | None:
-    """Return the one token that `word` adds to `text`; None if it adds several or changes it."""
-    if not word.strip():
-        return None
-    before = tokenizer(text)["input_ids"]
-    after = tokenizer(text + word if word[:1].isspace() else f"{text} {word}")["input_ids"]
-    if len(after) != len(before) + 1 or after[:-1] != before:
-        return None
-    return None if after[-1] == getattr(tokenizer, "unk_token_id", None) else after[-1]
+    form: str = ""
 
 
 def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
@@ -92,7 +94,7 @@ def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
     Raises BadInput with both token rows if they do not line up, or with the pieces of a word that
     is split.
     """
-    clean, corrupted = (tokenizer(text)["input_ids"] for text in (pair.clean, pair.corrupted))
+    clean, corrupted = (encode(tokenizer, text) for text in (pair.clean, pair.corrupted))
     if len(clean) != len(corrupted):
         raise BadInput(
             f"clean and corrupted have {len(clean)} and {len(corrupted)} tokens; they must line up"
@@ -100,9 +102,8 @@ def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
             f"\n  corrupted {_shown(tokenizer, corrupted)}"
         )
     for name, word in (("answer", pair.answer), ("wrong", pair.wrong)):
-        if word.strip() and next_token(tokenizer, pair.clean, word) is None:
-            alone = tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"]
-            pieces = _shown(tokenizer, alone)
+        if word.strip() and next_token(tokenizer, pair.clean, word, blank=pair.blank) is None:
+            pieces = _shown(tokenizer, added_tokens(tokenizer, pair.clean, word, pair.blank))
             raise BadInput(f"{name} {word!r} is not one token after the clean prompt but {pieces}")
     return tokenize(tokenizer, [pair])
 
@@ -131,7 +132,8 @@ def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
         `token`, `corrupted`, `mask` (batch, position), padded on the left; `answer`, `wrong`,
         `corrupted_answer` (batch), token ids, -1 where the corrupted text has no right answer;
         coordinates with the texts, the labels of each pair and `role_*`, the position of each role.
-        `batch` keeps the number of the pair. attrs: `asked`, `dropped` (JSON, reason -> count).
+        `batch` keeps the number of the pair. attrs: `asked`, `dropped` (JSON, reason -> count), and
+        `word_form`: how answers were taken that could also have been taken otherwise.
 
     Raises:
         BadInput: if not one pair is left, with the commonest reason; or a role that covers no
@@ -158,13 +160,20 @@ def tokenize(tokenizer, pairs: Iterable[Pair]) -> xr.Dataset:
         why = dropped.most_common(1)[0][0] if dropped else "there are none"
         raise BadInput(f"none of {asked} prompt pairs can be used: {why}")
     dataset = _layout(kept, tokenizer)
-    return dataset.assign_attrs(asked=asked, dropped=json.dumps(dict(dropped)))
+    return dataset.assign_attrs(
+        asked=asked, dropped=json.dumps(dict(dropped)), word_form=_word_form(kept)
+    )
+
+
+def _word_form(rows: list[Row]) -> str:
+    """Return in one line how answers were taken that could also have been taken otherwise."""
+    forms = Counter(row.form for row in rows if row.form)
+    return "; ".join(f"{count} {form}" for form, count in forms.most_common())
 
 
 def _row(tokenizer, number: int, pair: Pair) -> Row | str:
     """Return the tokens of one pair, or the reason why it cannot be used."""
-    encoded = tokenizer(pair.clean, return_offsets_mapping=bool(pair.roles))
-    clean, corrupted = encoded["input_ids"], tokenizer(pair.corrupted)["input_ids"]
+    clean, corrupted = encode(tokenizer, pair.clean), encode(tokenizer, pair.corrupted)
     if len(clean) != len(corrupted):
         return "clean and corrupted differ in their number of tokens"
     if clean == corrupted:
@@ -175,16 +184,28 @@ def _row(tokenizer, number: int, pair: Pair) -> Row | str:
         return f"{unusable[0].replace('_', ' ')} is not a single token of this tokenizer"
     if words["answer"] == words["wrong"]:
         return "answer and wrong are the same token"
-    offsets = encoded["offset_mapping"] if pair.roles else []
+    offsets = encode_with_offsets(tokenizer, pair.clean)[1] if pair.roles else []
     roles = {name: _token_at(offsets, name, span) for name, span in pair.roles.items()}
-    return Row(number, pair, clean, corrupted, words, roles)
+    form = _form(tokenizer, pair, words["answer"])
+    return Row(number, pair, clean, corrupted, words, roles, form)
+
+
+def _form(tokenizer, pair: Pair, taken: int) -> str:
+    """Return how the answer was taken, where nobody said how and it could be another token."""
+    if pair.blank is not None or pair.answer[:1].isspace():
+        return ""
+    blank = takes_blank(pair.clean, pair.answer)
+    other = next_token(tokenizer, pair.clean, pair.answer, blank=not blank)
+    if other in (None, taken):
+        return ""
+    return WITH_BLANK if blank else WITHOUT_BLANK
 
 
 def _words(tokenizer, pair: Pair) -> dict[str, Any]:
     """Return the token of each word that the pair has; None where it is not one."""
     words = {name: getattr(pair, name) for name in WORDS}
     return {
-        name: next_token(tokenizer, pair.clean, word)
+        name: next_token(tokenizer, pair.clean, word, blank=pair.blank)
         for name, word in words.items()
         if word is not None
     }

@@ -23,6 +23,7 @@ import xarray as xr
 from jaxtyping import Int
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import prefix
 from nnheads.prompts.checks import check_count
 from nnheads.spans.layout import Spans, span_dataset
 from nnheads.spans.nulls import NULL, NULL_DRAWS, null_spans
@@ -94,7 +95,7 @@ def ordinary_tokens(tokenizer) -> Int[np.ndarray, " token"]:
 
 def _prefix(tokenizer) -> list[int]:
     """Return what stands before every text, if anything does."""
-    own = tokenizer("")["input_ids"]
+    own = prefix(tokenizer)
     return own or [token for token in [tokenizer.bos_token_id] if token is not None]
 
 

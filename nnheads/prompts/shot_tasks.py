@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import next_token
 from nnheads.prompts.checks import text_field
-from nnheads.prompts.pairs import next_token
 from nnheads.prompts.shot_words import TASKS
 from nnheads.prompts.tokens import has_unknown
 from nnheads.spans.lines import numbered_lines
@@ -171,8 +171,12 @@ def _usable(tokenizer, layout: Layout, name: str, pairs: Sequence[Words]) -> Tas
 
 def _answer(tokenizer, layout: Layout, word: str, answer: str) -> int | None:
     """Return the token of an answer; None if it is several, or the tokenizer knows not the word."""
-    text = layout.question.format(word)
-    return None if has_unknown(tokenizer, text) else next_token(tokenizer, text, answer)
+    before = layout.answer.partition("{}")[0]
+    piece = before.lstrip() and before  # more than blanks stand before the answer
+    text = layout.question.format(word) + piece
+    if has_unknown(tokenizer, text):
+        return None
+    return next_token(tokenizer, text, answer if piece else before + answer, blank=False)
 
 
 def _held_out(pairs: int) -> int:

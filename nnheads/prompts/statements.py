@@ -18,10 +18,11 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import encode_with_offsets, prefix
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.questions import Question
 from nnheads.prompts.tokens import token_variables
-from nnheads.spans.characters import covering, encode
+from nnheads.spans.characters import covering
 
 TEMPLATE = "Q: {question} A: {answer}"
 UNKNOWN = "questions with words unknown to the tokenizer, left out"
@@ -105,7 +106,7 @@ def statements(
 def _unknown(tokenizer) -> int | None:
     """Return the token for unknown words, unless every text has it, as some tokenizers begin so."""
     token = getattr(tokenizer, "unk_token_id", None)
-    return None if token in tokenizer("")["input_ids"] else token
+    return None if token in prefix(tokenizer) else token
 
 
 def check_template(template: str) -> None:
@@ -148,7 +149,7 @@ def _row(tokenizer, template: str, number: int, question: Question, label: int, 
     """
     before, _, after = template.partition("{answer}")
     prompt = before.replace("{question}", question.question)
-    ids, offsets = encode(tokenizer, prompt + answer + after)
+    ids, offsets = encode_with_offsets(tokenizer, prompt + answer + after)
     inside = covering(offsets, len(prompt), len(prompt) + len(answer))
     if not inside:
         raise BadInput(f"answer {answer!r} of question {question.question!r} holds no token")

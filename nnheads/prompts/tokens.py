@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
+from nnheads.models.texts import encode
 from nnheads.spans.layout import pad_left
 
 MASK = {"long_name": "1 where there is a token, 0 where there is padding"}
@@ -14,7 +15,7 @@ Variables = dict[str, tuple]
 def has_unknown(tokenizer, text: str) -> bool:
     """Return whether a text has words that are unknown to the tokenizer."""
     unknown = getattr(tokenizer, "unk_token_id", None)
-    return unknown is not None and unknown in tokenizer(text)["input_ids"]
+    return unknown is not None and unknown in encode(tokenizer, text)
 
 
 def token_variables(rows: list[list[int]], tokenizer) -> tuple[Variables, np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.spans.characters import covering, encode
+from nnheads.models.texts import encode_with_offsets
+from nnheads.spans.characters import covering
 from nnheads.spans.layout import pad_left, span_dataset, stack_spans
 from nnheads.spans.lines import numbered_lines
 from nnheads.spans.nulls import NULL, NULL_DRAWS, null_in_rows
@@ -90,7 +91,7 @@ def _example(
     record: SpanRecord, tokenizer
 ) -> tuple[list[int], list[tuple[str, tuple[int, int, int]]]]:
     """Return token ids, and (kind, span) for each span."""
-    ids, offsets = encode(tokenizer, record.text)
+    ids, offsets = encode_with_offsets(tokenizer, record.text)
     found = []
     for kind, query_piece, key_piece in record.spans:
         query, key = (_tokens(record, offsets, piece) for piece in (query_piece, key_piece))

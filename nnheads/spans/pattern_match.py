@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import encode
 from nnheads.spans.layout import span_dataset
 from nnheads.spans.measure import measure
 
@@ -105,7 +106,7 @@ def match_text(
         BadInput: an unknown measure or pattern, or a text of fewer than two tokens.
     """
     check_names(pattern, kind)
-    ids = np.array(model.tokenizer(text)["input_ids"])
+    ids = np.array(encode(model.tokenizer, text))
     wanted, kept = cells(ids, pattern, exclude_bos, exclude_current)
     prompts = _prompts(ids, wanted, kept)
     means = measure(model, prompts)["mass"].isel(batch=0)

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnheads.errors import BadInput, RunError, first_line
+from nnheads.models.texts import encode, next_token
 from nnheads.remote.endpoint import endpoint
 
 ASKED = {"true": "True", "informative": "Helpful"}
@@ -79,7 +80,7 @@ def _local(name: str) -> Callable[[str], float]:
 
     def verdict(prompt: str) -> float:
         yes = _yes_token(tokenizer, prompt, name)
-        logits = _last_logits(model, tokenizer(prompt)["input_ids"], name)
+        logits = _last_logits(model, encode(tokenizer, prompt), name)
         return float(logits.float().softmax(-1)[yes])
 
     return verdict
@@ -99,9 +100,7 @@ def _loaded(name: str) -> tuple[Any, Any]:
 
 
 def _yes_token(tokenizer: Any, prompt: str, name: str) -> int:
-    from nnheads.prompts.pairs import next_token
-
-    yes = next_token(tokenizer, prompt, "yes")
+    yes = next_token(tokenizer, prompt, "yes", blank=True)
     if yes is None:
         raise BadInput(
             f"judge {name!r} has no single token for ' yes' behind its prompt; it cannot say"

@@ -88,7 +88,7 @@ def direct_logit_attribution(model, prompts: xr.Dataset, *, token: str = "token"
     Returns:
         `attribution` (batch, layer, head), `component_attribution` (batch, component) and
         `logit_difference` (batch), all in logits. Components: "embedding", "attention bias L0" ...,
-        "feed-forward L0" ... (the MLPs), "final norm bias", "unembedding bias". A case's
+        "MLP L0" ..., "final norm bias", "unembedding bias". A case's
         attributions add up to its logit difference, which is that before the final soft cap in
         families that have one (attrs `soft_cap`).
 
@@ -201,7 +201,7 @@ def _components(layers: int) -> list[str]:
     return [
         "embedding",
         *(f"attention bias L{layer}" for layer in range(layers)),
-        *(f"feed-forward L{layer}" for layer in range(layers)),
+        *(f"MLP L{layer}" for layer in range(layers)),
         "final norm bias",
         "unembedding bias",
     ]

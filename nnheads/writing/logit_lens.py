@@ -21,6 +21,7 @@ from nnheads.models.families import family
 from nnheads.models.inputs import check_length, check_tokens
 from nnheads.models.labels import check_finite, label
 from nnheads.models.names import check_head
+from nnheads.models.texts import encode
 from nnheads.prompts.pairs import token_texts
 from nnheads.trace.lens import read_lens
 from nnheads.trace.session import remote_of
@@ -70,7 +71,7 @@ def logit_lens(model, text: str, *, k: int = 10, head: tuple[int, int] | None = 
         >>> inside["next_token"].dims
         ('rank',)
     """
-    ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    ids = torch.tensor([encode(model.tokenizer, text)])
     _check(model, text, ids, k, head)
     lens = _read(model, ids, k, head)
     for values in (lens.norms, lens.probabilities, lens.next_probabilities):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import encode_with_offsets as encode
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.iteration_tasks import MODULUS, TASKS, solve
-from nnheads.spans.characters import encode
 from nnheads.spans.nulls import NULL, NULL_DRAWS
 
 TOKENIZERS = {"words": words_tokenizer, "bytes": byte_tokenizer}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
-from nnheads.spans.characters import encode
+from nnheads.models.texts import encode_with_offsets as encode
 from nnheads.spans.files import kinds_in, read_span_records, read_spans
 from nnheads.spans.layout import pad_left, stack_spans
 from nnheads.spans.nulls import NULL, NULL_DRAWS, null_in_rows, null_spans

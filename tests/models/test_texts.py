@@ -1,0 +1,124 @@
+"""How texts become tokens: special tokens at both ends, and the token of a word behind a text."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import byte_tokenizer, whole_words, words_tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from nnheads.models.texts import (
+    added_tokens,
+    encode,
+    encode_with_offsets,
+    next_token,
+    prefix,
+    takes_blank,
+    tokens_behind,
+)
+
+
+def with_ends(single: str):
+    """A tokenizer of whole words that puts special tokens around every text."""
+    tokenizer = whole_words(
+        ["<s>", "</s>", "<unk>", "a", "b", "Mary"], bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=single, special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("single", "first"), [("$A", []), ("<s> $A", [0]), ("$A </s>", []), ("<s> $A </s>", [0])]
+)
+def test_special_tokens_stand_in_front_once_and_never_behind(single, first):
+    tokenizer = with_ends(single)
+    assert prefix(tokenizer) == first
+    assert encode(tokenizer, "a b") == [*first, 3, 4]
+    assert encode(tokenizer, "") == first
+    assert encode(tokenizer, "<s>a b") == [0, 3, 4], "a text that has it already has it once"
+    assert next_token(tokenizer, "a", "b") == 4
+    ids, offsets = encode_with_offsets(tokenizer, "a b")
+    assert ids == [*first, 3, 4] and offsets[-2:] == [(0, 1), (2, 3)]
+
+
+def test_an_end_that_the_user_writes_stays():
+    assert encode(with_ends("<s> $A </s>"), "a</s>b") == [0, 3, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "blank"),
+    [
+        ("gave the bag to", "Mary", True),
+        ("Answer:", "A", True),
+        ("Answer: (", "A", False),
+        ("Answer: ", "A", False),
+        ("first line\n", "A", False),
+        ("2+2=", "4", False),
+        ("2 + 2 =", "4", True),
+        ("it costs $", "5", False),
+        ('He said "', "Yes", False),
+        ('He said "yes"', "and", True),
+        ("He said '", "Yes", False),
+        ("the dogs'", "bones", True),
+        ("import os\nos.", "path", False),
+        ("x = np.random.", "choice", False),
+        ("He left.", "Then", True),
+        ("He left.", "then", True),
+        ("pi is 3.", "14", False),
+        ("it is 10:", "30", False),
+        ("we chose 10:", "Mary", True),
+        ("a well-", "known", False),
+        ("https://", "www", False),
+        ("我喜欢", "你", False),
+        ("我喜欢", "A", False),
+        ("the end", ".", False),
+        ("f(x", ")", False),
+        ("", "A", False),
+    ],
+)
+def test_a_word_takes_a_blank_where_the_text_asks_for_one(text, word, blank):
+    assert takes_blank(text, word) is blank
+
+
+def test_both_forms_of_a_word_can_be_asked_for():
+    tokenizer = byte_tokenizer()
+    spaced, plain = tokenizer.convert_tokens_to_ids(["ĠMary", "M"])
+    assert next_token(tokenizer, "to", "Mary") == spaced
+    assert next_token(tokenizer, "to", " Mary") == spaced
+    assert next_token(tokenizer, "(", "M") == plain
+    assert next_token(tokenizer, "to", "M", blank=False) == plain
+    assert next_token(tokenizer, "(", "Mary", blank=True) == spaced
+    assert next_token(tokenizer, "(", " Mary") == spaced, "a blank that is written is meant"
+    assert next_token(tokenizer, "(", "Mary") is None, "without a blank it is four bytes"
+    assert [tokenizer.decode(one) for one in added_tokens(tokenizer, "(", "Mary")] == list("Mary")
+
+
+def test_behind_a_blank_the_word_comes_without_one():
+    """The tokenizer would take the blank into the word; a model that has read it does not."""
+    tokenizer = byte_tokenizer()
+    assert next_token(tokenizer, "to ", "M") == tokenizer.convert_tokens_to_ids("M")
+    assert next_token(tokenizer, "to\n", "M") == tokenizer.convert_tokens_to_ids("M")
+
+
+def test_older_llama_tokenizers_are_asked_in_context():
+    """A word by itself begins with a blank of its own there: " book" alone is two tokens."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "▁", "▁is", "▁book", "b", "o", "k", "i", "s"]
+    merges = [("▁", "i"), ("▁i", "s"), ("▁", "b"), ("▁b", "o"), ("▁bo", "o"), ("▁boo", "k")]
+    vocabulary = [*words, "▁i", "▁b", "▁bo", "▁boo"]
+    backend = Tokenizer(models.BPE({one: i for i, one in enumerate(vocabulary)}, merges))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    assert len(tokenizer(" book")["input_ids"]) == 2
+    assert next_token(tokenizer, "is", "book", blank=True) == 3
+    assert tokens_behind(tokenizer, "book") == 1
+
+
+def test_unknown_words_are_none():
+    assert next_token(words_tokenizer(), "to", "Zebulon") is None
+    assert next_token(words_tokenizer(), "to", "  ") is None
