@@ -38,8 +38,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "bool": (is_flag, "True or False"),
     "str | float": (
         _is_value,
-        "a number or the name of a tensor (give the tensor itself in Intervention(...,"
-        " tensors={name: tensor}))",
+        "a number, a tensor, or the name of one in Intervention(..., tensors={name: tensor})",
     ),
     "str | None": (_or_none(is_text), "the name of a tensor or None"),
     "At | None": (_or_none(_is_positions), "positions or None"),

@@ -36,7 +36,7 @@ from nnheads.interventions.prepare import Prepared, prepared
 from nnheads.interventions.sampling import sampling
 from nnheads.interventions.schema import Edit, Intervention
 from nnheads.models.geometry import model_spec
-from nnheads.models.inputs import check_length, check_tokens
+from nnheads.models.inputs import check_length, check_tokens, real_tokens
 from nnheads.trace.decode import WriteOptions, write_on
 from nnheads.trace.session import remote_of
 
@@ -61,6 +61,14 @@ class Written:
     original_texts: list[str] | None
     original_logits: Float[torch.Tensor, "row step vocabulary"] | None
     collected: dict[str, Float[torch.Tensor, "row chosen feature"]]
+
+    @property
+    def original(self) -> Written | None:
+        """What was written without the edits; None if it was not asked for."""
+        if self.original_ids is None or self.original_texts is None:
+            return None
+        ids, texts, logits = self.original_ids, self.original_texts, self.original_logits
+        return Written(ids, texts, logits, None, None, None, {})
 
 
 def generate(
@@ -115,6 +123,7 @@ def generate(
     check_sources(intervention.sources, len(sources))
     for edit in intervention.edits:
         _check_last_step(edit, new_tokens)
+        _check_path(edit)
         _check_serial(intervention, edit, new_tokens)
     warn_of_sources(model, intervention, prompts, sources)
     ready = prepared(model, intervention, prompts, sources, new_tokens)
@@ -135,7 +144,7 @@ def _check_prompts(model: Any, prompts: xr.Dataset, new_tokens: int) -> None:
     """Refuse prompts that cannot be continued by so many tokens."""
     if new_tokens < 1:
         raise BadInput(f"{new_tokens} new tokens are not possible; ask for at least 1")
-    check_tokens(prompts["token"].values, model.config.vocab_size)
+    check_tokens(real_tokens(prompts), model.config.vocab_size)
     if not prompts["mask"].values[:, -1].all():
         raise BadInput(
             "prompts are padded on the right; pad them on the left, so that all are continued at"
@@ -153,6 +162,12 @@ def _check_last_step(edit: Edit, new_tokens: int) -> None:
             f"step {late[0]} is read by no forward when {new_tokens} tokens are written; the"
             f" last one that is has number {new_tokens - 2}"
         )
+
+
+def _check_path(edit: Edit) -> None:
+    """Refuse the whole model: while it writes it gives the logits of one position."""
+    if edit.path == "":
+        raise BadInput("a model that writes has no outputs at every position; name a part of it")
 
 
 def _check_serial(intervention: Intervention, edit: Edit, new_tokens: int) -> None:

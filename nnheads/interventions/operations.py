@@ -1,7 +1,8 @@
 """What can be done at a site, as data. `trace.operations` says how it is computed.
 
 An operation gets the chosen features [row, position, feature] and gives new ones. Its numbers are
-constants or names of tensors in `Intervention.tensors`; edits that name the same tensor share it.
+constants, tensors, or names of tensors in `Intervention.tensors`; edits that name the same tensor
+share it. A tensor that is given itself is named by the intervention that the edit becomes part of.
 A value that a field cannot hold raises BadInput.
 """
 
@@ -12,10 +13,41 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
+
 from nnheads.errors import BadInput
 from nnheads.interventions.fields import CHECKS, Check
-from nnheads.interventions.plain_values import plain_value
+from nnheads.interventions.plain_values import is_number, plain_value
 from nnheads.interventions.positions import At
+
+
+class Held:
+    """A tensor in an operation that no intervention has named yet."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and torch.equal(self.tensor, other.tensor)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.tensor.shape))
+
+    def __repr__(self) -> str:
+        return f"a tensor {tuple(self.tensor.shape)}"
+
+    @classmethod
+    def of(cls, value: Any) -> Held | None:
+        """Return a tensor, an array or a list of numbers, held; None for anything else."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, torch.Tensor) and value.ndim:
+            return cls(value.detach() if value.requires_grad else value)
+        listed = isinstance(value, (list, tuple)) and value and all(map(is_number, value))
+        if listed or (isinstance(value, np.ndarray) and value.ndim):
+            return cls(torch.as_tensor(np.array(value, np.float32)))
+        return None
 
 
 @dataclass(frozen=True)
@@ -28,7 +60,12 @@ class Operation:
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            value = plain_value(getattr(self, entry.name))
+            given = getattr(self, entry.name)
+            held = Held.of(given) if entry.metadata.get("tensor") else None
+            if held is not None:
+                object.__setattr__(self, entry.name, held)
+                continue
+            value = plain_value(given)
             object.__setattr__(self, entry.name, value)
             self._check_field(entry.name, CHECKS[str(entry.type)])
         self._check_ranges()
@@ -60,6 +97,12 @@ class Operation:
         marked = [entry for entry in dataclasses.fields(self) if entry.metadata.get("tensor")]
         values = [getattr(self, entry.name) for entry in marked]
         return tuple(value for value in values if isinstance(value, str))
+
+    @property
+    def held(self) -> dict[str, torch.Tensor]:
+        """The tensors that it was given themselves, by the field that holds them."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return {name: value.tensor for name, value in values.items() if isinstance(value, Held)}
 
 
 def _tensor(**options: Any) -> Any:

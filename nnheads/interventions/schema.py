@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from nnheads.errors import BadInput
+from nnheads.interventions.names import with_names
 from nnheads.interventions.operations import OPERATIONS, Collect, FromSource, Operation
 from nnheads.interventions.plain_values import is_numbers, is_whole, plain_value
 from nnheads.interventions.positions import ALL, At
@@ -83,10 +84,10 @@ class Edit:
         layer, path = self.layer, self.path
         if layer is not None and (not is_whole(layer) or layer < 0):
             raise BadInput(f"layer {layer!r} is not possible; layers count from 0")
-        if path is not None and (not isinstance(path, str) or not all(path.split("."))):
+        if path is not None and (not isinstance(path, str) or (path and not all(path.split(".")))):
             raise BadInput(
                 f"path {path!r} is not possible; expected names with dots, such as"
-                " model.layers.3.mlp"
+                " model.layers.3.mlp, or nothing for the whole module"
             )
 
     def _check_operation(self) -> None:
@@ -147,8 +148,9 @@ class Intervention:
         tensors: Mapping[str, torch.Tensor] | None = None,
         mode: str = "parallel",
     ) -> None:
-        object.__setattr__(self, "edits", tuple(edits))
-        object.__setattr__(self, "tensors", dict(tensors or {}))
+        named = dict(tensors or {})
+        object.__setattr__(self, "edits", with_names(edits, named))
+        object.__setattr__(self, "tensors", named)
         object.__setattr__(self, "mode", mode)
         self._check_kinds()
         self._check_tensors_are_there()

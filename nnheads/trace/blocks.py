@@ -39,20 +39,26 @@ def read_z(layer: Any, heads: int) -> Float[torch.Tensor, "batch position head d
 def hidden(output: Any) -> Float[torch.Tensor, "*lead d_model"]:
     """Return the hidden states in what a module returned; some return (hidden states, more).
 
-    Most are [batch, position, d_model]; OPT flattens the rows of its MLP.
+    Most are [batch, position, d_model]; OPT flattens the rows of its MLP. A whole language model
+    returns its logits first, by name.
     """
+    if isinstance(output, dict):
+        output = output[next(iter(output))]
     states: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return states
 
 
 def packed(new: torch.Tensor, output: Any) -> Any:
     """Put a new first output among the others that a module returns."""
+    if isinstance(output, dict):
+        output[next(iter(output))] = new
+        return output
     return (new, *output[1:]) if isinstance(output, tuple) else new
 
 
 def reach(module: Any, path: str) -> Any:
-    """Return a module below another by its path, such as `encoder.layers.3.linear`."""
-    for name in path.split("."):
+    """Return a module below another by its path, such as `encoder.layers.3`; "" is itself."""
+    for name in path.split(".") if path else []:
         module = module[int(name)] if name.isdigit() else getattr(module, name)
     return module
 

@@ -208,7 +208,7 @@ def first(record: dict) -> dict:
         ),
         (
             lambda r: first(r)["do"].update(value=None),
-            r"edit 0: value of add is None; expected a number or the name",
+            r"edit 0: value of add is None; expected a number, a tensor, or the name",
         ),
         (
             lambda r: first(r)["do"].update(value="other"),

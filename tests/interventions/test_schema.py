@@ -107,8 +107,8 @@ from nnheads.interventions.positions import At
         ),
         (lambda: iv.steps(-1), "step -1 is not possible; steps count from 0"),
         (
-            lambda: iv.Add(torch.ones(3)),
-            r"value of add is a Tensor; expected a number or the name of a tensor \(give the",
+            lambda: iv.Scale(torch.ones(3)),
+            r"factor of scale is a Tensor; expected a number",
         ),
         (lambda: iv.Add("v", scale="big"), "scale of add is 'big'; expected a number"),
         (lambda: iv.Scale(True), "factor of scale is True; expected a number"),
@@ -169,8 +169,8 @@ SQUARE, TALL = torch.eye(4), torch.eye(4)[:, :2]
             r"sources \[1\] leave numbers out; count them from 0",
         ),
         (
-            lambda: whole(iv.Collect(), iv.Collect()),
-            "'collected' is collected twice; give each collection a key of its own",
+            lambda: whole(iv.Collect(key="a"), iv.Collect(key="a")),
+            "'a' is collected twice; give each collection a key of its own",
         ),
         (
             lambda: whole(iv.Rotate(), rotation=torch.ones(4)),
@@ -278,3 +278,47 @@ def test_numbers_of_any_kind_are_strengths():
         iv.Add("v", scale=np.float32(0.5)) == iv.Add("v", scale=0.5)
         and type(iv.Scale(np.float32(0.5)).factor) is float
     )
+
+
+def test_tensors_may_stand_in_an_operation_and_are_named_by_where_it_acts():
+    vector = torch.arange(48.0)
+    edits = [
+        iv.Edit("resid_post", iv.Add(vector), layer=1),
+        iv.Edit("resid_post", iv.Add(vector), layer=2),
+    ]
+    given = iv.Intervention(*edits)
+    assert list(given.tensors) == ["add_resid_post_1"], "one tensor has one name"
+    assert [edit.do.value for edit in given.edits] == ["add_resid_post_1"] * 2
+    by_name = iv.Intervention(
+        *(iv.Edit("resid_post", iv.Add("add_resid_post_1"), layer=layer) for layer in (1, 2)),
+        tensors={"add_resid_post_1": vector},
+    )
+    assert given == by_name
+
+
+@pytest.mark.parametrize(
+    "value", [torch.ones(3), np.ones(3), [1, 2, 3], (1.0, 2.0, 3.0), torch.ones(1, 3)]
+)
+def test_every_form_of_a_tensor_will_do(value):
+    (name,) = iv.Intervention(iv.Edit("mlp_out", iv.Set(value), layer=0)).tensors
+    assert name == "set_mlp_out_0"
+
+
+@pytest.mark.parametrize("value", [None, [], ["a"], {}, object()])
+def test_what_is_no_tensor_is_refused(value):
+    with pytest.raises(BadInput, match="expected a number, a tensor, or the name of one"):
+        iv.Set(value)
+
+
+def test_what_is_collected_without_a_key_is_named_by_site_and_layer():
+    one = iv.Intervention(iv.Edit("z", iv.Collect(), layer=3))
+    assert one.edits[0].do.key == "collected"
+    several = [iv.Edit("z", iv.Collect(), layer=3), iv.Edit("z", iv.Collect(), layer=4)]
+    ends = [
+        iv.Edit("z", iv.Collect(), layer=4, at=iv.index(-1)),
+        iv.Edit("q", iv.Collect(key="own"), layer=0),
+    ]
+    keys = [edit.do.key for edit in iv.Intervention(*several, *ends).edits]
+    assert keys == ["z_3", "z_4", "z_4_2", "own"]
+    with pytest.raises(BadInput, match="collected twice"):
+        iv.Intervention(*(iv.Edit("z", iv.Collect(key="own"), layer=layer) for layer in (0, 1)))
