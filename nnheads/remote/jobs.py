@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from nnheads.errors import Pending, RunError, first_line, redacted
 from nnheads.remote.digest import digest_of
 from nnheads.remote.ledger import Ledger
+from nnheads.remote.packing import packed
 from nnheads.remote.patience import Damaged, checked, patiently
 from nnheads.remote.results import Foreign, address_of, check_size, unpacked
 from nnheads.remote.server import certificates
@@ -92,7 +93,7 @@ def send(job: Any, request: Any, tracer: Any, key: str, notes: Ledger) -> None:
         RunError: it cannot be packed, or the server cannot be reached or refuses it.
     """
     try:
-        blob = job._serialize(tracer)
+        blob = packed(tracer, job.compress)
     except Exception as error:
         raise RunError(f"this cannot be sent to a server: {first_line(error)}") from error
 

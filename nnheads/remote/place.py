@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
+import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
@@ -35,9 +37,21 @@ def remote_value(given: Any) -> bool | str:
         return False
     if given is True or given == "ndif":
         return True
-    if isinstance(given, str) and (given == "local" or given.startswith(("http://", "https://"))):
+    if isinstance(given, str) and (given == "local" or is_address(given)):
         return given
     raise BadInput(f"remote {given!r} is not possible; use ndif, local or a URL")
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of a server."""
+    if not text.startswith(("http://", "https://")) or re.search(r"\s", text):
+        return False
+    import httpx
+
+    try:
+        return bool(httpx.URL(text).host and urllib.parse.urlsplit(text).hostname)
+    except (httpx.InvalidURL, ValueError):
+        return False
 
 
 class RemoteArgument(DeprecationWarning):

@@ -151,3 +151,67 @@ def test_what_should_be_known_before_a_job_is_sent(quiet, monkeypatch):
     found = service.warnings_for("http://there", "c/d")
     assert len(found) == 3 and "nnsight 0.7.0" in found[1] and "c/d is not hot" in found[2]
     assert not any("hot" in text for text in service.warnings_for("http://there", "a/b"))
+
+
+ODD = {
+    "a page": "<html>please log in</html>",
+    "a list": "[1, 2]",
+    "a number": "3",
+    "nothing": "",
+    "deployments that are none": '{"deployments": [1]}',
+    "a deployment that is none": '{"deployments": {"a": 3}}',
+    "models without words": '{"deployments": {"a": {"repo_id": 5, "revision": {}}}}',
+    "packages that are none": '{"packages": 7, "python_version": [1]}',
+    "versions that are none": '{"packages": {"torch": 2, "nnsight": null}}',
+    "deep": "[" * 50_000 + "]" * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_answers_are_one_line_that_names_the_server(name, monkeypatch, capsys):
+    """HTTP 200 says little: behind it stands a login page, or another program."""
+    import httpx
+
+    def answer(*_, **__):
+        request = httpx.Request("GET", "http://odd/status")
+        return httpx.Response(200, text=ODD[name], request=request)
+
+    monkeypatch.setattr(httpx, "get", answer)
+    code = issue("remote", "status", "--remote", "http://odd:1234")
+    said = capsys.readouterr()
+    assert code in (0, 1) and "unexpected" not in said.err + said.out
+    assert "http://odd:1234" in said.err + said.out and said.err.count("\n") <= 1
+    service.warnings_for("http://odd:1234", "owner/name")
+
+
+def test_a_key_in_plain_sight_is_said(monkeypatch):
+    from nnsight import CONFIG
+
+    monkeypatch.setattr(CONFIG.API, "APIKEY", "key-of-somebody")
+    assert "unencrypted to http://far.away" in service.plain_key("http://far.away")[0]
+    assert not service.plain_key("https://far.away")
+    assert not service.plain_key("http://127.0.0.1:8000")
+    monkeypatch.setattr(CONFIG.API, "APIKEY", None)
+    assert not service.plain_key("http://far.away")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nnheads ioi --remote http://evil.example/",
+        "nnheads ioi --remote=http://evil.example/?a=b",
+        "nnheads ioi --remote=https://user:word@evil.example/x=y",
+        "nnheads ioi --limit 4 --remote HTTPS://evil.example",
+    ],
+)
+def test_a_folder_alone_sends_no_key_anywhere(command, tmp_path, capsys, monkeypatch):
+    import httpx
+
+    monkeypatch.setattr(httpx, "get", lambda *_, **__: pytest.fail("a stranger was asked"))
+    place = tmp_path / "ioi" / "reference" / "shipped"
+    place.mkdir(parents=True)
+    (place / "run.json").write_text(json.dumps({"command": command, "recipe": "ioi"}))
+    assert issue("remote", "collect", str(place)) == 2
+    said = capsys.readouterr().err
+    assert "evil.example" in said and "if you trust it, name it yourself" in said
+    assert said.count("\n") == 1 and "word@" not in said
