@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.generation.greedy import first_line, generate
+from nnheads.models.inputs import fill_token
 from nnheads.spans.layout import Spans, pad_left, span_dataset, stack_spans
 from nnheads.spans.nulls import NULL, null_in_rows
 
@@ -35,7 +36,7 @@ def answer_needles(model, prompts: xr.Dataset) -> xr.Dataset:
         `recall`, the share of the different ones in the answer; `answered`, 1 where that is over a
         half.
     """
-    pad = model.tokenizer.pad_token_id or 0
+    pad = fill_token(model)
     questions, _ = without_answers(prompts, pad)
     written = generate(model, questions, prompts.sizes["step"] + EXTRA_TOKENS)
     return answered(prompts, first_line(model, written), pad)

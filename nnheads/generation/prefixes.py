@@ -36,7 +36,7 @@ from nnheads.generation.needle_answers import (
 from nnheads.generation.prefix_tree import prefix_tree
 from nnheads.models.families import family
 from nnheads.models.geometry import geometry
-from nnheads.models.inputs import check_length, check_tokens
+from nnheads.models.inputs import check_length, check_tokens, fill_token, real_tokens
 from nnheads.spans.measure import bounds_of, measure
 from nnheads.spans.scores import check_spans, labelled, weights_of
 from nnheads.trace.session import remote_of
@@ -99,7 +99,7 @@ def answer_and_measure(
     """
     questions, _ = without_answers(prompts, 0)
     new, lengths = prompts.sizes["step"] + EXTRA_TOKENS, questions["mask"].values.sum(1)
-    check_tokens(questions["token"].values, model.config.vocab_size)
+    check_tokens(real_tokens(questions), model.config.vocab_size)
     check_length(int(lengths.max()) + new, model.config)
     # written once and read once: the last token is only read
     plain = int(2 * lengths.sum() + (2 * new - 1) * len(lengths)) * geometry(model).layers
@@ -238,7 +238,7 @@ def _measured(
     options: SpanOptions,
 ) -> xr.Dataset:
     """Return the scores of prompts that were decoded together, labelled as `measure` does it."""
-    spans = answered(prompts, written, model.tokenizer.pad_token_id or 0)
+    spans = answered(prompts, written, fill_token(model))
     check_spans(spans)
     kinds = list(dict.fromkeys(map(str, spans["kind"].values)))
     weights, missing = weights_of(spans, kinds)

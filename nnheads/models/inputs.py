@@ -53,6 +53,18 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
     return fed
 
 
+def real_tokens(prompts: xr.Dataset) -> np.ndarray:
+    """Return the ids of all tokens that are not padding."""
+    ids: np.ndarray = prompts["token"].values[prompts["mask"].values.astype(bool)]
+    return ids
+
+
+def fill_token(model: TransformersModel) -> int:
+    """Return an id to fill up rows with: the padding token, if the model has it, else 0."""
+    pad = model.tokenizer.pad_token_id or 0
+    return pad if pad < model.config.vocab_size else 0
+
+
 def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
     """Refuse ids outside the vocabulary: an embedding lookup would fail far from the cause."""
     if ids.size == 0:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from nnheads.errors import ModelError
 from nnheads.models.families import family_of
 from nnheads.models.gguf import SMOLLM2, converted, is_gguf, of_package
-from nnheads.models.loading import check_device_map, held_as, one_line, whole_checkpoint
+from nnheads.models.loading import (
+    check_device_map,
+    check_folder,
+    check_form,
+    held_as,
+    one_line,
+    whole_checkpoint,
+)
 from nnheads.models.shipped import FOLDER, REFERENCE
 from nnheads.remote.place import put, remote_value
 
@@ -83,6 +90,7 @@ def load(
         )
     config = _config(path, name, revision)
     row = family_of(config)
+    check_form(config)
     _prepare_remote(path)
     # Families outside the attention interface show their patterns only under eager attention.
     attention = attn_implementation or (None if row.interface else "eager")
@@ -95,6 +103,7 @@ def load(
             revision=revision,
             rename=row.rename(),
             dispatch=not lazy,
+            trust_remote_code=False,
             **{key: value for key, value in optional.items() if value is not None},
         )
     put(model, remote, waiting=waiting)
@@ -113,10 +122,7 @@ def locate(name: str) -> str:
     if name.strip() and is_gguf(folder):
         return str(converted(folder))
     if folder.is_dir() and name.strip():
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{name} is a folder without config.json; save a model there with save_pretrained"
-            )
+        check_folder(name, folder)
         return str(folder)
     if folder.is_file():
         raise ModelError(
@@ -154,7 +160,9 @@ def _config(path: str, name: str, revision: str | None) -> PretrainedConfig:
     with one_line(name):
         if not Path(path).is_dir():
             _reach(path, revision)
-        config: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            path, revision=revision, trust_remote_code=False
+        )
         return config
 
 
@@ -180,4 +188,11 @@ def _prepare_remote(path: str) -> None:
 def _tokenizer(path: str, revision: str | None) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, revision=revision)
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        if not Path(path).is_dir() or any(Path(path).glob("tokenizer*")):
+            raise
+        raise ModelError(
+            f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained"
+        ) from error

@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from nnheads.errors import ModelError, first_line
@@ -81,6 +82,41 @@ def check_device_map(device_map: str | dict[str, Any] | None) -> None:
         raise ModelError(
             f"device_map {device_map!r} is no device; use one such as cpu or cuda:0, or {ways}"
         ) from None
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that holds no model.
+
+    Raises:
+        ModelError: it holds an adapter of one, or nothing of the kind.
+    """
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{name} holds an adapter (LoRA) and not a model; merge it into its base model with"
+            " peft's merge_and_unload, and save that with save_pretrained"
+        )
+    raise ModelError(
+        f"{name} is a folder without config.json; save a model there with save_pretrained"
+    )
+
+
+def check_form(config: Any) -> None:
+    """Refuse a form of a known family that its row does not describe.
+
+    Raises:
+        ModelError: OPT as its 350m: norms behind each part and none at the end, or embeddings of
+            another width than the residual stream.
+    """
+    if config.model_type != "opt":
+        return
+    if not config.do_layer_norm_before or config.word_embed_proj_dim != config.hidden_size:
+        raise ModelError(
+            "this OPT has norms behind its parts and none at the end, or embeddings of another"
+            " width (do_layer_norm_before, word_embed_proj_dim; as opt-350m); nnheads reads the"
+            " form of the other sizes"
+        )
 
 
 @contextlib.contextmanager
@@ -188,6 +224,8 @@ def _reason(error: BaseException) -> str:
             return reason
     if any("Connect" in type(link).__name__ for link in chain):
         return OFFLINE
+    if "custom code" in str(error):
+        return "it needs code of its own, and nnheads runs no code from a model's folder"
     return first_line(error)
 
 

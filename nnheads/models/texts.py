@@ -36,7 +36,11 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
     What the tokenizer puts before every text stands in front, once, also where the text has it
     already; what it puts behind (an end-of-sequence token) is left out.
+
+    Raises:
+        BadInput: a text with a NUL character, which no file of results can hold.
     """
+    _check(text)
     ids, first, last = _bounds(tokenizer, text, tokenizer(text)["input_ids"])
     return ids[first:last]
 
@@ -45,8 +49,9 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
     """Return the token ids of `encode`, and the characters that each one stands for.
 
     Raises:
-        BadInput: a tokenizer that does not know them.
+        BadInput: as for `encode`, and for a tokenizer that does not know them.
     """
+    _check(text)
     if not getattr(tokenizer, "is_fast", False):
         raise BadInput(
             "this tokenizer does not say where its tokens are in the text; a fast one"
@@ -55,6 +60,19 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids, first, last = _bounds(tokenizer, text, encoded["input_ids"])
     return ids[first:last], encoded["offset_mapping"][first:last]
+
+
+def _check(text: str) -> None:
+    """Refuse a character that netCDF ends a text at, and half a character."""
+    if "\0" in text:
+        at = text.index("\0")
+        raise BadInput(f"character {at} of {text[:40]!r} is NUL; write the text without it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"character {error.start} of {text[:40]!a} is half a character (a lone surrogate)"
+        ) from None
 
 
 def prefix(tokenizer: Any) -> list[int]:

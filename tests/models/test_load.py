@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from conftest import build, words_tokenizer
 from huggingface_hub import errors as hub
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoConfig
 
 import nnheads
 from nnheads.errors import BadInput, ModelError
+from nnheads.interventions import Intervention, generate
+from nnheads.interventions.texts import read_texts
+from nnheads.models.inputs import inputs
 from nnheads.models.load import checkpoint, locate
 
 
@@ -138,3 +143,59 @@ def test_none_is_here_and_ndif_is_what_true_means(llama_folder):
 
     assert place_of(nnheads.load(str(llama_folder), remote=None)).remote is False
     assert place_of(nnheads.load(str(llama_folder), remote="ndif")).remote is True
+
+
+def test_an_adapter_is_called_one(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"adapter \(LoRA\).*merge_and_unload"):
+        nnheads.load(str(tmp_path))
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path):
+    build("llama").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"holds no tokenizer; save it"):
+        nnheads.load(str(tmp_path))
+
+
+def test_code_in_a_models_folder_is_never_run(llama_folder, tmp_path, monkeypatch):
+    """Nobody is asked y or N, and a family that is known needs none of it."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
+    folder = tmp_path / "model"
+    shutil.copytree(llama_folder, folder)
+    for name in ("configuration_own", "modeling_own"):
+        (folder / f"{name}.py").write_text("raise SystemExit('run')")
+    own = {"AutoConfig": "configuration_own.C", "AutoModelForCausalLM": "modeling_own.M"}
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "auto_map": own}))
+    assert nnheads.load(str(folder)).config.model_type == "llama"
+    other = {**settings, "auto_map": own, "model_type": "own"}
+    (folder / "config.json").write_text(json.dumps(other))
+    with pytest.raises(ModelError, match="nnheads runs no code from a model's folder"):
+        nnheads.load(str(folder))
+
+
+@pytest.mark.parametrize("change", [{"do_layer_norm_before": False}, {"word_embed_proj_dim": 24}])
+def test_the_other_form_of_opt_is_refused_by_name(change, tmp_path):
+    build("opt", **change).save_pretrained(tmp_path)
+    words_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="opt-350m"):
+        nnheads.load(str(tmp_path))
+
+
+def test_a_pad_token_outside_the_vocabulary_changes_nothing(llama_folder):
+    """It was added to the tokenizer and the embeddings were not resized: any id does for it."""
+    model = nnheads.load(str(llama_folder))
+    texts = ["Mary gave the book to", "John and Mary went to the market"]
+    prompts = read_texts(model.tokenizer, texts)
+    outside = prompts["token"].where(prompts["mask"] == 1, model.config.vocab_size)
+    assert (outside != prompts["token"]).any(), "nothing is padded"
+    added = prompts.assign(token=outside.astype(prompts["token"].dtype))
+    np.testing.assert_array_equal(run_plain(model, added), run_plain(model, prompts))
+    written = [generate(model, Intervention(), one, new_tokens=3).ids for one in (prompts, added)]
+    np.testing.assert_array_equal(*written)
+
+
+def run_plain(model, prompts) -> np.ndarray:
+    with torch.no_grad(), model.trace(**inputs(model, prompts)):
+        logits = model.output.logits[:, -1].save()
+    return logits.numpy()
