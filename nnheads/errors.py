@@ -30,6 +30,10 @@ class ModelError(BadInput):
     """A model that cannot be loaded: unknown family, no folder, gated repository, no network."""
 
 
+class Untypable(BadInput):
+    """Prompts of ours that a tokenizer cannot write: it splits their words, or knows them not."""
+
+
 class RunError(NNHeadsError, RuntimeError):
     """A run that started and could not be finished. The command line exits with 1."""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnheads.recipes._terminal import counted, line_of, say, say_values, shown
 
@@ -95,11 +95,14 @@ def why_empty(heads) -> str:
     return "nothing to compare; all prompts, or none, were answered"
 
 
-def say_left_out(names: Sequence[str], runs: Mapping[str, Run]) -> None:
+def say_left_out(model: Any, names: Sequence[str], runs: Mapping[str, Run]) -> None:
     """Print which types were not measured, and what they need."""
-    for kind in names:
-        if kind not in runs:
-            say(f"{kind}: left out; it needs --data for a model other than reference")
+    from nnheads.detectors._stimulus import left_out
+
+    if set(names) <= set(runs):
+        return
+    for kind, why in left_out(model, names, runs).items():
+        say(f"{kind}: left out; {why}")
 
 
 def overview(runs: Mapping[str, Run]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from nnheads.recipes import _grid, _truth
 from nnheads.recipes._checks import check_at_least
 from nnheads.recipes._detect_options import OWN, names_of, revisions_in, stimulus_options
@@ -93,7 +94,7 @@ def main(
         return
     (by_type,) = runs.values()
     report(by_type, study.top)
-    say_left_out(names, by_type)
+    say_left_out(study.model, names, by_type)
     if len(names) > 1:
         overview(by_type)
 

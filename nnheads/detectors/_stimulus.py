@@ -10,7 +10,7 @@ import xarray as xr
 
 from nnheads.detectors._catalog import head_types
 from nnheads.detectors._head_type import HeadType
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, Untypable
 from nnheads.generation.needle_answers import tokens_while_answering
 from nnheads.models.inputs import check_length
 from nnheads.prompts.truth import knows_reference
@@ -40,7 +40,7 @@ def prepare(
     """Draw the prompts of all types, and refuse what the model cannot read before any forward.
 
     Among several types, those whose prompts are made of `data` are left out where data are needed
-    and there are none.
+    and there are none, and those whose words the tokenizer does not have (`left_out` says why).
 
     Raises:
         BadInput: an unknown type, an option that no stimulus knows, prompts that cannot be drawn,
@@ -50,12 +50,34 @@ def prepare(
     check_options(chosen, options)
     chosen = _with_data(chosen, model.tokenizer, options)
     check_length(max(options.get("lengths") or [0]), model.config)
-    prepared = []
+    prepared, lacking = [], []
     for prompts in dict.fromkeys(one.prompts for one in chosen):
         sharing = tuple(one for one in chosen if one.prompts is prompts)
-        prepared.append(_drawn(model, sharing, n, seed, options))
+        try:
+            prepared.append(_drawn(model, sharing, n, seed, options))
+        except Untypable as error:
+            lacking.append(error)
+            continue
         check_fits(prepared[-1], model.config)
+    if not prepared:
+        raise lacking[0]
     return prepared
+
+
+def left_out(model, names: Sequence[str], measured: Iterable[str]) -> dict[str, str]:
+    """Return why types were not measured, by name."""
+    missing = [one for one in head_types(list(names)) if one.name not in set(measured)]
+    return {one.name: _why(model, one) for one in missing}
+
+
+def _why(model, one: HeadType) -> str:
+    if "data" in one.options and not knows_reference(model.tokenizer):
+        return "it needs --data for a model other than reference"
+    try:
+        one.prompts(model.tokenizer, 1, seed=0)
+    except Untypable as error:
+        return str(error)
+    return "its prompts cannot be drawn"
 
 
 def _with_data(chosen: list[HeadType], tokenizer, options: dict) -> list[HeadType]:

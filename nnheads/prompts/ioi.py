@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, Untypable
 from nnheads.models.texts import next_token
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
@@ -93,7 +93,7 @@ def ioi(
     check_spread(spread)
     whole = single_token_names(tokenizer, names)
     if len(whole) < LEAST_NAMES:
-        raise BadInput(
+        raise Untypable(
             f"only {len(whole)} of {len(names)} names are single tokens of this tokenizer;"
             f" {LEAST_NAMES} are needed"
         )

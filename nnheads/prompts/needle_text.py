@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, Untypable
 from nnheads.models.texts import encode, encode_with_offsets, next_token, tokens_behind
 from nnheads.prompts.haystack import Haystack
 from nnheads.prompts.needle_cells import Cell, shared_places
@@ -74,7 +74,7 @@ def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:
     """
     whole = [word for word in words if next_token(tokenizer, BEFORE, word, blank=True) is not None]
     if len(whole) < 2 * CODE_LENGTH:
-        raise BadInput(
+        raise Untypable(
             f"Only {len(whole)} code words are single tokens of this tokenizer, and"
             f" {2 * CODE_LENGTH} are needed. Give needles of your own."
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 
 from nnheads.errors import BadInput
@@ -77,7 +78,8 @@ def code_needle(rng: random.Random, style: Style, words: list[str]) -> Needle:
 def read_needles(path: str | Path) -> list[Needle]:
     """Read needles from JSON lines: {"needle": ..., "question": ..., "answer": ...}.
 
-    The answer is a part of the needle. A line may have a "lead", words with which the answer begins
+    The answer, which may also be called real_needle, is a part of the needle; capitals make no
+    difference. A line may have a "lead", words with which the answer begins
     and behind which its first token is asked for; without one the model is asked for it at once.
 
     Raises:
@@ -90,7 +92,8 @@ def read_needles(path: str | Path) -> list[Needle]:
 def _needle(where: str, line: str) -> Needle:
     try:
         record = json.loads(line)
-        parts = [record[name] for name in ("needle", "question", "answer")]
+        answer = record["real_needle"] if "answer" not in record else record["answer"]
+        parts = [record["needle"], record["question"], answer]
         lead = record.get("lead", "")
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise BadInput(f"{where}: expected an object with needle, question and answer.") from None
@@ -99,10 +102,10 @@ def _needle(where: str, line: str) -> Needle:
     if not isinstance(lead, str):
         raise BadInput(f"{where}: lead must be words.")
     fact, question, answer = (part.strip() for part in parts)
-    times = fact.count(answer)
-    if times != 1:
+    found = list(re.finditer(re.escape(answer), fact, re.IGNORECASE))
+    if len(found) != 1:
         raise BadInput(
-            f"{where}: the answer {answer!r} occurs {times} times in the needle. It has to be there"
-            " once."
+            f"{where}: the answer {answer!r} occurs {len(found)} times in the needle. It has to be"
+            " there once."
         )
-    return Needle(fact, question, answer, fact.index(answer), lead.strip())
+    return Needle(fact, question, found[0][0], found[0].start(), lead.strip())

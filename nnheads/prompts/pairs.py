@@ -22,6 +22,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput
 from nnheads.models.texts import (
+    Offsets,
     added_tokens,
     encode,
     encode_with_offsets,
@@ -185,7 +186,7 @@ def _row(tokenizer, number: int, pair: Pair) -> Row | str:
     if words["answer"] == words["wrong"]:
         return "answer and wrong are the same token"
     offsets = encode_with_offsets(tokenizer, pair.clean)[1] if pair.roles else []
-    roles = {name: _token_at(offsets, name, span) for name, span in pair.roles.items()}
+    roles = {name: _token_at(pair.clean, offsets, name, span) for name, span in pair.roles.items()}
     form = _form(tokenizer, pair, words["answer"])
     return Row(number, pair, clean, corrupted, words, roles, form)
 
@@ -211,10 +212,10 @@ def _words(tokenizer, pair: Pair) -> dict[str, Any]:
     }
 
 
-def _token_at(offsets: list[tuple[int, int]], role: str, span: tuple[int, int]) -> int:
+def _token_at(text: str, offsets: Offsets, role: str, span: tuple[int, int]) -> int:
     """Return the first token that covers a character of the span."""
     covered = covering(offsets, *span)
-    if not covered:
+    if not covered or not 0 <= span[0] < span[1] <= len(text):
         raise BadInput(
             f"role {role!r} at characters {span[0]} to {span[1]} covers no token of the clean"
             " prompt"

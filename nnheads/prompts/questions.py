@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
+
+MARKS = " .?!…。？！"  # at the end of a text
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,12 @@ class Question:
     false: tuple[str, ...]
     best: str
     category: str = ""
+
+
+def said_by(text: str) -> str:
+    """Return what makes two texts the same: not capitals, blanks, widths or the marks at the end.
+
+    A question may stand in one fold only, however it is written.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return plain.rstrip(MARKS) or plain

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, Untypable
 from nnheads.models.texts import prefix
 from nnheads.prompts.checks import check_count
 from nnheads.spans.layout import Spans, span_dataset
@@ -80,7 +80,7 @@ def _pool(tokenizer, length: int) -> Int[np.ndarray, " token"]:
         raise BadInput(f"{length} tokens are too short to repeat. Give at least 2.")
     pool = ordinary_tokens(tokenizer)
     if len(pool) < length:
-        raise BadInput(
+        raise Untypable(
             f"This tokenizer has {len(pool)} ordinary tokens; {length} different ones cannot be"
             " drawn. Give a smaller length."
         )

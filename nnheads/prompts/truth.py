@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nnheads.errors import BadInput
 from nnheads.prompts.checks import check_count
-from nnheads.prompts.questions import Question
+from nnheads.prompts.questions import Question, said_by
 from nnheads.prompts.statements import TEMPLATE
 
 REFERENCE = "reference"
@@ -95,7 +95,7 @@ def _merged(records: Sequence[Question], dropped: Counter[str]) -> list[Question
     """Return the records with those of the same question made one."""
     merged: dict[str, Question] = {}
     for one in records:
-        same = _key(one.question)
+        same = said_by(one.question)
         if same in merged:
             dropped["questions that came twice, merged"] += 1
         merged[same] = _both(merged[same], one) if same in merged else one
@@ -112,15 +112,15 @@ def _usable(one: Question, dropped: Counter[str]) -> Question | None:
     """Return the question with its answers told apart; None where nothing is left to tell apart."""
     true, false = _distinct(one.true, dropped), _distinct(one.false, dropped)
     best = one.best.strip()
-    if best and _key(best) not in true:
+    if best and said_by(best) not in true:
         dropped["best answers added to the true ones"] += 1
-        true = {_key(best): best, **true}
+        true = {said_by(best): best, **true}
     true, false = _apart(true, false, dropped)
     if not true or not false:
         dropped[f"questions without a {'false' if true else 'true'} answer, left out"] += 1
         return None
     # the spelling in the list of true answers, so that `best` is one of them
-    chosen = true.get(_key(best)) or next(iter(true.values()))
+    chosen = true.get(said_by(best)) or next(iter(true.values()))
     return Question(one.question, tuple(true.values()), tuple(false.values()), chosen, one.category)
 
 
@@ -144,13 +144,8 @@ def _distinct(answers: Sequence[str], dropped: Counter[str]) -> dict[str, str]:
     for text in answers:
         if not text.strip():
             dropped["empty answers, left out"] += 1
-        elif _key(text) in distinct:
+        elif said_by(text) in distinct:
             dropped["answers that came twice, left out"] += 1
         else:
-            distinct[_key(text)] = text.strip()
+            distinct[said_by(text)] = text.strip()
     return distinct
-
-
-def _key(text: str) -> str:
-    """Return what makes two texts the same: not capitals, spaces or the full stop."""
-    return " ".join(text.casefold().split()).rstrip(".").rstrip()

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from nnheads.errors import BadInput, RunError
 from nnheads.interventions.schema import Intervention
+from nnheads.prompts.questions import said_by
 
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
 KINDS = {
@@ -179,10 +180,9 @@ def _differences(
 def question_ids(names: Iterable[str]) -> Int[np.ndarray, " question"]:
     """Return what questions are known by across files: 64 bits of a hash of their text.
 
-    Spaces and capitals make no difference.
+    Spaces, capitals and the marks at the end make no difference.
     """
-    plain = [" ".join(name.casefold().split()) for name in names]
-    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in plain]
+    digests = [hashlib.sha256(said_by(name).encode()).digest()[:8] for name in names]
     return np.array([int.from_bytes(one, "big", signed=True) for one in digests], np.int64)
 
 

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import config, tiny, words_tokenizer
+from conftest import byte_tokenizer, config, tiny, words_tokenizer
 from nnsight import TransformersModel
 
 from nnheads.detectors._catalog import canonical, head_types, types
@@ -176,3 +176,20 @@ def test_raw_scores_are_asked_for_as_detect_is(reference):
     raw = raw_scores(reference, ["induction"])["induction"]
     assert raw.sizes["batch"] == 32
     np.testing.assert_array_equal(calibrated(raw)["mass"], detect(reference, "induction")["mass"])
+
+
+def test_types_whose_words_a_tokenizer_lacks_are_left_out_of_several(monkeypatch):
+    """A tokenizer that splits every name and every code word still shows the other types."""
+    from nnheads.detectors._stimulus import left_out, prepare
+    from nnheads.errors import Untypable
+
+    model, _ = tiny("llama")
+    monkeypatch.setattr(model, "tokenizer", byte_tokenizer(("a",)))
+    names = ["induction", "indirect_object", "retrieval"]
+    measured = [one.name for each in prepare(model, names, n=2, seed=0) for one in each.head_types]
+    assert measured == ["induction"]
+    why = left_out(model, names, measured)
+    assert set(why) == {"indirect_object", "retrieval"}
+    assert all("single tokens of this tokenizer" in reason for reason in why.values())
+    with pytest.raises(Untypable, match="single tokens of this tokenizer"):
+        prepare(model, ["retrieval"], n=2, seed=0)

@@ -281,3 +281,43 @@ def test_any_text_is_found_again_in_the_needle_or_refused(answer, before, after,
     assert all(0 <= low < high <= query for query, low, high in spans)
     _, low, high = of(prompts, "needle", 0)[0]
     assert answer.strip() in tokenizer.decode(token[low:high])
+
+
+HAYSTACKS = {
+    "a list": "\n".join(f"- item {number} of a list" for number in range(2000)),
+    "one endless word": "abcdefghij" * 3000,
+    "a script without blanks": "我喜欢读书。他在山上看见一只鸟，" * 600,
+    "one long sentence": "the cat and " * 3000,
+}
+
+
+@pytest.mark.parametrize("name", HAYSTACKS)
+def test_any_text_fills_a_prompt_to_the_length_that_was_asked_for(name, tmp_path):
+    (tmp_path / "a.txt").write_text(HAYSTACKS[name], encoding="utf-8")
+    needles = write(tmp_path, ENGLISH[2:])
+    prompts = needle(byte_tokenizer(), 6, lengths=[500, 2000], haystack=tmp_path, needles=needles)
+    real = prompts["mask"].sum("position").values
+    assert (prompts["tokens"].values == real).all(), "what a prompt has is said"
+    assert (real <= prompts["length"].values).all()
+    assert (real >= 0.8 * prompts["length"].values).all()
+    far = prompts["length"].values == 2000
+    assert len(set(prompts["depth"].values[far].round(2))) == far.sum(), "at every depth"
+
+
+def test_sentences_longer_than_a_prompt_are_cut(tmp_path):
+    sentence = "word " * 90
+    (tmp_path / "a.txt").write_text(". ".join([sentence.strip()] * 20))
+    needles = write(tmp_path, ENGLISH[2:])
+    prompts = needle(byte_tokenizer(), 4, lengths=[300], haystack=tmp_path, needles=needles)
+    assert (prompts["tokens"].values >= 260).all()
+
+
+def test_needles_in_the_form_of_retrieval_head_are_read(tmp_path):
+    """`real_needle` is the answer, and need not be spelled as in the needle."""
+    own = {
+        "needle": "Mr Green is disliked because he sings.",
+        "question": "Why is Mr Green disliked?",
+        "real_needle": "Because he sings.",
+    }
+    (found,) = read_needles(write(tmp_path, [json.dumps(own)]))
+    assert found.answer == "because he sings." and found.fact[found.start :] == found.answer

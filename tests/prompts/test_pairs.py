@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nnheads.errors import BadInput
+from nnheads.models.texts import next_token
 from nnheads.prompts.pair_files import FIELDS, read_pairs
-from nnheads.prompts.pairs import Pair, next_token, one_pair, token_texts, tokenize
+from nnheads.prompts.pairs import Pair, one_pair, token_texts, tokenize
 
 GOOD = {
     "clean": "Then Mary gave the book to",
@@ -272,3 +273,58 @@ def test_token_texts_say_something_about_every_id(content):
     texts = token_texts(tokenizer, np.array(ids))
     assert len(texts) == len(ids) and all(isinstance(item, str) and item for item in texts)
     assert texts[-1] == f"<{len(tokenizer) + 7}>"
+
+
+CHOICE = {
+    "clean": "Which one is Mary?\n(M) Mary\n(J) John\nAnswer: (",
+    "corrupted": "Which one is John?\n(M) Mary\n(J) John\nAnswer: (",
+}
+
+
+def test_a_word_is_the_token_that_the_text_goes_on_with():
+    """After a bracket a choice comes without a blank; either form can be asked for."""
+    tokenizer = byte_tokenizer()
+    plain, spaced = tokenizer.convert_tokens_to_ids(["J", "ĠJohn"])
+    bare = tokenize(tokenizer, [Pair(**CHOICE, answer="J", wrong="M")])
+    assert int(bare["answer"][0]) == plain
+    asked = tokenize(tokenizer, [Pair(**CHOICE, answer="John", wrong="Mary", blank=True)])
+    written = tokenize(tokenizer, [Pair(**CHOICE, answer=" John", wrong=" Mary")])
+    assert int(asked["answer"][0]) == int(written["answer"][0]) == spaced
+
+
+@pytest.mark.parametrize(
+    ("text", "blank", "said"),
+    [
+        ("give it to", None, "with a blank"),
+        ("(", None, "without a blank"),
+        ("give it to", True, ""),
+        ("(", False, ""),
+    ],
+)
+def test_where_both_forms_are_tokens_it_is_said_which_was_taken(text, blank, said):
+    tokenizer = byte_tokenizer(("a", "b", "to", "it"))  # " a" and "a" are tokens
+    pair = Pair(f"x {text}", f"y {text}", "a", "b", blank=blank)
+    form = tokenize(tokenizer, [pair]).attrs["word_form"]
+    assert (said in form and form[:2] == "1 ") if said else form == ""
+
+
+@pytest.mark.parametrize("span", [(-5, 2), (0, 10**12), (4, 2), (3, 3)])
+def test_a_role_outside_its_text_is_refused(span):
+    with pytest.raises(BadInput, match="role 'S'"):
+        tokenize(words_tokenizer(), [Pair(**GOOD, roles={"S": span})])
+
+
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+def test_characters_that_no_file_holds_are_refused(character):
+    pair = Pair(**{**GOOD, "clean": f"{GOOD['clean']}{character}"})
+    with pytest.raises(BadInput, match="character"):
+        tokenize(byte_tokenizer(), [pair])
+
+
+def test_a_file_says_how_words_are_taken(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({**GOOD, "blank": False}))
+    assert read_pairs(path)[0].blank is False
+    path.write_text(json.dumps({**GOOD, "blank": "perhaps"}))
+    with pytest.raises(BadInput, match=r"line 1: blank is 'perhaps'"):
+        read_pairs(path)

@@ -273,3 +273,13 @@ def test_what_is_there_is_not_computed_again(model, found, given, tmp_path, monk
     )
     xr.testing.assert_identical(first, evaluate(model, given, [(1.0, 3), (2.0, 2)], options))
     assert torch.is_grad_enabled()
+
+
+def test_a_question_is_one_question_however_it_is_written():
+    from nnheads.prompts.questions import said_by
+    from nnheads.truth.directions import question_ids
+
+    ways = ["What is X?", "What is X", "what  is x ?", " What is X. ", "Ｗhat is X？"]
+    assert {said_by(one) for one in ways} == {"what is x"}
+    assert len(set(question_ids(ways).tolist())) == 1
+    assert said_by("...") == "..." and said_by("What is Y?") != said_by("What is X?")
