@@ -5,10 +5,15 @@ An expected failure is one line on stderr, and exit code 1 (the run) or 2 (the a
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -91,10 +96,11 @@ def app(arguments: list[str] | None = None) -> None:
     if arguments is not None:
         sys.argv = ["nnheads", *arguments]  # what a run's record says that it was made with
     words = _bare_remote(sys.argv[1:]) or ["--help"]
+    _print_anything()
     sent: list[dict] = []
     try:
         _check_text(words)
-        with counting(sent):
+        with counting(sent), _ended_gently():
             code = main(args=words, prog_name="nnheads", standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
@@ -112,6 +118,30 @@ def app(arguments: list[str] | None = None) -> None:
             _say_jobs(sent)
         _fail(*_explained(error, words[0]))
     raise SystemExit(code)
+
+
+def _print_anything() -> None:
+    """Print what the terminal's encoding lacks as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _ended_gently() -> Iterator[None]:
+    """Meanwhile end at SIGTERM as at ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_text(arguments: list[str]) -> None:
@@ -135,6 +165,10 @@ def _explained(error: Exception, name: str) -> tuple[str, int]:
         return _pending(error, sys.argv), 0
     if isinstance(error, NNHeadsError):
         return f"error: {error}", 2 if isinstance(error, BadInput) else 1
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"error: {str(error.filename)[:60]!r}... is too long for the name of a file", 2
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "error: a path begins with ~ and the name of no user of this machine", 2
     return _unexpected(error), 1
 
 
@@ -157,6 +191,8 @@ def _unexpected(error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"error: {error.strerror}; free some and issue the same command again"
+    if isinstance(error, RecursionError):
+        return "error: a file is nested too deeply to be read"
     if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
         return (
             f"error: the server of --remote cannot be reached ({reason}); is it running at that"

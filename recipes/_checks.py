@@ -14,14 +14,15 @@ from nnheads.errors import BadInput
 MOST = 10**7  # of anything that is counted: more is a slip of the keyboard
 
 
-def check_at_least(least: int, **values: int | None) -> None:
+def check_at_least(least: int, *, most: int = MOST, **values: int | None) -> None:
     """Refuse counts that are too small, or a slip of the keyboard; None is an option not used."""
     for name, value in values.items():
         option = name.replace("_", "-")
         if value is not None and value < least:
             raise BadInput(f"--{option} {value} is not possible; it must be at least {least}")
-        if value is not None and value > MOST:
-            raise BadInput(f"--{option} {value} is not possible; it must be at most {MOST}")
+        if value is not None and value > most:
+            shown = str(value) if value < 10**18 else "of so many digits"
+            raise BadInput(f"--{option} {shown} is not possible; it must be at most {most}")
 
 
 def check_size(**values: float | None) -> None:

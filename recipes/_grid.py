@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from nnheads.recipes._checks import MOST, check_at_least
 
 from nnheads.errors import BadInput
+from nnheads.recipes._checks import MOST, check_at_least
 
 Lengths = Annotated[str | None, typer.Option(help="Retrieval: tokens a prompt (128,256).")]
 Shortest = Annotated[int | None, typer.Option(help="Retrieval: shortest prompt (not --lengths).")]
@@ -25,6 +25,7 @@ Needles = Annotated[
 ]
 
 DEFAULT = [128, 256]
+MOST_DEPTHS = 1000
 COUNT = 20  # of lengths between two ends
 INTERVALS = ("s_len", "e_len", "context_lengths_num_intervals")
 ONLY_NEEDLES = ("lengths", *INTERVALS, "document_depth_percent_intervals", "haystack", "needles")
@@ -61,7 +62,7 @@ def check_files(haystack: Path | None, needles: Path | None) -> None:
 
 def depths(count: int | None) -> list[float] | None:
     """Return so many depths from start to end; None for the usual ones."""
-    check_at_least(1, document_depth_percent_intervals=count)
+    check_at_least(1, most=MOST_DEPTHS, document_depth_percent_intervals=count)
     return None if count is None else spread(0.0, 1.0, count)
 
 
@@ -85,6 +86,7 @@ def between(first: int | None, last: int | None, count: int | None) -> list[int]
     if first > last or last >= MOST:
         ends = f"--s-len {first} to --e-len {last}"
         raise BadInput(f"lengths from {ends} are not possible; they must rise")
+    count = min(count, last - first + 1)  # more are not different
     return list(dict.fromkeys(round(one) for one in spread(first, last, count)))
 
 

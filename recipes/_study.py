@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
 COUNTS = ("limit", "batch_size", "top")  # which have to be at least 1
+MOST_PROMPTS = 20_000  # that are drawn and held at once; more take other seeds
 UNRECORDED = ("plan", "quick")  # of the shared options: they say how others are meant
 
 
@@ -49,6 +50,7 @@ class Study:
     ) -> None:
         self.recipe, self.arguments, self.incidental = recipe, arguments, incidental
         check_at_least(1, **{name: arguments.get(name) for name in COUNTS})
+        check_at_least(1, most=MOST_PROMPTS, limit=arguments.get("limit"))
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -18,7 +18,7 @@ from nnheads.errors import safe
 
 def say(text: str = "") -> None:
     """Print one line of results on stdout."""
-    sys.stdout.write(safe(text) + "\n")
+    sys.stdout.write(safe(text).replace("\n", "\\n") + "\n")
 
 
 def shown(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, shown
 
@@ -78,7 +79,8 @@ def report(model, inside) -> None:
     sizes = geometry(model)
     heads = f"{sizes.heads} heads ({sizes.kv_heads} key/value), head size {sizes.head_dim}"
     say(f"{sizes.layers} layers, {heads}, d_model {sizes.d_model}, vocabulary {sizes.vocabulary}")
-    say("tokens: " + " | ".join(map(str, inside["token_text"].values)))
+    tokens = [repr(str(text))[1:-1] for text in inside["token_text"].values]
+    say(f"tokens: {' | '.join(tokens)}")
     say("layer  norm at the end  best next token by logit lens")
     for layer in inside["layer"].values:
         name = "end" if layer == sizes.layers else str(layer)

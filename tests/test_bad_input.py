@@ -5,18 +5,19 @@ code.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from safetensors.torch import load_file, save_file
-
 from nnheads.recipes import _app as cli
+from safetensors.torch import load_file, save_file
 
 CLEAN = "When Mary and John went to the market, John gave the book to"
 CORRUPTED = "When Mary and John went to the market, Mary gave the book to"
@@ -243,6 +244,20 @@ def reported(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in ("unrecorded", "unread", "headless")}
 
 
+def odd_files(folder: Path) -> dict[str, Path]:
+    """Files that hang, fill the memory, or hold what no text is."""
+    needle = '{"needle": "a \\ud800 b", "question": "q", "answer": "a"}'
+    (folder / "surrogate.jsonl").write_text(needle)
+    (folder / "four_texts.txt").write_text("one\ntwo\nthree\nfour\n")
+    (folder / "pipe").mkdir()
+    os.mkfifo(folder / "pipe" / "a.txt")
+    with netCDF4.Dataset(folder / "bomb.nc", "w") as bomb:
+        bomb.createDimension("layer", 40_000)
+        bomb.createDimension("head", 40_000)
+        bomb.createVariable("score", "f8", ("layer", "head"), zlib=True, chunksizes=(4000, 4000))
+    return {path.stem: path for path in folder.iterdir()}
+
+
 def outputs(folder: Path, model: str) -> dict[str, Path]:
     """Results folders that are taken."""
     records = {
@@ -261,7 +276,7 @@ def outputs(folder: Path, model: str) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def places(tmp_path_factory, llama_folder) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("wrong")
-    for name in ("models", "prompts", "stimuli", "outputs"):
+    for name in ("models", "prompts", "stimuli", "outputs", "odd"):
         (folder / name).mkdir()
     found = {
         "model": llama_folder,
@@ -276,6 +291,7 @@ def places(tmp_path_factory, llama_folder) -> dict[str, str]:
         **truths(folder),
         **reported(folder),
         **head_lists(folder),
+        **odd_files(folder / "odd"),
     }
     return {name: str(path) for name, path in found.items()}
 
@@ -314,6 +330,27 @@ CASES = {
         r"is a folder without config\.json",
     ),
     "a file as a model": ("ioi {file}", 2, "is a file; expected a model folder"),
+    "a name too long for a file": (
+        ["ioi", "x" * 5000],
+        2,
+        "too long for the name of a file",
+    ),
+    "nobody's home": ("ioi ~nosuchuser/x", 2, "the name of no user"),
+    "an address in brackets": ("ioi --remote http://[bad", 2, "use ndif, local or a URL"),
+    "an address with blanks": (["ioi", "--remote", "http://a b"], 2, "use ndif, local or a URL"),
+    "an address of snow": (["ioi", "--remote", "http://☃"], 2, "use ndif, local or a URL"),
+    "more prompts than anybody has": ("ioi -n 200000", 2, "--limit 200000 .* at most 20000"),
+    "a number of 5,000 digits": (["ioi", "-n", "9" * 5000], 2, "--limit"),
+    "a length of 9,000 digits": (
+        ["detect", "retrieval", "--lengths", "9" * 9000],
+        2,
+        "Not a list of lengths",
+    ),
+    "a billion depths": (
+        "detect retrieval --document-depth-percent-intervals 1000000000",
+        2,
+        "--document-depth-percent-intervals .* at most 1000",
+    ),
     "an unknown family": (
         "ioi {mamba}",
         2,
@@ -344,7 +381,7 @@ CASES = {
         2,
         r"cannot load '.*no_head': .*layers\.1\.self_attn\.q_proj",
     ),
-    "no tokenizer": ("ioi {no_tokenizer}", 2, "cannot load '.*no_tokenizer'.*tokenizer"),
+    "no tokenizer": ("ioi {no_tokenizer}", 2, "no_tokenizer holds no tokenizer; save it"),
     "half a tokenizer": ("ioi {half_tokenizer}", 2, "cannot load '.*half_tokenizer'"),
     "unknown dtype": (
         f"{IOI} --dtype float8",
@@ -1178,7 +1215,7 @@ CASES = {
         "no file 'nowhere'",
     ),
     "one text of each sort": (
-        f"{STEER} --toward {{file}} --away {{file}}",
+        f"{STEER} --toward {{file}} --away {{four_texts}}",
         2,
         "1 texts toward are too few",
     ),
@@ -1279,7 +1316,7 @@ CASES = {
         "layer 7 does not exist",
     ),
     "steering no numbers": (
-        "steer {nan} --toward {several} --away {several} --prompt the",
+        "steer {nan} --toward {several} --away {four_texts} --prompt the",
         1,
         "activations are not finite: broken weights",
     ),
@@ -1738,6 +1775,18 @@ CASES = {
         2,
         r"empty has no run\.json",
     ),
+    "half a character in needles": (
+        "detect retrieval --needles {surrogate}",
+        2,
+        "half a character",
+    ),
+    "a pipe as a haystack": ("detect retrieval {model} --haystack {pipe}", 2, "no .txt file"),
+    "steering from texts to themselves": (
+        "steer {model} --prompt the --toward {four_texts} --away {four_texts}",
+        2,
+        "no direction leads between them",
+    ),
+    "a file that unpacks to gigabytes": ("rerun {bomb}", 2, "GiB of memory"),
     "a list as a result": ("rerun {list}", 2, "cannot be read as netCDF"),
     "a result of others": (
         "rerun {ranked}",

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,40 @@ def test_version(capsys):
 def test_a_line_with_an_open_quote_is_no_command():
     with pytest.raises(BadInput, match="not a command line"):
         nnheads.command("ioi 'unclosed")
+
+
+def test_what_the_terminal_cannot_show_is_escaped_and_no_error(tmp_path):
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252", "HF_HUB_OFFLINE": "1"}
+    line = [sys.executable, "cli.py", "inspect", "Mary ☃ 你", "-q", "-o", str(tmp_path)]
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"") and b"next token" in done.stdout
+
+
+def test_sigterm_is_one_line_as_ctrl_c_is(tmp_path):
+    line = [sys.executable, "cli.py", "detect", "all", "-n", "200", "-q", "-o", str(tmp_path)]
+    process = subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 100
+    while not list(tmp_path.glob("*/*/*/parts/*.nc")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("interrupted; finished batches are kept") and err.count("\n") == 1
+
+
+def test_what_is_printed_holds_no_key_and_moves_no_cursor(monkeypatch, capsys):
+    from nnheads.recipes._terminal import say
+
+    monkeypatch.setenv("NDIF_API_KEY", "key-of-somebody")
+    say("a\x1b[2J b\r c\x9b d\u202e key-of-somebody http://me:word@host/x\nnext")
+    said = capsys.readouterr().out
+    assert said == "a\\x1b[2J b\\r c\\x9b d\\u202e *** http://***@host/x\\nnext\n"
+
+
+def test_errors_are_not_longer_than_anybody_reads():
+    from nnheads.errors import LONGEST_LINE, BadInput, one_error_line
+
+    assert len(one_error_line("x" * 5000)) == LONGEST_LINE
+    assert str(BadInput("see http://me:word@host/")) == "see http://***@host/"

@@ -10,6 +10,7 @@ RunError, what cannot be read is BadInput.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,11 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput, RunError, first_line
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE = 1 << 20  # bytes
+LARGE = 1 << 30  # bytes in memory from which a file is looked at twice
+MOST_PACKED = 1000  # times as large in memory as on the disk
 
 
 def save(path: str | Path, dataset: xr.Dataset) -> Path:
@@ -90,9 +96,19 @@ def load(path: str | Path) -> xr.Dataset:
         raise BadInput(f"no file {str(path)!r}")
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
+            _check_size(path, dataset.nbytes)
             return dataset.load()
     except (OSError, ValueError, RuntimeError) as error:
         raise BadInput(f"{path} cannot be read as netCDF: {first_line(error)}") from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuse a file that would fill the memory: a few kilobytes may claim to be gigabytes."""
+    if size > LARGE and size > MOST_PACKED * path.stat().st_size:
+        raise BadInput(
+            f"{path} of {path.stat().st_size:,} bytes would take {size / 2**30:.1f} GiB of memory;"
+            " no run writes such files"
+        )
 
 
 def netcdf_value(value):
@@ -138,6 +154,23 @@ def write(path: Path, writer: Callable[[Path], object]) -> Path:
     return path
 
 
+def _full(path: Path) -> str:
+    """Return why nothing more can be written beside a path; "" if something can.
+
+    netCDF says "HDF error" or "Permission denied" of a full disk.
+    """
+    folder = next((one for one in path.parents if one.is_dir()), None)
+    if folder is None:
+        return ""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE))
+            file.flush()
+    except OSError as error:
+        return os.strerror(error.errno or 0) if error.errno in FULL else ""
+    return ""
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -152,7 +185,7 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if isinstance(error, (BadInput, RunError)):
             raise
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = _full(path) or getattr(error, "strerror", None) or first_line(error)
         raise RunError(
             f"cannot write {path}: {reason}; what was finished before is kept"
         ) from error
