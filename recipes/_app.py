@@ -18,11 +18,10 @@ from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
-
 from nnheads.recipes import command as study
 from nnheads.recipes import recipes
 from nnheads.recipes._load import NDIF, REMOTE_VALUES
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from nnheads.errors import Pending

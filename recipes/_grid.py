@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from nnheads.recipes._checks import MOST, check_at_least
 
 from nnheads.errors import BadInput
-from nnheads.recipes._checks import MOST, check_at_least
 
 Lengths = Annotated[str | None, typer.Option(help="Retrieval: tokens a prompt (128,256).")]
 Shortest = Annotated[int | None, typer.Option(help="Retrieval: shortest prompt (not --lengths).")]

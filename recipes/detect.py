@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from nnheads.recipes import _grid, _truth
 from nnheads.recipes._checks import check_at_least
 from nnheads.recipes._detect_options import OWN, names_of, revisions_in, stimulus_options

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, shown
 

@@ -13,12 +13,12 @@ import oracle
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
 import nnheads
 from nnheads import plot, stats
 from nnheads.models.inputs import inputs
 from nnheads.patching import screening
-from nnheads.recipes import _app as cli
 from nnheads.runs import store
 from nnheads.trace import gradients as backward
 from nnheads.trace import sweep

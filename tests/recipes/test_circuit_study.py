@@ -14,11 +14,11 @@ import oracle
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
 import nnheads
 from nnheads.models.inputs import inputs
 from nnheads.models.names import parse_head
-from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 command = functools.partial(commands.command, "circuit")

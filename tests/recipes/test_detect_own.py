@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 from commands import command
-
 from nnheads.recipes import _app as cli
 from nnheads.recipes._grid import ONLY_NEEDLES, lengths, options_of
+
 from nnheads.runs import store
 
 NEEDLES = {"Mary": "green", "John": "red blue black", "Anna": "white grey"}

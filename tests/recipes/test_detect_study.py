@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 from commands import command
+from nnheads.recipes import _app as cli
 
 from nnheads.detectors._catalog import head_type, types
 from nnheads.errors import RunError
-from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 

@@ -6,8 +6,8 @@ import csv
 import json
 
 import pytest
-
 from nnheads.recipes import _app as cli
+
 from nnheads.runs import store
 
 

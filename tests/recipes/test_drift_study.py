@@ -9,12 +9,12 @@ import weakref
 import numpy as np
 import pytest
 import xarray as xr
-
-import nnheads
-from nnheads.detectors._catalog import canonical
 from nnheads.recipes import _app as cli
 from nnheads.recipes import _load
 from nnheads.recipes.drift import TYPES
+
+import nnheads
+from nnheads.detectors._catalog import canonical
 
 FEW = ("--types", "induction,previous", "-n", "6")
 

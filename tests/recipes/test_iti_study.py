@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from nnheads.recipes import _app as cli
 
 from nnheads.interventions import ALL
 from nnheads.interventions.files import load
 from nnheads.prompts.truth import read_questions
-from nnheads.recipes import _app as cli
 from nnheads.truth import crossval
 from nnheads.truth.directions import fitted_on, question_ids
 from nnheads.truth.iti import heads_of

@@ -11,10 +11,10 @@ import commands
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes import _app as cli
 
 from nnheads import plot
 from nnheads.patching.knockout import curve
-from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 command = functools.partial(commands.command, "knockout")

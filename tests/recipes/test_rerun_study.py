@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nnheads.recipes import _app as cli
 
 from nnheads.compare.repeat import identity
-from nnheads.recipes import _app as cli
 from nnheads.runs import store
 
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 import xarray as xr
 from commands import folder_of
+from nnheads.recipes._steer import NEUTRAL, own_world
 
 from nnheads.interventions import ANSWER, Add, Edit, Function, Intervention, Zero
 from nnheads.interventions import steering as strengths
 from nnheads.interventions import steering_directions as directions
 from nnheads.interventions.files import load, save
 from nnheads.prompts import world
-from nnheads.recipes._steer import NEUTRAL, own_world
 
 command = functools.partial(commands.command, "steer")
 

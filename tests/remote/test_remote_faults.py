@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import warm
 import xarray as xr
+from nnheads.recipes import _app as cli
 from serving import Loopback
 
-from nnheads.recipes import _app as cli
 from nnheads.remote import jobs, ledger, patience
 from nnheads.runs import batches
 

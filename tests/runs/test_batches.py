@@ -13,10 +13,10 @@ import pytest
 import warm
 import xarray as xr
 from conftest import words_tokenizer
+from nnheads.recipes import _app as cli
 
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi import ioi
-from nnheads.recipes import _app as cli
 from nnheads.runs import batches
 from nnheads.runs.folder import Run
 
