@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs notebooks gallery bench bench-others
+.PHONY: demo test lint docs notebooks gallery cost bench bench-others
 .DELETE_ON_ERROR:
 
 # CPU torch by version: pip then never fetches a second one. Bring your own with `pip install -e .`.
@@ -39,6 +39,10 @@ notebooks: $(VENV)/ready
 # What is found in SmolLM2, with its pictures: make gallery NOVEL=folder TRUTHFULQA=file
 gallery: $(VENV)/ready
 	$(BIN)/python docs/gallery.py $(if $(NOVEL),--novel $(NOVEL)) $(if $(TRUTHFULQA),--truthfulqa $(TRUTHFULQA))
+
+# Seconds and memory of every command on SmolLM2, one after the other: make cost TRUTHFULQA=file
+cost: $(VENV)/ready
+	$(BIN)/python docs/cost.py $(if $(TRUTHFULQA),--truthfulqa $(TRUTHFULQA))
 
 bench: $(VENV)/ready
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

@@ -40,6 +40,8 @@ CONTENTS = """\
 * [Head types](heads/README.md): a page for each
 * [Extending nnheads](extending.md): a head type, a recipe, a model family
 * [Results](../results/README.md): what a run writes
+* [Interventions](interventions.md): nine scripts, from an edit to an alignment
+* [What a command costs](cost.md): seconds and memory on SmolLM2
 * [Glossary](glossary.md): one meaning for each word"""
 
 

@@ -25,6 +25,8 @@ COMPONENTS = {  # pyvene's component -> site
     "value_output": "v",
     "head_value_output": "v",
 }
+# what pyvene reads before the norm that stands between a part and the residual stream
+BEFORE_NORM = {"attention_output": "attention", "mlp_output": "mlp"}
 HEADS = ("head_attention_value_output", "head_query_output", "head_key_output", "head_value_output")
 ACTIVATIONS = ("act_fn", "act", "activation_fn", "gelu_impl")
 WHOLE_SITE = (Zero, Interchange, AddSource, Collect)  # without tensors of a width of their own
@@ -61,6 +63,10 @@ def everywhere(model: Any, fields: dict[str, Any], do: Operation, stored: Stored
     sizes, name = geometry(model), stored.name
     _check_layer(fields, sizes, name)
     partition = _partition(fields["subspace_partition"], name)
+    row, own = family(model), BEFORE_NORM.get(fields["component"])
+    if own is not None and row.post_norm is not None:
+        path = f"{row.layers}.{fields['layer']}.{getattr(row, own)}"
+        return Part(name, Edit("output", do, path=path), fields["unit"], None, partition)
     if fields["component"] in COMPONENTS:
         edit, note = _at_site(fields, do, sizes, stored.dimension)
         return Part(name, edit, fields["unit"], None, partition, note)

@@ -66,6 +66,8 @@ def run(
     if place.remote:
         size = max(size, _rows_of_a_job(prompts, row_bytes))
         _keep_jobs_beside(parts, place)
+    if place.on_server and row_bytes > 1:
+        _say_size(title or name, total, row_bytes)
     work = _Work(function, parts, name, place)
     slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]
     if place.on_server and place.waiting and len(slices) > 1:
@@ -90,6 +92,12 @@ def _rows_of_a_job(prompts: xr.Dataset, row_bytes: int) -> int:
     if "position" not in prompts.sizes:
         return 0
     return min(JOB_TOKENS // prompts.sizes["position"], JOB_BYTES // row_bytes)
+
+
+def _say_size(title: str, rows: int, row_bytes: int) -> None:
+    """Say how much a server will send back, where that is more than scores."""
+    size = f"{rows * row_bytes / 1e6:,.1f} MB ({row_bytes / 1e3:,.1f} kB a prompt)"
+    print(f"note: {title}: a server sends back {size}", file=sys.stderr, flush=True)
 
 
 def _keep_jobs_beside(parts: Path | None, place: Place) -> None:

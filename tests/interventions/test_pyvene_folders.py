@@ -307,3 +307,18 @@ def test_a_constant_for_each_of_several_heads():
     (edit,) = edits.edits
     assert edit.units == (1, 3)
     assert edits.tensors[edit.do.value].shape == (8,)
+
+
+def test_outputs_are_those_before_a_norm_that_the_family_puts_behind_them():
+    """pyvene names the modules themselves; our sites are what joins the residual stream."""
+    from conftest import tiny
+
+    from nnheads.interventions.pyvene_components import everywhere
+    from nnheads.interventions.pyvene_weights import Stored
+
+    gemma, _ = tiny("gemma2")
+    fields = {"layer": 1, "unit": "pos", "max_number_of_units": 1, "subspace_partition": None}
+    stored = Stored("part", "part", {})
+    for component, path in (("attention_output", "self_attn"), ("mlp_output", "mlp")):
+        part = everywhere(gemma, {**fields, "component": component}, iv.Zero(), stored)
+        assert (part.edit.site, part.edit.path) == ("output", f"model.layers.1.{path}")

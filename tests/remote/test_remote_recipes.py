@@ -105,9 +105,10 @@ def test_recipes_give_the_same_numbers_without_weights_and_gradients(
     )
     assert_same(datasets(tmp_path / "here"), datasets(tmp_path / "there"))
     jobs = server.executed[before:]
-    assert said.err.startswith(
-        "1 job on a server" if len(jobs) == 1 else f"{len(jobs)} jobs on a server"
-    )
+    notes, last = said.err.splitlines()[:-1], said.err.splitlines()[-1]
+    assert last.startswith("1 job on" if len(jobs) == 1 else f"{len(jobs)} jobs on a server")
+    assert bool(notes) == name.startswith("iti")
+    assert all("a server sends back" in note and "kB a prompt" in note for note in notes)
     records = [
         json.loads(path.read_text())["remote"] for path in (tmp_path / "there").rglob("run.json")
     ]
