@@ -75,4 +75,6 @@ def one_error_line(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return what another library's error says, in one line; its name if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

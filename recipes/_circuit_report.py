@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from nnheads.recipes._terminal import say, say_files, say_heads, say_values, with_interval
+from nnheads.recipes._terminal import (
+    say,
+    say_files,
+    say_heads,
+    say_values,
+    say_word_form,
+    with_interval,
+)
 
 FILES = ("scores.nc", "circuit.nc", "heads.nc", "curve.png", "curve_log.png")
 
@@ -37,6 +44,7 @@ def size_of(circuit) -> int:
 def report(run) -> None:
     """Print what the circuit keeps, what it lacks, each head's part, and where the files are."""
     circuit, heads = run.load("circuit"), run.load("heads")
+    say_word_form(circuit.attrs)
     say_faithfulness(circuit, heads)
     say_completeness(circuit)
     say_minimality(heads, size_of(circuit))

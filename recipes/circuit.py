@@ -97,7 +97,9 @@ def compute(study: Study, run, sets: dict, groups: dict | None, ranking) -> None
     scores = scores.assign_coords(
         {name: values for name, values in coordinates if values.dims == ("batch",)}
     )
-    scores = scores.assign_attrs(**about, cases=scores.sizes["batch"], ablation=study.ablation)
+    form = sets["prompts"].attrs.get("word_form", "")
+    cases = scores.sizes["batch"]
+    scores = scores.assign_attrs(**about, cases=cases, ablation=study.ablation, word_form=form)
     circuit = faithfulness.judge(scores, seed=study.seed)
     table = by_head(circuit, heads).assign_attrs(scores.attrs)
     run.save(scores=scores, circuit=circuit, heads=table)

@@ -195,6 +195,7 @@ def about_run(study: Study, run, prompts, heads: list, origin: str) -> dict:
         "origin": origin,
         "asked": prompts.attrs["asked"],
         "dropped": prompts.attrs["dropped"],
+        "word_form": prompts.attrs.get("word_form", ""),
         "kept": prompts.sizes["batch"],
     }
 

@@ -19,6 +19,7 @@ from typing import Any
 from nnheads.errors import ModelError, first_line
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MOST_LAYERS = 10_000
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")  # as accelerate spreads a model
 QUANTIZATIONS = ("4bit", "8bit")
 # what transformers' report calls weights -> what is wrong with them
@@ -106,9 +107,12 @@ def check_form(config: Any) -> None:
     """Refuse a form of a known family that its row does not describe.
 
     Raises:
-        ModelError: OPT as its 350m: norms behind each part and none at the end, or embeddings of
-            another width than the residual stream.
+        ModelError: a number of layers that no model has. OPT as its 350m: norms behind each part and
+            none at the end, or embeddings of another width than the residual stream.
     """
+    layers = getattr(config, "num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
+        raise ModelError(f"its configuration says {layers!r} layers; expected 1 to {MOST_LAYERS}")
     if config.model_type != "opt":
         return
     if not config.do_layer_norm_before or config.word_embed_proj_dim != config.hidden_size:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nnheads.errors import BadInput, Untypable
+from nnheads.errors import BadInput
 from nnheads.models.texts import encode_with_offsets, prefix
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.questions import Question
@@ -90,7 +90,7 @@ def statements(
         else:
             rows += own
     if not rows:
-        raise Untypable(
+        raise BadInput(
             f"This tokenizer does not know the words of any of {len(questions)} questions. Give"
             " others with --data."
         )

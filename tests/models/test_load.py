@@ -174,6 +174,16 @@ def test_code_in_a_models_folder_is_never_run(llama_folder, tmp_path, monkeypatc
         nnheads.load(str(folder))
 
 
+@pytest.mark.parametrize("layers", [-1, 0, 10**9])
+def test_numbers_of_layers_that_no_model_has_are_refused_at_once(layers, llama_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(llama_folder, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": layers}))
+    with pytest.raises(ModelError, match=f"says {layers} layers"):
+        nnheads.load(str(folder))
+
+
 @pytest.mark.parametrize("change", [{"do_layer_norm_before": False}, {"word_embed_proj_dim": 24}])
 def test_the_other_form_of_opt_is_refused_by_name(change, tmp_path):
     build("opt", **change).save_pretrained(tmp_path)
