@@ -107,8 +107,8 @@ def check_form(config: Any) -> None:
     """Refuse a form of a known family that its row does not describe.
 
     Raises:
-        ModelError: a number of layers that no model has. OPT as its 350m: norms behind each part and
-            none at the end, or embeddings of another width than the residual stream.
+        ModelError: a number of layers that no model has; OPT as its 350m (norms behind each part
+            and none at the end, or embeddings of another width than the residual stream).
     """
     layers = getattr(config, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
