@@ -4,6 +4,7 @@
 
 Each command runs once in a process of its own, with its defaults and with --quick. Seconds are wall
 time, model loading and pictures included; memory is the most that the process held (resident set).
+A command that takes longer than LONGEST is ended, and the table says so.
 TruthfulQA.csv is not part of the project; rows that need it keep what they say without.
 """
 
@@ -15,12 +16,14 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 PAGE = Path(__file__).parent / "cost.md"
 MODEL = "smollm2"
+LONGEST = 600  # seconds after which a command is ended
 DATA = "TruthfulQA.csv"
 CLI = Path(__file__).parents[1] / "cli.py"
 
@@ -41,31 +44,37 @@ COMMANDS = (
     "writes MODEL",
     "function-vectors MODEL",
     "das MODEL",
-    "steer MODEL",
+    "steer MODEL --toward glad.txt --away sad.txt --prompt Today",
     "drift MODEL",
     "detect truthfulness MODEL --data TruthfulQA.csv",
     "iti fit MODEL --data TruthfulQA.csv",
     "iti evaluate MODEL --data TruthfulQA.csv",
     "verify MODEL",
 )
+GLAD = "This is wonderful|I love it here|What a happy day|They sang with joy|She smiled at me"
+SAD = "This is terrible|I hate it here|What a sad day|They wept with grief|She frowned at me"
+FILES = {"glad.txt": GLAD, "sad.txt": SAD}
 WITHOUT_QUICK = ("inspect", "match", "patch", "verify")  # as quick at their defaults
-OPENING = """\
+OPENING = f"""\
 # What a command costs
 
 Measured on SmolLM2-135M-Instruct (30 layers of 9 heads, float32) on two processor cores, each
 command once in a process of its own. Seconds are wall time with loading and pictures; memory is the
-most that the process held. `make cost` measures again. A command that takes more than a minute says
-how long before it starts, `--plan` says it without running, and `--quick` gives a first answer.
+most that the process held. A command that took longer than {LONGEST:,} seconds was ended then, and
+its memory is what it held so far. `make cost` measures again. What takes more than a minute says
+how long while it runs, most commands say it before with `--plan`, and `--quick` gives a first
+answer.
 
 | command | seconds | GiB | `--quick`: seconds | GiB |
 |---|--:|--:|--:|--:|"""
 
 
 class Cost(NamedTuple):
-    """Wall time in seconds and the largest resident set in bytes."""
+    """Wall time in seconds and the largest resident set in bytes; ended: not by itself."""
 
     seconds: float
     peak: int
+    ended: bool = False
 
 
 def measured(line: str, truthfulqa: str) -> Cost:
@@ -76,14 +85,22 @@ def measured(line: str, truthfulqa: str) -> Cost:
     """
     words = [truthfulqa if word == DATA else word for word in line.replace("MODEL", MODEL).split()]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        for name, text in FILES.items():
+            Path(folder, name).write_text(text.replace("|", "\n"))
         started = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, CLI, *words, "--quiet", "--output", folder],
+            cwd=folder,
             stdout=said,
             stderr=said,
         )
+        alarm = threading.Timer(LONGEST, process.terminate)
+        alarm.start()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
+        alarm.cancel()
+        if status and seconds >= LONGEST:
+            return Cost(LONGEST, usage.ru_maxrss * 1024, ended=True)
         if status:
             said.seek(0)
             raise SystemExit(f"nnheads {line} failed:\n{said.read().decode()[-2000:]}")
@@ -101,7 +118,7 @@ def row(line: str, truthfulqa: str) -> str:
 
 
 def cells(cost: Cost) -> list[str]:
-    return [f"{cost.seconds:,.0f}", f"{cost.peak / 2**30:.1f}"]
+    return [f"{'> ' if cost.ended else ''}{cost.seconds:,.0f}", f"{cost.peak / 2**30:.1f}"]
 
 
 def label(line: str) -> str:
@@ -119,7 +136,7 @@ def written() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--truthfulqa", help="TruthfulQA.csv", default="")
+    parser.add_argument("--truthfulqa", help="TruthfulQA.csv", type=Path)
     parser.add_argument("commands", nargs="*", help="the first words of those to measure; all")
     options = parser.parse_args(arguments)
     rows = written()
@@ -128,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         if DATA in line and not options.truthfulqa:
             continue
-        rows[label(line)] = row(line, options.truthfulqa)
+        rows[label(line)] = row(line, str(options.truthfulqa.resolve() if DATA in line else ""))
         print(rows[label(line)], flush=True)
         kept = [rows[label(one)] for one in COMMANDS if label(one) in rows]
         PAGE.write_text("\n".join([OPENING, *kept]) + "\n", encoding="utf-8")
