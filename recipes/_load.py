@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 from nnheads.errors import BadInput, safe
@@ -33,6 +34,7 @@ def load(arguments: dict[str, Any], **changed: Any) -> Any:
         `attention`, the implementation.
     """
     from nnheads.models.load import load as load_model
+    from nnheads.remote.place import PlainKey
     from nnheads.remote.server import warnings_for
 
     quieten()
@@ -41,16 +43,18 @@ def load(arguments: dict[str, Any], **changed: Any) -> Any:
     on_server = remote not in (False, "local")
     if not on_server and not waiting:
         raise BadInput("--submit is for jobs on a server; give --remote ndif or a URL with it")
-    model = load_model(
-        request["model"],
-        revision=request.get("revision"),
-        dtype=request.get("dtype", "auto"),
-        quantization=request.get("quantization"),
-        device_map=request.get("device_map"),
-        attn_implementation=request.get("attention"),
-        remote=remote,
-        waiting=waiting,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlainKey)  # it is among the notes below
+        model = load_model(
+            request["model"],
+            revision=request.get("revision"),
+            dtype=request.get("dtype", "auto"),
+            quantization=request.get("quantization"),
+            device_map=request.get("device_map"),
+            attn_implementation=request.get("attention"),
+            remote=remote,
+            waiting=waiting,
+        )
     for warning in warnings_for(remote, model.repo_id) if on_server else ():
         sys.stderr.write(f"note: {safe(warning)}\n")
     return model

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from nnheads.errors import BadInput
 from nnheads.remote.jobs import job_class
 from nnheads.remote.ledger import Ledger
+from nnheads.remote.server import plain_key
 from nnheads.trace.session import PLACE
 
 Parameters = ParamSpec("Parameters")
@@ -56,6 +57,10 @@ def is_address(text: str) -> bool:
 
 class RemoteArgument(DeprecationWarning):
     """A function was given `remote=`, which the model says itself."""
+
+
+class PlainKey(UserWarning):
+    """The user's key travels where everybody on the way can read it."""
 
 
 class Place:
@@ -123,7 +128,10 @@ def put(model: Any, remote: bool | str | None = False, *, waiting: bool = True) 
 
     Raises BadInput for what `remote_value` refuses.
     """
-    vars(model)[PLACE] = Place(model, remote_value(remote), waiting=waiting)
+    value = remote_value(remote)
+    for text in plain_key(value) if isinstance(value, str) and value != "local" else ():
+        warnings.warn(text, PlainKey, stacklevel=3)
+    vars(model)[PLACE] = Place(model, value, waiting=waiting)
 
 
 def refusing_remote(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:

@@ -8,6 +8,7 @@ import pytest
 from nnheads.recipes import _app as cli
 
 from nnheads.remote import server as service
+from nnheads.remote.place import PlainKey, put
 
 
 def issue(*arguments: str) -> int:
@@ -191,6 +192,8 @@ def test_a_key_in_plain_sight_is_said(monkeypatch):
     assert "unencrypted to http://far.away" in service.plain_key("http://far.away")[0]
     assert not service.plain_key("https://far.away")
     assert not service.plain_key("http://127.0.0.1:8000")
+    with pytest.warns(PlainKey, match="unencrypted to http://far"):
+        put(type("Model", (), {})(), "http://far.away")
     monkeypatch.setattr(CONFIG.API, "APIKEY", None)
     assert not service.plain_key("http://far.away")
 
