@@ -11,7 +11,7 @@ from pathlib import Path
 KEYS = ("NDIF_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST_KEY = 6  # what is shorter may stand in a text by chance
 LONGEST_LINE = 1000  # characters of an error
-CREDENTIALS = re.compile(r"(\w+://)[^\s/@]+@")  # of an address
+CREDENTIALS = re.compile(r"(\w+://)[^\s'\"]*@")  # of an address
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 

@@ -22,8 +22,8 @@ from nnheads.remote.digest import digest_of
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.packing import packed
 from nnheads.remote.patience import Damaged, checked, patiently
-from nnheads.remote.results import Foreign, address_of, check_size, unpacked
-from nnheads.remote.server import certificates
+from nnheads.remote.results import LARGEST, Foreign, address_of, unpacked
+from nnheads.remote.web import answer_of, certificates
 
 # seconds between questions whether a job is done; the last one goes on
 POLLS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -110,9 +110,8 @@ def posted(job: Any, about: str, blob: bytes) -> str:
     headers = {"ndif-timestamp": repr(time.time()), **versions, **key_header(job)}
     packed = {"blob": ("request", blob, "application/octet-stream")}
     with httpx.Client(timeout=limits(), verify=certificates()) as client:
-        answer = client.post(
-            f"{job.host}/request", data={"data": about}, files=packed, headers=headers
-        )
+        url, form = f"{job.host}/request", {"data": {"data": about}, "files": packed}
+        answer = answer_of(client, "POST", url, headers=headers, seconds=READ_TIMEOUT, **form)
     answer.raise_for_status()
     return str(response_in(answer.text).id)
 
@@ -159,7 +158,8 @@ def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | 
     patience = UNKNOWN_YET if fresh else UNKNOWN
     with httpx.Client(timeout=limits(), verify=certificates()) as client:
         url = f"{job.host}/response/{job.job_id}"
-        ask = functools.partial(client.get, url, headers=key_header(job))
+        options = {"headers": key_header(job), "seconds": READ_TIMEOUT}
+        ask = functools.partial(answer_of, client, "GET", url, **options)
         while True:
             state = patiently(job, lambda: _state(job, checked(ask()), fresh))
             if state is None:
@@ -206,10 +206,10 @@ def fetched(job: Any, client: Any, url: str, key: str, notes: Ledger) -> dict[st
     place = address_of(job.host, url)
 
     def download() -> tuple[dict[str, Any] | None, int]:
-        with client.stream("GET", place) as answer:
-            if answer.status_code in (403, 404, 410):  # what was stored for a while only
-                return None, 0
-            content = read_within(checked(answer))
+        answer = answer_of(client, "GET", place, most=LARGEST)
+        if answer.status_code in (403, 404, 410):  # what was stored for a while only
+            return None, 0
+        content = checked(answer).content
         try:
             return unpacked(content, job.compress), len(content)
         except Foreign as error:
@@ -223,16 +223,6 @@ def fetched(job: Any, client: Any, url: str, key: str, notes: Ledger) -> dict[st
     if values is not None:
         notes.note(key=key, down=size)
     return values
-
-
-def read_within(answer: Any) -> bytes:
-    """Return the bytes of an answer, of no more than any result has."""
-    parts, size = [], 0
-    for part in answer.iter_bytes():
-        size += len(part)
-        check_size(size)
-        parts.append(part)
-    return b"".join(parts)
 
 
 def server_reason(description: str) -> str:

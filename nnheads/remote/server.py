@@ -8,12 +8,11 @@ A server that cannot be reached or does not answer is a RunError.
 from __future__ import annotations
 
 import contextlib
-import functools
-import ssl
 import urllib.parse
 from typing import Any
 
 from nnheads.errors import RunError, first_line
+from nnheads.remote.web import answer_of, certificates
 
 MATTERS = ("python", "nnsight", "torch", "transformers")
 HEALTH = {"RUNNING": 0, "DEPLOYING": 1, "NOT_STARTED": 2, "UNHEALTHY": 3}
@@ -34,14 +33,6 @@ def host_of(remote: bool | str) -> str:
     return str(CONFIG.API.HOST)
 
 
-@functools.cache
-def certificates() -> ssl.SSLContext:
-    """Return whose servers are trusted, read once: that takes longer than a small job."""
-    import httpx
-
-    return httpx.create_ssl_context()
-
-
 def asked(host: str, path: str, timeout: float = 30.0) -> Any:
     """Return what a server says of itself, a JSON object.
 
@@ -51,9 +42,9 @@ def asked(host: str, path: str, timeout: float = 30.0) -> Any:
     import httpx
 
     try:
-        answer = httpx.get(
-            f"{host}{path}", timeout=httpx.Timeout(5.0, read=timeout), verify=certificates()
-        )
+        patience = httpx.Timeout(5.0, read=timeout)
+        with httpx.Client(timeout=patience, verify=certificates()) as client:
+            answer = answer_of(client, "GET", f"{host}{path}", seconds=timeout)
         answer.raise_for_status()
         return object_in(host, path, answer)
     except httpx.HTTPStatusError as error:
@@ -123,7 +114,7 @@ def refusal(host: str, answer: Any) -> str:
     try:
         body = answer.json()
         said = str(body.get("detail", body)) if isinstance(body, dict) else str(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = answer.text
     said = " ".join(said.split())[:300].rstrip(".")
     hint = HINTS.get(answer.status_code, "it may be over soon: issue the same command again")

@@ -177,7 +177,7 @@ def test_odd_answers_are_one_line_that_names_the_server(name, monkeypatch, capsy
         request = httpx.Request("GET", "http://odd/status")
         return httpx.Response(200, text=ODD[name], request=request)
 
-    monkeypatch.setattr(httpx, "get", answer)
+    monkeypatch.setattr(service, "answer_of", answer)
     code = issue("remote", "status", "--remote", "http://odd:1234")
     said = capsys.readouterr()
     assert code in (0, 1) and "unexpected" not in said.err + said.out
@@ -208,9 +208,7 @@ def test_a_key_in_plain_sight_is_said(monkeypatch):
     ],
 )
 def test_a_folder_alone_sends_no_key_anywhere(command, tmp_path, capsys, monkeypatch):
-    import httpx
-
-    monkeypatch.setattr(httpx, "get", lambda *_, **__: pytest.fail("a stranger was asked"))
+    monkeypatch.setattr(service, "answer_of", lambda *_, **__: pytest.fail("a stranger was asked"))
     place = tmp_path / "ioi" / "reference" / "shipped"
     place.mkdir(parents=True)
     (place / "run.json").write_text(json.dumps({"command": command, "recipe": "ioi"}))
