@@ -13,6 +13,7 @@ where nobody waits.
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import time
 from typing import Any, ClassVar
@@ -113,7 +114,10 @@ def posted(job: Any, about: str, blob: bytes) -> str:
         url, form = f"{job.host}/request", {"data": {"data": about}, "files": packed}
         answer = answer_of(client, "POST", url, headers=headers, seconds=READ_TIMEOUT, **form)
     answer.raise_for_status()
-    return str(response_in(answer.text).id)
+    number = str(response_in(answer.text).id)
+    if not re.fullmatch(r"[\w.-]{1,200}", number, re.ASCII):
+        raise Damaged("an id that no job has")
+    return number
 
 
 def response_in(text: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import urllib.parse
 import zipfile
 from typing import Any
@@ -64,18 +65,25 @@ def check_size(size: int) -> None:
         )
 
 
-def address_of(host: str, url: str) -> str:
+def address_of(host: str, url: Any) -> str:
     """Return where a result is fetched: from the job's own host, or over https.
 
     Raises:
         RunError: another host over plain http, or no web address.
     """
+    wrong = RunError(
+        f"{host} says that a result is at {str(url)[:60]!r}; results are fetched from the server"
+        " itself, or over https"
+    )
+    if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url):
+        raise wrong
     if "://" not in url:
         return f"{host}/{url.lstrip('/')}"
-    there, own = urllib.parse.urlsplit(url), urllib.parse.urlsplit(host)
+    try:
+        there, own = urllib.parse.urlsplit(url), urllib.parse.urlsplit(host)
+        _ = there.port
+    except ValueError:
+        raise wrong from None
     if there.scheme == "https" or (there.scheme, there.netloc) == (own.scheme, own.netloc):
         return url
-    raise RunError(
-        f"{host} says that a result is at {there.scheme}://{there.netloc}; results are fetched from"
-        " the server itself, or over https"
-    )
+    raise wrong

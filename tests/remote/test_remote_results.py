@@ -73,7 +73,20 @@ def test_results_are_fetched_from_the_server_or_over_https(url, place):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://elsewhere/x", "http://here:9/x", "file:///etc/passwd", "ftp://here:8000/x"]
+    "url",
+    [
+        ["a"],
+        {"a": 1},
+        7,
+        "a\0b",
+        "a\r\nb",
+        "http://[bad/x",
+        "http://here:99999/x",
+        "http://elsewhere/x",
+        "http://here:9/x",
+        "file:///etc/passwd",
+        "ftp://here:8000/x",
+    ],
 )
 def test_and_from_nowhere_else(url):
     with pytest.raises(RunError, match="from the server itself, or over https"):
