@@ -29,9 +29,9 @@ CLI = Path(__file__).parents[1] / "cli.py"
 
 # what is run, with MODEL where the model's name belongs
 COMMANDS = (
-    "inspect MODEL",
+    "inspect Paris MODEL",
     "patch MODEL",
-    "match MODEL",
+    "match one,two,one MODEL",
     "detect induction MODEL",
     "detect retrieval MODEL",
     "detect all MODEL",
@@ -62,8 +62,8 @@ Measured on SmolLM2-135M-Instruct (30 layers of 9 heads, float32) on two process
 command once in a process of its own. Seconds are wall time with loading and pictures; memory is the
 most that the process held. A command that took longer than {LONGEST:,} seconds was ended then, and
 its memory is what it held so far. `make cost` measures again. What takes more than a minute says
-how long while it runs, most commands say it before with `--plan`, and `--quick` gives a first
-answer.
+while it runs how long it will take; `ioi`, `knockout` and `iti evaluate` say it before with
+`--plan`; `--quick` gives a first answer.
 
 | command | seconds | GiB | `--quick`: seconds | GiB |
 |---|--:|--:|--:|--:|"""

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 KEYS = ("NDIF_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST_KEY = 6  # what is shorter may stand in a text by chance
 LONGEST_LINE = 1000  # characters of an error
 CREDENTIALS = re.compile(r"(\w+://)[^\s'\"]*@")  # of an address
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+PARAMETERS = re.compile(r"([?&][\w-]*(?:key|token|secret|passw)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
+CONTROL = re.compile(
+    r"[\u061c\u200e\u200f\ufeff\U000e0000-\U000e007f\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class NNHeadsError(Exception):
@@ -32,6 +36,10 @@ class ModelError(BadInput):
 
 class Untypable(BadInput):
     """Prompts of ours that a tokenizer cannot write: it splits their words, or knows them not."""
+
+
+class TooLong(BadInput):
+    """A text of more tokens than a model reads."""
 
 
 class RunError(NNHeadsError, RuntimeError):
@@ -60,10 +68,16 @@ def redacted(text: str, *keys: str) -> str:
 
     keys: others that must not stand in it.
     """
-    for key in (*keys, *(os.environ.get(name, "").strip() for name in KEYS)):
+    for key in (*keys, *(os.environ.get(name, "").strip() for name in KEYS), _saved_key()):
         if len(key) >= SHORTEST_KEY:
             text = text.replace(key, "***")
-    return CREDENTIALS.sub(r"\1***@", text)
+    return PARAMETERS.sub(r"\1***", CREDENTIALS.sub(r"\1***@", text))
+
+
+def _saved_key() -> str:
+    """Return the key that nnsight keeps, where it is loaded; it need not be in the environment."""
+    settings = getattr(sys.modules.get("nnsight"), "CONFIG", None)
+    return str(getattr(getattr(settings, "API", None), "APIKEY", None) or "")
 
 
 def one_error_line(text: str) -> str:

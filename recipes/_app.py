@@ -26,6 +26,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from nnheads.errors import Pending
 
+UNFIT = (LookupError, NameError, TypeError, ValueError, AttributeError, RuntimeError)
 INTERRUPTED = 130  # what typer returns for ctrl-C
 
 
@@ -115,7 +116,7 @@ def app(arguments: list[str] | None = None) -> None:
             raise
         if isinstance(error, Pending):
             _say_jobs(sent)
-        _fail(*_explained(error, words[0]))
+        _fail(*_explained(error, words[0], len(sent) > 0))
     raise SystemExit(code)
 
 
@@ -152,8 +153,11 @@ def _check_text(arguments: list[str]) -> None:
             raise BadInput(f"argument {argument!a} is not UTF-8 text")
 
 
-def _explained(error: Exception, name: str) -> tuple[str, int]:
-    """Return the line that says what went wrong in a recipe, and the exit code."""
+def _explained(error: Exception, name: str, remotely: bool) -> tuple[str, int]:
+    """Return the line that says what went wrong in a recipe, and the exit code.
+
+    remotely: a server has worked for the command.
+    """
     from nnheads.errors import BadInput, NNHeadsError, Pending
 
     if hasattr(error, "format_message"):  # the command line itself does not parse
@@ -168,6 +172,8 @@ def _explained(error: Exception, name: str) -> tuple[str, int]:
         return f"error: {str(error.filename)[:60]!r}... is too long for the name of a file", 2
     if isinstance(error, RuntimeError) and "home directory" in str(error):
         return "error: a path begins with ~ and the name of no user of this machine", 2
+    if remotely and isinstance(error, UNFIT):
+        return f"error: what the server sent back does not fit what was asked ({error})", 1
     return _unexpected(error), 1
 
 

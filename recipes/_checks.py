@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from nnheads.errors import BadInput
 
+REFERENCE, NAMES = "reference", ("reference", "smollm2")  # models that have a name
 MOST = 10**7  # of anything that is counted: more is a slip of the keyboard
 
 
@@ -31,6 +33,15 @@ def check_size(**values: float | None) -> None:
         if value is not None and not 0 <= value < math.inf:
             expected = "it must be a number that is at least 0"
             raise BadInput(f"--{name.replace('_', '-')} {value} is not possible; {expected}")
+
+
+def check_text(study: Any, text: str) -> None:
+    """Refuse the name of a model where a text belongs: the text comes first."""
+    if study.name == REFERENCE and text in NAMES:
+        raise BadInput(
+            f"{text!r} is taken for the text; the model comes behind it: nnheads"
+            f" {study.recipe} TEXT {text}"
+        )
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

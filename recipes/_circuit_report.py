@@ -85,7 +85,8 @@ def say_size(circuit, inside: int) -> None:
     total, cases = circuit.attrs["heads_of_model"], circuit.attrs["cases"]
     say(f"circuit: {inside} of {total} heads, {cases} prompts")
     say(f"mean logit difference: model {model}, circuit {own}, no head {empty}")
-    say(f"faithfulness F(C)/F(M): {faithfulness}; |F(M) - F(C)|: {gap}")
+    open_ = " (below 0: which is larger is open)" if float(circuit["gap_low"]) < 0 else ""
+    say(f"faithfulness F(C)/F(M): {faithfulness}; |F(M) - F(C)|: {gap}{open_}")
 
 
 def opponents(heads) -> list[str]:

@@ -61,9 +61,10 @@ def say_curve(curve, metric: str) -> None:
     meaning = curve.attrs["meaning"]
     say(f"{metric} [95% interval] without the first K heads; in their place: {meaning}")
     if "random_median" in curve:
+        draws = curve.sizes["draw"]
         say(
-            "without K random heads of the same layers: median [range]; p, share of lists that"
-            " change as much"
+            "without K random heads of the same layers: median [range]; p, that a random list would"
+            f" change as much (with {draws} lists, not below {1 / (draws + 1):.3f})"
         )
         count = int(curve.attrs.get("random_lent", 0))
         if count:

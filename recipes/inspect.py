@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from nnheads.recipes._checks import check_text
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, shown
 
@@ -25,6 +26,7 @@ def main(study: Study, text: Text = EXAMPLE, head: Head = None, top: Top = 10) -
     from nnheads.runs.folder import item_of
     from nnheads.writing.logit_lens import logit_lens
 
+    check_text(study, text)
     chosen = None if head is None else parse_head(head)
     inside = logit_lens(study.model, text, k=top, head=chosen)
     run = study.open(item=item_of(text, head or ""))

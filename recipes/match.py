@@ -6,6 +6,7 @@ import hashlib
 from typing import Annotated
 
 import typer
+from nnheads.recipes._checks import check_text
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, say_ranked, shown
 
@@ -35,6 +36,7 @@ def main(
     from nnheads.runs.folder import item_of
     from nnheads.spans.pattern_match import check_names, match_text
 
+    check_text(study, text)
     check_names(pattern, measure)
     options = {"exclude_bos": exclude_bos, "exclude_current": exclude_current}
     match = match_text(study.model, text, pattern, kind=measure, **options)

@@ -67,5 +67,8 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     if later >= (1 + guessing) / 2 and steps[0] <= guessing:
         return [said, "it does not find the first token: others follow from those before them"]
     if not float(about["accuracy_p"]) < SURE:
-        return [said, "it does not do this task: heads below look there, and no more is known"]
+        return [
+            said,
+            "it does not do this task: a head that looks there does no more than look",
+        ]
     return [said]

@@ -10,9 +10,10 @@ import xarray as xr
 
 from nnheads.detectors._catalog import head_types
 from nnheads.detectors._head_type import HeadType
-from nnheads.errors import BadInput, Untypable
+from nnheads.errors import BadInput, TooLong, Untypable
 from nnheads.generation.needle_answers import tokens_while_answering
 from nnheads.models.inputs import check_length
+from nnheads.prompts.needle import LENGTHS
 from nnheads.prompts.truth import knows_reference
 from nnheads.spans.files import read_spans
 from nnheads.spans.nulls import NULL
@@ -40,7 +41,8 @@ def prepare(
     """Draw the prompts of all types, and refuse what the model cannot read before any forward.
 
     Among several types, those whose prompts are made of `data` are left out where data are needed
-    and there are none, and those whose words the tokenizer does not have (`left_out` says why).
+    and there are none, those whose words the tokenizer does not have, and those that are longer
+    than the model reads (`left_out` says why).
 
     Raises:
         BadInput: an unknown type, an option that no stimulus knows, prompts that cannot be drawn,
@@ -49,16 +51,19 @@ def prepare(
     chosen = head_types(names)
     check_options(chosen, options)
     chosen = _with_data(chosen, model.tokenizer, options)
-    check_length(max(options.get("lengths") or [0]), model.config)
+    lengths = list(options.get("lengths") or LENGTHS)
+    if lengths != list(LENGTHS):  # asked for
+        check_length(max(lengths), model.config)
     prepared, lacking = [], []
     for prompts in dict.fromkeys(one.prompts for one in chosen):
         sharing = tuple(one for one in chosen if one.prompts is prompts)
         try:
-            prepared.append(_drawn(model, sharing, n, seed, options))
-        except Untypable as error:
+            drawn = _drawn(model, sharing, n, seed, options)
+            check_fits(drawn, model.config)
+        except (Untypable, TooLong) as error:
             lacking.append(error)
             continue
-        check_fits(prepared[-1], model.config)
+        prepared.append(drawn)
     if not prepared:
         raise lacking[0]
     return prepared
@@ -74,10 +79,10 @@ def _why(model, one: HeadType) -> str:
     if "data" in one.options and not knows_reference(model.tokenizer):
         return "it needs --data for a model other than reference"
     try:
-        one.prompts(model.tokenizer, 1, seed=0)
-    except Untypable as error:
+        check_fits(_drawn(model, (one,), 1, 0, {}), model.config)
+    except (Untypable, TooLong) as error:
         return str(error)
-    return "its prompts cannot be drawn"
+    return "its prompts are longer than this model reads"
 
 
 def _with_data(chosen: list[HeadType], tokenizer, options: dict) -> list[HeadType]:

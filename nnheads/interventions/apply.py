@@ -77,6 +77,8 @@ def run(
         False
     """
     _check_language_model(model)
+    for prompts in (base, *sources):
+        check_prompts(prompts)
     check_model(model, intervention, model_spec(model))
     check_sources(intervention.sources, len(sources))
     ready = prepared(model, intervention, base, sources)
@@ -90,6 +92,16 @@ def run(
         before = save(plain[0] if logits else None)
         after = save(changed[0] if logits else None)
     return Result(before, after, collected)
+
+
+def check_prompts(prompts: Any) -> None:
+    """Refuse prompts that are no labelled dataset."""
+    if not isinstance(prompts, xr.Dataset) or not {"token", "mask"} <= set(prompts):
+        kind = type(prompts).__name__
+        raise BadInput(
+            f"prompts are a {kind}; expected token and mask (batch, position), as"
+            " interventions.texts.read_texts makes them of texts"
+        )
 
 
 def _check_language_model(model: Any) -> None:

@@ -43,11 +43,25 @@ class Held:
         if isinstance(value, cls):
             return value
         if isinstance(value, torch.Tensor) and value.ndim:
+            _check_tensor(value)
             return cls(value.detach() if value.requires_grad else value)
         listed = isinstance(value, (list, tuple)) and value and all(map(is_number, value))
-        if listed or (isinstance(value, np.ndarray) and value.ndim):
-            return cls(torch.as_tensor(np.array(value, np.float32)))
-        return None
+        array = isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "fiu"
+        if not listed and not array:
+            return None
+        held = torch.as_tensor(np.array(value, np.float32))
+        _check_tensor(held)
+        return cls(held)
+
+
+def _check_tensor(tensor: torch.Tensor) -> None:
+    """Refuse a tensor that cannot be added to features."""
+    plain = tensor.layout == torch.strided and not tensor.is_complex() and not tensor.is_meta
+    if not plain or bool(tensor.isnan().any()):
+        raise BadInput(
+            f"a tensor {tuple(tensor.shape)} of {tensor.dtype} cannot be used; expected real"
+            " numbers"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ class Operation:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             given = getattr(self, entry.name)
+            if isinstance(given, torch.Tensor) and given.ndim == 0 and given.is_floating_point():
+                given = given.item()
             held = Held.of(given) if entry.metadata.get("tensor") else None
             if held is not None:
                 object.__setattr__(self, entry.name, held)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, TooLong
 from nnheads.models.families import family
 from nnheads.trace.plain import Inputs
 
@@ -81,4 +81,4 @@ def check_length(length: int, config: PretrainedConfig) -> None:
     """Refuse more tokens than a model has positions for: it would fail far from the cause."""
     limit = getattr(config, "max_position_embeddings", None)
     if limit and length > limit:
-        raise BadInput(f"the text has {length} tokens; this model reads at most {limit}")
+        raise TooLong(f"the text has {length} tokens; this model reads at most {limit}")

@@ -107,12 +107,17 @@ def check_form(config: Any) -> None:
     """Refuse a form of a known family that its row does not describe.
 
     Raises:
-        ModelError: a number of layers that no model has; OPT as its 350m (norms behind each part
-            and none at the end, or embeddings of another width than the residual stream).
+        ModelError: a number of layers that no model has; BLOOM whose norms join the stream; OPT as
+            its 350m: norms behind each part and none at the end, or embeddings of another width.
     """
     layers = getattr(config, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
         raise ModelError(f"its configuration says {layers!r} layers; expected 1 to {MOST_LAYERS}")
+    if getattr(config, "apply_residual_connection_post_layernorm", False):
+        raise ModelError(
+            "this model adds what its norms give back to the residual stream"
+            " (apply_residual_connection_post_layernorm); nnheads reads the form without"
+        )
     if config.model_type != "opt":
         return
     if not config.do_layer_norm_before or config.word_embed_proj_dim != config.hidden_size:

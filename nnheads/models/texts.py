@@ -8,26 +8,18 @@ goes on: special tokens that a tokenizer puts before every text stand in front, 
 puts behind (an end of sequence) are left out.
 
 A word that is written without a blank before it follows the text with a blank or without one.
-`takes_blank` says which, by what stands before it; whoever knows better says `blank=`.
+`blanks.takes_blank` says which, by what stands before it; whoever knows better says `blank=`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from typing import Any
 
 from nnheads.errors import BadInput
+from nnheads.models.blanks import takes_blank
 
 Offsets = list[tuple[int, int]]
 
-# scripts that put no blank between words
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-OPENING = "([{«‹“‘„‚¿¡「『（【《〈$€£#@~_"
-CLOSING = ".,;:!?)]}>»›”’…%"
-JOINING = "=+-*/\\|&^<>"  # joins what stands on both sides, unless a blank stands before it
-# a name at the beginning of a line or behind an operator, with its full stop: `os.`, `x = np.`
-CODE_NAME = re.compile(r"(?:^|[(\[{=,+*/-])\s*[A-Za-z_]\w*(?:\.\w+)*\.\Z", re.MULTILINE)
 SAMPLE = "a"
 
 
@@ -41,8 +33,8 @@ def encode(tokenizer: Any, text: str) -> list[int]:
         BadInput: a text with a NUL character, which no file of results can hold.
     """
     _check(text)
-    ids, first, last = _bounds(tokenizer, text, tokenizer(text)["input_ids"])
-    return ids[first:last]
+    ids = tokenizer(text)["input_ids"]
+    return [ids[at] for at in _kept(tokenizer, text, ids)]
 
 
 def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
@@ -58,8 +50,9 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
             " (tokenizer.json) does"
         )
     encoded = tokenizer(text, return_offsets_mapping=True)
-    ids, first, last = _bounds(tokenizer, text, encoded["input_ids"])
-    return ids[first:last], encoded["offset_mapping"][first:last]
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    kept = _kept(tokenizer, text, ids)
+    return [ids[at] for at in kept], [offsets[at] for at in kept]
 
 
 def _check(text: str) -> None:
@@ -77,8 +70,8 @@ def _check(text: str) -> None:
 
 def prefix(tokenizer: Any) -> list[int]:
     """Return the special tokens that stand before every text."""
-    ids, first, last = _bounds(tokenizer, SAMPLE, tokenizer(SAMPLE)["input_ids"])
-    return ids[first : last - len(_bare(tokenizer, SAMPLE))]
+    ids = encode(tokenizer, SAMPLE)
+    return ids[: len(ids) - len(_bare(tokenizer, SAMPLE))]
 
 
 def tokens_behind(tokenizer: Any, text: str) -> int:
@@ -92,15 +85,16 @@ def _bare(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _bounds(tokenizer: Any, text: str, ids: list[int]) -> tuple[list[int], int, int]:
-    """Return ids, and which of them are the text with one set of special tokens before it."""
+def _kept(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """Return which ids are the text with one set of special tokens before it."""
     bare = _bare(tokenizer, text)
     added = len(ids) - len(bare)
     if added <= 0:
-        return ids, 0, len(ids)
+        return list(range(len(ids)))
     before = _before(tokenizer, added)
-    again = before and bare[:before] == ids[:before]  # the text begins with them itself
-    return ids, before if again else 0, before + len(bare)
+    own = set(ids[:before])  # the text may begin with some of them itself
+    again = next((at for at, one in enumerate(bare) if one not in own), len(bare))
+    return [*range(before), *range(before + again, before + len(bare))]
 
 
 def _before(tokenizer: Any, added: int) -> int:
@@ -116,15 +110,18 @@ def next_token(tokenizer: Any, text: str, word: str, *, blank: bool | None = Non
     Args:
         word: with a blank before it, it is taken as it is.
         blank: whether a blank comes before a word that is written without one; None:
-            `takes_blank` says so.
+            `blanks.takes_blank` says so, and where that form is several tokens and the other is
+            one, it is the other.
     """
     if not word.strip():
         return None
     if word[:1].isspace():
         return _added(tokenizer, text, word)
-    if blank is None:
-        blank = takes_blank(text, word)
-    return _added(tokenizer, text, f" {word}" if blank else word)
+    if blank is not None:
+        return _added(tokenizer, text, f" {word}" if blank else word)
+    forms = (f" {word}", word) if takes_blank(text, word) else (word, f" {word}")
+    found = (_added(tokenizer, text, form) for form in forms)
+    return next((token for token in found if token is not None), None)
 
 
 def added_tokens(tokenizer: Any, text: str, word: str, blank: bool | None = None) -> list[int]:
@@ -161,47 +158,3 @@ def _behind_blank(tokenizer: Any, text: str, piece: str) -> int | None:
     before, after = (_bare(tokenizer, one) for one in ("\n", "\n" + piece))
     whole = len(after) == len(before) + 1 and after[:-1] == before
     return after[-1] if whole else None
-
-
-def takes_blank(text: str, word: str) -> bool:
-    """Return whether a word that follows a text is written with a blank before it.
-
-    Not behind a blank, an opening bracket or quote, or a sign that joins (=, -, /, $) unless a
-    blank stands before that; not before a sign that closes; not in scripts without blanks; not
-    behind a full stop that joins (`os.path`, 3.14).
-    """
-    if not text or text[-1].isspace() or not word or word[0] in CLOSING + "'":
-        return False
-    last = text[-1]
-    if last in OPENING or _unspaced(last) or _unspaced(word[0]):
-        return False
-    if last in "\"'`":
-        return not _opens(text)
-    if last in JOINING:
-        return text[-2:-1].isspace()
-    if last in ".:" and re.search(r"\w[.:]$", text):
-        return not _joined(text, word)
-    return True
-
-
-def _unspaced(character: str) -> bool:
-    """Return whether a character is of a script that puts no blank between words."""
-    name = unicodedata.name(character, "")
-    return name.startswith(UNSPACED) or unicodedata.east_asian_width(character) in "WF"
-
-
-def _opens(text: str) -> bool:
-    """Return whether the quotation mark that ends a text opens a quotation."""
-    mark, line = text[-1], text.rpartition("\n")[2]
-    if mark == "'":  # an apostrophe stands behind a letter
-        return len(text) == 1 or not (text[-2].isalnum() or text[-2] in CLOSING)
-    return line.count(mark) % 2 == 1
-
-
-def _joined(text: str, word: str) -> bool:
-    """Return whether a full stop or colon joins what stands on both sides: 3.14, 10:30, os.path."""
-    before, mark = text[-2], text[-1]
-    if before.isdigit() and word[0].isdigit():
-        return True
-    name = mark == "." and CODE_NAME.search(text)
-    return bool(name) and word[0].islower()

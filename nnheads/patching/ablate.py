@@ -81,7 +81,10 @@ def ablate(
     scores = with_changes(labelled(prompts, readings, chosen, axes), unchanged, chosen)
     meaning = SITES[site]["meaning"]
     scores.attrs.update(site=site, site_meaning=meaning, metric=chosen.name, ablation=name)
-    return scores.assign_attrs(meaning=ABLATIONS.get(name, "values of one's own"))
+    meaning = ABLATIONS.get(name, "values of one's own")
+    if reference is not None and not reference["token"].equals(prompts["token"]):
+        meaning = meaning.replace("the other prompts of the set", "a set of other prompts")
+    return scores.assign_attrs(meaning=meaning)
 
 
 def ablated_site(how: str | xr.DataArray, site: str) -> str:

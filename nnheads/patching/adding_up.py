@@ -17,6 +17,11 @@ CHAIN = (
     " once"
 )
 
+UNSURE = (
+    "neither the list nor its heads one by one change the metric for sure: whether the parts add up"
+    " cannot be said"
+)
+
 
 def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
     """Say whether the parts add up, and if not, which way; nothing of one case.
@@ -28,6 +33,8 @@ def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
     low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
     if np.isnan(low):
         return {}
+    if not (is_sure(reduced, "joint") or is_sure(reduced, "sum_of_parts")):
+        return {"warning": UNSURE}
     surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))
     differs = (low > 0 or high < 0) and abs(surplus) > MARGIN * max(abs(joint), abs(total))
     if differs and sign * surplus > 0:
@@ -40,6 +47,13 @@ def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
     if differs:
         return {"adds_up": 0, "warning": f"the parts do not add up: {CHAIN}"}
     return {"adds_up": 1}
+
+
+def is_sure(reduced: xr.Dataset, name: str) -> bool:
+    """Return whether the interval of an effect, if it has one, leaves zero out."""
+    if f"{name}_low" not in reduced:
+        return True
+    return float(reduced[f"{name}_low"]) > 0 or float(reduced[f"{name}_high"]) < 0
 
 
 def is_spent(metric: str, intact: float, without: float) -> bool:

@@ -27,7 +27,6 @@ from nnheads.models.texts import (
     encode,
     encode_with_offsets,
     next_token,
-    takes_blank,
 )
 from nnheads.prompts.tokens import token_variables
 from nnheads.spans.characters import covering
@@ -195,11 +194,12 @@ def _form(tokenizer, pair: Pair, taken: int) -> str:
     """Return how the answer was taken, where nobody said how and it could be another token."""
     if pair.blank is not None or pair.answer[:1].isspace():
         return ""
-    blank = takes_blank(pair.clean, pair.answer)
-    other = next_token(tokenizer, pair.clean, pair.answer, blank=not blank)
-    if other in (None, taken):
+    spaced, plain = (
+        next_token(tokenizer, pair.clean, pair.answer, blank=blank) for blank in (True, False)
+    )
+    if None in (spaced, plain) or spaced == plain:
         return ""
-    return WITH_BLANK if blank else WITHOUT_BLANK
+    return WITH_BLANK if taken == spaced else WITHOUT_BLANK
 
 
 def _words(tokenizer, pair: Pair) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
-MARKS = " .?!…。？！"  # at the end of a text
+MEANT = "%#&@*/\\+"  # marks that say something
+DASHES = re.compile("[\u2010-\u2015\u2212]")
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,27 @@ class Question:
 
 
 def said_by(text: str) -> str:
-    """Return what makes two texts the same: not capitals, blanks, widths or the marks at the end.
+    """Return what makes two texts the same: words, not capitals, blanks, widths or marks.
 
-    A question may stand in one fold only, however it is written.
+    A question may stand in one fold only, however it is written. Marks inside words and numbers
+    count (3.5), but for apostrophes, and so does a minus.
     """
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return plain.rstrip(MARKS) or plain
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    shown = "".join(one for one in plain if unicodedata.category(one) != "Cf")
+    even = THOUSANDS.sub("", DASHES.sub("-", shown)).replace("’", "").replace("'", "")
+    words = " ".join(filter(None, map(_bare, even.split())))
+    return words or " ".join(plain.split())
+
+
+def _bare(word: str) -> str:
+    """Return a word without the marks around it; a minus before a digit stays."""
+    first, last = 0, len(word)
+    while first < last and _is_mark(word[first]) and not re.match(r"-\d", word[first:]):
+        first += 1
+    while last > first and _is_mark(word[last - 1]):
+        last -= 1
+    return word[first:last]
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P" and character not in MEANT

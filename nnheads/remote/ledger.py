@@ -50,10 +50,11 @@ class Ledger:
     def __post_init__(self) -> None:
         path = self.path
         if path is not None and path.is_file():
-            for text in path.read_text(encoding="utf-8").splitlines():
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 # a line that was cut when its writer was killed
-                with contextlib.suppress(ValueError):
-                    self.lines.append(json.loads(text))
+                with contextlib.suppress(ValueError, RecursionError):
+                    line = json.loads(text)
+                    self.lines += [line] if isinstance(line, dict) else []
 
     @property
     def path(self) -> Path | None:

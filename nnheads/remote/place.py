@@ -40,7 +40,8 @@ def remote_value(given: Any) -> bool | str:
         return True
     if isinstance(given, str) and (given == "local" or is_address(given)):
         return given
-    raise BadInput(f"remote {given!r} is not possible; use ndif, local or a URL")
+    shown = re.sub(r"(://).*@", r"\1***@", repr(given))
+    raise BadInput(f"remote {shown} is not possible; use ndif, local or a URL")
 
 
 def is_address(text: str) -> bool:

@@ -42,9 +42,20 @@ def unpacked(content: bytes, compressed: bool) -> dict[str, Any]:
         values = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise Foreign("only tensors and plain data are read") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise Foreign(f"values by name were expected, not {type(values).__name__}")
+    check_size(_held(values))
     return values
+
+
+def _held(value: Any) -> int:
+    """Return the bytes that values would take: a tensor may be larger than what it is stored as."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    parts = value.values() if isinstance(value, dict) else value
+    return sum(map(_held, parts)) if isinstance(value, (dict, list, tuple, set)) else 0
 
 
 def inflated(content: bytes) -> bytes:
@@ -84,6 +95,8 @@ def address_of(host: str, url: Any) -> str:
         _ = there.port
     except ValueError:
         raise wrong from None
-    if there.scheme == "https" or (there.scheme, there.netloc) == (own.scheme, own.netloc):
+    if (there.scheme, there.hostname, there.port) == (own.scheme, own.hostname, own.port):
+        return urllib.parse.urlunsplit(there._replace(netloc=own.netloc))  # who asks is known there
+    if there.scheme == "https":
         return url
     raise wrong

@@ -16,6 +16,7 @@ from nnheads.remote.web import answer_of, certificates
 
 MATTERS = ("python", "nnsight", "torch", "transformers")
 HEALTH = {"RUNNING": 0, "DEPLOYING": 1, "NOT_STARTED": 2, "UNHEALTHY": 3}
+AGAIN = "it may be over soon: issue the same command again"
 HINTS = {
     400: "it does not accept the request",
     401: "it wants a key: set NDIF_API_KEY, or run nnsight.login",
@@ -117,7 +118,9 @@ def refusal(host: str, answer: Any) -> str:
     except (ValueError, RecursionError):
         said = answer.text
     said = " ".join(said.split())[:300].rstrip(".")
-    hint = HINTS.get(answer.status_code, "it may be over soon: issue the same command again")
+    elsewhere = "it points to another address; name that one with --remote"
+    usual = elsewhere if answer.status_code // 100 == 3 else AGAIN
+    hint = HINTS.get(answer.status_code, usual)
     return (
         f"the server {host} answered {answer.status_code} ({said or answer.reason_phrase}); {hint}"
     )

@@ -115,6 +115,8 @@ class Run:
         overwrite: delete it instead, but nothing that it did not write.
         """
         if overwrite:
+            if not (self.folder / RECORD).exists():
+                self._refuse_strangers()
             self._delete()
             return
         record = self._record()
@@ -137,8 +139,9 @@ class Run:
             )
 
     def _refuse_strangers(self) -> None:
-        """Refuse a folder with results that no record says the options of."""
-        found = sorted(path.name for path in self.folder.glob("*.nc"))
+        """Refuse a folder with files that no record says whose they are."""
+        names = [path.name for kind in ("*.nc", "*.png") for path in self.folder.glob(kind)]
+        found = sorted(names) + [PARTS] * (self.folder / PARTS).exists()
         if found:
             raise BadInput(
                 f"{self.folder} holds {found[0]}, but no {RECORD} that says of which options it"
@@ -156,7 +159,8 @@ class Run:
             record = self._record() or {}
         except BadInput:
             record = {}
-        for name in {*record.get("owned", record.get("files", [])), PARTS, RECORD}:
+        parts = [PARTS] if record else []
+        for name in {*record.get("owned", record.get("files", [])), *parts, RECORD}:
             path = self.folder / str(name)
             if path.parent != self.folder or path.name in ("", ".."):  # a stranger's record
                 continue
@@ -170,11 +174,10 @@ class Run:
         if not path.exists():
             return None
         try:
-            record = json.loads(path.read_bytes())
-            sound = isinstance(record["arguments"], dict) and "complete" in record
-        except (ValueError, KeyError, TypeError):
-            sound = False
-        if not sound:
+            record = json.loads(path.read_bytes()) if path.is_file() else None
+        except (ValueError, RecursionError):
+            record = None
+        if not is_record(record):
             raise BadInput(f"{path} is not a record of a run; use --overwrite to start afresh")
         return record
 
@@ -194,13 +197,15 @@ class Run:
     def complete(self) -> bool:
         """Return whether the run was finished and all that it wrote is still there, unharmed."""
         record = self._record()
-        if record is None or not record["complete"]:
+        if record is None or record["complete"] is not True:
             return False
-        hashes = record.get("sha256", {})
-        files = {name: self.folder / name for name in record.get("files", [])}
+        hashes, files = record.get("sha256", {}), record.get("files", [])
+        if "owned" in record and sorted(hashes) != sorted(files):  # older ones had no hashes
+            return False
+        paths = {name: self.folder / name for name in files}
         return all(
             path.is_file() and hashes.get(name) in (None, file_hash(path))
-            for name, path in files.items()
+            for name, path in paths.items()
         )
 
     @property
@@ -263,6 +268,17 @@ class Run:
     def load(self, name: str) -> xr.Dataset:
         """Read `<name>.nc`. Raises BadInput if it is not there or cannot be read."""
         return load(self.folder / f"{name}.nc")
+
+
+def is_record(record: Any) -> bool:
+    """Return whether this is a record of a run, as far as it is used."""
+    if not isinstance(record, dict) or not isinstance(record.get("arguments"), dict):
+        return False
+    lists = [record.get(name, []) for name in ("files", "owned")]
+    if not all(isinstance(one, list) for one in lists):
+        return False
+    texts = all(isinstance(name, str) for one in lists for name in one)
+    return texts and isinstance(record.get("sha256", {}), dict) and "complete" in record
 
 
 def check_writable(folder: Path) -> None:

@@ -193,3 +193,15 @@ def test_types_whose_words_a_tokenizer_lacks_are_left_out_of_several(monkeypatch
     assert all("single tokens of this tokenizer" in reason for reason in why.values())
     with pytest.raises(Untypable, match="single tokens of this tokenizer"):
         prepare(model, ["retrieval"], n=2, seed=0)
+
+
+def test_types_that_are_longer_than_the_model_reads_are_left_out_of_several():
+    from nnheads.detectors._stimulus import left_out, prepare
+
+    model, _ = tiny("llama")  # reads 128 tokens
+    names = ["induction", "retrieval"]
+    measured = [one.name for each in prepare(model, names, n=2, seed=0) for one in each.head_types]
+    assert measured == ["induction"]
+    assert "this model reads" in left_out(model, names, measured)["retrieval"]
+    with pytest.raises(BadInput, match="reads at most 128"):
+        prepare(model, ["retrieval"], n=2, seed=0)

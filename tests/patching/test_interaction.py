@@ -259,3 +259,14 @@ def test_the_third_steps_in_for_two_of_them(copying):
 def test_lists_that_cannot_be_are_refused(heads, message, padded):
     with pytest.raises(BadInput, match=message):
         interactions(tiny("llama")[0], alike(padded), heads)
+
+
+def test_where_nothing_is_sure_nothing_is_said_of_the_sum():
+    """A surplus may be sure where neither the list nor its heads do anything for sure."""
+    values = {"surplus": -0.4, "joint": -0.1, "sum_of_parts": 0.3}
+    ends = {"surplus": 0.1, "joint": 0.3, "sum_of_parts": 0.6}
+    both = {f"{name}_low": values[name] - by for name, by in ends.items()}
+    both |= {f"{name}_high": values[name] + by for name, by in ends.items()}
+    table = {**values, **both, "base_logit_difference": 0.2}
+    found = verdict(xr.Dataset(table, attrs={"metric": "logit_difference"}), -1)
+    assert set(found) == {"warning"} and "cannot be said" in found["warning"]

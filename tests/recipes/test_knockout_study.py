@@ -81,7 +81,7 @@ def test_the_same_command_again_computes_nothing(found, capsys, monkeypatch):
         command(*QUICK, "--output", str(found.parents[3]))
     out = capsys.readouterr().out
     assert "heads L1H" in out and "kept 8 of 8 prompts" in out and "stand in for each other" in out
-    assert "median [range]; p, share of lists" in out
+    assert "median [range]; p, that a random list would" in out
 
 
 def test_pairs_and_backups_are_named(tmp_path, capsys):
