@@ -162,8 +162,9 @@ def awaited(job: Any, key: str, notes: Ledger, fresh: bool) -> dict[str, Any] | 
     patience = UNKNOWN_YET if fresh else UNKNOWN
     with httpx.Client(timeout=limits(), verify=certificates()) as client:
         url = f"{job.host}/response/{job.job_id}"
-        options = {"headers": key_header(job), "seconds": READ_TIMEOUT}
-        ask = functools.partial(answer_of, client, "GET", url, **options)
+        ask = functools.partial(
+            answer_of, client, "GET", url, headers=key_header(job), seconds=READ_TIMEOUT
+        )
         while True:
             state = patiently(job, lambda: _state(job, checked(ask()), fresh))
             if state is None:
