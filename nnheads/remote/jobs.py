@@ -111,8 +111,15 @@ def posted(job: Any, about: str, blob: bytes) -> str:
     headers = {"ndif-timestamp": repr(time.time()), **versions, **key_header(job)}
     packed = {"blob": ("request", blob, "application/octet-stream")}
     with httpx.Client(timeout=limits(), verify=certificates()) as client:
-        url, form = f"{job.host}/request", {"data": {"data": about}, "files": packed}
-        answer = answer_of(client, "POST", url, headers=headers, seconds=READ_TIMEOUT, **form)
+        answer = answer_of(
+            client,
+            "POST",
+            f"{job.host}/request",
+            headers=headers,
+            seconds=READ_TIMEOUT,
+            data={"data": about},
+            files=packed,
+        )
     answer.raise_for_status()
     number = str(response_in(answer.text).id)
     if not re.fullmatch(r"[\w.-]{1,200}", number, re.ASCII):
