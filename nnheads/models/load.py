@@ -130,7 +130,8 @@ def locate(name: str) -> str:
         )
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(
-            f"no model folder {name!r}; expected a folder, a Hub id (owner/name) or {REFERENCE!r}"
+            f"no model folder {name!r}; expected a folder, a GGUF file, a Hub id (owner/name),"
+            f" {SMOLLM2!r} or {REFERENCE!r}"
         )
     return name
 
