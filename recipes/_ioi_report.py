@@ -51,6 +51,14 @@ def say_effects(heads, top: int) -> None:
         say_heads("for it in some prompts, against it in others; mean |effect|:", mixed, letters)
 
 
+def heads_named(run, top: int) -> list[tuple[int, int]]:
+    """Return the heads of the lists of `say_effects`, as layer and head."""
+    heads = run.load("heads")
+    positive, negative = for_and_against(heads, top)
+    named = [*positive, *negative, *of_either_sign(heads, top)]
+    return list(dict.fromkeys((one["layer"], one["head"]) for one in named))
+
+
 def of_either_sign(heads, top: int) -> list[dict]:
     """Return the heads among the largest by size whose effects cancel over prompts."""
     from nnheads import stats

@@ -9,16 +9,29 @@ from nnheads.recipes._terminal import say, say_files
 OTHERS = ("noising", "strict", "gap", "layers")  # options that change no role
 
 
-def report_roles(study: Study) -> None:
-    """Draw sentences with three fresh names, gather each head's evidence, save and print it."""
-    from nnheads.patching.role_lines import lines
+HEADING = (
+    "roles, by another experiment: three fresh names are put into the sentences. total: how the"
+    " logit difference changes, as a share, when a head says what it says there (below zero: it"
+    " helps); direct: straight to the logits; queries: through the heads that write; alone: once"
+    " these are gone"
+)
+
+
+def report_roles(study: Study, listed: list[tuple[int, int]]) -> None:
+    """Draw sentences with three fresh names, gather each head's evidence, save and print it.
+
+    listed: heads that were named before; each gets a line.
+    """
+    from nnheads.patching.role_lines import lines, lines_of_others
 
     as_published = () if study.spread else ("spread",)
     run = study.open(item="roles", without=(*OTHERS, *as_published), corruption="abc", site="roles")
     if not run.complete:
         compute(study, run)
-    say("roles")
-    for line in lines(run.load("roles")):
+    table = run.load("roles")
+    said = lines(table)
+    say(HEADING)
+    for line in [*said, *lines_of_others(table, listed, said)]:
         say(f"  {line}")
     say_files(run, "roles.nc")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from nnheads.recipes import _pairs
 from nnheads.recipes._checks import check_size
-from nnheads.recipes._ioi_report import draw, report
+from nnheads.recipes._ioi_report import draw, heads_named, report
 from nnheads.recipes._roles import report_roles
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, say_plan
@@ -64,13 +64,15 @@ def main(
     if study.plan:
         report_plan(study, sites, chosen)
         return
+    listed: list[tuple[int, int]] = []
     for one in sites:
         run, pairs = open_site(study, one)
         if not run.complete:
             compute(study, run, pairs, one, chosen)
         report(run, study.top)
+        listed = heads_named(run, study.top) if one == "z" else listed
     if roles:
-        report_roles(study)
+        report_roles(study, listed)
 
 
 def check(study: Study) -> None:

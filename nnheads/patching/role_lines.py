@@ -56,7 +56,18 @@ def _line_of_writers(table: xr.Dataset) -> str:
         if name in present
     ]
     kind = " and ".join(known) or "no head is a name mover; they raise IO directly"
-    return f"heads that write: {table.attrs['writers'] or 'none'} ({kind})"
+    writers = table.attrs["writers"] or "none"
+    return f"heads that write (queries and alone are of these): {writers} ({kind})"
+
+
+def lines_of_others(table: xr.Dataset, listed: list[tuple[int, int]], said: list[str]) -> list[str]:
+    """Return a line for each head of a list of which nothing was said, with its total effect."""
+    others = [one for one in listed if not any(f"{head_name(*one)} " in line for line in said)]
+    rows = {one: table.sel(layer=one[0], head=one[1]) for one in others}
+    return [
+        f"neither a role nor a sure effect here: {head_name(*one)} {shown_value(row, 'total')}"
+        for one, row in rows.items()
+    ]
 
 
 def _lines_without_role(table: xr.Dataset) -> list[str]:

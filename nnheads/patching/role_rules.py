@@ -58,7 +58,10 @@ ROLES = {
     "previous_token": (
         "looks from what follows S1 at S1 and from END at what stands before, and matters"
     ),
-    "backup": "looks from END at IO, and acts once the heads that write are gone",
+    "backup": (
+        "looks from END at IO, does not write against it, and acts once the heads that write are"
+        " gone"
+    ),
     "writer": "raises IO directly, and is not known to look and copy as a name mover does",
 }
 # what is shown of a head of this role; the last decides the order
@@ -152,6 +155,8 @@ def _evidence(table: xr.Dataset) -> dict[str, xr.DataArray]:
         "induction": looks(table, "induction") & matters,
         "duplicate_token": looks(table, "duplicate") & matters,
         "previous_token": looks(table, "previous") & looks(table, "before_end") & matters,
-        "backup": looks(table, "name_mover") & helps(table, "alone"),
+        "backup": looks(table, "name_mover")
+        & helps(table, "alone")
+        & (table["direct"] < EFFECT),  # what works against the answer does not stand in for it
         "writer": helps(table, "direct"),
     }

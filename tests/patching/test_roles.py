@@ -220,7 +220,7 @@ def test_a_random_model_has_no_circuit():
     prompts = nnheads.ioi(model.tokenizer, 12, corruption="abc")
     found = role_table(model, prompts)
     assert int((found["role"] == 1).sum()) == 0 and found.attrs["cases"] == 12
-    assert lines(found)[0].startswith("heads that write: ")
+    assert lines(found)[0].startswith("heads that write ")
 
 
 def test_without_heads_that_write_there_is_nothing_to_act_through(monkeypatch):
@@ -228,10 +228,21 @@ def test_without_heads_that_write_there_is_nothing_to_act_through(monkeypatch):
     found = role_table(reference(), abc(6))
     assert bool(found["queries"].isnull().all()) and bool(found["alone"].isnull().all())
     assert "s inhibition" not in "\n".join(lines(found)) and lines(found)[0].startswith(
-        "heads that write: none"
+        "heads that write (queries and alone are of these): none"
     )
 
 
 def test_prompts_without_roles_are_refused():
     with pytest.raises(BadInput, match="S2"):
         role_table(reference(), abc(6).drop_vars("role_S2"))
+
+
+def test_every_head_that_was_listed_before_gets_a_line(table):
+    from nnheads.patching.role_lines import lines_of_others
+
+    said = lines(table)
+    every = [(layer, head) for layer in range(4) for head in range(8)]
+    others = lines_of_others(table, every, said)
+    for layer, head in every:
+        assert any(f"L{layer}H{head} " in line for line in [*said, *others])
+    assert all(line.startswith("neither a role nor a sure effect here: L") for line in others)
