@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from nnheads.recipes._pairs import letters_of, with_heads
-from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
+from nnheads.recipes._terminal import (
+    line_of,
+    say,
+    say_files,
+    say_heads,
+    say_kept,
+    say_logit_difference,
+)
 
 
 def heads_of_kind(heads, *kinds: int) -> list[dict]:
@@ -24,7 +31,7 @@ def report(run) -> None:
     say_top(heads)
     say_audit(heads)
     correlation = float(heads["rank_correlation"])
-    say(f"rank correlation of estimated and exact size: {correlation:+.2f}")
+    say(f"rank correlation of estimated and exact size: {correlation:+.2f} (not of sizes)")
     say_files(run, "scores.nc", "heads.nc", "heads.png", "exact.png")
 
 
@@ -35,7 +42,11 @@ def say_top(heads) -> None:
     patched = heads_of_kind(heads, FOUND)
     method, direction = heads.attrs["method"], heads.attrs["direction"]
     title = f"exact effect of the top {len(patched)} by {method}, {direction}, ratio of means"
-    say_heads(f"{title} [95% interval]:", patched, letters_of(heads))
+    say(f"{title} [95% interval], and as estimated:")
+    letters, table = letters_of(heads), with_heads(heads)
+    for head in patched:
+        estimated = float(table["estimate"].sel(layer=head["layer"], head=head["head"]))
+        say(f"  {line_of(head, letters)}  {estimated:+.3f}")
 
 
 def say_audit(heads) -> None:

@@ -42,7 +42,7 @@ def report(run: Run) -> None:
     table = run.load("claims")
     width = max(len(str(name)) for name in table["said"].values) + 5
     verdicts = [VERDICTS[code] for code in table["verdict"].values]
-    say(f"      {'claim':<{width}}  measured  published  source")
+    say(f"      {'claim':<{width}}  measured  claimed    source")
     for row in range(len(verdicts)):
         say_claim(table.isel(claim=row), width)
     counts = {word: verdicts.count(word) for word in VERDICTS if word in verdicts}
