@@ -90,8 +90,8 @@ def head_list(study: Study) -> HeadList:
     head_type = BEHAVIOURS[study.behaviour].head_type
     if head_type is None:
         raise BadInput(
-            f"no detector finds the heads of behaviour {study.behaviour}; name them with --heads, or"
-            " with --from and a run that ranks them, such as one of nnheads ioi"
+            f"no detector finds the heads of behaviour {study.behaviour}; name them with --heads,"
+            " or with --from and a run that ranks them, such as one of nnheads ioi"
         )
     return HeadList(None, f"flagged by detect {head_type}")
 
