@@ -61,6 +61,9 @@ def prepare(
             drawn = _drawn(model, sharing, n, seed, options)
             check_fits(drawn, model.config)
         except (Untypable, TooLong) as error:
+            usual = "lengths" in sharing[0].options and lengths == list(LENGTHS)
+            if isinstance(error, TooLong) and not usual:
+                raise
             lacking.append(error)
             continue
         prepared.append(drawn)
