@@ -63,7 +63,7 @@ command once in a process of its own. Seconds are wall time with loading and pic
 most that the process held. A command that took longer than {LONGEST:,} seconds was ended then, and
 its memory is what it held so far. `make cost` measures again. What takes more than a minute says
 while it runs how long it will take; `ioi`, `knockout` and `iti evaluate` say it before with
-`--plan`; `--quick` gives a first answer.
+`--plan`; `--quick` gives a first answer. A command that is not in the table was not measured.
 
 | command | seconds | GiB | `--quick`: seconds | GiB |
 |---|--:|--:|--:|--:|"""
