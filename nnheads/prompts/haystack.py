@@ -9,11 +9,12 @@ import textwrap
 from pathlib import Path
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import tokens_behind
+from nnheads.models.texts import encode, tokens_behind
 from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES
 
 LONGEST = 1000  # characters of a sentence; what is longer is cut
 PART = 200  # characters of its parts
+SAMPLED = 50  # sentences that are looked at for words that a tokenizer does not know
 MISSING = 0.1  # of the tokens asked for: where more would be missing, a sentence is cut
 
 
@@ -25,6 +26,8 @@ class Haystack:
     ) -> None:
         self.tokenizer, self.rng, self.terse = tokenizer, rng, terse
         self.read = None if folder is None else read_folder(folder)
+        if self.read is not None:
+            check_known(tokenizer, self.read, folder)
         self.code_words: tuple[str, ...] = (*OBJECTS, *PLACES)
         if terse:
             from nnheads.prompts import world_words as words
@@ -81,6 +84,17 @@ class Haystack:
             f"{pick(NAMES)} and {pick(NAMES)} talked about the {pick(PLACES)} for a while.",
         )
         return pick(frames)
+
+
+def check_known(tokenizer, sentences: list[str], folder: str | Path | None) -> None:
+    """Refuse a text of which a tokenizer knows less than half: nothing would be hidden in it."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    ids = [one for text in sentences[:SAMPLED] for one in encode(tokenizer, text)]
+    if unknown is not None and 2 * ids.count(unknown) > len(ids):
+        raise BadInput(
+            f"this tokenizer knows less than half of the words in {str(folder)!r}; give a haystack"
+            " in the model's own language"
+        )
 
 
 def read_folder(folder: str | Path) -> list[str]:

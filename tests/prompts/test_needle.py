@@ -321,3 +321,11 @@ def test_needles_in_the_form_of_retrieval_head_are_read(tmp_path):
     }
     (found,) = read_needles(write(tmp_path, [json.dumps(own)]))
     assert found.answer == "because he sings." and found.fact[found.start :] == found.answer
+
+
+def test_a_haystack_in_a_language_that_the_tokenizer_does_not_know_is_refused(
+    reference_tokenizer, tmp_path
+):
+    (tmp_path / "a.txt").write_text("我喜欢读书 在山上看见 一只鸟. " * 50, encoding="utf-8")
+    with pytest.raises(BadInput, match="knows less than half of the words"):
+        needle(reference_tokenizer, 1, lengths=[60], haystack=tmp_path)
