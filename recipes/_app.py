@@ -116,7 +116,8 @@ def app(arguments: list[str] | None = None) -> None:
             raise
         if isinstance(error, Pending):
             _say_jobs(sent)
-        _fail(*_explained(error, words[0], len(sent) > 0))
+        hosts = [str(line["host"]) for line in sent if "host" in line]
+        _fail(*_explained(error, words[0], hosts[-1] if hosts else ""))
     raise SystemExit(code)
 
 
@@ -153,10 +154,10 @@ def _check_text(arguments: list[str]) -> None:
             raise BadInput(f"argument {argument!a} is not UTF-8 text")
 
 
-def _explained(error: Exception, name: str, remotely: bool) -> tuple[str, int]:
+def _explained(error: Exception, name: str, host: str) -> tuple[str, int]:
     """Return the line that says what went wrong in a recipe, and the exit code.
 
-    remotely: a server has worked for the command.
+    host: the server that has worked for the command; "" for none.
     """
     from nnheads.errors import BadInput, NNHeadsError, Pending
 
@@ -172,8 +173,11 @@ def _explained(error: Exception, name: str, remotely: bool) -> tuple[str, int]:
         return f"error: {str(error.filename)[:60]!r}... is too long for the name of a file", 2
     if isinstance(error, RuntimeError) and "home directory" in str(error):
         return "error: a path begins with ~ and the name of no user of this machine", 2
-    if remotely and isinstance(error, UNFIT):
-        return f"error: what the server sent back does not fit what was asked ({error})", 1
+    if host and isinstance(error, UNFIT):
+        return (
+            f"error: what {host} sent back does not fit what was asked ({type(error).__name__});"
+            " is it an NDIF server? --traceback shows where"
+        ), 1
     return _unexpected(error), 1
 
 

@@ -23,6 +23,7 @@ import xarray as xr
 
 from nnheads.errors import BadInput, RunError, first_line
 
+PART = "nnheads_part"  # the attribute that says of which work a part is the result
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE = 1 << 20  # bytes
 LARGE = 1 << 30  # bytes in memory from which a file is looked at twice
@@ -59,7 +60,7 @@ def keep(path: Path, dataset: xr.Dataset, key: str) -> None:
 
     Where the part is, its hash is: that is written first.
     """
-    writer = netcdf_writer(dataset)
+    writer = netcdf_writer(dataset.assign_attrs({**dataset.attrs, PART: key}))
 
     def with_hash(target: Path) -> None:
         writer(target)
@@ -74,7 +75,8 @@ def kept(path: Path, key: str) -> xr.Dataset | None:
     try:
         record = json.loads(_beside(path).read_bytes())
         sound = record["key"] == key and record["sha256"] == file_hash(path)
-        return load(path) if sound else None
+        found = load(path) if sound else None
+        return found if found is not None and found.attrs.pop(PART, "") == key else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput):
         return None
 

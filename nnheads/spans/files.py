@@ -120,7 +120,7 @@ def _characters(record: SpanRecord, piece: object) -> tuple[int, int]:
             raise BadInput(f"{record.where}: {told}")
         start = record.text.index(piece)
         return start, start + len(piece)
-    if isinstance(piece, list) and len(piece) == 2 and all(isinstance(one, int) for one in piece):
+    if isinstance(piece, list) and len(piece) == 2 and all(type(one) is int for one in piece):
         if not 0 <= piece[0] < piece[1] <= len(record.text):
             told = f"characters {piece[0]} to {piece[1]} are not in a text of {len(record.text)}"
             raise BadInput(f"{record.where}: {told}")

@@ -32,6 +32,11 @@ BLANK = [
     ("one, two,", "three"),
     ("one —", "x"),
     ("What a day!", "We"),
+    ("„Ja“", "sagte"),
+    ("»Ja«", "sagte"),
+    ("a list:\n-", "item"),
+    ("(see above).", "then"),
+    ("“Yes”", "she"),
 ]
 NONE = [
     ("Answer: (", "A"),
@@ -76,6 +81,23 @@ NONE = [
     ("f(x", ")"),
     ('He said "yes', '"'),
     ("", "A"),
+    ("Mary", "'s"),
+    ("they", "’re"),
+    ("do", "n't"),
+    ("it is 20°", "C"),
+    ('{"a":1,', '"b"'),
+    ('{"a":1,"b":', "2"),
+    ("if (!", "ready"),
+    ("return !", "x"),
+    ("x = -", "5"),
+    ("foo().", "bar"),
+    ("x[0].", "y"),
+    ("df['a'].", "mean"),
+    ("snake_case_", "name"),
+    ("5×", "6"),
+    ("„", "Ja"),
+    ("“", "Yes"),
+    ("»", "Ja"),
 ]
 
 

@@ -298,3 +298,20 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
     assert done.value.code == 0 and "effect of each head" in capsys.readouterr().out
     assert kept.items() <= seen.items() and len(seen) > len(kept)
     assert not parts.exists()
+
+
+def test_parts_that_were_exchanged_with_their_hashes_renewed_are_computed_again(prompts, tmp_path):
+    """Of which work a part is the result stands inside it, too."""
+    batches.run(Counting(), prompts, size=5, parts=tmp_path)
+    first, second = parts_in(tmp_path)
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(whole)
+    for path in (first, second):
+        beside = path.with_suffix(".json")
+        record = {**json.loads(beside.read_text()), "sha256": batches.store.file_hash(path)}
+        beside.write_text(json.dumps(record))
+    again = Counting()
+    found = batches.run(again, prompts, size=5, parts=tmp_path)
+    assert len(again.calls) == 2 and not found.attrs.keys() & {batches.store.PART}
+    xr.testing.assert_equal(found, Counting()(prompts))
