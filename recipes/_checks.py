@@ -12,7 +12,6 @@ from typing import Any
 
 from nnheads.errors import BadInput
 
-REFERENCE, NAMES = "reference", ("reference", "smollm2")  # models that have a name
 MOST = 10**7  # of anything that is counted: more is a slip of the keyboard
 
 
@@ -37,7 +36,10 @@ def check_size(**values: float | None) -> None:
 
 def check_text(study: Any, text: str) -> None:
     """Refuse the name of a model where a text belongs: the text comes first."""
-    if study.name == REFERENCE and text in NAMES:
+    from nnheads.models.gguf import SMOLLM2
+    from nnheads.models.shipped import REFERENCE
+
+    if study.name == REFERENCE and text in (REFERENCE, SMOLLM2):
         raise BadInput(
             f"{text!r} is taken for the text; the model comes behind it: nnheads"
             f" {study.recipe} TEXT {text}"

@@ -67,7 +67,8 @@ def check_draws(top: int, draws: int) -> None:
 def entries_in(paths: list[Path]) -> tuple[list[Entry], list, list[str]]:
     """Return every score in runs and lists, the runs that were found, and those left unfinished."""
     from nnheads.compare.entries import entries_of, entries_of_files
-    from nnheads.runs.find import RECORD, find_runs
+    from nnheads.runs.find import find_runs
+    from nnheads.runs.record import RECORD
 
     lists = [path for path in paths if path.is_file() and path.name != RECORD]
     folders = [path for path in paths if path not in lists]

@@ -173,7 +173,8 @@ def strongest_heads(effect) -> list[dict]:
 def report(run, top: int) -> None:
     """Print the strongest place of each site, the strongest heads, and where the files are."""
     result = run.load("scores")
-    say(result.attrs["answers"])
+    if "answers" in result.attrs:  # not in runs of earlier versions
+        say(result.attrs["answers"])
     say_logit_difference(result, f" ({result.attrs['direction']})")
     for site in ("resid_pre", "attn_out", "mlp_out"):
         say_strongest(result, site)

@@ -52,7 +52,8 @@ def prepare(
     check_options(chosen, options)
     chosen = _with_data(chosen, model.tokenizer, options)
     lengths = list(options.get("lengths") or LENGTHS)
-    if lengths != list(LENGTHS):  # asked for
+    usual = lengths == list(LENGTHS)
+    if not usual:  # before anything that long is drawn
         check_length(max(lengths), model.config)
     prepared, lacking = [], []
     for prompts in dict.fromkeys(one.prompts for one in chosen):
@@ -61,12 +62,12 @@ def prepare(
             drawn = _drawn(model, sharing, n, seed, options)
             check_fits(drawn, model.config)
         except (Untypable, TooLong) as error:
-            usual = "lengths" in sharing[0].options and lengths == list(LENGTHS)
-            if isinstance(error, TooLong) and not usual:
+            # what somebody asked for is not left out
+            if isinstance(error, TooLong) and not (usual and "lengths" in sharing[0].options):
                 raise
             lacking.append(error)
-            continue
-        prepared.append(drawn)
+        else:
+            prepared.append(drawn)
     if not prepared:
         raise lacking[0]
     return prepared

@@ -76,9 +76,7 @@ def _of_pair(text: str, word: str) -> bool | None:
     other = TWO_WAYS.get(text[-1])
     if other is None:
         return None
-    own = text.count(text[-1])
-    closes = text.count(other) >= own and text[:-1].rfind(other) >= 0
-    return closes
+    return other in text and text.count(other) >= text.count(text[-1])
 
 
 def _of_quote(text: str, word: str) -> bool | None:
@@ -89,9 +87,7 @@ def _of_quote(text: str, word: str) -> bool | None:
         return not (word.lower() in ENDINGS or ELISIONS.search(text))
     if last == "'":
         return not (not before or before.isspace() or before in OPENING + ",:;=+")
-    if last == '"':
-        return paragraph.count('"') % 2 == 0
-    if word[0] == '"':
+    if '"' in (last, word[0]):
         return paragraph.count('"') % 2 == 0
     return None
 
@@ -128,7 +124,7 @@ def _of_operator(text: str, word: str) -> bool | None:
 
 
 def _of_number(text: str, word: str) -> bool | None:
-    """Decide within numbers: 3.14, 10:30, 1,000; and in lists without blanks."""
+    """Decide within numbers: 3.14, 10:30, 1,000."""
     found = re.search(r"(\d+)([.,:])\Z", text)
     if found is None or not word[0].isdigit():
         return None

@@ -79,8 +79,8 @@ def ablate(
     readings = measure(model, plan)
     unchanged = of_case(chosen, readings, readings.unchanged, "unchanged")
     scores = with_changes(labelled(prompts, readings, chosen, axes), unchanged, chosen)
-    meaning = SITES[site]["meaning"]
-    scores.attrs.update(site=site, site_meaning=meaning, metric=chosen.name, ablation=name)
+    scores.attrs.update(site=site, site_meaning=SITES[site]["meaning"])
+    scores.attrs.update(metric=chosen.name, ablation=name)
     meaning = ABLATIONS.get(name, "values of one's own")
     if reference is not None and not reference["token"].equals(prompts["token"]):
         meaning = meaning.replace("the other prompts of the set", "a set of other prompts")

@@ -27,7 +27,7 @@ def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
     """Say whether the parts add up, and if not, which way; nothing of one case.
 
     Args:
-        reduced: `surplus` with its interval, `joint`, `sum_of_parts` and the intact metric.
+        reduced: `surplus`, `joint` and `sum_of_parts` with their intervals, and the intact metric.
         sign: 1 where more of the metric is worse, -1 where less is.
     """
     low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
@@ -50,9 +50,7 @@ def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
 
 
 def is_sure(reduced: xr.Dataset, name: str) -> bool:
-    """Return whether the interval of an effect, if it has one, leaves zero out."""
-    if f"{name}_low" not in reduced:
-        return True
+    """Return whether the interval of an effect leaves zero out."""
     return float(reduced[f"{name}_low"]) > 0 or float(reduced[f"{name}_high"]) < 0
 
 

@@ -8,7 +8,6 @@ A run is a folder with a `run.json`. A folder without one, or a record that is n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ import xarray as xr
 from nnheads.errors import BadInput, first_line
 from nnheads.runs import store
 from nnheads.runs.columns import tables_in, text
+from nnheads.runs.record import RECORD, read_record
 
-RECORD = "run.json"
 OUTPUT = "z"  # the site that goes without saying: what a head hands on
 
 
@@ -117,24 +116,6 @@ def _folders(paths: list[Path]) -> Iterator[tuple[Path, str]]:
             seen.add(folder)
             shown = str(record.parent.relative_to(root))
             yield record.parent, root.resolve().name if shown == "." else shown
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a `run.json`. Raises BadInput for a file that is none."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        record = None
-    if (
-        not isinstance(record, dict)
-        or not isinstance(record.get("arguments"), dict)
-        or "complete" not in record
-    ):
-        raise BadInput(
-            f"{path} is not a record of a run; move that folder away, or run it again with"
-            " --overwrite"
-        )
-    return record
 
 
 def kind_of(run: Finished, dataset: xr.Dataset, file: str = "") -> str:

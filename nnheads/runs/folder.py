@@ -15,12 +15,10 @@ arguments is refused with BadInput; what cannot be written is a RunError.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,8 @@ from nnheads.errors import BadInput
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.place import place_of
 from nnheads.runs.provenance import command, model_folder, plain, provenance
-from nnheads.runs.store import file_hash, load, save, write, writing
+from nnheads.runs.record import RECORD, is_sound, no_record, read_record
+from nnheads.runs.store import check_writable, file_hash, load, save, write, writing
 
 # Arguments that say where and how fast, but change no number.
 INCIDENTAL = {
@@ -44,7 +43,6 @@ INCIDENTAL = {
     "submit",
     "trusted",
 }
-RECORD = "run.json"
 PARTS = "parts"
 LONGEST_NAME = 60  # of the words in a folder's name; file systems end at 255
 
@@ -173,12 +171,9 @@ class Run:
         path = self.folder / RECORD
         if not path.exists():
             return None
-        try:
-            record = json.loads(path.read_bytes()) if path.is_file() else None
-        except (ValueError, RecursionError):
-            record = None
-        if not is_record(record):
-            raise BadInput(f"{path} is not a record of a run; use --overwrite to start afresh")
+        record = read_record(path)
+        if not is_sound(record):
+            raise no_record(path)
         return record
 
     def _write_record(self, *, complete: bool, **more: Any) -> None:
@@ -268,30 +263,6 @@ class Run:
     def load(self, name: str) -> xr.Dataset:
         """Read `<name>.nc`. Raises BadInput if it is not there or cannot be read."""
         return load(self.folder / f"{name}.nc")
-
-
-def is_record(record: Any) -> bool:
-    """Return whether this is a record of a run, as far as it is used."""
-    if not isinstance(record, dict) or not isinstance(record.get("arguments"), dict):
-        return False
-    lists = [record.get(name, []) for name in ("files", "owned")]
-    if not all(isinstance(one, list) for one in lists):
-        return False
-    texts = all(isinstance(name, str) for one in lists for name in one)
-    return texts and isinstance(record.get("sha256", {}), dict) and "complete" in record
-
-
-def check_writable(folder: Path) -> None:
-    """Raise OSError where nothing can be written, before anything is computed; leave no trace."""
-    new = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    finally:
-        for one in new:
-            with contextlib.suppress(OSError):  # somebody else has written there meanwhile
-                one.rmdir()
 
 
 def share_jobs(runs: Iterable[Run], model: Any, parts: Path) -> None:

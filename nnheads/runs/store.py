@@ -179,6 +179,19 @@ def _umask() -> int:
     return mask
 
 
+def check_writable(folder: Path) -> None:
+    """Raise OSError where nothing can be written, before anything is computed; leave no trace."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for one in new:
+            with contextlib.suppress(OSError):  # somebody else has written there meanwhile
+                one.rmdir()
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say in one line why something could not be written."""

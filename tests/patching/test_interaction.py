@@ -121,8 +121,10 @@ def test_heads_that_stand_in_for_each_other_are_said_to(monkeypatch):
 )
 def test_at_the_end_of_a_range_nothing_is_said_of_the_sum(joint, parts, said):
     values = {"base_accuracy": 0.6, "joint": joint, "sum_of_parts": parts, "surplus": joint - parts}
-    reduced = xr.Dataset({**values, "surplus_low": joint - parts - 0.01})
-    reduced = reduced.assign(surplus_high=joint - parts + 0.01).assign_attrs(metric="accuracy")
+    effects = [name for name in values if name != "base_accuracy"]
+    ends = {f"{name}_low": values[name] - 0.01 for name in effects}
+    ends |= {f"{name}_high": values[name] + 0.01 for name in effects}
+    reduced = xr.Dataset({**values, **ends}, attrs={"metric": "accuracy"})
     found = verdict(reduced, sign=-1)
     assert said in found.get("warning", "") and bool(said) == ("warning" in found)
     assert found.get("adds_up") == {"cannot be said": None, "": 1}.get(said, 0)
