@@ -48,8 +48,10 @@ def report(run) -> None:
     say_faithfulness(circuit, heads)
     say_completeness(circuit)
     say_minimality(heads, size_of(circuit))
+    recovered = with_interval(circuit, "recovered")
+    say(f"recovered (F(C)-F(none))/(F(M)-F(none)), which the curves draw: {recovered}")
     say(f"curve over the share of heads: {areas(circuit, '')}")
-    say(f"  over its logarithm: {areas(circuit, '_log')}")
+    say(f"  over its logarithm, of length 1: {areas(circuit, '_log')}")
     say_files(run, *FILES)
 
 

@@ -118,13 +118,13 @@ def compute(check: Check) -> None:
 def measurements(check: Check) -> dict[str, xr.Dataset | str]:
     """Measure what claims ask for, each once: request (JSON) -> result, or why there is none."""
     from nnheads.claims.measures import Setting
-    from nnheads.runs import batches
+    from nnheads.runs.progress import progress
 
     study = check.study
     setting = Setting(study.batch_size, study.seed, True, study.files)
     requests = list(dict.fromkeys(one.run for one in check.chosen))
     results = {}
-    with batches.progress("runs", len(requests), study.quiet) as advance:
+    with progress("runs", len(requests), study.quiet) as advance:
         for text in requests:
             results[text] = measured(check.run, json.loads(text), setting)
             advance(1)

@@ -69,11 +69,11 @@ def pair_of(study: Study):
 
 def compute(study: Study, run, prompts) -> None:
     """Patch each site, keep it, draw and save; the effect of every site is one variable."""
-    from nnheads.runs import batches
+    from nnheads.runs.progress import progress
     from nnheads.trace.sites import SWEPT
 
     scores = {}
-    with batches.progress("sites", len(SWEPT), study.quiet) as advance:
+    with progress("sites", len(SWEPT), study.quiet) as advance:
         for name in SWEPT:
             scores[name] = patched(study, run, prompts, name)
             advance(1)

@@ -29,7 +29,7 @@ from nnheads.interventions.schema import Edit, Intervention
 from nnheads.interventions.training import train
 from nnheads.models.geometry import geometry, model_spec
 from nnheads.runs import store
-from nnheads.runs.batches import progress
+from nnheads.runs.progress import progress
 
 Cells = dict[tuple[int, str], tuple[xr.Dataset, Intervention]]  # by layer and name of positions
 CONDITIONS = {

@@ -32,7 +32,7 @@ from nnheads.interventions.predictions import SourceFeatures, frozen, predicted,
 from nnheads.interventions.schema import Intervention
 from nnheads.interventions.training_settings import Settings, at_temperature, batch, split
 from nnheads.interventions.training_steps import Loss, begun, finite, keep, measured, one_step
-from nnheads.runs.batches import progress
+from nnheads.runs.progress import progress
 from nnheads.trace.session import on_server
 
 # variable -> its dim, its name in the state's log, what it says, units

@@ -64,7 +64,8 @@ def _of_curve(share: Float[np.ndarray, " size"]) -> list[Number]:
     """Return the curve over circuit sizes, and its areas."""
     runs = ("curve", "model", "empty")
     found = [Number("curve", BACK, "1", _curve, runs, ("size",), source=BENCHMARK)]
-    for end, text, axis in (("", "", share), ("_log", ", log", np.log(share))):
+    axes = (("", "", share), ("_log", ", over the logarithm of the share", _unit_logarithm(share)))
+    for end, text, axis in axes:
         for name, meaning, area in (
             ("cpr", "area under the curve", area_under),
             ("cmd", "area between curve and 1", area_to_one),
@@ -72,6 +73,16 @@ def _of_curve(share: Float[np.ndarray, " size"]) -> list[Number]:
             statistic = _area_of_curve(area, axis)
             found.append(Number(name + end, meaning + text, "1", statistic, runs, source=BENCHMARK))
     return found
+
+
+def _unit_logarithm(share: Float[np.ndarray, " size"]) -> Float[np.ndarray, " size"]:
+    """Return the logarithm of a share, from 0 at the smallest to 1 at the largest.
+
+    So an area over it is a mean height, and comparable with that over the share itself.
+    """
+    logarithm = np.log(share)
+    reach = np.ptp(logarithm)
+    return (logarithm - logarithm.min()) / (reach or 1.0)
 
 
 def _of_cuts(units: str) -> list[Number]:

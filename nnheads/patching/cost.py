@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from nnheads.models.geometry import geometry
-from nnheads.patching.forward_size import logit_numbers
+from nnheads.patching.memory import peak_bytes
 from nnheads.patching.prepared import PreparedSweep
-from nnheads.trace.plain import Request
 
 RATE_SECONDS = 0.1  # long enough for clocks and caches to be warm
 
@@ -27,8 +26,8 @@ class Cost:
     """What a sweep runs and holds.
 
     token_layers: positions x blocks that are run; plain_token_layers: what one whole forward per
-    cell would run. flops: of the blocks. peak_bytes: what the values and residual streams that are
-    kept take, and the largest forward's activations. read_bytes: what comes back.
+    cell would run. flops: of the blocks. peak_bytes: besides the weights, as `memory` counts them.
+    read_bytes: what comes back.
     """
 
     cells: int
@@ -97,30 +96,6 @@ def swapped_token_layers(plan: PreparedSweep, layers: int) -> int:
         (last - first) * (width - start) * (layers - layer)
         for start, layer, first, last in plan.order.chunks
     )
-
-
-def peak_bytes(model, plan: PreparedSweep) -> int:
-    """Return what is kept of the plain runs, and the largest forward's activations.
-
-    Logits are single precision where more is read of them than the answers.
-    """
-    sizes, (cases, width) = geometry(model), plan.inputs["input_ids"].shape
-    request, layers = plan.task["request"], len({int(layer) for layer in plan.order.entries[:, 1]})
-    kept = (cases + source_rows(plan)) * width * sizes.d_model * layers
-    rows = [
-        (last - first, (last - first) * (width - start))
-        for start, _, first, last in plan.order.chunks
-    ]
-    positions = max([cases * width, *(one for _, one in rows)])
-    element = next(model._module.parameters()).element_size()
-    wide = 4 if request["full"] else element
-    # the unchanged run is compared with nothing, and then kept as what others are compared with
-    unchanged: Request = {**request, "full": min(request["full"], 1)}
-    reference = request["answers"].shape[1] * sizes.vocabulary * (request["full"] > 1)
-    most = max((one for one, _ in rows), default=0)
-    swapped = most * logit_numbers(model, request) + cases * reference
-    held = max(cases * logit_numbers(model, unchanged), swapped)
-    return int(element * (kept + positions * 4 * sizes.d_model) + wide * held)
 
 
 def cache_width(config) -> float:

@@ -64,8 +64,8 @@ def judge(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         same of other circuits; `recovered`, (F(C) - F(none)) / (F(M) - F(none)), and `curve`
         (size), the same of the ranking's first heads; `cpr` and `cmd`, the trapezoid areas under
         the curve and between it and 1, over the share of heads, and `cpr_log`, `cmd_log` over its
-        natural logarithm; `incompleteness` (cut), |F(C \ K) - F(M \ K)|; `minimality` (member),
-        |F(C \ (K + v)) - F(C \ K)| / F(M) for the K that makes it largest.
+        logarithm, brought to a length of 1; `incompleteness` (cut), |F(C \ K) - F(M \ K)|;
+        `minimality` (member), |F(C \ (K + v)) - F(C \ K)| / F(M) for the K that makes it largest.
 
     The interval of an absolute difference is that of the difference in the direction of its mean:
     one that reaches below 0 leaves the direction open. A K that is the worst of many was found on

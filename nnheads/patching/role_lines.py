@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from nnheads.models.names import head_name
+from nnheads.models.names import head_name, parse_head
 from nnheads.patching.role_rules import (
     ATTENDS,
+    EFFECT,
     EFFECTS,
     EVIDENCE,
     LOOKS,
@@ -28,6 +29,11 @@ from nnheads.stats import ranked_heads
 
 SHOWN_LOOKS = ("name_mover", "subject", "duplicate", "induction")
 DECIDING = ("name_mover", "subject")  # looks that make heads that write, or rule them out
+WRITING = {
+    "name_mover": "name movers",
+    "subject_suppression": "subject suppression",
+}
+WRITES = "raise IO directly, and are no name movers"
 SHOWN = 8  # heads without a role that are named
 FEW = 16  # prompts: with fewer, intervals are wide
 
@@ -45,19 +51,13 @@ def lines(table: xr.Dataset) -> list[str]:
 
 
 def _line_of_writers(table: xr.Dataset) -> str:
-    """Return the heads that write, and whether they are name movers."""
-    present = {name for number, name in enumerate(ROLES, 1) if (table["role"] == number).any()}
-    known = [
-        words
-        for name, words in (
-            ("name_mover", "name movers"),
-            ("subject_suppression", "heads that suppress the subject"),
-        )
-        if name in present
-    ]
-    kind = " and ".join(known) or "no head is a name mover; they raise IO directly"
-    writers = table.attrs["writers"] or "none"
-    return f"heads that write (queries and alone are of these): {writers} ({kind})"
+    """Return the heads that write, and by which kind of evidence."""
+    listed: dict[str, list[str]] = {words: [] for words in [*WRITING.values(), WRITES]}
+    for name in table.attrs["writers"].split():
+        role = int(table["role"].sel(dict(zip(("layer", "head"), parse_head(name)))))
+        listed[WRITING.get(["none", *ROLES][role], WRITES)].append(name)
+    said = [f"{', '.join(heads)} ({words})" for words, heads in listed.items() if heads]
+    return f"heads that write (queries and alone are of these): {'; '.join(said) or 'none'}"
 
 
 def lines_of_others(table: xr.Dataset, listed: list[tuple[int, int]], said: list[str]) -> list[str]:
@@ -79,7 +79,8 @@ def _lines_without_role(table: xr.Dataset) -> list[str]:
     said = ["an effect, and no role: what these do is not one of the jobs above"]
     for layer, head in strongest[:SHOWN]:
         row = table.sel(layer=layer, head=head)
-        shown = ", ".join(shown_value(row, column) for column in ("total", "direct"))
+        measured = [column for column in EFFECTS if column != "alone" and row[column].notnull()]
+        shown = ", ".join(shown_value(row, column) for column in measured)
         said.append(f"  {head_name(layer, head):<7} {shown}")
     if len(strongest) > SHOWN:
         said.append(f"  and {len(strongest) - SHOWN} with less; roles.nc holds all")
@@ -125,7 +126,7 @@ def _line_of_unnamed(row: xr.Dataset, name: str) -> list[str]:
     if not seen or bool(helps(row, "total") | hurts(row, "total")):
         return []
     shown = ", ".join(shown_value(row, column) for column in (*seen, "total"))
-    return [f"the look without a sure effect: {name} {shown}"]
+    return [f"the look, but no effect surely beyond {EFFECT}: {name} {shown}"]
 
 
 def shown_value(row: xr.Dataset, name: str) -> str:

@@ -5,8 +5,9 @@
 Attention is not doing. A role asks for what a head attends to *and* for an effect: on the logits
 straight from the head (name movers, subject suppression, writers), through the queries of the
 heads that write (S-inhibition), or at all (induction, duplicate and previous token heads). A head
-with the pattern alone stays without a role, and so does one whose evidence is NaN. That a head does
-not look somewhere is decided on its interval too: not to be sure that it looks is no proof.
+with the pattern alone stays without a role, and so does one whose evidence is NaN. Effects, and
+that a head does not look somewhere, are decided on whole intervals: not to be sure that it looks is
+no proof that it does not.
 Source: Wang et al. 2022, arXiv 2211.00593. The limits below are ours.
 """
 
@@ -20,6 +21,7 @@ from nnheads.patching.scores import SOURCE
 
 ATTENDS = 0.25  # half of what the paper's S-inhibition heads (0.51) and name movers (0.59) show
 EFFECT = 0.02  # of the logit difference: at most fifty heads can each carry that much
+PART = 0.25  # of what a head does in all, from which a path is said to be how it acts
 COPIES = 0.5  # between heads at large (below 0.2 in the paper) and name movers (above 0.95)
 RATE = 0.05  # false discovery rate of copying beyond chance
 LOOKS = {
@@ -52,7 +54,10 @@ ROLES = {
     "subject_suppression": (
         "looks from END at S2, writes the opposite of it, and so raises IO directly"
     ),
-    "s_inhibition": "looks from END at S2, and acts through the queries of the heads that write",
+    "s_inhibition": (
+        "looks from END at S2, and a quarter or more of its effect goes through the queries of the"
+        " heads that write"
+    ),
     "induction": "looks from S2 at what followed S1, and matters",
     "duplicate_token": "looks from S2 at S1, and matters",
     "previous_token": (
@@ -79,13 +84,13 @@ EVIDENCE = {
 
 
 def helps(table: xr.Dataset, effect: str) -> xr.DataArray:
-    """Return whether the answer loses by a change, beyond its interval and EFFECT."""
-    return (table[effect] <= -EFFECT) & (table[f"{effect}_high"] < 0)
+    """Return whether the answer loses EFFECT or more by a change, with its whole interval."""
+    return (table[effect] <= -EFFECT) & (table[f"{effect}_high"] <= -EFFECT)
 
 
 def hurts(table: xr.Dataset, effect: str) -> xr.DataArray:
-    """Return whether the answer gains by a change, beyond its interval and EFFECT."""
-    return (table[effect] >= EFFECT) & (table[f"{effect}_low"] > 0)
+    """Return whether the answer gains EFFECT or more by a change, with its whole interval."""
+    return (table[effect] >= EFFECT) & (table[f"{effect}_low"] >= EFFECT)
 
 
 def looks(table: xr.Dataset, kind: str) -> xr.DataArray:
@@ -111,11 +116,11 @@ def copies(table: xr.Dataset, score: str) -> xr.DataArray:
 def writing(table: xr.Dataset) -> list[Head]:
     """Return the heads that write the answer.
 
-    They are the name movers and the heads that suppress the subject or, without any, the heads that
-    raise the answer directly and surely do not attend to S2.
+    They are the name movers, the heads that suppress the subject, and all others that raise the
+    answer directly and surely do not attend to S2.
     """
-    known = _name_movers(table) | _suppressors(table)
-    chosen = known if bool(known.any()) else helps(table, "direct") & avoids(table, "subject")
+    others = helps(table, "direct") & avoids(table, "subject")
+    chosen = _name_movers(table) | _suppressors(table) | others
     indices = np.argwhere(chosen.transpose("layer", "head").values)
     return [(int(layer), int(head)) for layer, head in indices]
 
@@ -151,7 +156,9 @@ def _evidence(table: xr.Dataset) -> dict[str, xr.DataArray]:
         "name_mover": _name_movers(table),
         "negative_name_mover": looks(table, "name_mover") & negative,
         "subject_suppression": _suppressors(table),
-        "s_inhibition": looks(table, "subject") & helps(table, "queries"),
+        "s_inhibition": looks(table, "subject")
+        & helps(table, "queries")
+        & (table["queries"] <= PART * table["total"]),
         "induction": looks(table, "induction") & matters,
         "duplicate_token": looks(table, "duplicate") & matters,
         "previous_token": looks(table, "previous") & looks(table, "before_end") & matters,

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ from nnheads.errors import BadInput, Pending, RunError
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.place import Place, place_of
 from nnheads.runs import store
+from nnheads.runs.progress import progress
 from nnheads.runs.provenance import prompts_hash
 
 JOB_TOKENS = 1 << 16  # of a job on a server, where each job costs a wait in a queue
 JOB_BYTES = 1 << 26  # that a job may send back
-LONG = 60.0  # seconds left from which it is said how long something takes
 
 
 def run(
@@ -72,10 +71,12 @@ def run(
     slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]
     if place.on_server and place.waiting and len(slices) > 1:
         work.send_all(slices)
-    with progress(title or name, total, quiet) as advance:
-        for part in slices:
-            work.do(part)
-            advance(part.sizes["batch"])
+    with progress(title or name, total, quiet, size) as shown:
+        here = contextlib.nullcontext() if model is None or place.remote else shown.watching(model)
+        with here:
+            for part in slices:
+                work.do(part)
+                shown(part.sizes["batch"])
     work.check_whole()
     return xr.concat(
         work.done,
@@ -174,52 +175,3 @@ class _Work:
         if path is not None:
             store.keep(path, result, key)
         return result
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on stderr, off a terminal a line if it takes long.
-
-    Nothing when quiet.
-    """
-    if quiet:
-        yield lambda _: None
-        return
-    if not sys.stderr.isatty():
-        yield _announced(title, total)
-        return
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[rate]}"),
-        rich_progress.TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with rich_progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=total, rate="")
-
-        def advance(count: int) -> None:
-            bar.advance(task, count)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:.1f}/s" if speed else "")
-
-        yield advance
-
-
-def _announced(title: str, total: int) -> Callable[[int], None]:
-    """Return what is told of progress, and says once how long it will take if that is long."""
-    started, done, said = time.monotonic(), 0, False
-
-    def advance(count: int) -> None:
-        nonlocal done, said
-        done += count
-        left = (time.monotonic() - started) / done * (total - done)
-        if left > LONG and not said:
-            said = True
-            print(f"{title}: about {left / 60:.0f} min left", file=sys.stderr, flush=True)
-
-    return advance

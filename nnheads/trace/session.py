@@ -11,6 +11,8 @@ from typing import Any
 
 # where nnsight looks for the way to a server, and `remote.place` puts ours
 PLACE = "_remote_backend"
+# where a model that runs here has what is told how far its sweep is
+TOLD = "_nnheads_told"
 
 
 def remote_of(model: Any) -> bool | str:
@@ -25,3 +27,10 @@ def remote_of(model: Any) -> bool | str:
 def on_server(model: Any) -> bool:
     """Return whether a model runs on a server, and not here or in a rehearsal."""
     return remote_of(model) not in (False, "local")
+
+
+def tell(model: Any, share: float) -> None:
+    """Say how much of a sweep is done, from 0 to 1, to whoever watches the model."""
+    told = vars(model).get(TOLD)
+    if told is not None:
+        told(share)

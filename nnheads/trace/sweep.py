@@ -36,7 +36,7 @@ from nnheads.trace.plain import (
     Write,
 )
 from nnheads.trace.readout import read_logits
-from nnheads.trace.session import remote_of
+from nnheads.trace.session import remote_of, tell
 from nnheads.trace.sites import put_site
 
 Values = dict[int, torch.Tensor]
@@ -137,12 +137,20 @@ def run_chunks(
     cells, read = task["cells"], known["read"]
     count, cases = len(cells["bounds"]) - 1, cells["regions"].shape[1]
     result, at, cache = read.repeat(count, 1, 1, 1).flatten(0, 1), -1, None  # type: ignore[union-attr]
-    for chunk in cells["chunks"]:
+    shares = done_after(cells["chunks"], len(list(model.layers)))
+    for chunk, share in zip(cells["chunks"], shares):
         start, _, first, last = chunk
         if cached and start != at:
             at, cache = start, prefix(model, known, start)
         result[first:last] = in_halves(run, chunk, model, known, task, cache)
+        tell(model, share)
     return result.unflatten(0, (count, cases))  # type: ignore[no-any-return]
+
+
+def done_after(chunks: list[Chunk], layers: int) -> list[float]:
+    """Return which share of the work is done after each chunk, counted in rows and layers."""
+    work = [(last - first) * (layers - layer) for _, layer, first, last in chunks]
+    return (torch.tensor(work).cumsum(0) / max(sum(work), 1)).tolist()
 
 
 def swap_rows(model: Any, known: Known, task: SweepTask, cache: Any, chunk: Chunk) -> torch.Tensor:

@@ -90,6 +90,14 @@ def role_of(**evidence) -> str:
         ("none", {"subject": 0.6, "direct": 0.2, "negative": 0.9}),
         ("none", {"subject": 0.9, "total": -0.5}),
         ("none", {"subject": 0.1, "queries": -0.5}),
+        # a path that carries a small part of what the head does is not how it acts
+        ("none", {"subject": 0.5, "queries": -0.1, "total": -0.5}),
+        ("s_inhibition", {"subject": 0.5, "queries": -0.1, "total": -0.3}),
+        ("s_inhibition", {"subject": 0.5, "queries": -0.1, "total": 0.3}),
+        # an interval that reaches below what counts
+        ("none", {"induction": 0.9, "total": 0.04, "width": 0.03}),
+        ("none", {"induction": 0.9, "total": -0.04, "width": 0.03}),
+        ("induction", {"induction": 0.9, "total": -0.04, "width": 0.02}),
         ("none", {"induction": 0.9}),
         ("none", {"induction": 0.9, "total": -0.1, "width": 0.2}),
         ("none", {"previous": 0.9, "total": -0.1}),
@@ -107,16 +115,29 @@ def test_a_head_whose_evidence_is_missing_stays_unnamed(column):
     assert int(roles(whole.assign({column: whole[column] * np.nan}))[0, 0]) != 1
 
 
-def test_name_movers_write_and_only_without_them_other_heads_do():
+def test_what_raises_the_answer_directly_writes_unless_it_may_attend_to_the_subject():
     mover = {"name_mover": 0.6, "direct": -0.2, "copy": 0.95}
     plain, inhibiting = {"direct": -0.1}, {"direct": -0.3, "subject": 0.9}
-    assert writing(made(mover, plain, inhibiting)) == [(0, 0)]
+    assert writing(made(mover, plain, inhibiting)) == [(0, 0), (0, 1)]
     assert writing(made({}, plain, inhibiting)) == [(0, 1)]
     assert writing(made({}, inhibiting)) == []
     unsure = {"direct": -0.3, "subject": 0.2, "subject_flag": 0, "look_width": 0.1}
     assert writing(made({}, plain, unsure)) == [(0, 1)], "it may attend to S2"
     suppressing = {"direct": -0.3, "subject": 0.9, "negative": 0.9}
-    assert writing(made(mover, suppressing, plain)) == [(0, 0), (0, 1)]
+    assert writing(made(mover, suppressing, plain)) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_the_heads_that_write_are_said_by_their_kind():
+    mover = {"name_mover": 0.6, "direct": -0.2, "copy": 0.95}
+    suppressing = {"direct": -0.3, "subject": 0.9, "negative": 0.9}
+    looking = {"direct": -0.3, "total": -0.3, "induction": 0.9}
+    table = made({"direct": -0.1}, suppressing, mover, looking)
+    table["role"] = roles(table)
+    table.attrs = {"writers": "L0H0 L0H1 L0H2 L0H3", "cases": 30}
+    assert lines(table)[0].endswith(
+        "are of these): L0H2 (name movers); L0H1 (subject suppression); "
+        "L0H0, L0H3 (raise IO directly, and are no name movers)"
+    )
 
 
 def test_large_effects_without_a_role_and_unsure_looks_are_said():
@@ -161,8 +182,8 @@ def test_the_decoy_looks_like_a_name_mover_and_is_not_called_one(table):
     assert float(decoy["name_mover"]) > 0.95 and int(decoy["name_mover_flag"]) == 1
     assert int(decoy["role"]) == 0 and abs(float(decoy["direct"])) < 0.02
     said = "\n".join(lines(table))
-    assert "the look without a sure effect: L3H0 END to IO 1.00" in said
-    assert "no head is a name mover" in said and "  L2H2    END to S2 1.00, total -0." in said
+    assert "the look, but no effect surely beyond 0.02: L3H0 END to IO 1.00" in said
+    assert "no name movers" in said and "  L2H2    END to S2 1.00, total -0." in said
     assert said.index("s inhibition:") < said.index("L2H2") < said.index("induction:")
 
 

@@ -230,7 +230,7 @@ def test_roles_are_told_apart_and_kept(tmp_path, capsys):
     assert inhibition.splitlines()[1].strip().startswith("L2H2"), (
         "it looks at S2 and speaks to those that write"
     )
-    assert "the look without a sure effect: L3H0 END to IO 1.00" in printed, (
+    assert "the look, but no effect surely beyond 0.02: L3H0 END to IO 1.00" in printed, (
         "the decoy is called nothing"
     )
     table = store.load(tmp_path / "ioi" / "reference" / "shipped" / "roles" / "roles.nc")

@@ -171,36 +171,12 @@ def test_a_failure_keeps_what_was_finished(prompts, tmp_path):
     assert job.calls == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 
-def test_what_takes_long_is_told_once_off_a_terminal(capsys, monkeypatch):
-    clock = iter([0.0, 100.0, 200.0, 300.0])
-    monkeypatch.setattr(batches.time, "monotonic", lambda: next(clock))
-    with batches.progress("heads", 6, quiet=False) as advance:
-        for _ in range(3):
-            advance(1)
-    assert capsys.readouterr().err == "heads: about 8 min left\n", "100 s each, five to go"
-
-
-def test_nothing_is_told_of_what_is_soon_done_or_quiet(capsys, monkeypatch):
-    for quiet, step in ((False, 1.0), (True, 100.0)):
-        clock = iter([0.0, step, 2 * step])
-        monkeypatch.setattr(batches.time, "monotonic", lambda clock=clock: next(clock))
-        with batches.progress("heads", 6, quiet=quiet) as advance:
-            advance(1)
-            advance(1)
-    assert capsys.readouterr().err == ""
-
-
-def test_progress_is_silent_unless_a_terminal_looks_on(prompts, capfd, monkeypatch):
+def test_a_run_is_silent_unless_a_terminal_looks_on(prompts, capfd, monkeypatch):
     batches.run(Counting(), prompts, size=5)
     assert capfd.readouterr() == ("", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     batches.run(Counting(), prompts, size=5, quiet=True)
     assert capfd.readouterr() == ("", "")
-    with batches.progress("heads", 10, quiet=False) as advance:
-        advance(4)
-        advance(6)
-    out, err = capfd.readouterr()
-    assert out == "" and "heads" in err and "10/10" in err
 
 
 KILLED = """
