@@ -7,7 +7,14 @@ from functools import partial
 
 from nnheads.recipes._knockout import Head, metric_name
 from nnheads.recipes._study import Study
-from nnheads.recipes._terminal import say, say_files, say_kept, say_plan, with_interval
+from nnheads.recipes._terminal import (
+    first_batch,
+    say,
+    say_files,
+    say_kept,
+    say_plan,
+    with_interval,
+)
 
 PAIRS = 10  # shown; all are in interactions.nc
 ABOVE_ZERO = ("accuracy", "logit_difference")  # where not, a model does not do what is asked
@@ -22,9 +29,7 @@ def report_plan(
     from nnheads.patching.head_sets import plan_without
     from nnheads.patching.knockout import chosen_lists
 
-    part = prompts.isel(batch=slice(study.batch_size))
-    total, size = prompts.sizes["batch"], part.sizes["batch"]
-    say(f"{total} prompts in {-(-total // size)} batches of at most {size}; each batch:")
+    part = first_batch(prompts, study.batch_size)
     drawn, listed, random = chosen_lists(study.model, heads, counts, study.draws, study.seed)
     sets = interaction.chosen_sets(study.model, heads, study.pairs, study.backup)
     jobs = {

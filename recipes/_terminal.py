@@ -114,8 +114,16 @@ def with_interval(
     return alone if low != low else f"{alone} [{low:{form}}, {high:{form}}]"
 
 
+def first_batch(prompts, size: int):
+    """Return the prompts of the first batch, and print how many batches there are."""
+    part = prompts.isel(batch=slice(size))
+    total, own = prompts.sizes["batch"], part.sizes["batch"]
+    say(f"{total} prompts in {-(-total // own)} batches of at most {own}; each batch:")
+    return part
+
+
 def say_plan(model, job) -> None:
-    """Print what a sweep would cost; seconds only where it would run here."""
+    """Print what the sweep of a batch would cost; seconds only where it would run here."""
     from nnheads.patching.cost import cost, describe, rate
     from nnheads.trace.session import on_server
 

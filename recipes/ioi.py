@@ -10,7 +10,7 @@ from nnheads.recipes._checks import check_size
 from nnheads.recipes._ioi_report import draw, heads_named, report
 from nnheads.recipes._roles import report_roles
 from nnheads.recipes._study import Study, study
-from nnheads.recipes._terminal import say, say_plan
+from nnheads.recipes._terminal import first_batch, say, say_plan
 
 from nnheads.errors import BadInput
 
@@ -124,15 +124,16 @@ def layers_in(study: Study) -> list[int] | None:
 
 
 def report_plan(study: Study, sites: list[str], layers: list[int] | None) -> None:
-    """Print what each site would cost."""
+    """Print what each site would cost, batch by batch."""
     from nnheads.patching.patch import plan_patch
 
     pairs = _pairs.pairs_of(study, study.spread)
-    say(f"{pairs.sizes['batch']} prompts, before those that the model gets wrong are left out")
+    part = first_batch(pairs, study.batch_size)
+    say("that is before prompts that the model gets wrong are left out")
     for one in sites:
         job, _ = plan_patch(
             study.model,
-            pairs,
+            part,
             site=one,
             layers=layers,
             groups=None,

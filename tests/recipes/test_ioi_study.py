@@ -212,9 +212,11 @@ def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monke
     from nnheads.patching import readings as run
 
     monkeypatch.setattr(run, "sweep", lambda *_, **__: pytest.fail("a plan ran"))
-    command("ioi", "--limit", "10", "--site", "z,v", "--plan", "--output", str(tmp_path))
+    options = ("--limit", "10", "--batch-size", "4", "--site", "z,v")
+    command("ioi", *options, "--plan", "--output", str(tmp_path))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("10 prompts") and lines[1] == "z:" and "one by one" in lines[2]
+    assert lines[0] == "10 prompts in 3 batches of at most 4; each batch:"
+    assert "gets wrong" in lines[1] and lines[2] == "z:" and "one by one" in lines[3]
     assert [line for line in lines if line.startswith("32 swaps")] and [
         x for x in lines if x.startswith("16 swaps")
     ]
