@@ -99,9 +99,10 @@ def say_again(overlap: xr.Dataset) -> None:
     for i, j in asked_twice(overlap):
         cell = overlap.isel(entry=i, other=j)
         flagged, shared = float(cell["jaccard_flagged"]), float(cell["jaccard_top"])
+        of_flagged = f"of flagged {flagged:.2f}, " if flagged == flagged else ""
         say(
-            f"asked again: {names[i]} | {names[j]}: Jaccard of flagged {flagged:.2f}, of the top"
-            f" {top} {shared:.2f}; Spearman {float(cell['spearman']):.2f}"
+            f"asked again: {names[i]} | {names[j]}: Jaccard {of_flagged}of the top {top}"
+            f" {shared:.2f}; Spearman {float(cell['spearman']):.2f}"
         )
 
 
@@ -114,15 +115,18 @@ def asked_twice(overlap: xr.Dataset) -> list[tuple[int, int]]:
 
 def say_stability(stability: dict[tuple, xr.Dataset]) -> None:
     """Say how alike two samples are, and how many prompts a list needs."""
+    from nnheads.detectors._ability import fails
+
     if stability:
         say("lists found again by other prompts:")
     for keys, dataset in stability.items():
         needs = ", ".join(need(dataset, target) for target in dataset["target"].values)
         value = float(dataset["reliability_all"])
         reliability = f"{value:.2f}" if value == value else "unknown"
+        undone = "; the model does not do this task" if fails(dataset.attrs) else ""
         say(
             f"  {' '.join(keys)}: top {dataset.attrs['top']}, {needs};"
-            f" rank correlation {reliability}"
+            f" rank correlation {reliability}{undone}"
         )
 
 

@@ -13,6 +13,8 @@ from nnheads.recipes._terminal import counted, line_of, say, say_values, shown
 if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
+FEW = 5  # prompts of a sort, below which a difference of two sorts says little
+
 
 def beside(run: Run, *names: str) -> Path:
     """Return a path in the folder of the revision, of which each type has a folder."""
@@ -80,11 +82,19 @@ def title_of(kind: str, heads) -> str:
 
 
 def cases_counted(heads) -> str:
-    """Return how many prompts counted, for types for which not all do."""
-    number = heads.attrs.get("cases_counted")
-    if number is None:
-        return ""
-    return f"; {number} of {heads.attrs['cases']} prompts {heads.attrs['counts']}"
+    """Return how many prompts counted, or were of either sort, for types that ask for it."""
+    about = heads.attrs
+    if "cases_of_one" in about:
+        return of_two_sorts(int(about["cases_of_one"]), int(about["cases"]), about["contrast"])
+    number = about.get("cases_counted")
+    return "" if number is None else f"; {number} of {about['cases']} prompts {about['counts']}"
+
+
+def of_two_sorts(first: int, cases: int, sort: str) -> str:
+    """Return how many prompts are of either sort, and whether that is too few to go by."""
+    few = min(first, cases - first)
+    little = f": an interval of {few} prompts says little (--limit)" if few < FEW else ""
+    return f"; {first} prompts {sort}, {cases - first} not{little}"
 
 
 def why_empty(heads) -> str:

@@ -94,8 +94,9 @@ def wanted(score: dict) -> list[int]:
 
 def say_model(model: dict, runs: list[dict]) -> None:
     """Say what the page holds of a model, and what of its runs is left out."""
+    size = f"{model['layers']} x {model['heads']} heads, " if model["layers"] else ""
     say(
-        f"  {model['name']} {model['revision']}: {model['layers']} x {model['heads']} heads, "
+        f"  {model['name']} {model['revision']}: {size}"
         f"{len(model['scores'])} scores, {len(model['texts'])} texts"
     )
     for result in model["results"]:

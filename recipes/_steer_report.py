@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from nnheads.recipes._terminal import say, say_files, with_interval
@@ -35,15 +36,48 @@ def report(run: Run) -> None:
 
 
 def say_layers(directions: xr.Dataset, chosen: int) -> None:
-    """Print how well each layer tells the texts apart, and which one is steered."""
-    say("layer  separability of texts held out [q]   norm of the direction, of the activations")
-    for layer in directions["layer"].values:
-        one = directions.sel(layer=layer)
-        rest = one["auc"].dims
-        auc, q_value = float(one["auc"].max(rest)), float(one["q_value"].min(rest))
-        norm, typical = (float((one[name] ** 2).sum(rest) ** 0.5) for name in ("norm", "typical"))
-        mark = "  steered" if layer == chosen else ""
-        say(f"  {int(layer):>3}  {auc:.3f} [{q_value:.1e}]   {norm:.3g}, {typical:.3g}{mark}")
+    """Print how well each layer tells the texts apart, and which one is steered and why.
+
+    Layers in a row that do so equally well share a line.
+    """
+    say("layers  separability of texts held out [q]")
+    alike = itertools.groupby(
+        directions["layer"].values.tolist(),
+        lambda layer: (separability(directions, layer), layer == chosen),
+    )
+    for (value, steered), group in alike:
+        layers = list(group)
+        named = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
+        more = f"   steered{reason(directions, chosen)}; {lengths(directions, chosen)}"
+        say(f"  {named:<7} {value}{more if steered else ''}")
+
+
+def separability(directions: xr.Dataset, layer: int) -> str:
+    """Return how well a layer tells the texts apart, and how sure that is."""
+    one = directions.sel(layer=layer)
+    rest = one["auc"].dims
+    return f"{float(one['auc'].max(rest)):.3f} [{float(one['q_value'].min(rest)):.1e}]"
+
+
+def lengths(directions: xr.Dataset, layer: int) -> str:
+    """Return how long the direction is, and the activations that it is added to."""
+    one = directions.sel(layer=layer)
+    norm, typical = (float((one[name] ** 2).sum() ** 0.5) for name in ("norm", "typical"))
+    return f"the direction's norm is {norm:.3g}, that of activations {typical:.3g}"
+
+
+def reason(directions: xr.Dataset, chosen: int) -> str:
+    """Return why a layer is steered that is not alone in telling texts apart best."""
+    from nnheads.interventions.steering_directions import best_layer, equally_good
+
+    equal = equally_good(directions)
+    if chosen not in equal:
+        return ", as asked for"
+    if len(equal) == 1:
+        return ""
+    if chosen != best_layer(directions):
+        return f", as asked for; {len(equal)} layers do equally well"
+    return f": of {len(equal)} layers that do equally well, the one nearest the middle"
 
 
 def say_curve(curve: xr.Dataset) -> None:

@@ -11,7 +11,10 @@ from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_l
 
 LOGITS = "logits"
 LONGEST_ITEM = 60  # of a folder's name
-TITLE = "change over the clean value, ratio of means [95% interval]"
+TITLE = (
+    "change over the clean value when they carry the other text (below zero: they help), ratio of"
+    " means [95% interval]"
+)
 
 Head = tuple[int, int]
 Receivers = Annotated[

@@ -128,7 +128,11 @@ def report(run: Run, kind: Kind, top: int) -> None:
         say_pairs(run.load("scores"), top)
     for name in kind.headlines:
         title = f"{name}: {heads[name].attrs['long_name']} [95% interval] (* beyond chance)"
-        say_heads(f"{title}; highest:", highest(heads, name, top))
+        above = [one for one in highest(heads, name, top) if one["value"] != 0]
+        if above:
+            say_heads(f"{title}; highest:", above)
+        else:
+            say(f"{title}: 0 for every head")
     say_files(run, "scores.nc", "heads.nc", "heads.png")
 
 

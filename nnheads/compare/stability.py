@@ -29,7 +29,11 @@ from nnheads.stats import CONFIDENCE, ends, is_selective, spearman
 
 TARGETS = (0.8, 0.9)
 SIZES = 12  # of samples that are tried
-KEPT = ("kind", "model", "revision", "prompts_sha256")  # attrs that stay true
+# attrs that stay true
+KEPT = (
+    *("kind", "model", "revision", "prompts_sha256"),
+    *("accuracy", "accuracy_by_step", "accuracy_of_guessing", "accuracy_p"),
+)
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,30 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     steps = np.array(str(about["accuracy_by_step"]).split(), float)
     if 1 < steps.size <= MOST_STEPS:
         said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
-    later = np.nanmean(steps[1:]) if steps.size > 1 else 0.0
-    if later >= (1 + guessing) / 2 and steps[0] <= guessing:
+    if _only_continues(about):
         return [said, "it does not find the first token: others follow from those before them"]
-    if not float(about["accuracy_p"]) < SURE:
+    if fails(about):
         return [
             said,
             "it does not do this task: a head that looks there does no more than look",
         ]
     return [said]
+
+
+def fails(about: Mapping[str, Any]) -> bool:
+    """Return whether a model does not do what the prompts ask; no where they ask nothing.
+
+    Args:
+        about: attributes of `ability`.
+    """
+    if "accuracy" not in about:
+        return False
+    return _only_continues(about) or not float(about["accuracy_p"]) < SURE
+
+
+def _only_continues(about: Mapping[str, Any]) -> bool:
+    """Return whether a model finds later tokens of an answer and not the first."""
+    guessing = float(about["accuracy_of_guessing"])
+    steps = np.array(str(about["accuracy_by_step"]).split(), float)
+    later = np.nanmean(steps[1:]) if steps.size > 1 else 0.0
+    return bool(later >= (1 + guessing) / 2 and steps[0] <= guessing)

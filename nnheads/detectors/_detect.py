@@ -153,11 +153,13 @@ def _counted(scores: xr.Dataset) -> xr.Dataset:
 
 
 def _contrasted(scores: xr.Dataset, seed: int) -> xr.Dataset:
-    heads = contrast(scores[scores.attrs["headline"]], scores[scores.attrs["contrast"]])
+    sorts = scores[scores.attrs["contrast"]]
+    heads = contrast(scores[scores.attrs["headline"]], sorts)
+    counts = {"cases": sorts.size, "cases_of_one": int((sorts == 1).sum())}
     plain = calibrate(scores, seed=seed)
     further = plain[[name for name in plain.data_vars if name not in (*heads, "strong")]]
     heads = heads.merge(further, combine_attrs="drop_conflicts")
-    return heads.assign_attrs({**scores.attrs, "headline": "difference"})
+    return heads.assign_attrs({**scores.attrs, **counts, "headline": "difference"})
 
 
 def detect_heads(

@@ -55,6 +55,32 @@ class MassiveSource(UserWarning):
     """A source is read at a position that says little of its token."""
 
 
+class MassivePrompt(UserWarning):
+    """A prompt is nothing but a position that says little of its token."""
+
+
+def warn_of_prompts(model: Any, prompts: xr.Dataset, others: xr.Dataset) -> None:
+    """Warn of prompts of a single token whose activation is massive.
+
+    The norm is compared with the median over other texts. Costs a forward, and only then.
+    """
+    single = prompts["mask"].values.sum(1) == 1
+    if not single.any():
+        return
+    short = prompts.isel(batch=single)
+    usual = median_norms(norms_of(model, others), others["mask"].values.astype(bool))
+    found = is_massive(norms_of(model, short), short["mask"].values.astype(bool), usual).any(1)
+    if found.any():
+        text = model.tokenizer.decode(short["token"].values[found][0][-1:].tolist())
+        warnings.warn(
+            f"prompt {text!r} is nothing but a first token, whose activation is massive: it says"
+            " little of the token, and what is written from it little of steering; put a"
+            " beginning-of-sequence token or more words before it",
+            MassivePrompt,
+            stacklevel=3,
+        )
+
+
 def warn_of_sources(
     model: Any, intervention: Intervention, prompts: xr.Dataset, sources: Sequence[xr.Dataset]
 ) -> None:

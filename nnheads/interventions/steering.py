@@ -20,6 +20,7 @@ import xarray as xr
 from nnheads import stats
 from nnheads.errors import BadInput
 from nnheads.interventions.likelihood import compare
+from nnheads.interventions.massive import warn_of_prompts
 from nnheads.interventions.schema import Intervention
 from nnheads.interventions.steering_edits import randomised, scaled
 from nnheads.interventions.steering_written import WHERE, Writing
@@ -93,11 +94,13 @@ def sweep(
     """
     if draws < 1:
         raise BadInput(f"{draws} draws of a random direction are too few; give at least 1")
+    continued, untouched = read_texts(model.tokenizer, prompts), in_halves(model, neutral)
+    warn_of_prompts(model, continued, untouched)
     steps = _Sweep(
         model=model,
         intervention=intervention,
-        prompts=read_texts(model.tokenizer, prompts),
-        neutral=in_halves(model, neutral),
+        prompts=continued,
+        neutral=untouched,
         judged=in_halves(model, [*toward, *away]) if toward and away else None,
         toward=len(toward),
         write=Writing(model, directions, layer, new_tokens, sample),

@@ -231,8 +231,13 @@ def best_layer(directions: xr.Dataset) -> int:
 
     Of layers that do so equally well, it is the one nearest the middle.
     """
-    auc = directions["auc"].max([name for name in directions["auc"].dims if name != "layer"])
     layers = directions["layer"].values
-    equal = layers[auc.values >= float(auc.max()) - TIE]
     middle = (layers[0] + layers[-1]) / 2
-    return int(min(reversed(equal), key=lambda layer: abs(layer - middle)))
+    return min(reversed(equally_good(directions)), key=lambda layer: abs(layer - middle))
+
+
+def equally_good(directions: xr.Dataset) -> list[int]:
+    """Return the layers where the texts held out are told apart best."""
+    auc = directions["auc"].max([name for name in directions["auc"].dims if name != "layer"])
+    best = auc.values >= float(auc.max()) - TIE
+    return [int(layer) for layer in directions["layer"].values[best]]

@@ -12,6 +12,10 @@ SPENT = 0.05  # of the way to the end of a metric's range: nearer than this, it 
 STAND_IN = (
     "these heads stand in for each other (self-repair), and each one's own effect says too little"
 )
+OPPOSED = (
+    "some of these heads work for it and some against it, and what they do together is not the sum"
+    " of what each does alone"
+)
 CHAIN = (
     "these heads work through one another, and their own effects count the same thing more than"
     " once"
@@ -27,7 +31,8 @@ def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
     """Say whether the parts add up, and if not, which way; nothing of one case.
 
     Args:
-        reduced: `surplus`, `joint` and `sum_of_parts` with their intervals, and the intact metric.
+        reduced: `surplus`, `joint`, `sum_of_parts` and `alone` (member) with their intervals, and
+            the intact metric.
         sign: 1 where more of the metric is worse, -1 where less is.
     """
     low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
@@ -38,15 +43,26 @@ def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
     surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))
     differs = (low > 0 or high < 0) and abs(surplus) > MARGIN * max(abs(joint), abs(total))
     if differs and sign * surplus > 0:
-        return {"adds_up": 0, "warning": f"the parts do not add up: {STAND_IN}"}
+        return not_adding_up(reduced, STAND_IN)
     metric = str(reduced.attrs["metric"])
     intact = float(reduced[f"base_{metric}"])
     if is_spent(metric, intact, intact + joint):
         end = f"{metric} without the list is {intact + joint:.2f}, the end of its range"
         return {"warning": f"{end}: whether the parts add up cannot be said"}
     if differs:
-        return {"adds_up": 0, "warning": f"the parts do not add up: {CHAIN}"}
+        return not_adding_up(reduced, CHAIN)
     return {"adds_up": 1}
+
+
+def not_adding_up(reduced: xr.Dataset, reason: str) -> dict[str, int | str]:
+    """Say that parts do not add up, and why; the reason is for a list that pulls one way."""
+    said = OPPOSED if pull_both_ways(reduced) else reason
+    return {"adds_up": 0, "warning": f"the parts do not add up: {said}"}
+
+
+def pull_both_ways(reduced: xr.Dataset) -> bool:
+    """Return whether heads of the list change the metric for sure in either direction."""
+    return bool((reduced["alone_low"] > 0).any() and (reduced["alone_high"] < 0).any())
 
 
 def is_sure(reduced: xr.Dataset, name: str) -> bool:

@@ -109,6 +109,7 @@ def role_table(
     table = _merged([table, reduced(second, ("queries", "alone"), seed)])
     table["role"] = roles(table)
     table.attrs = {
+        "headline": "total",
         "writers": " ".join(head_name(*head) for head in writers),
         "mlps": mlps,
         "references": SOURCE,

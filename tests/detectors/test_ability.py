@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nnheads.detectors._ability import ability, lines
+from nnheads.detectors._ability import ability, fails, lines
 
 WANTED = np.array([[7, 8, 9], [7, 8, -1], [7, 9, 8], [7, 7, 7]])
 
@@ -33,6 +33,8 @@ def test_a_model_at_chance_is_said_not_to_do_it():
     assert "1.00" in able and "guessing 0.55" in able and "token by token 1.00 1.00 1.00" in able
     said = lines(told(np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])))
     assert len(said) == 2 and "does not do this task" in said[1]
+    assert not fails(told(np.ones((4, 3)))) and fails(told(np.array([[1, 0, 0]] * 4)))
+    assert fails(told(np.array([[0, 1, 1]] * 4))) and not fails({})
 
 
 def test_a_model_that_only_goes_on_is_said_to():

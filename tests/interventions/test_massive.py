@@ -98,3 +98,11 @@ def test_a_source_that_is_read_at_such_a_position_is_warned_of(model):
         iv.generate(model, iv.Intervention(*edits), base, [prompts([[sink, 9]])], new_tokens=2)
     write([sink, 9], 1)  # any warning is an error
     write([9, 30], 0)
+
+
+def test_a_prompt_of_nothing_else_is_warned_of(model):
+    sink = words_tokenizer().get_vocab()[SINK]
+    others = prompts([[9, 30, 41], [9, 77, 8]])
+    with pytest.warns(massive.MassivePrompt, match="prompt 'input' is nothing but a first token"):
+        massive.warn_of_prompts(model, prompts([[9, 30], [sink]]), others)
+    massive.warn_of_prompts(model, prompts([[sink, 9], [9]]), others)  # any warning is an error

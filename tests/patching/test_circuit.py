@@ -20,7 +20,7 @@ from nnheads.errors import BadInput, RunError
 from nnheads.patching import readings as engine
 from nnheads.patching.circuit import alone, check_groups, every_head, removal
 from nnheads.patching.circuit_cuts import Search, completeness, minimality, sampled
-from nnheads.patching.circuit_numbers import area_to_one, area_under
+from nnheads.patching.circuit_numbers import area_to_one, area_under, numbers
 from nnheads.patching.circuit_runs import SIZES, study
 from nnheads.patching.faithfulness import interval, judge, knocked_out, order, shares_of_cases
 
@@ -203,6 +203,18 @@ def test_what_is_cut_is_part_of_the_circuit(groups, count):
 
 def areas(share: np.ndarray, curve: np.ndarray) -> tuple:
     return area_under(share, curve), area_to_one(share, curve)
+
+
+def test_areas_over_the_logarithm_are_mean_heights():
+    share = np.array(SIZES)
+    each = {number.name: number for number in numbers(share, "logit")}
+    whole, nothing = np.array([2.0]), np.array([0.0])
+    for height, expected in ((1.0, (1.0, 0.0)), (0.25, (0.25, 0.75))):
+        values = np.full((1, 10), 2.0 * height)
+        for name, value in zip(("cpr_log", "cmd_log"), expected):
+            np.testing.assert_allclose(each[name].statistic(values, whole, nothing), value)
+    rising = 2.0 * (np.log(share) - np.log(share[0]))[None] / np.log(1000)
+    np.testing.assert_allclose(each["cpr_log"].statistic(rising, whole, nothing), 0.5)
 
 
 def test_areas_are_known():

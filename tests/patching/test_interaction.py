@@ -125,9 +125,26 @@ def test_at_the_end_of_a_range_nothing_is_said_of_the_sum(joint, parts, said):
     ends = {f"{name}_low": values[name] - 0.01 for name in effects}
     ends |= {f"{name}_high": values[name] + 0.01 for name in effects}
     reduced = xr.Dataset({**values, **ends}, attrs={"metric": "accuracy"})
+    reduced = reduced.assign(alone_low=("member", [-0.2, -0.1]), alone_high=("member", [-0.1, 0.1]))
     found = verdict(reduced, sign=-1)
     assert said in found.get("warning", "") and bool(said) == ("warning" in found)
     assert found.get("adds_up") == {"cannot be said": None, "": 1}.get(said, 0)
+
+
+@pytest.mark.parametrize(("joint", "parts"), [(-0.4, -0.1), (-0.1, -0.4)])
+def test_no_self_repair_is_said_of_heads_that_pull_both_ways(joint, parts):
+    values = {"joint": joint, "sum_of_parts": parts, "surplus": joint - parts}
+    ends = {f"{name}_low": value - 0.01 for name, value in values.items()}
+    ends |= {f"{name}_high": value + 0.01 for name, value in values.items()}
+    reduced = xr.Dataset(
+        {**values, **ends, "base_logit_difference": 3.0}, attrs={"metric": "logit_difference"}
+    )
+    mixed = reduced.assign(alone_low=("member", [-0.5, 0.1]), alone_high=("member", [-0.3, 0.3]))
+    said = verdict(mixed, sign=-1)
+    assert said["adds_up"] == 0
+    assert "for it and some against it" in said["warning"] and "repair" not in said["warning"]
+    unsure = mixed.assign(alone_low=("member", [-0.5, -0.1]))
+    assert "against it" not in verdict(unsure, sign=-1)["warning"]
 
 
 def test_links_of_one_chain_are_said_to_be(monkeypatch):

@@ -102,3 +102,16 @@ def test_without_single_prompts_there_is_no_stability(tmp_path):
     (place / "scores.nc").write_bytes(b"broken")
     code, _, err = call(str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"))
     assert code == 2 and "scores.nc cannot be read as netCDF" in err and len(err.splitlines()) == 1
+
+
+def test_a_list_for_a_task_that_is_not_done_is_said_to_be(tmp_path):
+    undone = {"accuracy": 0.5, "accuracy_by_step": "0.5", "accuracy_of_guessing": 0.5}
+    detected(
+        tmp_path / "runs", "iteration", planted(3, 4, (1, 1)), attrs=undone | {"accuracy_p": 0.4}
+    )
+    detected(tmp_path / "runs", "induction", planted(3, 4, (1, 1)))
+    code, out, _ = call(str(tmp_path / "runs"), "-o", str(tmp_path / "atlas"), "--draws", "8")
+    lines = [line for line in out.splitlines() if "rank correlation" in line]
+    assert code == 0 and len(lines) == 2
+    for line in lines:
+        assert line.endswith("the model does not do this task") == ("iteration" in line)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 
+import headruns
 import numpy as np
 import pytest
+import xarray as xr
 from commands import command
 from nnheads.recipes import _app as cli
+from nnheads.recipes._detect_report import cases_counted
 
 from nnheads.detectors._catalog import head_type, types
+from nnheads.detectors._detect import calibrated
 from nnheads.errors import RunError
 from nnheads.runs import store
 
@@ -120,3 +124,23 @@ def test_a_rehearsal_gives_the_same_numbers(tmp_path):
         for n in (0, 1)
     )
     np.testing.assert_allclose(here["mass"], there["mass"], atol=1e-6)
+
+
+def test_a_difference_of_two_sorts_says_how_many_prompts_are_of_either():
+    def said(first: int, cases: int) -> str:
+        about = {"cases": cases, "cases_of_one": first, "contrast": "answered"}
+        return cases_counted(xr.Dataset(attrs=about))
+
+    assert said(12, 20) == "; 12 prompts answered, 8 not"
+    assert said(6, 8).endswith(
+        "; 6 prompts answered, 2 not: an interval of 2 prompts says little (--limit)"
+    )
+    assert cases_counted(xr.Dataset(attrs={"cases": 8})) == ""
+
+
+def test_a_type_that_compares_two_sorts_counts_them():
+    scores = headruns.scores(headruns.planted(2, 3, (0, 1)), cases=12)
+    sorts = ("batch", [1, 0, 0] * 4)
+    about = {"headline": "mass", "contrast": "answered"}
+    heads = calibrated(scores.assign_coords(answered=sorts).assign_attrs(about))
+    assert heads.attrs["cases"] == 12 and heads.attrs["cases_of_one"] == 4

@@ -55,7 +55,8 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
         one = curve.sel(strength=2)
         assert float(one["random_lowest"]) < float(one["random"]) < float(one["random_highest"])
         assert float(one["random"]) < float(one["effect"])
-        line = next(line for line in out.splitlines() if line.startswith("  2 "))
+        table = out[out.index("  strength") :].splitlines()
+        line = next(line for line in table if line.startswith("  2 "))
         ends = [
             f"{float(one[name]):+.3f}" for name in ("random", "random_lowest", "random_highest")
         ]
@@ -63,6 +64,7 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
         assert 0 < float(curve["kl"].sel(strength=2)) < 0.5
         assert curve.attrs["layer"] in (1, 2)
     assert "in nats per token [95% interval; of random: lowest and highest of 3 draws]" in out
+    assert "layers  separability" in out and "the direction's norm is" in out
     assert "  steered" in out and "effect: log odds of texts toward against away" in out
 
 

@@ -27,6 +27,7 @@ def test_copying_heads_are_named_with_interval_and_mark(tmp_path):
     lines = [line.split() for line in out.splitlines() if line.startswith("  L")]
     assert {line[0] for line in lines[:3]} == set(COPIERS)
     assert all(line[-1] == "*" and float(line[1]) > 0.9 for line in lines[:3])
+    assert all(float(line[1]) > 0 for line in lines), "heads that score nothing rank nowhere"
     folder = tmp_path / "writes" / "reference" / "shipped" / "copy"
     with (
         xr.open_dataset(folder / "scores.nc") as scores,
