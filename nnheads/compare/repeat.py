@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nnheads.runs.folder import INCIDENTAL
+from nnheads.runs.earlier import INCIDENTAL
 from nnheads.stats import spearman
 
 EXACT, DRIFT, DIFFERENT, MISSING, NEW = "exact", "drift", "different", "missing", "new"

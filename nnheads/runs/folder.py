@@ -19,31 +19,19 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from nnheads.errors import BadInput
 from nnheads.remote.ledger import Ledger
 from nnheads.remote.place import place_of
-from nnheads.runs.provenance import command, model_folder, plain, provenance
-from nnheads.runs.record import RECORD, is_sound, no_record, read_record
+from nnheads.runs.earlier import PARTS, identifying, is_complete, take_up
+from nnheads.runs.provenance import command, model_folder, provenance
+from nnheads.runs.record import RECORD
 from nnheads.runs.store import check_writable, file_hash, load, save, write, writing
 
-# Arguments that say where and how fast, but change no number.
-INCIDENTAL = {
-    "output",
-    "overwrite",
-    "quiet",
-    "traceback",
-    "batch_size",
-    "remote",
-    "submit",
-    "trusted",
-}
-PARTS = "parts"
 LONGEST_NAME = 60  # of the words in a folder's name; file systems end at 255
 
 
@@ -70,15 +58,14 @@ class Run:
     ) -> None:
         revision_folder = revision.replace("/", "--")
         self.folder = Path(root) / recipe / model_folder(model) / revision_folder / item
-        self.arguments = _identifying(arguments)
+        self.arguments = identifying(arguments)
         self.facts = arguments
         self.recipe = recipe
         self.files: list[str] = []
-        self.owned: list[str] = []
         self.model: Any = None
         self.name = ""
         with writing(self.folder):
-            self._take_up(overwrite)
+            self.owned = take_up(self.folder, self.arguments, overwrite)
             check_writable(self.folder)
         self.ledger = Ledger()
         if not self.complete:
@@ -107,75 +94,6 @@ class Run:
             sample_dims=sample_dims,
         )
 
-    def _take_up(self, overwrite: bool) -> None:
-        """Go on with the run that is there, or refuse it.
-
-        overwrite: delete it instead, but nothing that it did not write.
-        """
-        if overwrite:
-            if not (self.folder / RECORD).exists():
-                self._refuse_strangers()
-            self._delete()
-            return
-        record = self._record()
-        if record is None:
-            self._refuse_strangers()
-            return
-        if not record["complete"] and not self._kept(record):
-            self._delete()
-            return
-        self.owned = list(record.get("owned", []))
-        old, new = _identifying(record["arguments"]), self.arguments
-        changed = ", ".join(
-            f"{key} {old.get(key)!r} there, {new.get(key)!r} here"
-            for key in sorted({*old, *new})
-            if json.dumps(old.get(key)) != json.dumps(new.get(key))
-        )
-        if changed:
-            raise BadInput(
-                f"{self.folder} holds another run ({changed}); use --overwrite, or another --output"
-            )
-
-    def _refuse_strangers(self) -> None:
-        """Refuse a folder with files that no record says whose they are."""
-        names = [path.name for kind in ("*.nc", "*.png") for path in self.folder.glob(kind)]
-        found = sorted(names) + [PARTS] * (self.folder / PARTS).exists()
-        if found:
-            raise BadInput(
-                f"{self.folder} holds {found[0]}, but no {RECORD} that says of which options it"
-                " is; move it away, or use another --output"
-            )
-
-    def _kept(self, record: Mapping[str, Any]) -> bool:
-        """Return whether an unfinished run has kept anything that was computed."""
-        names = [*record.get("owned", []), PARTS]
-        return any((self.folder / name).exists() for name in names)
-
-    def _delete(self) -> None:
-        """Delete a run, and leave what others have put into its folder."""
-        try:
-            record = self._record() or {}
-        except BadInput:
-            record = {}
-        parts = [PARTS] if record else []
-        for name in {*record.get("owned", record.get("files", [])), *parts, RECORD}:
-            path = self.folder / str(name)
-            if path.parent != self.folder or path.name in ("", ".."):  # a stranger's record
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-    def _record(self) -> dict[str, Any] | None:
-        path = self.folder / RECORD
-        if not path.exists():
-            return None
-        record = read_record(path)
-        if not is_sound(record):
-            raise no_record(path)
-        return record
-
     def _write_record(self, *, complete: bool, **more: Any) -> None:
         record = {
             "recipe": self.recipe,
@@ -191,17 +109,7 @@ class Run:
     @property
     def complete(self) -> bool:
         """Return whether the run was finished and all that it wrote is still there, unharmed."""
-        record = self._record()
-        if record is None or record["complete"] is not True:
-            return False
-        hashes, files = record.get("sha256", {}), record.get("files", [])
-        if "owned" in record and sorted(hashes) != sorted(files):  # older ones had no hashes
-            return False
-        paths = {name: self.folder / name for name in files}
-        return all(
-            path.is_file() and hashes.get(name) in (None, file_hash(path))
-            for name, path in paths.items()
-        )
+        return is_complete(self.folder)
 
     @property
     def parts(self) -> Path:
@@ -282,12 +190,6 @@ def share_jobs(runs: Iterable[Run], model: Any, parts: Path) -> None:
     for run in runs:
         run.ledger = ledger
     runs[0].jobs_of(model)
-
-
-def _identifying(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that change numbers, as a record holds them."""
-    kept = {key: value for key, value in sorted(arguments.items()) if key not in INCIDENTAL}
-    return dict(plain(kept))
 
 
 def item_of(*texts: str) -> str:
