@@ -18,7 +18,7 @@ _WHERE = {
     "ioi": "nnheads.prompts.ioi",
     "read_pairs": "nnheads.prompts.pair_files",
     "tokenize": "nnheads.prompts.pairs",
-    "Pair": "nnheads.prompts.pairs",
+    "Pair": "nnheads.prompts.pair",
     "answers": "nnheads.models.answers",
     "correct": "nnheads.models.answers",
     "patch": "nnheads.patching.patch",

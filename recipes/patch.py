@@ -58,7 +58,8 @@ def main(
 
 def pair_of(study: Study):
     """Return the pair as prompts (batch of one, position)."""
-    from nnheads.prompts.pairs import Pair, one_pair
+    from nnheads.prompts.pair import Pair
+    from nnheads.prompts.pairs import one_pair
 
     for name in ("clean", "corrupted", "answer", "wrong"):
         if not study.arguments[name].strip():

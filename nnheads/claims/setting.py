@@ -30,7 +30,8 @@ def pairs_of(
 ) -> xr.Dataset:
     """Return pairs of clean and corrupted sentences: those that are written out, or drawn ones."""
     from nnheads.prompts.ioi import ioi
-    from nnheads.prompts.pairs import Pair, tokenize
+    from nnheads.prompts.pair import Pair
+    from nnheads.prompts.pairs import tokenize
 
     if pairs is None:
         return ioi(model.tokenizer, limit or 32, seed=setting.seed)

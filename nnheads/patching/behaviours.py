@@ -22,8 +22,9 @@ from nnheads.patching.ablation_values import sources
 from nnheads.prompts.ioi import ioi
 from nnheads.prompts.iteration import iteration
 from nnheads.prompts.needle import needle
+from nnheads.prompts.pair import Pair
 from nnheads.prompts.pair_files import read_pairs
-from nnheads.prompts.pairs import Pair, tokenize
+from nnheads.prompts.pairs import tokenize
 from nnheads.prompts.repeated import repeated
 
 MEAN_SENTENCES = 150  # ten of each template of the indirect-object task

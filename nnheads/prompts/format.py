@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nnheads.prompts.ioi import corrupt
 from nnheads.prompts.ioi_words import NAMES
-from nnheads.prompts.pairs import Pair
+from nnheads.prompts.pair import Pair
 
 SLOTS = ("{first}", "{second}", "{subject}")
 

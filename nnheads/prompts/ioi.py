@@ -22,7 +22,8 @@ from nnheads.errors import BadInput, Untypable
 from nnheads.models.texts import next_token
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
-from nnheads.prompts.pairs import Pair, tokenize
+from nnheads.prompts.pair import Pair
+from nnheads.prompts.pairs import tokenize
 
 CORRUPTIONS = {
     "other": "S2 becomes the other name, so the other answer is right",

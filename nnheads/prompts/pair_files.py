@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nnheads.errors import BadInput
 from nnheads.prompts.checks import text_field
-from nnheads.prompts.pairs import Pair
+from nnheads.prompts.pair import Pair
 
 FIELDS = ("clean", "corrupted", "answer", "wrong")
 EXPECTED = ", ".join(FIELDS)

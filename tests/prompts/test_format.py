@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nnheads.prompts.format import from_sentences, keep_well_formed, shape_error
 from nnheads.prompts.ioi import CORRUPTIONS, draw
 from nnheads.prompts.ioi_words import NAMES, TEMPLATES
-from nnheads.prompts.pairs import Pair
+from nnheads.prompts.pair import Pair
 
 COUNTS = "not the shape of the task: the answer once and the wrong name twice"
 ORDER = "not the shape of the task: both names must be introduced before one is repeated"
