@@ -8,7 +8,8 @@ from typing import Any
 
 from nnheads.errors import BadInput, first_line
 from nnheads.interventions.functions import path_of, source_hash
-from nnheads.interventions.operations import OPERATIONS, Combine, Function, Operation
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import OPERATIONS, Combine, Function
 from nnheads.interventions.positions import At
 from nnheads.interventions.schema import Edit
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nnheads.errors import BadInput
-from nnheads.interventions.operations import AddSource, Collect, Interchange, Operation, Zero
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import AddSource, Collect, Interchange, Zero
 from nnheads.interventions.pyvene_weights import Stored
 from nnheads.interventions.schema import Edit
 from nnheads.models.families import family

@@ -19,7 +19,8 @@ import torch
 
 from nnheads.errors import BadInput
 from nnheads.interventions.files import fetched
-from nnheads.interventions.operations import FromSource, Operation
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import FromSource
 from nnheads.interventions.pyvene_components import Part, everywhere
 from nnheads.interventions.pyvene_config import (
     check_parts,

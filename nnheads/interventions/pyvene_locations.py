@@ -15,16 +15,8 @@ from typing import Any
 import torch
 
 from nnheads.errors import BadInput
-from nnheads.interventions.operations import (
-    Add,
-    Boundless,
-    FromSource,
-    Mask,
-    Operation,
-    Rotate,
-    Set,
-    Subtract,
-)
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import Add, Boundless, FromSource, Mask, Rotate, Set, Subtract
 from nnheads.interventions.positions import ALL, index
 from nnheads.interventions.pyvene_components import Part
 from nnheads.interventions.schema import Edit, Intervention

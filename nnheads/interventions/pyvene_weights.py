@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from nnheads.errors import BadInput, first_line
 from nnheads.interventions import operations
-from nnheads.interventions.operations import Operation
+from nnheads.interventions.operation import Operation
 
 LEARNED = (
     "RotatedSpaceIntervention",

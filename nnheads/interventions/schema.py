@@ -20,7 +20,8 @@ import torch
 
 from nnheads.errors import BadInput
 from nnheads.interventions.names import with_names
-from nnheads.interventions.operations import OPERATIONS, Collect, FromSource, Operation
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import OPERATIONS, Collect, FromSource
 from nnheads.interventions.plain_values import is_numbers, is_whole, plain_value
 from nnheads.interventions.positions import ALL, At
 from nnheads.interventions.shapes import check_shapes

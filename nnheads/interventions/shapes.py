@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from nnheads.errors import BadInput
-from nnheads.interventions.operations import Boundless, LowRank, Mask, Operation, Rotate
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import Boundless, LowRank, Mask, Rotate
 
 
 def check_shapes(do: Operation, tensors: Mapping[str, torch.Tensor]) -> None:

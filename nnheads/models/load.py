@@ -77,17 +77,12 @@ def load(
         >>> len(model.layers), model.config.model_type
         (4, 'llama')
     """
-    from nnsight import TransformersModel
-
     remote = remote_value(remote)
     lazy = remote not in (False, "local")
     held = held_as(dtype, quantization, lazy)
     check_device_map(device_map)
     path = locate(name)
-    if revision is not None and Path(path).is_dir():
-        raise ModelError(
-            f"{name} is a folder and has no revision {revision!r}; name the folder that you mean"
-        )
+    _check_no_revision(name, path, revision)
     config = _config(path, name, revision)
     row = family_of(config)
     check_form(config)
@@ -95,19 +90,36 @@ def load(
     # Families outside the attention interface show their patterns only under eager attention.
     attention = attn_implementation or (None if row.interface else "eager")
     optional = {"device_map": device_map, "attn_implementation": attention, **held}
+    options = {key: value for key, value in optional.items() if value is not None}
     with one_line(name), whole_checkpoint(name):
-        model = TransformersModel(
-            path,
-            task="text-generation",
-            tokenizer=_tokenizer(path, revision),
-            revision=revision,
-            rename=row.rename(),
-            dispatch=not lazy,
-            trust_remote_code=False,
-            **{key: value for key, value in optional.items() if value is not None},
-        )
+        model = _built(path, revision, rename=row.rename(), dispatch=not lazy, **options)
     put(model, remote, waiting=waiting)
     return model
+
+
+def _check_no_revision(name: str, path: str, revision: str | None) -> None:
+    """Refuse a revision of what is not on the Hub."""
+    if revision is not None and Path(path).is_dir():
+        raise ModelError(
+            f"{name} is a folder and has no revision {revision!r}; name the folder that you mean"
+        )
+
+
+def _built(path: str, revision: str | None, **options: Any) -> TransformersModel:
+    """Return nnsight's model with its tokenizer.
+
+    options: as nnsight's model takes them.
+    """
+    from nnsight import TransformersModel
+
+    return TransformersModel(
+        path,
+        task="text-generation",
+        tokenizer=_tokenizer(path, revision),
+        revision=revision,
+        trust_remote_code=False,
+        **options,
+    )
 
 
 def locate(name: str) -> str:

@@ -9,7 +9,8 @@ import torch
 from nnheads import interventions as iv
 from nnheads.errors import BadInput
 from nnheads.interventions.files import load, save
-from nnheads.interventions.operations import FromSource, Operation
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import FromSource
 from nnheads.interventions.positions import At
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nnheads import interventions as iv
-from nnheads.interventions.operations import OPERATIONS, Operation
+from nnheads.interventions.operation import Operation
+from nnheads.interventions.operations import OPERATIONS
 from nnheads.trace.operations import boundary_mask, change, noise
 
 GENERATOR = torch.Generator().manual_seed(0)
