@@ -6,7 +6,6 @@ An expected failure is one line on stderr, and exit code 1 (the run) or 2 (the a
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import shlex
@@ -15,18 +14,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import redirect_stderr
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from nnheads.recipes import command as study
 from nnheads.recipes import recipes
-from nnheads.recipes._load import NDIF, REMOTE_VALUES
+from nnheads.recipes._errors import explained
+from nnheads.recipes._remote_option import with_place
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from nnheads.errors import Pending
-
-UNFIT = (LookupError, NameError, TypeError, ValueError, AttributeError, RuntimeError)
 INTERRUPTED = 130  # what typer returns for ctrl-C
 
 
@@ -95,7 +91,7 @@ def app(arguments: list[str] | None = None) -> None:
 
     if arguments is not None:
         sys.argv = ["nnheads", *arguments]  # what a run's record says that it was made with
-    words = _bare_remote(sys.argv[1:]) or ["--help"]
+    words = with_place(sys.argv[1:]) or ["--help"]
     _print_anything()
     sent: list[dict] = []
     try:
@@ -117,7 +113,7 @@ def app(arguments: list[str] | None = None) -> None:
         if isinstance(error, Pending):
             _say_jobs(sent)
         hosts = [str(line["host"]) for line in sent if "host" in line]
-        _fail(*_explained(error, words[0], hosts[-1] if hosts else ""))
+        _fail(*explained(error, words[0], hosts[-1] if hosts else ""))
     raise SystemExit(code)
 
 
@@ -152,62 +148,6 @@ def _check_text(arguments: list[str]) -> None:
     for argument in arguments:
         if not argument.isascii() and argument != argument.encode("utf-8", "replace").decode():
             raise BadInput(f"argument {argument!a} is not UTF-8 text")
-
-
-def _explained(error: Exception, name: str, host: str) -> tuple[str, int]:
-    """Return the line that says what went wrong in a recipe, and the exit code.
-
-    host: the server that has worked for the command; "" for none.
-    """
-    from nnheads.errors import BadInput, NNHeadsError, Pending
-
-    if hasattr(error, "format_message"):  # the command line itself does not parse
-        recipe = f" {name}" if name in recipes() else ""
-        problem = " ".join(error.format_message().split()).rstrip(".")
-        return f"error: {problem}; nnheads{recipe} --help shows what there is", 2
-    if isinstance(error, Pending):
-        return _pending(error, sys.argv), 0
-    if isinstance(error, NNHeadsError):
-        return f"error: {error}", 2 if isinstance(error, BadInput) else 1
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"error: {str(error.filename)[:60]!r}... is too long for the name of a file", 2
-    if isinstance(error, RuntimeError) and "home directory" in str(error):
-        return "error: a path begins with ~ and the name of no user of this machine", 2
-    if host and isinstance(error, UNFIT):
-        return (
-            f"error: what {host} sent back does not fit what was asked ({type(error).__name__});"
-            " is it an NDIF server? --traceback shows where"
-        ), 1
-    return _unexpected(error), 1
-
-
-def _pending(error: Pending, words: list[str]) -> str:
-    """Return what is not finished, and the command that fetches it.
-
-    words: of the command that sent it, which names the server.
-    """
-    from nnheads.recipes._issued import addresses
-    from nnheads.recipes._terminal import shown
-
-    if error.run is None:
-        return str(error)
-    server = "".join(f" --remote {address}" for address in addresses(words)[:1])
-    return f"{error}; nnheads remote collect {shown(error.run)}{server} fetches what is done"
-
-
-def _unexpected(error: Exception) -> str:
-    """Return one line about an error that nnheads does not raise itself."""
-    reason = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"error: {error.strerror}; free some and issue the same command again"
-    if isinstance(error, RecursionError):
-        return "error: a file is nested too deeply to be read"
-    if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
-        return (
-            f"error: the server of --remote cannot be reached ({reason}); is it running at that"
-            " address?"
-        )
-    return f"unexpected error: {type(error).__name__}: {reason} (--traceback shows where)"
 
 
 def command(line: str) -> None:
@@ -268,12 +208,3 @@ def _drop_stdout_if_broken() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _bare_remote(arguments: list[str]) -> list[str]:
-    """Let `--remote` alone mean NDIF."""
-    for index, argument in enumerate(arguments):
-        following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        if argument == "--remote" and not following.startswith(REMOTE_VALUES):
-            arguments[index] = f"--remote={NDIF}"
-    return arguments

@@ -8,7 +8,7 @@ import shlex
 import urllib.parse
 from pathlib import Path
 
-from nnheads.recipes._load import REMOTE_VALUES
+from nnheads.recipes._remote_option import without_place
 
 from nnheads.errors import BadInput
 
@@ -71,7 +71,7 @@ def check_repeatable(path: Path, words: list[str], more: list[str]) -> None:
     check_command(path, words)
     named = any(name_of(word) == "--remote" for word in more)
     check_servers(
-        path, without_server(words) if named else words, more, "rerun FILE -- --remote URL"
+        path, without_place(words) if named else words, more, "rerun FILE -- --remote URL"
     )
 
 
@@ -102,16 +102,6 @@ def host_in(address: str) -> str:
     except ValueError:
         port = ":?"
     return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}{port}"
-
-
-def without_server(words: list[str]) -> list[str]:
-    """Return a command's words without `--remote` and its value."""
-    kept, skip = [], False
-    for word, following in zip(words, [*words[1:], ""]):
-        if not skip and name_of(word) != "--remote":
-            kept.append(word)
-        skip = not skip and word == "--remote" and following.startswith(REMOTE_VALUES)
-    return kept
 
 
 def check_command(path: Path, words: list[str]) -> None:

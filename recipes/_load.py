@@ -15,9 +15,6 @@ from typing import Any
 
 from nnheads.errors import BadInput, safe
 
-NDIF = "ndif"
-REMOTE_VALUES = (NDIF, "local", "http://", "https://")  # what `--remote` is, or begins with
-
 
 def parse_remote(text: str | None) -> bool | str:
     """Return `--remote` as nnsight takes it: False, True (NDIF), "local" or a URL."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from nnheads.recipes._remote_option import check_place
 
 RESULTS = Path("results")
 NEEDS_DEFAULT = inspect.Parameter.empty
@@ -30,7 +31,10 @@ Quantization = Annotated[
     str | None, typer.Option(help="4bit or 8bit weights (needs bitsandbytes).")
 ]
 DeviceMap = Annotated[str | None, typer.Option(help="As in transformers: auto, cuda:0, ...")]
-Remote = Annotated[str | None, typer.Option(help="ndif, local (a rehearsal), or a server's URL.")]
+Remote = Annotated[
+    str | None,
+    typer.Option(callback=check_place, help="ndif, local (a rehearsal), or a server's URL."),
+]
 Submit = Annotated[bool, typer.Option("--submit", help="With --remote: send, and do not wait.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", file_okay=False, help="Folder for results.")

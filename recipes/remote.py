@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes import _issued
-from nnheads.recipes._load import NDIF, parse_remote
+from nnheads.recipes._load import parse_remote
 from nnheads.recipes._options import Traceback
+from nnheads.recipes._remote_option import NDIF, check_place, without_place
 from nnheads.recipes._terminal import say
 
 from nnheads.errors import BadInput, RunError
@@ -17,12 +18,19 @@ from nnheads.errors import BadInput, RunError
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
 Name = Annotated[str | None, typer.Argument(help="Hub id: is it there?")]
-Server = Annotated[str, typer.Option("--remote", help="ndif, or the URL of a server.")]
+Server = Annotated[
+    str, typer.Option("--remote", callback=check_place, help="ndif, or the URL of a server.")
+]
 Folder = Annotated[
     Path, typer.Argument(help="Folder of a run that was sent with --submit.", file_okay=False)
 ]
 Of = Annotated[
-    str | None, typer.Option("--remote", help="The server that has the jobs, if it is not NDIF.")
+    str | None,
+    typer.Option(
+        "--remote",
+        callback=check_place,
+        help="The server that has the jobs, if it is not NDIF.",
+    ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for what is not finished.")]
 
@@ -107,7 +115,7 @@ def command_of(run: Path, remote: str | None) -> tuple[list[str], list[str]]:
         )
     _issued.check_command(run, words)
     if remote is not None:
-        words = [*_issued.without_server(words), f"--remote={remote}"]
+        words = [*without_place(words), f"--remote={remote}"]
     user = [] if remote is None else [remote]
     _issued.check_servers(run, words, user, f"remote collect {run} --remote URL")
     return words, [*_issued.for_folder(words), "--output", str(root)]

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from nnheads.recipes import _report
 from nnheads.recipes._checks import check_at_least
-from nnheads.recipes._load import parse_remote
 from nnheads.recipes._options import RESULTS
 from nnheads.recipes._study import Study, study
 from nnheads.recipes._terminal import say, shown
@@ -82,7 +81,6 @@ def check(study: Study) -> None:
     from nnheads.errors import BadInput
 
     check_at_least(0, draws=study.draws)
-    parse_remote(study.remote)
     if study.texts is not None and not study.attention:
         raise BadInput("--texts is read by a model; name it with --attention MODEL")
     if study.output.exists() and not study.overwrite and not _report.is_page(study.output):

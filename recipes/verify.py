@@ -46,8 +46,6 @@ def main(
     files or data are not here, or that require another one that does not pass, are skipped, and
     said to be.
     """
-    from nnheads.recipes._load import parse_remote
-
     from nnheads.claims.claim_files import claims_of, read_claims
 
     published = claims_of(study.name) if claims is None else read_claims(claims)
@@ -58,7 +56,6 @@ def main(
     if listing:
         _verify_report.say_list(published, chosen)
         return
-    parse_remote(study.remote)
     if files is not None and not files.is_dir():
         raise BadInput(f"no folder {str(files)!r}; --files names one with published files")
     check = _verify.opened(study, published, chosen)

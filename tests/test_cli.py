@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from nnheads.recipes import _app as cli
+from nnheads.recipes._remote_option import with_place
 
 import nnheads
 from nnheads.errors import BadInput
@@ -109,6 +110,15 @@ def test_an_argument_that_is_no_text_is_one_line(capsys):
         (["ioi", "--remote"], ["ioi", "--remote=ndif"]),
         (["ioi", "--remote", "--limit", "3"], ["ioi", "--remote=ndif", "--limit", "3"]),
         (["ioi", "--remote", "gpt2"], ["ioi", "--remote=ndif", "gpt2"]),
+        (["ioi", "--remote", "smollm2"], ["ioi", "--remote=ndif", "smollm2"]),
+        (["ioi", "--remote", "owner/Name-3.1"], ["ioi", "--remote=ndif", "owner/Name-3.1"]),
+        (["ioi", "--remote", "local/name"], ["ioi", "--remote=ndif", "local/name"]),
+        (["ioi", "--remote", "../model"], ["ioi", "--remote=ndif", "../model"]),
+        (["ioi", "--remote", str(ROOT)], ["ioi", "--remote=ndif", str(ROOT)]),
+        (["ioi", "--remote", "localhost"], ["ioi", "--remote", "localhost"]),
+        (["ioi", "--remote", "host:80/a"], ["ioi", "--remote", "host:80/a"]),
+        (["ioi", "--remote", ""], ["ioi", "--remote", ""]),
+        (["ioi", "--remote", "banana"], ["ioi", "--remote", "banana"]),
         (["ioi", "--remote", "local"], ["ioi", "--remote", "local"]),
         (["ioi", "--remote", "ndif"], ["ioi", "--remote", "ndif"]),
         (
@@ -122,7 +132,33 @@ def test_an_argument_that_is_no_text_is_one_line(capsys):
     ],
 )
 def test_remote_alone_means_ndif(given, wanted):
-    assert cli._bare_remote(list(given)) == wanted
+    """What names no model behind it is its value, and not a model by that name."""
+    assert with_place(given) == wanted
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ioi", "--remote", "banana"),
+        ("ioi", "--remote=banana"),
+        ("ioi", "--remote", ""),
+        ("ioi", "--remote", "localhost:5000"),
+        ("ioi", "--remote", "htp://host"),
+        ("detect", "--remote", "induction", "gpt2"),
+        ("inspect", "--remote", "The cat sat on the"),
+        ("remote", "status", "--remote", "banana"),
+        ("remote", "collect", "results", "--remote", "banana"),
+    ],
+)
+def test_a_word_behind_remote_that_is_no_place_is_refused(arguments, capsys):
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert re.search(r"use ndif, local or a URL; .* MODEL --remote ndif", err)
+
+
+def test_a_command_without_remote_says_so_whatever_follows(capsys):
+    code, _, err = call(capsys, "das", "--remote", "banana")
+    assert code == 2 and "No such option: --remote" in err
 
 
 def recipe_that(monkeypatch, effect) -> None:
