@@ -15,102 +15,27 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from other_tools import (
     MISSING,
     Job,
+    Taken,
+    Way,
     add_tools,
     compare,
     interleave,
     interpreter,
     started,
     versions,
-    words,
 )
-from transformers import AutoConfig, AutoModelForCausalLM
+from sweep_floor import least_operations, multiplications_per_second
+from sweep_settings import SETTINGS, Setting, config_of, save_inputs, save_model
 from transformers.utils.logging import disable_progress_bar
 
-SLOW_TOKENS = (
-    200  # prompts with more tokens in all: a round of the slow ways takes minutes, so they get one
-)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Prompts of one size: pairs, tokens of each, and how many of those both prompts of a pair
-    start with.
-    """
-
-    model_type: str
-    cases: int
-    tokens: int
-    shared: int
-    full: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.model_type}-{self.cases}x{self.tokens}-{self.shared}"
-
-
-SETTINGS = (
-    Setting("gpt2", 8, 15, 9),
-    Setting("gpt2", 8, 15, 0),
-    Setting("gpt2", 64, 15, 9),
-    Setting("gpt2", 8, 64, 38),
-    Setting("llama", 8, 15, 9),
-    Setting("gpt2", 64, 64, 38, full=True),
-)
-
-
-def config_of(model_type: str, given):
-    """GPT-2 small's shape, or a Llama of the same size whose query heads share key-value heads in
-    groups.
-    """
-    special = {
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-        "vocab_size": given.vocabulary,
-    }
-    if model_type == "gpt2":
-        return AutoConfig.for_model(
-            "gpt2",
-            n_layer=given.layers,
-            n_head=given.heads,
-            n_embd=given.width,
-            n_positions=1024,
-            **special,
-        )
-    return AutoConfig.for_model(
-        "llama",
-        num_hidden_layers=given.layers,
-        hidden_size=given.width,
-        intermediate_size=8 * given.width // 3,
-        num_attention_heads=given.heads,
-        num_key_value_heads=given.kv_heads,
-        max_position_embeddings=1024,
-        **special,
-    )
-
-
-def save_model(config, folder: Path) -> None:
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).eval().save_pretrained(folder)
-    words(config.vocab_size).save_pretrained(folder)
-
-
-def save_inputs(setting: Setting, vocabulary: int, path: Path) -> None:
-    """Random clean and corrupted prompts; answer and wrong answer."""
-    generator = np.random.default_rng(0)
-    ids = generator.integers(vocabulary, size=(2, setting.cases, setting.tokens))
-    ids[1, :, : setting.shared] = ids[0, :, : setting.shared]
-    answers = generator.integers(vocabulary, size=(2, setting.cases))
-    np.savez(path, token=ids[0], corrupted=ids[1], answer=answers[0], wrong=answers[1])
+# Prompts with more tokens in all: a round of the slow ways takes minutes, so they get one.
+SLOW_TOKENS = 200
 
 
 def jobs(given) -> list[Job]:
@@ -127,77 +52,6 @@ def jobs(given) -> list[Job]:
         ),
         Job("pyvene", interpreter("pyvene", given), "run_pyvene", "sweep"),
     ]
-
-
-def least_operations(config, setting: Setting) -> int:
-    """Floating-point operations (a multiplication and an addition are two) that no exact sweep can
-    do without.
-
-    Both runs once: the clean one only behind the shared prefix. Then for every head and case of
-        layer l, at the tail
-    positions behind the shared prefix: the head's slice of W_O and the MLP of layer l and all of
-        layers l + 1 to L - 2.
-    Of the last layer, in every run, keys and values, and the rest at the answer's position alone;
-    and two columns of the unembedding. Norms, activations and softmax are not counted.
-    """
-    width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
-    dim, kv = width // heads, getattr(config, "num_key_value_heads", heads)
-    mlp = (
-        2 * width * 4 * width
-        if config.model_type == "gpt2"
-        else 3 * width * config.intermediate_size
-    )
-    keys_values, query, out = 2 * width * kv * dim, width * width, width * width
-
-    def attention(first: int) -> int:
-        """Products of queries from `first` on with the keys that they see, and of those patterns
-        with values.
-        """
-        return sum(2 * heads * dim * (place + 1) for place in range(first, setting.tokens))
-
-    def whole(first: int) -> int:
-        """One layer, from position `first` on."""
-        return (setting.tokens - first) * (keys_values + query + out + mlp) + attention(first)
-
-    tail, last = setting.tokens - setting.shared, setting.tokens - 1
-    answer, readout = query + out + mlp + attention(last), 2 * width
-    end = tail * keys_values + answer
-    total = (
-        (layers - 1) * (whole(0) + whole(setting.shared))
-        + setting.tokens * keys_values
-        + answer
-        + end
-        + 2 * readout
-    )
-    for layer in range(layers - 1):
-        entry = tail * (dim * width + mlp)
-        total += heads * (entry + (layers - 2 - layer) * whole(setting.shared) + end + readout)
-    total += heads * (dim * width + mlp + readout)
-    return 2 * setting.cases * total
-
-
-def multiplications_per_second(config, setting: Setting, threads: int, tries: int = 9) -> float:
-    """The best floating-point rate of any float32 product that the sweep consists of, in operations
-    per second.
-    """
-    width = config.hidden_size
-    inner = 4 * width if config.model_type == "gpt2" else config.intermediate_size
-    rows = config.num_attention_heads * setting.cases * (setting.tokens - setting.shared)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    best = 0.0
-    for first, second in ((width, width), (width, inner), (inner, width)):
-        left, right, out = (
-            torch.randn(rows, first),
-            torch.randn(first, second),
-            torch.empty(rows, second),
-        )
-        for _ in range(tries):
-            start = time.perf_counter()
-            torch.mm(left, right, out=out)
-            best = max(best, 2 * rows * first * second / (time.perf_counter() - start))
-    torch.set_num_threads(before)
-    return best
 
 
 def run(setting: Setting, given, folder: Path) -> None:
@@ -217,12 +71,18 @@ def run(setting: Setting, given, folder: Path) -> None:
             f"no head moves these answers by more than {spread:.2g}: agreement would say nothing"
         )
     off = compare(ways, taken, expected)
-    best = min(taken["nnheads"].seconds)
     print(
         f"\n{setting.model_type}, {given.layers} layers x {given.heads} heads, width {given.width}:"
         f" {setting.cases} cases x {setting.tokens} tokens, {setting.shared} of them shared;"
         f" all within {off:.1g}, heads move answers by up to {spread:.2g}"
     )
+    best = min(taken["nnheads"].seconds)
+    print_ways(ways, taken, best)
+    print_floor(least_operations(config, setting), max(rates), best)
+
+
+def print_ways(ways: list[Way], taken: dict[str, Taken], best: float) -> None:
+    """A line for each way; best: the seconds of nnheads."""
     for way in ways:
         if way.label not in taken:
             print(f"  {way.label:<34} {MISSING}")
@@ -232,7 +92,10 @@ def run(setting: Setting, given, folder: Path) -> None:
             f"  {way.label:<34} {min(seconds):8.2f} s {min(seconds) / best:7.1f} x   {mib:6.0f} MiB"
             f" at most   best of {len(seconds)}{versions(way)}"
         )
-    operations, rate = least_operations(config, setting), max(rates)
+
+
+def print_floor(operations: int, rate: float, best: float) -> None:
+    """A line for the multiplications alone; rate: operations per second of this machine."""
     print(
         f"  {'the multiplications alone':<34} {operations / rate:8.2f} s"
         f" {operations / rate / best:7.2f} x   {operations / 1e9:.1f} GFLOP at {rate / 1e9:.0f}"
@@ -240,7 +103,7 @@ def run(setting: Setting, given, folder: Path) -> None:
     )
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -267,7 +130,11 @@ def main() -> None:
         help="settings with this in their name, such as 8x15 or llama",
     )
     add_tools(parser)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def chosen_settings(given: argparse.Namespace) -> list[Setting]:
+    """The settings that the command line names."""
     chosen = [
         one
         for one in SETTINGS
@@ -282,6 +149,12 @@ def main() -> None:
             "--only: no such setting; there are"
             f" {', '.join(dict.fromkeys(one.name for one in SETTINGS))}"
         )
+    return chosen
+
+
+def main() -> None:
+    given = options()
+    chosen = chosen_settings(given)
     disable_progress_bar()
     with tempfile.TemporaryDirectory() as temporary:
         for model_type in dict.fromkeys(one.model_type for one in chosen):
