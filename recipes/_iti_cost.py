@@ -66,9 +66,7 @@ def operations(model: Any, tokens: int, sizes: Geometry) -> float:
 
 def on_server(study: Study) -> bool:
     """Return whether the run would be on another machine."""
-    from nnheads.recipes._load import parse_remote
-
-    return parse_remote(study.remote) not in (False, "local")
+    return study.remote not in (None, "local")
 
 
 def seconds(model: Any, flops: float, sizes: Geometry) -> float:

@@ -16,13 +16,6 @@ from typing import Any
 from nnheads.errors import BadInput, safe
 
 
-def parse_remote(text: str | None) -> bool | str:
-    """Return `--remote` as nnsight takes it: False, True (NDIF), "local" or a URL."""
-    from nnheads.remote.place import remote_value
-
-    return remote_value(text)
-
-
 def load(arguments: dict[str, Any], **changed: Any) -> Any:
     """Load the model that the options name, and say on stderr what to know of its server.
 
@@ -31,14 +24,13 @@ def load(arguments: dict[str, Any], **changed: Any) -> Any:
         `attention`, the implementation.
     """
     from nnheads.models.load import load as load_model
-    from nnheads.remote.place import PlainKey
+    from nnheads.remote.place import PlainKey, place_of, remote_value
     from nnheads.remote.server import warnings_for
 
     quieten()
     request = {**arguments, **changed}
-    remote, waiting = parse_remote(request.get("remote")), not request.get("submit", False)
-    on_server = remote not in (False, "local")
-    if not on_server and not waiting:
+    remote, waiting = request.get("remote"), not request.get("submit", False)
+    if not waiting and remote_value(remote) in (False, "local"):
         raise BadInput("--submit is for jobs on a server; give --remote ndif or a URL with it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlainKey)  # it is among the notes below
@@ -52,7 +44,8 @@ def load(arguments: dict[str, Any], **changed: Any) -> Any:
             remote=remote,
             waiting=waiting,
         )
-    for warning in warnings_for(remote, model.repo_id) if on_server else ():
+    place = place_of(model)
+    for warning in warnings_for(place.remote, model.repo_id) if place.on_server else ():
         sys.stderr.write(f"note: {safe(warning)}\n")
     return model
 

@@ -77,8 +77,6 @@ def main(
 
 def check(study: Study) -> None:
     """Refuse what cannot be before a model is loaded."""
-    from nnheads.recipes._load import parse_remote
-
     from nnheads.models.names import check_site
     from nnheads.patching.attribution import check_estimable, check_trust
     from nnheads.patching.screening import METHODS
@@ -93,7 +91,7 @@ def check(study: Study) -> None:
     check_at_least(0, audit=study.audit)
     check_size(threshold=study.threshold)
     if not direct:
-        check_trust(parse_remote(study.remote), study.trusted)
+        check_trust(study.remote, study.trusted)
 
 
 def compute(study: Study, run, pairs) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from nnheads.recipes import _drift_report
+from nnheads.recipes._remote_option import NDIF
 from nnheads.recipes._study import Study, study
 
 from nnheads.errors import BadInput
@@ -40,13 +41,10 @@ def main(study: Study, types: Types = TYPES, against: Against = "bfloat16", top:
     noise may rank, and of those flagged; heads at the top in common, largest change, flags that
     come and go.
     """
-    from nnheads.recipes._load import parse_remote
-
     from nnheads.compare.settings import settings
 
     named = study.changed(types=names_of(types))
-    where = parse_remote(study.remote)
-    sides = settings(study.dtype, study.quantization, against, where)
+    sides = settings(study.dtype, study.quantization, against, study.remote)
     run, first, about = first_side(named, sides[0])
     if not run.complete:
         second, other = second_side(run, named, sides[1], about)
@@ -67,8 +65,7 @@ def side_of(study: Study, setting: dict[str, Any]) -> tuple[Study, list]:
     """Return the study with the model of one side, and its prompts."""
     from nnheads.detectors._stimulus import prepare
 
-    remote = study.remote if setting["remote"] else None
-    side = study.changed(**{**setting, "remote": remote})
+    side = study.changed(**setting)
     return side, prepare(side.model, study.types, n=study.limit, seed=study.seed)
 
 
@@ -124,7 +121,7 @@ def second_side(
     scores = measured(side, stimuli, run.parts)
     if not there:
         return scores, side.identity
-    server = "NDIF" if there is True else there
+    server = "NDIF" if there == NDIF else there
     return scores, {
         **side.identity,
         "dtype": computed_in(side.model, stimuli[0].prompts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -131,18 +132,7 @@ def report_plan(study: Study, sites: list[str], layers: list[int] | None) -> Non
     part = first_batch(pairs, study.batch_size)
     say("that is before prompts that the model gets wrong are left out")
     for one in sites:
-        job, _ = plan_patch(
-            study.model,
-            part,
-            site=one,
-            layers=layers,
-            groups=None,
-            by_position=False,
-            at=None,
-            noising=False,
-            full=False,
-            tokens=None,
-        )
+        job, _ = plan_patch(study.model, part, site=one, layers=layers)
         say(f"{one}:")
         say_plan(study.model, job)
 
@@ -163,27 +153,20 @@ def open_site(study: Study, site: str) -> tuple:
 
 def compute(study: Study, run, pairs, site: str, layers: list[int] | None) -> None:
     """Filter, sweep, reduce, save; every finished batch is kept in the run's folder."""
+    from nnheads.patching.patch import patch
+
     kept, dropped = _pairs.answered(study, run, pairs, strict=study.strict)
-    scores = swept(study, run, kept, site, layers)
+    options = {"site": site, "layers": layers, "noising": study.noising, "gap": study.gap}
+    swap = partial(patch, run.model, **options)
+    scores = study.in_batches(run, swap, kept, name="patch", title="heads")
+    effect = scores["effect"]
+    effect.attrs["cases_masked"] = int(effect.isnull().all(effect.dims[1:]).sum())
     scores.attrs.update(_pairs.about_pairs(run, TITLE, pairs, kept, dropped, _pairs.REFERENCES))
     heads = reduce(scores, study.seed)
     heads.attrs.update(scores.attrs)
     run.save(scores=scores, heads=heads)
     draw(run, heads)
     _pairs.finish(run, scores)
-
-
-def swept(study: Study, run, kept, site: str, layers: list[int] | None):
-    """Return the effect of every head (batch, layer, head), and how many prompts have none."""
-    from nnheads.patching.patch import patch
-
-    options = {"site": site, "layers": layers, "noising": study.noising, "gap": study.gap}
-    scores = study.in_batches(
-        run, lambda part: patch(run.model, part, **options), kept, name="patch", title="heads"
-    )
-    effect = scores["effect"]
-    effect.attrs["cases_masked"] = int(effect.isnull().all(effect.dims[1:]).sum())
-    return scores
 
 
 def reduce(scores, seed: int):

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes import _issued
-from nnheads.recipes._load import parse_remote
 from nnheads.recipes._options import Traceback
 from nnheads.recipes._remote_option import NDIF, check_place, without_place
 from nnheads.recipes._terminal import say
@@ -39,8 +38,9 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for what is not finishe
 def status(model: Name = None, remote: Server = NDIF, traceback: Traceback = False) -> None:
     """Say whether a server is up, which models it has, and how its versions differ from ours."""
     from nnheads.remote import server
+    from nnheads.remote.place import remote_value
 
-    where = parse_remote(remote)
+    where = remote_value(remote)
     if where == "local":
         raise BadInput("--remote local is this machine; use ndif or a URL")
     host = server.host_of(where)

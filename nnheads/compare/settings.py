@@ -22,7 +22,7 @@ CHANGES = [*(name for name in DTYPES if name != "auto"), *ATTENTION, *QUANTIZATI
 
 
 def settings(
-    dtype: str, quantization: str | None, against: str, remote: bool | str
+    dtype: str, quantization: str | None, against: str, remote: bool | str | None
 ) -> tuple[dict, dict]:
     """Return how each side is loaded, as `models.load` takes it.
 
@@ -43,7 +43,7 @@ def settings(
     return first, {**first, "attention" if against in ATTENTION else "dtype": against}
 
 
-def _check(dtype: str, quantization: str | None, against: str, remote: bool | str) -> None:
+def _check(dtype: str, quantization: str | None, against: str, remote: bool | str | None) -> None:
     """Refuse changes that are not known, and sides that would be alike."""
     if against not in CHANGES:
         raise BadInput(f"Not a setting: --against {against!r}. Use one of {', '.join(CHANGES)}.")

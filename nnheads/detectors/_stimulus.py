@@ -50,7 +50,7 @@ def prepare(
     """
     chosen = head_types(names)
     check_options(chosen, options)
-    chosen = _with_data(chosen, model.tokenizer, options)
+    chosen = _with_data(chosen, model.tokenizer, options.get("data"))
     lengths = list(options.get("lengths") or LENGTHS)
     usual = lengths == list(LENGTHS)
     if not usual:  # before anything that long is drawn
@@ -89,9 +89,9 @@ def _why(model, one: HeadType) -> str:
     return "its prompts are longer than this model reads"
 
 
-def _with_data(chosen: list[HeadType], tokenizer, options: dict) -> list[HeadType]:
+def _with_data(chosen: list[HeadType], tokenizer, data: str | None) -> list[HeadType]:
     """Return the types whose prompts can be drawn; one that stands alone is never left out."""
-    if len(chosen) == 1 or options.get("data") is not None or knows_reference(tokenizer):
+    if len(chosen) == 1 or data is not None or knows_reference(tokenizer):
         return chosen
     return [one for one in chosen if "data" not in one.options]
 

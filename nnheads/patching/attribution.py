@@ -98,7 +98,7 @@ def attribute(
     check_method(method)
     check_trust(remote_of(model), trusted)
     check_estimable(site)
-    chosen = metric_of(metric)
+    chosen, direction = metric_of(metric), direction_of(noising)
     plan, axes = plan_patch(
         model,
         prompts,
@@ -106,17 +106,17 @@ def attribute(
         layers=layers,
         by_position=by_position,
         at=at,
-        noising=noising,
+        direction=direction,
         full=chosen.full,
     )
     options = gradient_options(plan, axes, method, by_position)
     where = prompts["mask"].values.astype(bool) if by_position else plan.cells.regions[0]
     changes, texts = estimate(model, chosen, plan, where, options)
     scores = labelled(prompts, changes, chosen, axes, method)
-    scores = scores.assign(texts_read(plan, chosen, direction_of(noising), texts))
+    scores = scores.assign(texts_read(plan, chosen, direction, texts))
     scores.attrs.update(method=method, method_meaning=METHODS[method], site=site)
     scores.attrs.update(site_meaning=SITES[site]["meaning"], metric=chosen.name)
-    return scores.assign_attrs(direction=direction_of(noising).name)
+    return scores.assign_attrs(direction=direction.name)
 
 
 def texts_read(
@@ -145,7 +145,7 @@ def check_estimable(site: str) -> None:
         )
 
 
-def check_trust(remote: bool | str, trusted: bool) -> None:
+def check_trust(remote: bool | str | None, trusted: bool) -> None:
     """Refuse a server before anything is sent to it: a sandbox would fail far from the cause."""
     if remote and remote != "local" and not trusted:
         raise RunError(

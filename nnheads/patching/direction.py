@@ -63,4 +63,4 @@ def direction_of(noising: bool) -> Direction:
 
 def direction_in(scores: xr.Dataset) -> Direction:
     """Return the direction that scores of `patch` or `attribute` were measured in."""
-    return direction_of(scores.attrs["direction"] == NOISING.name)
+    return NOISING if scores.attrs["direction"] == NOISING.name else DENOISING

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import xarray as xr
 
-from nnheads.patching.direction import Direction, direction_of
+from nnheads.patching.direction import DENOISING, Direction, direction_of
 from nnheads.patching.metrics import Metric, metric_of, normalised_effect
 from nnheads.patching.prepared import PreparedSweep, prepare
 from nnheads.patching.readings import Readings, measure
@@ -82,7 +82,7 @@ def patch(
         layers=layers,
         by_position=by_position,
         at=at,
-        noising=noising,
+        direction=direction,
         full=chosen.full,
         groups=groups,
         tokens=tokens,
@@ -112,18 +112,22 @@ def plan_patch(
     model,
     prompts: xr.Dataset,
     *,
-    site: str,
-    layers: Sequence[int] | None,
-    by_position: bool,
-    at: str | None,
-    noising: bool,
-    full: int,
+    site: str = "z",
+    layers: Sequence[int] | None = None,
     groups: Sequence[Group] | None = None,
+    by_position: bool = False,
+    at: str | None = None,
+    direction: Direction = DENOISING,
+    full: int = 0,
     tokens: int | None = None,
 ) -> tuple[PreparedSweep, Axes]:
-    """Return the sweep that `patch` runs, and the names of its axes."""
+    """Return the sweep that `patch` runs, and the names of its axes.
+
+    Args:
+        full: how much of the vocabulary the metric reads, see `trace.plain.Request`. The others
+            are those of `patch`, with the direction for `noising`.
+    """
     cells, axes = chosen_cells(model, prompts, site, layers, groups, by_position, at)
-    direction = direction_of(noising)
     plan = prepare(
         model,
         prompts,

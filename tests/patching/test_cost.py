@@ -16,15 +16,7 @@ from nnheads.trace import sweep as engine
 
 
 def job_of(model, padded, **options):
-    plain = {
-        "site": "z",
-        "layers": None,
-        "groups": None,
-        "by_position": False,
-        "at": None,
-        "noising": False,
-    }
-    return plan_patch(model, pairs(padded), full=0, tokens=None, **{**plain, **options})[0]
+    return plan_patch(model, pairs(padded), **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +78,7 @@ def test_the_plan_reads_well_and_the_rate_is_one(padded):
 def test_the_vocabulary_counts_where_it_is_read(full, copies, padded, monkeypatch):
     model, _ = tiny("bloom")
     monkeypatch.setattr(prepared, "answer_columns", lambda *_: {})
-    options = {"site": "z", "layers": None, "by_position": False, "at": None, "noising": False}
-    plan, _ = plan_patch(model, pairs(padded), full=full, tokens=None, **options)
+    plan, _ = plan_patch(model, pairs(padded), full=full)
     request = plan.task["request"]
     questions = request["answers"].shape[1]
     assert logit_numbers(model, request) == questions * 500 * copies
