@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from nnheads.recipes import _grid, _truth
+from nnheads.recipes._checks import check_at_least
 from nnheads.recipes._study import Study
 
 from nnheads.errors import BadInput
@@ -37,19 +39,25 @@ def revisions_in(text: str | None) -> list[str | None]:
     return [piece.strip() for piece in text.split(",") if piece.strip()]
 
 
-def stimulus_options(study: Study, names: Sequence[str]) -> dict:
-    """Return the options that the prompts of these types know.
+def drawing(study: Study, names: Sequence[str]) -> Callable[..., list]:
+    """Return the function (model, seed=) that draws the prompts of these types.
+
+    It draws `--limit` prompts, with those options that the prompts know, or reads `--spans`.
 
     Raises:
-        BadInput: options of needles or of truthfulness for other types.
+        BadInput: options of needles or of truthfulness for other types, or nothing to repeat.
     """
     from nnheads.detectors._catalog import head_types
-    from nnheads.detectors._stimulus import known_options
+    from nnheads.detectors._stimulus import known_options, prepare, prepare_spans
 
+    check_at_least(1, length=study.length)
     types = [] if study.spans else head_types(names)
     stimuli = {one.stimulus for one in types}
     options = {name: study.arguments[name] for name in DRAWN}
     options |= _grid.options_of(study.arguments, "needle" in stimuli)
     options |= _truth.options_of(study.arguments, "truth" in stimuli)
+    if study.spans:
+        return partial(prepare_spans, path=study.spans, n=study.limit)
     known = known_options(types)
-    return {name: value for name, value in options.items() if name in known}
+    own = {name: value for name, value in options.items() if name in known}
+    return partial(prepare, names=list(names), n=study.limit, **own)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nnheads.recipes import _grid, _truth
-from nnheads.recipes._checks import check_at_least
-from nnheads.recipes._detect_options import OWN, names_of, revisions_in, stimulus_options
+from nnheads.recipes._detect_options import OWN, drawing, names_of, revisions_in
 from nnheads.recipes._detect_report import beside, emergence, overview, report, say_left_out
 from nnheads.recipes._study import Study, study
 
@@ -82,12 +81,11 @@ def main(
     all heads. Writes one folder a type with scores.nc, heads.nc and heads.png.
     """
     names = names_of(head_type, spans)
-    check_at_least(1, length=length)
-    options = stimulus_options(study, names)
+    stimuli_of = drawing(study, names)
     sides = {
         one: side_of(study, one) for one in revisions_in(revision)
     }  # all are there, or none runs
-    runs = {one: at_revision(study, side, one, names, options) for one, side in sides.items()}
+    runs = {one: at_revision(study, side, one, names, stimuli_of) for one, side in sides.items()}
     if len(runs) > 1:
         emergence(runs)
         return
@@ -107,16 +105,17 @@ def side_of(study: Study, revision: str | None) -> Study:
 
 
 def at_revision(
-    study: Study, side: Study, revision: str | None, names: Sequence[str], options: dict
+    study: Study,
+    side: Study,
+    revision: str | None,
+    names: Sequence[str],
+    stimuli_of: Callable[..., list],
 ) -> dict[str, Run]:
-    """Return the finished run of each type at one revision."""
-    from nnheads.detectors._stimulus import prepare, prepare_spans
+    """Return the finished run of each type at one revision.
 
-    draw = {"n": study.limit, "seed": side.seed}
-    if study.spans:
-        stimuli = prepare_spans(side.model, study.spans, **draw)
-    else:
-        stimuli = prepare(side.model, list(names), **draw, **options)
+    stimuli_of: the function (model, seed=) that draws the prompts of all types.
+    """
+    stimuli = stimuli_of(side.model, seed=side.seed)
     runs = {
         kind.name: open_type(study, side, revision, stimulus, kind.name)
         for stimulus in stimuli

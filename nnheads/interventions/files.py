@@ -55,7 +55,20 @@ def save(intervention: Intervention, folder: str | Path, *, model: str = "") -> 
     if "__metadata__" in intervention.tensors:
         raise BadInput("a tensor cannot be named '__metadata__' in a file; give it another name")
     tensors = _copies(intervention.tensors)
-    record = {
+    text = json.dumps(_content(intervention, model, tensors), indent=1) + "\n"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # the tensors first: a folder without its JSON is no intervention, and never half of one
+    write(folder / TENSORS_NAME, lambda path: save_file(tensors, path))
+    write(folder / JSON_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    return folder
+
+
+def _content(
+    intervention: Intervention, model: str, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Return what the JSON of an intervention says."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "model": model,
@@ -63,13 +76,6 @@ def save(intervention: Intervention, folder: str | Path, *, model: str = "") -> 
         "edits": [to_json(edit) for edit in intervention.edits],
         "tensors": {name: _about(tensor) for name, tensor in tensors.items()},
     }
-    text = json.dumps(record, indent=1) + "\n"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    # the tensors first: a folder without its JSON is no intervention, and never half of one
-    write(folder / TENSORS_NAME, lambda path: save_file(tensors, path))
-    write(folder / JSON_NAME, lambda path: path.write_text(text, encoding="utf-8"))
-    return folder
 
 
 def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

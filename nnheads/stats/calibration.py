@@ -135,29 +135,39 @@ def contrast(
     beyond = np.where(first[:, None, None], values - np.sign(difference) * margin, values)
     p_value = np.where(np.abs(difference) > margin, _welch(beyond, first)[3], 1.0)
     p_value = np.where(np.isnan(of_any), np.nan, p_value)
+    meaning = f"p of a difference of at most {margin}"
+    tested = discoveries(
+        p_value, meaning, "the groups differ", rate=rate, margin=margin, statistic="difference"
+    )
+    heads = _labelled_difference(scores, str(groups.name), difference, low, high).assign(tested)
+    return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
+
+
+def _labelled_difference(
+    scores: xr.DataArray,
+    group: str,
+    difference: Float[np.ndarray, "layer head"],
+    low: Float[np.ndarray, "layer head"],
+    high: Float[np.ndarray, "layer head"],
+) -> xr.Dataset:
+    """Return the difference of two groups and the ends of its interval (layer, head)."""
     about = {
         "units": str(scores.attrs.get("units", "1")),
         "source": str(scores.attrs.get("source", "")),
     }
-    meaning = f"{scores.attrs.get('long_name', scores.name)}: {groups.name} minus not"
+    meaning = f"{scores.attrs.get('long_name', scores.name)}: {group} minus not"
     interval = f"end of its {CONFIDENCE:.0%} interval"
     measured = {
         "difference": (difference, meaning),
         "difference_low": (low, f"lower {interval}"),
         "difference_high": (high, f"upper {interval}"),
     }
-    heads = xr.Dataset(
+    return xr.Dataset(
         {
             name: (HEADS, np.asarray(of, np.float32), {"long_name": text, **about})
             for name, (of, text) in measured.items()
         }
     )
-    meaning = f"p of a difference of at most {margin}"
-    tested = discoveries(
-        p_value, meaning, "the groups differ", rate=rate, margin=margin, statistic="difference"
-    )
-    heads = heads.assign(tested)
-    return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
 
 
 def _welch(
