@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from nnheads.recipes import _app as cli
-from nnheads.recipes._remote_option import with_place
+from nnheads.recipes._remote_option import with_place, without_place
 
 import nnheads
 from nnheads.errors import BadInput
@@ -134,6 +134,17 @@ def test_an_argument_that_is_no_text_is_one_line(capsys):
 def test_remote_alone_means_ndif(given, wanted):
     """What names no model behind it is its value, and not a model by that name."""
     assert with_place(given) == wanted
+
+
+@pytest.mark.parametrize(
+    "place",
+    [["--remote"], ["--remote=local"], ["--remote", "http://127.0.0.1:5000"], ["--remote", "odd"]],
+)
+def test_a_command_is_the_same_without_its_place(place):
+    """What is behind a bare --remote is no place, and stays."""
+    assert without_place(["ioi", *place, "owner/name"]) == ["ioi", "owner/name"]
+    assert without_place(["ioi", "smollm2", *place, "-n", "4"]) == ["ioi", "smollm2", "-n", "4"]
+    assert without_place(["ioi", *place]) == ["ioi"]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def _of_reading(model, stimulus: Stimulus, batching: Batching) -> Scores:
     each = [kinds_of(stimulus.prompts, span, one.beside) for one, span in spans.items()]
     kinds = list(dict.fromkeys(kind for own in each for kind in own))
     scores = batching.run(
-        lambda part: measure_and_gate(model, part, kinds),
+        partial(measure_and_gate, model, kinds=kinds),
         stimulus.prompts,
         model=model,
         name=f"{stimulus.key}-{zlib.crc32(repr(kinds).encode()):08x}",
