@@ -45,9 +45,8 @@ def test_what_is_planned_is_what_is_taken_within_two_fifths(model_type, options)
     module = build(model_type, **LARGER[model_type])
     renamed = FAMILIES[model_type].rename()
     model = TransformersModel(module, tokenizer=words_tokenizer(), rename=renamed)
-    plain = {"layers": None, "groups": None, "by_position": False, "at": None, "noising": False}
     prompts = nnheads.ioi(words_tokenizer(), 8)
-    job, _ = plan_patch(model, prompts, **{**plain, "full": 0, "tokens": None, **options})
+    job, _ = plan_patch(model, prompts, **options)
     measured = taken(lambda: measure(model, job))
     assert measured > 500_000
     assert 0.7 * measured < peak_bytes(model, job) < 1.4 * measured
@@ -55,14 +54,8 @@ def test_what_is_planned_is_what_is_taken_within_two_fifths(model_type, options)
 
 def test_twice_the_prompts_take_twice_the_memory():
     model = nnheads.load()
-    plain = {"layers": None, "groups": None, "by_position": False, "at": None, "noising": False}
     few, many = (
-        peak_bytes(
-            model,
-            plan_patch(
-                model, nnheads.ioi(model.tokenizer, n), site="z", full=0, tokens=None, **plain
-            )[0],
-        )
+        peak_bytes(model, plan_patch(model, nnheads.ioi(model.tokenizer, n), site="z")[0])
         for n in (8, 16)
     )
     assert few < many <= 2.1 * few
