@@ -126,7 +126,7 @@ def test_drawing_stays_in_plot_and_typer_in_the_recipes():
         used = {module.split(".")[0] for module in imports(path)}
         if room_of(f"{name}.") != "plot":
             assert not used & {"seaborn", "matplotlib"}, path
-        if room_of(f"{name}.") != "recipes" and name != "nnheads.runs.batches":
+        if room_of(f"{name}.") != "recipes" and name != "nnheads.runs.progress":
             assert not used & {"typer", "rich"}, path
 
 
