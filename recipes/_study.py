@@ -166,7 +166,8 @@ def study(
         (`limit=100`).
     incidental: options that say how something is shown and change no number of a run.
     quick: what `--quick` makes of options that are not given otherwise, so that a model of a
-        hundred million parameters is answered for within a minute on a laptop. None: it has none.
+        hundred million parameters is answered for within a minute on a laptop; a value may follow
+        from the other options. None: it has none.
     """
 
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
@@ -200,11 +201,12 @@ def shortened(
     they are not in the way of those that take longer.
     """
     named = {"top"} if arguments.get("heads") else set()  # then there is nothing to rank
-    fewer = {
-        name: value
+    meant = {
+        name: value(arguments) if callable(value) else value
         for name, value in quick.items()
         if arguments[name] == usual[name] and name not in named
     }
+    fewer = {name: value for name, value in meant.items() if value != usual[name]}
     if fewer:
         said = (f"--{name.replace('_', '-')} {value}" for name, value in fewer.items())
         say(f"quick: {' '.join(said)}")

@@ -62,7 +62,20 @@ Backup = Annotated[
 ]
 
 
-@study(limit=48, batch_size=24, plan=False, quick={"limit": 6, "draws": 4, "top": 4})
+def few(arguments: dict) -> int:
+    """Return how many prompts a quick answer has time for: --backup tries every head, twice."""
+    return 2 if arguments["backup"] else 6
+
+
+def short(arguments: dict) -> int | None:
+    """Return how many tokens are repeated where every head is tried in a quick answer."""
+    return 16 if arguments["backup"] and arguments["behaviour"] == "induction" else None
+
+
+QUICK = {"limit": few, "length": short, "draws": 4, "top": 4}
+
+
+@study(limit=48, batch_size=24, plan=False, quick=QUICK)
 def main(
     study: Study,
     heads: Heads = None,

@@ -8,6 +8,7 @@ import xarray as xr
 from nnheads.patching.metrics import METRICS
 
 MARGIN = 0.1  # of the larger of joint effect and sum of parts: below it they count as equal
+FEWEST = 5  # cases: of fewer, an interval is little more than the cases themselves
 SPENT = 0.05  # of the way to the end of a metric's range: nearer than this, it cannot go on
 STAND_IN = (
     "these heads stand in for each other (self-repair), and each one's own effect says too little"
@@ -27,17 +28,20 @@ UNSURE = (
 )
 
 
-def verdict(reduced: xr.Dataset, sign: int) -> dict[str, int | str]:
+def verdict(reduced: xr.Dataset, sign: int, cases: int) -> dict[str, int | str]:
     """Say whether the parts add up, and if not, which way; nothing of one case.
 
     Args:
         reduced: `surplus`, `joint`, `sum_of_parts` and `alone` (member) with their intervals, and
             the intact metric.
         sign: 1 where more of the metric is worse, -1 where less is.
+        cases: how many the intervals are over.
     """
     low, high = float(reduced["surplus_low"]), float(reduced["surplus_high"])
     if np.isnan(low):
         return {}
+    if cases < FEWEST:
+        return {"warning": f"{cases} prompts are too few to say whether the parts add up"}
     if not (is_sure(reduced, "joint") or is_sure(reduced, "sum_of_parts")):
         return {"warning": UNSURE}
     surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))

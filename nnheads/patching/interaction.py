@@ -200,13 +200,14 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         or, if that is more, of the joint effect. A head that worked against the answer and ceases
         to is none. attrs: `adds_up`, 0 where the interval of the surplus leaves zero out and it is
         more than `adding_up.MARGIN` of the joint effect or of the sum of parts; then `warning` says
-        which way. One case alone has no `adds_up`, nor has a list without which the metric is at
-        the end of its range, unless its heads stand in for each other; `warning` says so.
+        which way. Fewer than `adding_up.FEWEST` cases have no `adds_up`, nor has a list without
+        which the metric is at the end of its range, unless its heads stand in for each other;
+        `warning` says so.
     """
     means = [stats.mean(scores[name], seed=seed) for name in scores.data_vars]
     reduced = xr.merge(means, combine_attrs="override").assign_attrs(scores.attrs)
     sign = 1 if scores.attrs["metric"] in LESS_IS_BETTER else -1
-    reduced.attrs |= verdict(reduced, sign)
+    reduced.attrs |= verdict(reduced, sign, scores.sizes["batch"])
     return reduced.assign(_steps_in(scores, reduced, sign)) if "growth" in scores else reduced
 
 

@@ -126,7 +126,7 @@ def test_at_the_end_of_a_range_nothing_is_said_of_the_sum(joint, parts, said):
     ends |= {f"{name}_high": values[name] + 0.01 for name in effects}
     reduced = xr.Dataset({**values, **ends}, attrs={"metric": "accuracy"})
     reduced = reduced.assign(alone_low=("member", [-0.2, -0.1]), alone_high=("member", [-0.1, 0.1]))
-    found = verdict(reduced, sign=-1)
+    found = verdict(reduced, sign=-1, cases=20)
     assert said in found.get("warning", "") and bool(said) == ("warning" in found)
     assert found.get("adds_up") == {"cannot be said": None, "": 1}.get(said, 0)
 
@@ -140,11 +140,22 @@ def test_no_self_repair_is_said_of_heads_that_pull_both_ways(joint, parts):
         {**values, **ends, "base_logit_difference": 3.0}, attrs={"metric": "logit_difference"}
     )
     mixed = reduced.assign(alone_low=("member", [-0.5, 0.1]), alone_high=("member", [-0.3, 0.3]))
-    said = verdict(mixed, sign=-1)
+    said = verdict(mixed, sign=-1, cases=20)
     assert said["adds_up"] == 0
     assert "for it and some against it" in said["warning"] and "repair" not in said["warning"]
     unsure = mixed.assign(alone_low=("member", [-0.5, -0.1]))
-    assert "against it" not in verdict(unsure, sign=-1)["warning"]
+    assert "against it" not in verdict(unsure, sign=-1, cases=20)["warning"]
+
+
+def test_of_few_prompts_nothing_is_said_of_the_sum():
+    values = {"joint": -1.0, "sum_of_parts": -0.1, "surplus": -0.9, "alone": -0.05}
+    ends = {f"{name}_low": value - 0.01 for name, value in values.items()}
+    ends |= {f"{name}_high": value + 0.01 for name, value in values.items()}
+    about = {"metric": "logit_difference"}
+    reduced = xr.Dataset({**values, **ends, "base_logit_difference": 3.0}, attrs=about)
+    few = verdict(reduced, sign=-1, cases=2)
+    assert set(few) == {"warning"} and few["warning"].startswith("2 prompts are too few")
+    assert verdict(reduced, sign=-1, cases=5)["adds_up"] == 0
 
 
 def test_links_of_one_chain_are_said_to_be(monkeypatch):
@@ -287,5 +298,5 @@ def test_where_nothing_is_sure_nothing_is_said_of_the_sum():
     both = {f"{name}_low": values[name] - by for name, by in ends.items()}
     both |= {f"{name}_high": values[name] + by for name, by in ends.items()}
     table = {**values, **both, "base_logit_difference": 0.2}
-    found = verdict(xr.Dataset(table, attrs={"metric": "logit_difference"}), -1)
+    found = verdict(xr.Dataset(table, attrs={"metric": "logit_difference"}), -1, cases=20)
     assert set(found) == {"warning"} and "cannot be said" in found["warning"]

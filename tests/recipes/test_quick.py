@@ -51,3 +51,10 @@ def test_quick_claims_read_attention(tmp_path, capsys):
 def test_a_command_that_writes_one_file_has_no_such_option(tmp_path):
     code, _, err = issue("report", tmp_path, "--quick", "-o", tmp_path / "page.html")
     assert code == 2 and "--quick" in err and not (tmp_path / "page.html").exists()
+
+
+def test_a_quick_search_for_backups_has_shorter_and_fewer_prompts(tmp_path, capsys):
+    command("knockout", "--heads", "L1H1", "--quick", "--backup", "-q", "-o", tmp_path)
+    assert "quick: --limit 2 --length 16 --draws 4" in capsys.readouterr().out
+    kept = record(tmp_path / "quick")["arguments"]
+    assert kept["limit"] == 2 and kept["length"] == 16
