@@ -72,7 +72,8 @@ def pictures(name: str, title: str = "") -> dict[str, Figure]:
     headline = heads.attrs["headline"]
     signed = headline == "difference"
     marked = _flagged(heads)
-    drawn = plot.heatmap(heads[headline], title=title, signed=signed, marked=marked)
+    framed = "heads beyond chance"
+    drawn = plot.heatmap(heads[headline], title=title, signed=signed, marked=marked, framed=framed)
     best = ranking(heads)[0]
     example = said_of_statements(scores, best) if "decision" in scores else looks(name, best)
     return {f"{name}-map": drawn, f"{name}-example": example}

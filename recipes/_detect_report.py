@@ -128,9 +128,11 @@ def overview(runs: Mapping[str, Run]) -> None:
     maps = {kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}
     if not maps:
         return
-    figure = plot.types_map(maps, note=note_of(next(iter(heads.values()))))
+    note = note_of(next(iter(heads.values())))
+    words = {"title": "Heads beyond chance, by type", "scored": "attention mass,\nor what ranks it"}
+    figure = plot.types_map(maps, note=note, **words)
     path = next(iter(runs.values())).folder.parent / "all.png"
-    store.write(path, lambda target: figure.savefig(target, dpi=144))
+    store.write(path, partial(plot.render, figure))
     say(shown(path))
 
 
@@ -164,7 +166,7 @@ def say_emergence(kind: str, runs: Mapping[str, Run]) -> None:
     store.save(folder / "heads.nc", joined)
     title = f"{kind} heads over revisions"
     figure = plot.emergence(headline, title=title, note=note_of(joined))
-    store.write(folder / "emergence.png", partial(figure.savefig, dpi=144))
+    store.write(folder / "emergence.png", partial(plot.render, figure))
     say(f"{kind}: strongest head by revision")
     say_strongest(runs, headline.max(["layer", "head"]).values)
     say(f"  {shown(folder)}")

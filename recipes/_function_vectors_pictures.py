@@ -29,6 +29,7 @@ def draw(run: Run, heads: xr.Dataset, zero_shot: xr.Dataset, cases: int) -> None
         heads["aie"],
         title="Function-vector heads: average indirect effect",
         marked=stats.top_heads(heads, "aie", MARKED),
+        framed=f"the {MARKED} highest",
         note=plot.note(heads, cases),
     )
     run.picture("heads", effects)

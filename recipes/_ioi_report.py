@@ -17,6 +17,7 @@ def draw(run, heads) -> None:
         heads["effect"],
         title=f"Indirect object: {swap}",
         marked=positive + negative[:3],
+        framed="the strongest either way, of those whose interval leaves 0 out",
         note=plot.note(heads, heads.attrs["kept"]),
     )
     run.picture("heads", figure)

@@ -176,6 +176,7 @@ def draw_probes(
         values,
         signed=False,
         marked=marked,
+        framed="the heads that the edit takes",
         title="What heads know of truth",
         note=plot.note(shown, len(experiment.read.questions)),
     )

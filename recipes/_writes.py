@@ -37,11 +37,15 @@ class Kind:
     measure: Callable[[Study, Run], Measured]
     words: bool = False  # whether it takes words of one's own
     signed: bool = False
+    opposite: str = ""  # what is taken off in the picture, so that it shows both signs
+    both: str = ""  # what the difference is
 
-    @property
-    def drawn(self) -> str:
-        """The statistic that the picture shows."""
-        return self.headlines[0] if self.headlines else "strongest"
+    def drawn(self, heads: xr.Dataset) -> xr.DataArray:
+        """Return what the picture shows (layer, head)."""
+        shown = heads[self.headlines[0] if self.headlines else "strongest"]
+        if not self.opposite:
+            return shown
+        return (shown - heads[self.opposite]).assign_attrs(long_name=self.both, units="1")
 
 
 def copied(study: Study, run: Run) -> Measured:
@@ -146,6 +150,9 @@ KINDS = {
         ("copy", "negative"),
         copied,
         words=True,
+        signed=True,
+        opposite="negative",
+        both="share of words raised into the top minus share lowered to the bottom",
     ),
     "successor": Kind(
         "heads that raise what comes next",
@@ -160,6 +167,9 @@ KINDS = {
         ("suppression", "lowest"),
         suppressed,
         words=True,
+        signed=True,
+        opposite="suppression_null",
+        both="share of tokens lowered minus that of other tokens; below 0 the head raises them",
     ),
     "coupling": Kind(
         "heads that write the answer where they attend to it",

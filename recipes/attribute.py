@@ -164,7 +164,9 @@ def draw(run, heads) -> None:
         "note": plot.note(heads, heads.attrs["kept"]),
     }
     estimates, marked = heads["estimate"], patched_heads(heads)
-    run.picture("heads", plot.heatmap(estimates, marked=marked, **options))
+    framed = "the top of the estimate, which was patched exactly, too"
+    figure = plot.heatmap(estimates, marked=marked, framed=framed, **options)
+    run.picture("heads", figure)
     figure = plot.against(estimates, heads["effect"], *kinds_of(heads), **options)
     run.picture("exact", figure)
 

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from nnheads.recipes import _grid, _truth
 from nnheads.recipes._detect_options import OWN, drawing, names_of, revisions_in
-from nnheads.recipes._detect_report import beside, emergence, overview, report, say_left_out
+from nnheads.recipes._detect_report import (
+    beside,
+    emergence,
+    flagged,
+    overview,
+    report,
+    say_left_out,
+)
 from nnheads.recipes._study import Study, study
 
 if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
+MARKED = 5  # heads with a frame
 IDENTIFYING = ("seed", "dtype", "quantization", "remote")  # of the shared options
 
 HeadTypeName = Annotated[
@@ -191,10 +199,12 @@ def map_of_heads(kind: str, heads, cases: int):
     from nnheads import plot, stats
 
     headline = heads[heads.attrs["headline"]]
+    best = stats.top_heads(heads, str(headline.name), MARKED)
     return plot.heatmap(
         headline,
         title=f"{kind} heads",
         signed=bool(headline.min() < 0),
-        marked=stats.top_heads(heads, str(headline.name), 5),
+        marked=[flagged(heads, head) for head in best],
+        framed=f"the {len(best)} highest",
         note=plot.note(heads, heads.attrs.get("cases_counted", cases)),
     )

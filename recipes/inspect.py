@@ -56,6 +56,7 @@ def draw(run, inside, head: tuple[int, int] | None) -> list:
         labelled["residual_norm"],
         title="Residual stream before each layer",
         signed=False,
+        log=True,  # the first position of many models has a hundred times the norm of others
         note=note,
     )
     lens = plot.heatmap(

@@ -23,6 +23,7 @@ from nnheads.recipes._study import Study, study
 from nnheads.errors import BadInput
 
 REFERENCE = "Wu et al. 2024, arXiv 2404.15574"
+MARKED = 5  # heads with a frame
 RESOLVED = ("heads", "from_", "top", "statistic")  # options that the list says all of
 
 Heads = Annotated[str | None, typer.Option(help="The list, strongest first: 9.9,9.6 or L9H9,L9H6.")]
@@ -223,7 +224,7 @@ def apart(together) -> dict:
 def draw(run, reduced, together, names: list[str]) -> None:
     """Draw the curve against the random lists and, with --backup, the growth of other heads."""
     from nnheads import plot
-    from nnheads.patching.interaction import stepping_in
+    from nnheads.patching.interaction import candidates
 
     note, title = plot.note(reduced, int(reduced.attrs["kept"])), title_of(reduced, names)
     with_ablation = f"{title}; {reduced.attrs['ablation']} ablation"
@@ -231,9 +232,13 @@ def draw(run, reduced, together, names: list[str]) -> None:
     figure = plot.against_random(reduced, metric, title=with_ablation, note=note)
     run.picture("curve", figure)
     if "growth" in together:
-        marked = stepping_in(together, 5)
         figure = plot.heatmap(
-            together["growth"], title=f"{title}: who steps in", marked=marked, note=note
+            together["growth"],
+            title=f"{title}: who steps in",
+            marked=candidates(together, MARKED),
+            framed="the heads whose effect grows most",
+            flagged="they step in",
+            note=note,
         )
         run.picture("heads", figure)
 

@@ -156,7 +156,14 @@ def draw(run, result) -> None:
         marked = strongest_heads(result[name]) if name in UNITS else None
         places = ", all positions" if name in UNITS else ""
         title = f"{SITES[name]['meaning']}{places}, {direction}"
-        run.picture(name, plot.heatmap(labelled[name], title=title, note=note, marked=marked))
+        figure = plot.heatmap(
+            labelled[name],
+            title=title,
+            marked=marked,
+            framed=f"the {MARKED} largest either way",
+            note=note,
+        )
+        run.picture(name, figure)
 
 
 def strongest_heads(effect) -> list[dict]:

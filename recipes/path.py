@@ -163,6 +163,8 @@ def draw(run, heads) -> None:
         heads["effect"],
         title=f"Indirect object: paths to {receivers_in_words(heads.attrs)}{frozen}",
         marked=[head for head in strongest if abs(head["value"]) >= EFFECT],
+        framed=f"the strongest either way, of those with an effect of {EFFECT:g} or more whose"
+        " interval leaves 0 out",
         note=plot.note(heads, heads.attrs["kept"]),
     )
     run.picture("heads", figure)

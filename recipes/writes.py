@@ -88,16 +88,18 @@ def compute(study: Study, run: Run, kind: Kind) -> None:
 
 
 def draw(run: Run, heads: xr.Dataset, kind: Kind, count: int) -> None:
-    """Draw the headline of every head, with the highest marked that are beyond chance."""
+    """Draw the headline of every head, with the highest of each statistic marked."""
     from nnheads import plot
 
-    ranked = highest(heads, kind.drawn, MARKED) if kind.headlines else []
+    ranked = [one for name in kind.headlines for one in highest(heads, name, MARKED)]
+    marked = {(one["layer"], one["head"]): one for one in ranked if one.pop("flag")}
     figure = plot.heatmap(
-        heads[kind.drawn],
+        kind.drawn(heads),
         title=f"Writes: {kind.title}",
         signed=kind.signed,
         note=plot.note(heads, count),
-        marked=[head for head in ranked if head["flag"]],
+        marked=list(marked.values()),  # one head may be high by several statistics
+        framed=f"of the {MARKED} highest by {' and by '.join(kind.headlines)}, those beyond chance",
     )
     run.picture("heads", figure)
 

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from nnheads.recipes import _app
+
+from nnheads.runs.folder import Run
 
 
 class Issued(NamedTuple):
@@ -59,6 +62,19 @@ def study(factory: pytest.TempPathFactory, *words: object) -> tuple[str, Path]:
     """Run a command that must succeed; return what it printed, and the folder of its run."""
     out = command(*words, "--output", factory.mktemp(str(words[0])))
     return out, folder_of(out)
+
+
+def pictures_in(monkeypatch) -> dict[str, Figure]:
+    """Return where every picture that a run saves is found by its name, as a figure."""
+    figures: dict[str, Figure] = {}
+    save = Run.picture
+
+    def kept(run: Run, name: str, figure: Figure) -> Path:
+        figures[name] = figure
+        return save(run, name, figure)
+
+    monkeypatch.setattr(Run, "picture", kept)
+    return figures
 
 
 @contextlib.contextmanager

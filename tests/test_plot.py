@@ -8,12 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from nnheads import plot
 from nnheads.plot._figure import render
@@ -57,7 +59,8 @@ def test_a_heatmap_of_any_shape_is_drawn_with_its_labels(name, signed, tmp_path)
     axes = drawn(figure, tmp_path)
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("head", "layer", "A title")
     assert figure.axes[1].get_ylabel() == "normalised effect [1]"
-    assert figure.get_supxlabel() == "model (main), n = 3"
+    says = ["Blank: no value."] * bool(np.isnan(ODD[name]).any())
+    assert figure.get_supxlabel().splitlines() == [*says, "model (main), n = 3"]
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         str(head) for head in values["head"].values
     ]
@@ -85,6 +88,67 @@ def test_marked_heads_get_a_frame_and_their_name(tmp_path):
     axes = drawn(plot.heatmap(values, title="", marked=marks), tmp_path)
     assert [text.get_text() for text in axes.texts] == ["5.1", "7.3"]
     assert [patch.get_xy() for patch in axes.patches] == [(1, 1), (3, 2)]
+
+
+def test_the_small_print_says_what_frames_mean(tmp_path):
+    values = table(np.arange(12.0).reshape(3, 4))
+    one, other = {"layer": 0, "head": 1, "value": 1.0}, {"layer": 2, "head": 3, "value": 11.0}
+    figure = plot.heatmap(values, title="", marked=[one, other], note="n = 3")
+    assert figure.get_supxlabel() == "Framed: the 2 strongest.\nn = 3"
+    marked = [{**one, "flag": False}, {**other, "flag": True}]
+    figure = plot.heatmap(values, title="", marked=marked, framed="the 2 highest", note="n = 3")
+    says = "Framed: the 2 highest; solid where beyond chance, dashed where not.\nn = 3"
+    assert figure.get_supxlabel() == says
+    assert [patch.get_linestyle() for patch in drawn(figure, tmp_path).patches] == ["--", "-"]
+    assert plot.heatmap(values, title="").get_supxlabel() == ""
+
+
+def test_long_small_print_is_wrapped(tmp_path):
+    mark = {"layer": 0, "head": 1, "value": 1.0}
+    framed = "the strongest either way, of those whose interval leaves zero out of it " * 2
+    figure = plot.heatmap(table(np.eye(3)), title="", marked=[mark], framed=framed, note="n = 3")
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (text,) = [text for text in figure.findobj(Text) if text.get_text() == figure.get_supxlabel()]
+    assert text.get_window_extent(renderer).x1 <= figure.bbox.x1
+
+
+def test_large_and_small_values_are_told_apart_on_a_logarithmic_scale(tmp_path):
+    values = table(np.array([[2.0, 150.0, 24_000.0], [0.0, 120.0, np.nan]]))
+    colours = drawn(plot.heatmap(values, title="", signed=False, log=True), tmp_path).collections[0]
+    assert colours.norm.__class__.__name__ == "LogNorm"
+    assert colours.get_clim() == pytest.approx((2.0, 24_000.0))
+    shown = colours.cmap(colours.norm(np.array([0.0, 2.0, 120.0, 150.0, 24_000.0])))
+    assert (shown[0] == shown[1]).all() and (shown[-1] == colours.cmap(1.0)).all()
+    assert np.abs(np.diff(shown[1:], axis=0)).max(1).min() > 0.01
+    for same in (np.zeros((2, 2)), np.full((2, 2), 3.0), np.full((2, 2), np.nan)):
+        drawn(plot.heatmap(table(same), title="", signed=False, log=True), tmp_path)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_few_far_larger_values_lie_beyond_a_robust_scale_and_say_so(signed, tmp_path):
+    values = np.random.default_rng(0).uniform(0.001, 0.01, (30, 9))
+    values[23, 1], values[23, 8] = 0.25, -0.5 if signed else 0.5
+    options = {"title": "", "signed": signed, "note": "n = 4"}
+    figure = plot.heatmap(table(values), robust=True, **options)
+    colours = drawn(figure, tmp_path).collections[0]
+    usual = float(np.sort(values[values < 0.1])[-1])
+    assert colours.get_clim()[1] == pytest.approx(usual, rel=1e-5)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.25", f"{values[23, 8]:.2g}"]
+    assert figure.get_supxlabel() == "Red, with values: 2 cells beyond the scale.\nn = 4"
+    assert figure.axes[1].get_ylabel() == "normalised effect [1]"
+    beyond = colours.cmap(colours.norm(np.array([0.25, values[23, 8]])))
+    assert (beyond == beyond[0]).all() and not (beyond[0] == colours.cmap(1.0)).all()
+    even = plot.heatmap(table(np.clip(values, 0, 0.01)), robust=True, **options)
+    assert even.get_supxlabel() == "n = 4" and not even.axes[0].texts
+
+
+def test_tokens_of_blanks_are_seen_and_explained(tmp_path):
+    texts = np.array([["  ", " ", "a b"]])
+    figure = plot.heatmap(table(np.array([[0.1, 0.2, 0.3]])), title="", texts=texts)
+    axes = drawn(figure, tmp_path)
+    assert [text.get_text() for text in axes.texts] == ["\u2423\u2423", "\u2423", "a b"]
+    assert figure.get_supxlabel() == "\u2423: a blank that is all of a token."
 
 
 def test_positions_are_named_by_their_tokens_and_cells_by_their_texts(tmp_path):
@@ -154,6 +218,7 @@ def test_a_pattern_of_some_queries_frames_their_targets(tmp_path):
     axes = drawn(figure, tmp_path)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c"]
     assert [(patch.get_y(), patch.get_x()) for patch in axes.patches] == [(0, 1), (1, 2)]
+    assert figure.get_supxlabel() == "Red frame: where such a head has to look."
     hidden = np.ma.getmaskarray(axes.collections[0].get_array()).reshape(2, 3)
     assert hidden.tolist() == [
         [False, False, True],
@@ -216,6 +281,58 @@ def test_heads_that_emerge_are_named_strongest_first(revisions, tmp_path):
         "Emergence",
     )
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0.1", "1.1"]
+
+
+def test_lines_that_lie_on_each_other_can_all_be_seen(tmp_path):
+    about = {"long_name": "share", "units": "1"}
+    value = xr.DataArray([0.1, 0.1, 0.2], {"layer": [0, 1, 2]}, ("layer",), attrs=about)
+    names = ("vector", "shuffled examples", "random heads", "nothing added")
+    axes = drawn(plot.curves(dict.fromkeys(names, (value,) * 3), title=""), tmp_path)
+    drawn_lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    looks = [(line._dash_pattern, line.get_marker()) for line in drawn_lines]
+    assert len({marker for _, marker in looks}) == len({str(dash) for dash, _ in looks}) == 4
+    widths = [line.get_linewidth() for line in drawn_lines]
+    assert widths == sorted(widths, reverse=True) and widths[0] > widths[-1]
+
+
+def legend_and_axes(figure: Figure):
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    axes = figure.axes[0]
+    return axes.get_legend().get_window_extent(renderer), axes.get_window_extent(renderer)
+
+
+def test_legends_lie_beside_the_lines(tmp_path):
+    n = xr.Variable("n", [4, 8, 16], {"long_name": "prompts in a sample"})
+    value = xr.DataArray([0.2, 0.5, 0.9], {"n": n}, ("n",), attrs={"long_name": "J", "units": "1"})
+    kinds = [f"a head type of a rather long name {number} (top 10)" for number in range(10)]
+    figures = [plot.curves(dict.fromkeys(kinds, (value,) * 3), title="Found again")]
+    grid = table(np.arange(12.0).reshape(3, 4))
+    figures.append(plot.against(grid, grid, {"top": grid > 9}, grid < 9, title=""))
+    joined = xr.concat([grid, grid * 2], xr.Variable("revision", ["step1", "step2"]))
+    figures.append(plot.emergence(joined, title=""))
+    for figure in figures:
+        legend, axes = legend_and_axes(figure)
+        assert legend.x0 >= axes.x1 and legend.x1 <= figure.bbox.x1 + 1
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-4, 1.0])
+def test_names_of_points_overlap_neither_each_other_nor_points(apart, tmp_path):
+    estimated = table(np.random.default_rng(0).normal(0, apart, (6, 9)) + np.eye(6, 9))
+    exact = estimated + np.random.default_rng(1).normal(0, apart / 10, (6, 9))
+    exact.attrs = estimated.attrs
+    some = exact > -np.inf
+    figure = plot.against(estimated, exact, {"top": some}, ~some, title="", note="n = 3")
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    points = axes.transData.transform(np.stack([estimated.values, exact.values], -1).reshape(-1, 2))
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    assert f"Named: {len(boxes)} of 54 heads" in figure.get_supxlabel() and len(boxes) >= 1
+    largest = np.unravel_index(np.abs(exact.values).argmax(), exact.shape)
+    assert axes.texts[0].get_text() == "{}.{}".format(*largest) or apart == 0
 
 
 def test_the_small_print_names_model_revision_n_and_date():
@@ -285,6 +402,20 @@ def test_a_map_of_no_heads_has_no_legend(tmp_path):
     figure = plot.types_map({"one": table(np.full((2, 3), np.nan))})
     axes = drawn(figure, tmp_path)
     assert not figure.legends and not axes.patches and axes.get_title() == "Head types"
+
+
+def test_a_map_of_types_says_what_strong_and_pale_colours_are():
+    figure = plot.types_map(named(3), title="Types", scored="attention mass")
+    types, scale = figure.legends
+    assert (types.get_title().get_text(), scale.get_title().get_text()) == (
+        "head type",
+        "attention mass",
+    )
+    assert [text.get_text() for text in scale.get_texts()] == ["0", "0.25", "0.5", "0.75", "1"]
+    opacities = [handle.get_alpha() for handle in scale.legend_handles]
+    assert opacities == sorted(opacities) and (opacities[0], opacities[-1]) == (0.25, 1.0)
+    assert figure.get_supxlabel().startswith("A cell in stripes: a head of several types.")
+    assert len(plot.types_map(named(3), scored="").legends) == 1, "where all scores are alike"
 
 
 def test_a_head_of_two_types_is_split_and_as_opaque_as_its_scores(tmp_path):

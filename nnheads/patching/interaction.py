@@ -225,6 +225,24 @@ def _steps_in(scores: xr.Dataset, reduced: xr.Dataset, sign: int) -> dict:
 
 def stepping_in(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
     """Return the k heads, of those that step in, whose effect grows most, as `stats.top_heads`."""
-    down = reduced.attrs["metric"] not in LESS_IS_BETTER
     flagged = reduced.assign(growth=reduced["growth"].where(reduced["flag"] == 1))
-    return stats.top_heads(flagged, "growth", k, lowest=down)
+    return _growing(flagged, k)
+
+
+def candidates(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
+    """Return the k heads that step in most and the k that grow most, with `flag`: it steps in."""
+    sure = [{**head, "flag": True} for head in stepping_in(reduced, k)]
+    known = {(head["layer"], head["head"]) for head in sure}
+    down = reduced.attrs["metric"] not in LESS_IS_BETTER
+    grown = [
+        {**head, "flag": False}
+        for head in _growing(reduced, k)
+        if (head["value"] < 0 if down else head["value"] > 0)
+    ]
+    return sure + [head for head in grown if (head["layer"], head["head"]) not in known]
+
+
+def _growing(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
+    """Return the k heads whose effect grows most."""
+    down = reduced.attrs["metric"] not in LESS_IS_BETTER
+    return stats.top_heads(reduced, "growth", k, lowest=down)

@@ -10,7 +10,8 @@ not known (NaN) is left blank.
 
 from __future__ import annotations
 
-from nnheads.plot._curves import against, against_random, curves, emergence, lines
+from nnheads.plot._against import against
+from nnheads.plot._curves import against_random, curves, emergence, lines
 from nnheads.plot._figure import note, render, show
 from nnheads.plot._grids import accuracy, heatmap, pattern
 from nnheads.plot._types import types_map

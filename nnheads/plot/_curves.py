@@ -1,8 +1,9 @@
-"""Values along an axis, and estimates against what is exact."""
+"""Values along an axis."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -10,10 +11,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnheads.plot._figure import blank, quantity, small_print
+from nnheads.plot._figure import blank, legend_beside, quantity, small_print
 from nnheads.stats import ranked
 
 Band = Sequence[xr.DataArray]  # value, low, high
+MARKERS = "osD^vPX*"
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (2, 2)))  # one more than even
 
 
 def lines(table: xr.DataArray, *, title: str, note: str = "") -> Figure:
@@ -45,11 +48,11 @@ def curves(
         points: name -> (x, y) of single points beside them.
         log: the scale of x is logarithmic.
     """
-    figure, axes = blank(6.4, 3.8)
-    for name, (values, low, high) in each.items():
+    figure, axes = blank(7.6, 3.8)
+    for number, (name, (values, low, high)) in enumerate(each.items()):
         x = values[values.dims[0]]
         axes.fill_between(x.values, low.values, high.values, alpha=0.2, lw=0)
-        sns.lineplot(x=x.values, y=values.values, marker="o", label=name, ax=axes)
+        sns.lineplot(x=x.values, y=values.values, label=name, ax=axes, **style_of(number))
     for colour, (text, (at, height)) in enumerate((points or {}).items(), len(each)):
         axes.plot(at, height, marker="D", ls="", color=f"C{colour}", label=text)
     for level in (0.0, 1.0):
@@ -58,53 +61,22 @@ def curves(
     axes.set_xscale("log" if log else "linear")
     if x.dtype.kind == "i":
         axes.set_xticks(x.values[:: 1 + x.size // 20])
-    axes.legend(fontsize=7)
+    legend_beside(axes)
     small_print(figure, note)
     return figure
 
 
-def against(
-    estimated: xr.DataArray,
-    exact: xr.DataArray,
-    kinds: dict[str, xr.DataArray],
-    rest: xr.DataArray,
-    *,
-    title: str,
-    note: str = "",
-) -> Figure:
-    """Draw estimated against exact values. On the line both are equal.
+def style_of(number: int) -> dict[str, Any]:
+    """Return how one line of several is drawn: one that lies on another leaves both in view.
 
-    Args:
-        estimated, exact: (layer, x).
-        kinds: name -> mask (layer, x) of heads that are named.
-        rest: mask of those that are dots.
+    Each is thinner than those before it, which it may cover, and has dashes and markers of its own.
     """
-    figure, axes = blank(5.6, 4.6)
-    axes.scatter(
-        estimated.values[rest.values], exact.values[rest.values], s=10, color="0.6", label="others"
-    )
-    for name, mask in kinds.items():
-        _named_points(axes, name, estimated, exact, mask)
-    axes.axline((0, 0), slope=1, color="0.7", lw=0.8, zorder=0)
-    axes.set(xlabel=quantity(estimated), ylabel=quantity(exact), title=title)
-    axes.legend(fontsize=7)
-    small_print(figure, note)
-    return figure
-
-
-def _named_points(
-    axes: Axes, kind: str, estimated: xr.DataArray, exact: xr.DataArray, mask: xr.DataArray
-) -> None:
-    """Draw the heads of a mask with their names, in turn above and below their points."""
-    cells = np.argwhere(mask.values)
-    cells = cells[ranked(estimated.values[mask.values], lowest=True, unknown=True)]
-    points = [(estimated.values[tuple(cell)], exact.values[tuple(cell)]) for cell in cells]
-    axes.scatter([x for x, _ in points], [y for _, y in points], s=22, label=kind)
-    layers, units = exact["layer"].values, exact[exact.dims[1]].values
-    for number, ((row, column), point) in enumerate(zip(cells, points)):
-        offset = (3, 4) if number % 2 else (3, -10)
-        text = f"{layers[row]}.{units[column]}"
-        axes.annotate(text, point, xytext=offset, textcoords="offset points", fontsize=7)
+    return {
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "linewidth": max(1.2, 2.6 - 0.4 * number),
+        "markersize": max(4.0, 8.0 - number),
+    }
 
 
 def against_random(reduced: xr.Dataset, name: str, *, title: str, note: str = "") -> Figure:
@@ -116,7 +88,7 @@ def against_random(reduced: xr.Dataset, name: str, *, title: str, note: str = ""
     Args:
         reduced: as `patching.knockout.curve` returns it. name: of its metric.
     """
-    figure, axes = blank(6.4, 3.8)
+    figure, axes = blank(7.6, 3.8)
     values, ks = reduced[name], reduced["k"].values
     x = np.arange(len(ks))
     if "random_median" in reduced:
@@ -129,7 +101,7 @@ def against_random(reduced: xr.Dataset, name: str, *, title: str, note: str = ""
     axes.set_xticks(x, ks)
     label = f"{name.replace('_', ' ')} [{values.attrs['units']}]"
     axes.set(xlabel=str(reduced["k"].attrs["long_name"]), ylabel=label, title=title)
-    axes.legend(fontsize=7)
+    legend_beside(axes)
     small_print(figure, note)
     return figure
 
@@ -149,12 +121,12 @@ def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "")
     figure, axes = blank(7, 4)
     flat = values.stack(each=("layer", "head"))
     revisions = [str(revision) for revision in values["revision"].values]
-    for index in ranked(flat.max("revision").values, unknown=True)[:top]:
+    for number, index in enumerate(ranked(flat.max("revision").values, unknown=True)[:top]):
         one = flat.isel(each=int(index))
         label = f"{int(one['layer'])}.{int(one['head'])}"
-        sns.lineplot(x=revisions, y=one.values, marker="o", label=label, ax=axes)
+        sns.lineplot(x=revisions, y=one.values, label=label, ax=axes, **style_of(number))
     label = f"{values.attrs.get('long_name')} [{values.attrs.get('units')}]"
     axes.set(xlabel="revision", ylabel=label, title=title)
-    axes.legend(title="head", fontsize=7)
+    legend_beside(axes, title="head")
     small_print(figure, note)
     return figure

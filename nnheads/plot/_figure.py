@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ from matplotlib.patches import Rectangle
 
 if TYPE_CHECKING:
     from IPython.display import Image
+
+LETTERS = 18  # of the small print, to an inch
+LONGEST_LABEL = 26  # letters of a line in a legend
+BLANK = "\u2423"  # an open box, which says that a token is nothing but blanks
 
 
 def blank(width: float, height: float) -> tuple[Figure, Axes]:
@@ -40,15 +45,28 @@ def quantity(values: xr.DataArray) -> str:
     return f"{values.attrs['long_name']} [{values.attrs['units']}]"
 
 
-def frame(axes: Axes, row: int, column: int, colour: str) -> None:
+def frame(axes: Axes, row: int, column: int, colour: str, *, dashed: bool = False) -> None:
     """Draw a frame around a cell of a map."""
-    axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, linewidth=1.4))
+    line = "--" if dashed else "-"
+    box = Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, lw=1.4, linestyle=line)
+    axes.add_patch(box)
 
 
-def small_print(figure: Figure, note: str) -> None:
-    """Write a note under a picture."""
-    if note:
-        figure.supxlabel(note, fontsize=6.5, color="0.4", x=0.01, ha="left")
+def small_print(figure: Figure, note: str, says: Iterable[str] = ()) -> None:
+    """Write under a picture what its marks say, and below that a note."""
+    letters = int(LETTERS * figure.get_figwidth())
+    lines = [*(textwrap.fill(sentence, letters) for sentence in says), note]
+    text = "\n".join(line for line in lines if line)
+    if text:
+        figure.supxlabel(text, fontsize=6.5, color="0.3", x=0.01, ha="left")
+
+
+def legend_beside(axes: Axes, title: str | None = None) -> None:
+    """Put the legend to the right of the axes, where no line runs; long names are wrapped."""
+    handles, labels = axes.get_legend_handles_labels()
+    wrapped = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+    axes.legend(handles, wrapped, title=title, fontsize=7, **beside)
 
 
 def note(dataset: xr.Dataset, n: int) -> str:
@@ -63,9 +81,12 @@ def note(dataset: xr.Dataset, n: int) -> str:
 def visible(token: Any, longest: int = 24) -> str:
     """Return a token as a label.
 
-    Line breaks become escapes, dollars themselves (two would start a formula); it is not too long.
+    Line breaks become escapes, dollars themselves (two would start a formula), and blanks that are
+    all of a token open boxes; it is not too long.
     """
     text = repr(str(token))[1:-1] if not str(token).isprintable() else str(token)
+    if text and not text.strip(" "):
+        text = BLANK * len(text)
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     return text.replace("$", r"\$")
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnheads.plot._figure import (
+    BLANK,
     between,
     blank,
     boxes_for_missing_glyphs,
@@ -21,6 +22,7 @@ from nnheads.plot._figure import (
     small_print,
     visible,
 )
+from nnheads.plot._scales import DIGITS, Scale, scale
 
 
 def heatmap(
@@ -28,7 +30,11 @@ def heatmap(
     *,
     title: str,
     signed: bool = True,
+    log: bool = False,
+    robust: bool = False,
     marked: Sequence[Mapping[str, Any]] | None = None,
+    framed: str = "",
+    flagged: str = "beyond chance",
     texts: np.ndarray | None = None,
     note: str = "",
 ) -> Figure:
@@ -36,7 +42,12 @@ def heatmap(
 
     Args:
         values: (layer, x). Signed values use RdBu centred at 0, the others a sequential map from 0.
+        log: the colours of values that are not signed are on a logarithmic scale.
+        robust: the colours end before the few values that are far larger than the others; those
+            have a colour of their own and their value in the cell.
         marked: top heads as `stats.top_heads` returns them; they get a frame and their L.H label.
+            Those that say `flag` get a solid frame where it is true, else a dashed one.
+        framed: which heads these are, for the small print. flagged: what a solid frame says.
         texts: what to write into the cells.
         note: small print under the picture.
     """
@@ -45,24 +56,48 @@ def heatmap(
     figure, axes = blank(between(5.0, 0.5 * columns + 2.6, 16), height)
     label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
     letters = int(12 * height) - 10  # that the colour bar's height takes
+    colours = scale(values.values, signed=signed, log=log, robust=robust)
     _cells(
         values.values,
         ax=axes,
-        cbar_kws={"label": textwrap.fill(label, letters)},
+        cmap=colours.colours,
+        norm=colours.norm,
+        vmin=colours.norm.vmin,  # else they are looked for, also where there is no value
+        vmax=colours.norm.vmax,
+        cbar_kws={"label": textwrap.fill(label, letters), "extend": colours.extended},
         xticklabels=_tick_labels(values),
         yticklabels=values[values.dims[0]].values,
         linewidths=0.3 if columns <= 40 else 0,
         fmt="",
         annot=False if texts is None else np.vectorize(visible)(texts),
-        annot_kws={"fontsize": 6},
-        **_colours(values.values, signed),
+        annot_kws={"fontsize": 7},
     )
-    for mark in marked or []:
-        _mark(axes, values, mark, signed)
+    marks = list(marked or [])
+    _name_cells(axes, values, marks, colours)
     axes.set(xlabel=str(values.dims[1]), ylabel=str(values.dims[0]), title=title)
     axes.tick_params(axis="y", rotation=0)
-    small_print(figure, note)
+    says = _sentences(values, marks, colours, framed, flagged)
+    blanks = texts is not None and any(BLANK in visible(text) for text in texts.flat)
+    small_print(figure, note, says + [f"{BLANK}: a blank that is all of a token."] * blanks)
     return figure
+
+
+def _sentences(
+    values: xr.DataArray, marks: Sequence[Mapping[str, Any]], colours: Scale, framed: str, sure: str
+) -> list[str]:
+    """Return what each kind of mark in a map says."""
+    sentences = []
+    if marks:
+        which = framed or ("the strongest" if len(marks) == 1 else f"the {len(marks)} strongest")
+        styles = f"; solid where {sure}, dashed where not" if "flag" in marks[0] else ""
+        sentences.append(f"Framed: {which}{styles}.")
+    count = int(colours.beyond.sum())
+    if count:
+        cells = "Red, with its value: a cell" if count == 1 else f"Red, with values: {count} cells"
+        sentences.append(f"{cells} beyond the scale.")
+    if bool(values.isnull().any()):
+        sentences.append("Blank: no value.")
+    return sentences
 
 
 def _cells(values: np.ndarray, **options: Any) -> None:
@@ -70,28 +105,27 @@ def _cells(values: np.ndarray, **options: Any) -> None:
         sns.heatmap(values, **options)
 
 
-def _colours(values: np.ndarray, signed: bool) -> dict[str, Any]:
-    span = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    if signed:
-        return {"cmap": "RdBu", "center": 0.0, "vmin": -span, "vmax": span}
-    return {"cmap": "viridis", "vmin": 0.0, "vmax": span}
-
-
 def _tick_labels(values: xr.DataArray) -> list[str]:
     coordinate = values[values.dims[1]]
     return [visible(item) for item in coordinate.attrs.get("labels", coordinate.values)]
 
 
-def _mark(axes: Axes, values: xr.DataArray, mark: Mapping[str, Any], signed: bool) -> None:
-    """Frame a head and write its name into its cell, in a colour that shows on the cell's."""
-    row = int(np.flatnonzero(values["layer"].values == mark["layer"])[0])
-    column = int(np.flatnonzero(values[values.dims[1]].values == mark["head"])[0])
-    frame(axes, row, column, "black")
-    share = abs(mark["value"]) / (float(np.nanmax(np.abs(values.values))) or 1.0)
-    dark = share > 0.55 if signed else share < 0.6  # RdBu is dark at its ends, viridis at zero
-    colour = "white" if dark else "black"
-    name = f"{mark['layer']}.{mark['head']}"
-    axes.text(column + 0.5, row + 0.5, name, ha="center", va="center", fontsize=7, color=colour)
+def _name_cells(
+    axes: Axes, values: xr.DataArray, marks: Sequence[Mapping[str, Any]], colours: Scale
+) -> None:
+    """Frame the marked heads and write their names, and what lies beyond the scale, into cells."""
+    lines: dict[tuple[int, int], list[str]] = {}
+    for mark in marks:
+        row = int(np.flatnonzero(values["layer"].values == mark["layer"])[0])
+        column = int(np.flatnonzero(values[values.dims[1]].values == mark["head"])[0])
+        frame(axes, row, column, "black", dashed=not mark.get("flag", True))
+        lines.setdefault((row, column), []).append(f"{mark['layer']}.{mark['head']}")
+    for row, column in np.argwhere(colours.beyond).tolist():
+        lines.setdefault((row, column), []).append(f"{values.values[row, column]:{DIGITS}}")
+    for (row, column), each in lines.items():
+        colour = colours.text_on(values.values[row, column])
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+        axes.text(column + 0.5, row + 0.5, "\n".join(each), color=colour, **middle)
 
 
 def pattern(
@@ -130,7 +164,7 @@ def pattern(
     axes.set(xlabel="key", ylabel="query", title=title)
     axes.tick_params(axis="y", rotation=0)
     axes.tick_params(axis="x", rotation=90)
-    small_print(figure, note)
+    small_print(figure, note, ["Red frame: where such a head has to look."] if targets else [])
     return figure
 
 

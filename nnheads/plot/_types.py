@@ -20,10 +20,15 @@ DISTINCT = (
     *("blue", "magenta", "lime", "black", "navy"),
     *("darkolivegreen", "aquamarine", "deeppink", "lightsalmon", "springgreen"),
 )
+STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # scores whose opacity is shown beside a map
 
 
 def types_map(
-    types: dict[str, xr.DataArray], *, title: str = "Head types", note: str = ""
+    types: dict[str, xr.DataArray],
+    *,
+    title: str = "Head types",
+    scored: str = "score",
+    note: str = "",
 ) -> Figure:
     """Draw several head types on one map.
 
@@ -32,6 +37,7 @@ def types_map(
     Args:
         types: name -> score (layer, head), NaN where a head is not of the type; types without
             heads are left out.
+        scored: what the scores are called beside their colours; "" where all are alike.
     """
     first = next(iter(types.values()))
     rows, columns = first.shape
@@ -46,10 +52,24 @@ def types_map(
     axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel="head", ylabel="layer", title=title)
     _rule(axes, first["layer"].values, first["head"].values)
     handles = [Patch(color=colours[name], label=name) for name in present]
+    says = []
     if handles:
-        figure.legend(handles=handles, loc="outside right upper", fontsize=8)
-    small_print(figure, note)
+        figure.legend(handles=handles, title="head type", loc="outside right upper", fontsize=8)
+        says = ["A cell in stripes: a head of several types. An empty one: of none of these."]
+    if handles and scored:
+        steps = [
+            Patch(alpha=opacity(step), label=f"{step:g}", facecolor="black", linewidth=0)
+            for step in STEPS
+        ]
+        below = {"loc": "outside right lower", "fontsize": 8, "title_fontsize": 8}
+        figure.legend(handles=steps, title=scored, **below)
+    small_print(figure, note, says)
     return figure
+
+
+def opacity(score: float) -> float:
+    """Return how opaque the colour of a score is: at least so much that its hue shows."""
+    return float(0.25 + 0.75 * np.clip(score, 0, 1))
 
 
 def _rule(axes: Axes, layers: np.ndarray, heads: np.ndarray) -> None:
@@ -69,5 +89,5 @@ def _split_cell(
     known = {name: score for name, score in scores.items() if not np.isnan(score)}
     for number, (name, score) in enumerate(known.items()):
         left, width = head + number / len(known), 1 / len(known)
-        opacity = 0.25 + 0.75 * np.clip(score, 0, 1)
-        axes.add_patch(Rectangle((left, layer), width, 1, lw=0, color=colours[name], alpha=opacity))
+        shade = {"color": colours[name], "alpha": opacity(score)}
+        axes.add_patch(Rectangle((left, layer), width, 1, lw=0, **shade))

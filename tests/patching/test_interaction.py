@@ -19,7 +19,7 @@ from nnheads.errors import BadInput
 from nnheads.patching import interaction
 from nnheads.patching.adding_up import verdict
 from nnheads.patching.behaviours import ask_for
-from nnheads.patching.interaction import interactions, stepping_in, summary
+from nnheads.patching.interaction import candidates, interactions, stepping_in, summary
 
 LIST = [(0, 1), (1, 2), (2, 3)]
 CASES = 12
@@ -69,7 +69,7 @@ def test_what_adds_up_has_no_interactions(monkeypatch):
         )
     assert int(scores["growth"].notnull().all("batch").sum()) == 12 - 3
     assert reduced.attrs["adds_up"] == 1 and "warning" not in reduced.attrs
-    assert stepping_in(reduced, 5) == []
+    assert stepping_in(reduced, 5) == [] and candidates(reduced, 5) == []
 
 
 def test_pairs_are_symmetric_and_each_has_its_own_number(monkeypatch):
@@ -106,6 +106,9 @@ def test_heads_that_stand_in_for_each_other_are_said_to(monkeypatch):
     assert reduced.attrs["adds_up"] == 0 and "stand in for each other" in reduced.attrs["warning"]
     (one,) = stepping_in(reduced, 5)
     assert (one["layer"], one["head"], one["value"]) == (2, 0, -8)
+    assert candidates(reduced, 5) == [{**one, "flag": True}]
+    unsure = reduced.assign(flag=reduced["flag"] * 0)
+    assert candidates(unsure, 5) == [{**one, "flag": False}], "named, and not said to step in"
     assert int(reduced["flag"].sum()) == 1 and reduced["before"].sel(layer=2, head=0) == 0
 
 

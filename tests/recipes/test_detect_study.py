@@ -12,6 +12,7 @@ import xarray as xr
 from commands import command
 from nnheads.recipes import _app as cli
 from nnheads.recipes._detect_report import cases_counted
+from nnheads.recipes.detect import map_of_heads
 
 from nnheads.detectors._catalog import head_type, types
 from nnheads.detectors._detect import calibrated
@@ -41,6 +42,16 @@ def test_each_type_has_its_folder_and_its_provenance(everything):
         assert (everything / name / "heads.png").stat().st_size > 2000
     assert (everything / "all.png").stat().st_size > 2000
     assert not (everything / "parts").exists()
+
+
+def test_a_map_tells_heads_that_are_high_from_those_beyond_chance(everything):
+    heads = store.load(everything / "induction" / "heads.nc")
+    figure = map_of_heads("induction", heads, 6)
+    patches = figure.axes[0].patches
+    flags = [bool(heads["flag"].values[int(one.get_y()), int(one.get_x())]) for one in patches]
+    assert [one.get_linestyle() == "-" for one in patches] == flags and len(set(flags)) == 2
+    says = "Framed: the 5 highest; solid where beyond chance, dashed where not."
+    assert says in figure.get_supxlabel().splitlines()
 
 
 def test_the_same_command_again_computes_nothing(everything, monkeypatch, capsys):

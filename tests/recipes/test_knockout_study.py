@@ -84,7 +84,8 @@ def test_the_same_command_again_computes_nothing(found, capsys, monkeypatch):
     assert "median [range]; p, that a random list would" in out
 
 
-def test_pairs_and_backups_are_named(tmp_path, capsys):
+def test_pairs_and_backups_are_named(tmp_path, capsys, monkeypatch):
+    figures = commands.pictures_in(monkeypatch)
     command("--heads", "1.0,L1H1", "--pairs", "--backup", *QUICK, "--output", str(tmp_path))
     folder, out = only(tmp_path), capsys.readouterr().out
     assert folder.name.startswith("induction-mean-pairs-backup-")
@@ -93,6 +94,9 @@ def test_pairs_and_backups_are_named(tmp_path, capsys):
     assert (
         heads["growth"].dims == ("layer", "head") and int(heads["flag"].sel(layer=2, head=4)) == 1
     )
+    map_of_heads = figures["heads"]
+    assert "2.4" in [text.get_text() for text in map_of_heads.axes[0].texts]
+    assert "grows most; solid where they step in" in map_of_heads.get_supxlabel().replace("\n", " ")
     assert "headline" not in heads.attrs and (folder / "heads.png").stat().st_size > 2000
     both = store.load(folder / "interactions.nc")
     assert both["pair_surplus"].dims == ("member", "other") and "growth" not in both
@@ -210,7 +214,8 @@ def test_the_picture_shows_the_list_every_random_list_and_their_median(found):
         and axes.get_xlabel() == "heads knocked out"
     )
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2", "3"]
-    assert "3 random lists of the same layers" in axes.get_legend().get_texts()[0].get_text()
+    first = axes.get_legend().get_texts()[0].get_text().replace("\n", " ")
+    assert "3 random lists of the same layers" in first
     (alone,) = plot.against_random(
         reduced.drop_dims("draw").drop_vars("random_median"), "accuracy", title="t"
     ).axes

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import functools
 import json
+from types import SimpleNamespace
 
 import commands
 import numpy as np
 import pytest
 import xarray as xr
+from nnheads.recipes._writes import KINDS
+from nnheads.recipes.writes import draw
 
 import nnheads
+from nnheads.runs import store
 from nnheads.writing import copy_score as copying
 from nnheads.writing.composition import composition_scores
 from nnheads.writing.word_outputs import single_tokens
@@ -45,6 +49,39 @@ def test_copying_heads_are_named_with_interval_and_mark(tmp_path):
         )
         assert heads["copy"].attrs["units"] == "1" and heads.attrs["tokens"] == 60
     assert (folder / "heads.png").stat().st_size > 2000 and not (folder / "parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("copy", ("copy", "negative")), ("suppression", ("suppression", "lowest"))]
+)
+def test_the_picture_shows_both_signs(kind, names):
+    """A head that raises every word and one that lowers every word stand at the two ends."""
+    values = np.array([[1.0, 0.0, 0.0, 0.0]])
+    data = {names[0]: values, names[1]: values[:, ::-1], f"{names[0]}_null": np.full((1, 4), 0.5)}
+    opposite = data["negative"] if kind == "copy" else data["suppression_null"]
+    dims = ("layer", "head")
+    heads = xr.Dataset({name: (dims, one) for name, one in data.items()})
+    shown = KINDS[kind].drawn(heads)
+    np.testing.assert_allclose(shown, values - opposite)
+    assert KINDS[kind].signed and float(shown.min()) < 0 < float(shown.max())
+    assert "minus" in shown.attrs["long_name"] and shown.attrs["units"] == "1"
+
+
+def test_a_head_that_is_high_by_two_statistics_is_framed_once(monkeypatch, tmp_path):
+    command("--kind", "suppression", "-o", str(tmp_path), "-n", "20")
+    folder = tmp_path / "writes" / "reference" / "shipped" / "suppression"
+    framed = []
+
+    def kept(values, **options):
+        framed.append(options)
+
+    monkeypatch.setattr("nnheads.plot.heatmap", kept)
+    heads = store.load(folder / "heads.nc")
+    draw(SimpleNamespace(picture=lambda name, figure: None), heads, KINDS["suppression"], 20)
+    (options,) = framed
+    places = [(head["layer"], head["head"]) for head in options["marked"]]
+    assert len(places) == len(set(places)) and options["signed"]
+    assert "those beyond chance" in options["framed"]
 
 
 def test_the_same_command_again_computes_nothing(tmp_path, monkeypatch):
