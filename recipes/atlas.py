@@ -166,10 +166,11 @@ def save(path: Path, parts: dict[str, dict], attributes: dict) -> Path:
 
 
 def plain(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with attributes as netCDF knows them."""
+    """Return the dataset with attributes as netCDF knows them, of its coordinates too."""
+    from nnheads.runs.coordinates import labelled
     from nnheads.runs.store import netcdf_value
 
-    copy = dataset.copy()
+    copy = labelled(dataset)
     described: list[Any] = [copy, *copy.variables.values()]
     for each in described:
         each.attrs = {str(name): netcdf_value(value) for name, value in each.attrs.items()}

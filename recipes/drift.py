@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from nnheads.runs.folder import Run
 
+MEANINGS = {
+    "score": "statistic that ranks the heads of the type, first side",
+    "against": "statistic that ranks the heads of the type, second side",
+    "difference": "change of that statistic, second side minus first",
+}
 TYPES = "induction,previous_token,duplicate_token,attention_sink,indirect_object,retrieval"
 
 Types = Annotated[str, typer.Option(help="Head types (see `nnheads heads`), or all.")]
@@ -153,10 +158,18 @@ def finish(
         compare(first[kind], second[kind], top=facts["top"], seed=facts["seed"]) for kind in first
     ]
     axis = xr.Variable("type", list(first))
-    table = xr.concat(each, axis, combine_attrs="drop_conflicts").assign_attrs(about)
+    table = named(xr.concat(each, axis, combine_attrs="drop_conflicts")).assign_attrs(about)
     run.save(drift=table)
     draw(run, table)
     run.finish()
+
+
+def named(table: xr.Dataset) -> xr.Dataset:
+    """Return the table with what its scores are, where its types have no statistic in common."""
+    for name, text in MEANINGS.items():
+        about = {"long_name": text, "units": "as the type's statistic"}
+        table[name].attrs = {**about, **table[name].attrs}
+    return table
 
 
 def draw(run: Run, table: xr.Dataset) -> None:
@@ -170,6 +183,7 @@ def draw(run: Run, table: xr.Dataset) -> None:
         largest,
         title=f"Drift: {one}\nagainst {other}",
         signed=False,
+        robust=True,
         note=plot.note(table, run.facts["limit"]),
     )
     run.picture("drift", figure)

@@ -229,6 +229,30 @@ def coarse_pictures():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def files_say_what_they_hold():
+    """Refuse a file of a command with a variable or coordinate that does not say what it is.
+
+    No test measures anything for this alone: it sees the files that all of them write. Files of a
+    command are those with its provenance.
+    """
+    from labels import unlabelled
+
+    from nnheads.runs import folder, store
+
+    def checked(path, dataset):
+        written = save(path, dataset)
+        lacking = unlabelled(store.load(written)) if "Conventions" in dataset.attrs else []
+        assert not lacking, f"{written.name}: {'; '.join(lacking)}"
+        return written
+
+    save = store.save
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(folder, "save", checked)
+        patched.setattr(store, "save", checked)
+        yield
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The shipped model, loaded once for each process of the tests."""

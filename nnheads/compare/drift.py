@@ -100,7 +100,7 @@ def _by_head(sides: list[Side]) -> xr.Dataset:
     texts = {
         "score": (score.drop_attrs(), f"{meaning}, first side"),
         "against": (against.drop_attrs(), f"{meaning}, second side"),
-        "difference": (against - score, f"change of {meaning}"),
+        "difference": ((against - score).drop_attrs(), f"change of {meaning}"),
     }
     data = {
         name: values.assign_attrs(long_name=text, **about) for name, (values, text) in texts.items()

@@ -19,6 +19,7 @@ from nnheads.errors import BadInput
 from nnheads.models.texts import added_tokens, encode, next_token
 from nnheads.prompts.pair import WORDS, Pair, Row, row_of
 from nnheads.prompts.tokens import token_variables
+from nnheads.runs.coordinates import meaning_of
 
 WAYS = ("clean", "corrupted")
 
@@ -136,9 +137,16 @@ def _texts(rows: list[Row]) -> dict[str, list[int] | tuple[str, list]]:
     return {"batch": [row.number for row in rows], **texts}
 
 
-def _labels(rows: list[Row]) -> dict[str, tuple[str, list]]:
-    names = rows[0].pair.about
-    return {name: ("batch", [row.pair.about[name] for row in rows]) for name in names}
+def _labels(rows: list[Row]) -> dict[str, tuple[str, list, dict[str, str]]]:
+    """Return what is said of each pair; a name that files do not know says whose it is."""
+    named = {
+        name: {} if meaning_of(name) else {"long_name": f"label of the pair: {name}"}
+        for name in rows[0].pair.about
+    }
+    return {
+        name: ("batch", [row.pair.about[name] for row in rows], about)
+        for name, about in named.items()
+    }
 
 
 def _roles(rows: list[Row], shift: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:

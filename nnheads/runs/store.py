@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput, RunError, first_line
+from nnheads.runs.coordinates import labelled
 
 PART = "nnheads_part"  # the attribute that says of which work a part is the result
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,8 +32,8 @@ MOST_PACKED = 1000  # times as large in memory as on the disk
 
 
 def save(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a dataset as netCDF, whole or not at all."""
-    return write(Path(path), netcdf_writer(dataset))
+    """Write a dataset as netCDF, whole or not at all; its coordinates say what they are."""
+    return write(Path(path), netcdf_writer(labelled(dataset)))
 
 
 def netcdf_writer(dataset: xr.Dataset) -> Callable[[Path], None]:

@@ -62,6 +62,7 @@ def test_numbers_by_hand():
         variable.attrs["long_name"] and variable.attrs["units"]
         for variable in found.data_vars.values()
     )
+    assert "valid_min" not in found["difference"].attrs, "a difference has the ends of no score"
 
 
 def test_the_same_scores_do_not_drift():

@@ -53,6 +53,9 @@ def test_scores_in_fewer_bits_rank_heads_alike(capsys, tmp_path):
     for name, dtype in (("score", "float32"), ("against", "bfloat16")):
         heads = nnheads.detect(nnheads.load(dtype=dtype), "induction", n=16)
         np.testing.assert_allclose(found[name].sel(type="induction"), heads["mass"], atol=1e-6)
+    for name, text in (("score", "first"), ("against", "second"), ("difference", "second side m")):
+        about = found[name].attrs
+        assert text in about["long_name"] and about["units"], "where types have no statistic alike"
     assert json.loads(found.attrs["source_against"])["dtype"] == "bfloat16"
     folder = tmp_path / "drift" / "reference" / "shipped" / "float32-bfloat16"
     assert (folder / "drift.png").stat().st_size > 2000 and not (folder / "parts").exists()

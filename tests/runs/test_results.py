@@ -62,6 +62,31 @@ def dataset() -> xr.Dataset:
     )
 
 
+def test_a_file_says_what_its_coordinates_are(tmp_path):
+    own = {"long_name": "heads knocked out", "units": "heads"}
+    dataset = xr.Dataset(
+        {"effect": (("batch", "layer", "k"), np.zeros((2, 1, 1)))},
+        {
+            "layer": [0],
+            "k": ("k", [1], own),
+            "role_END": ("batch", [3, 4]),
+            "answer_text": ("batch", ["Mary", "John"]),
+            "of_ones_own": ("batch", ["a", "b"]),
+        },
+    )
+    before = dataset.copy(deep=True)
+    again = load(save(tmp_path / "heads.nc", dataset))
+    assert dataset.identical(before), "saving must not change what is saved"
+    assert again["layer"].attrs == {"long_name": "layer, counted from 0", "units": "1"}
+    assert again["k"].attrs == own, "what a coordinate says itself stays"
+    end = again["role_END"].attrs["long_name"]
+    assert "END" in end and "padded row" in end and "padding on the left" in end
+    assert again["answer_text"].attrs == {
+        "long_name": "answer, without a blank that its token may begin with"
+    }
+    assert again["of_ones_own"].attrs == {}, "nothing is made up"
+
+
 def test_awkward_attributes_survive_netcdf(dataset, tmp_path):
     before = dataset.copy(deep=True)
     again = load(save(tmp_path / "a" / "scores.nc", dataset))
