@@ -236,11 +236,19 @@ def draw(run, reduced, together, names: list[str]) -> None:
             together["growth"],
             title=f"{title}: who steps in",
             marked=candidates(together, MARKED),
-            framed="the heads whose effect grows most",
+            framed=f"the heads whose help grows most ({help_is_on(metric)} 0)",
             flagged="they step in",
+            empty="the heads of the list",
             note=note,
         )
         run.picture("heads", figure)
+
+
+def help_is_on(metric: str) -> str:
+    """Return on which side of 0 the effect of a head lies without which the behaviour suffers."""
+    from nnheads.patching.interaction import LESS_IS_BETTER
+
+    return "above" if metric in LESS_IS_BETTER else "below"
 
 
 def title_of(reduced, names: list[str]) -> str:

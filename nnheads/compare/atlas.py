@@ -95,7 +95,8 @@ def roles(entries: list[Entry]) -> xr.Dataset:
     count = count.assign_attrs(long_name="types that flag a head", units="1")
     table = xr.Dataset({"flag": flag.astype("int8"), "count": count})
     table = table.drop_vars("depth", errors="ignore")
-    table["which"] = (CELL, _names_of_flags((flag & selective).values, along.values))
+    names = _names_of_flags((flag & selective).values, along.values)
+    table["which"] = (CELL, names, {"long_name": "types that flag the head, of those selective"})
     return table.assign_attrs(common=", ".join(common))
 
 

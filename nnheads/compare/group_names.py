@@ -18,7 +18,7 @@ def file_name(name: str) -> str:
 
 def label(name: str) -> str:
     """Return a name as a picture can show it: two dollars would start a formula there."""
-    return re.sub(r"[^\w ./:()+~-]", "·", name)
+    return re.sub(r"[^\w ,./:()+~-]", "·", name)
 
 
 def group_names(places: list[tuple[str, ...]]) -> list[str]:

@@ -49,9 +49,10 @@ def curves(
         log: the scale of x is logarithmic.
     """
     figure, axes = blank(7.6, 3.8)
+    shade = min(0.2, 0.6 / max(1, len(each)))  # many that overlap would be one grey
     for number, (name, (values, low, high)) in enumerate(each.items()):
         x = values[values.dims[0]]
-        axes.fill_between(x.values, low.values, high.values, alpha=0.2, lw=0)
+        axes.fill_between(x.values, low.values, high.values, alpha=shade, lw=0)
         sns.lineplot(x=x.values, y=values.values, label=name, ax=axes, **style_of(number))
     for colour, (text, (at, height)) in enumerate((points or {}).items(), len(each)):
         axes.plot(at, height, marker="D", ls="", color=f"C{colour}", label=text)
@@ -62,7 +63,7 @@ def curves(
     if x.dtype.kind == "i":
         axes.set_xticks(x.values[:: 1 + x.size // 20])
     legend_beside(axes)
-    small_print(figure, note)
+    small_print(figure, note, ["Shaded: the interval of each line."])
     return figure
 
 
@@ -74,8 +75,8 @@ def style_of(number: int) -> dict[str, Any]:
     return {
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": DASHES[number % len(DASHES)],
-        "linewidth": max(1.2, 2.6 - 0.4 * number),
-        "markersize": max(4.0, 8.0 - number),
+        "linewidth": max(1.2, 2.4 - 0.3 * number),
+        "markersize": max(4.5, 7.0 - 0.5 * number),
     }
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from IPython.display import Image
 
 LETTERS = 18  # of the small print, to an inch
-LONGEST_LABEL = 26  # letters of a line in a legend
+LONGEST_LABEL = 30  # letters of a line in a legend
 BLANK = "\u2423"  # an open box, which says that a token is nothing but blanks
 
 

@@ -35,6 +35,7 @@ def heatmap(
     marked: Sequence[Mapping[str, Any]] | None = None,
     framed: str = "",
     flagged: str = "beyond chance",
+    empty: str = "no value",
     texts: np.ndarray | None = None,
     note: str = "",
 ) -> Figure:
@@ -48,6 +49,7 @@ def heatmap(
         marked: top heads as `stats.top_heads` returns them; they get a frame and their L.H label.
             Those that say `flag` get a solid frame where it is true, else a dashed one.
         framed: which heads these are, for the small print. flagged: what a solid frame says.
+        empty: what a blank cell says.
         texts: what to write into the cells.
         note: small print under the picture.
     """
@@ -76,16 +78,17 @@ def heatmap(
     _name_cells(axes, values, marks, colours)
     axes.set(xlabel=str(values.dims[1]), ylabel=str(values.dims[0]), title=title)
     axes.tick_params(axis="y", rotation=0)
-    says = _sentences(values, marks, colours, framed, flagged)
+    says = _sentences(marks, colours, framed, flagged)
+    says += [f"Blank: {empty}."] * bool(values.isnull().any())
     blanks = texts is not None and any(BLANK in visible(text) for text in texts.flat)
     small_print(figure, note, says + [f"{BLANK}: a blank that is all of a token."] * blanks)
     return figure
 
 
 def _sentences(
-    values: xr.DataArray, marks: Sequence[Mapping[str, Any]], colours: Scale, framed: str, sure: str
+    marks: Sequence[Mapping[str, Any]], colours: Scale, framed: str, sure: str
 ) -> list[str]:
-    """Return what each kind of mark in a map says."""
+    """Return what frames and colours beyond the scale say."""
     sentences = []
     if marks:
         which = framed or ("the strongest" if len(marks) == 1 else f"the {len(marks)} strongest")
@@ -95,8 +98,6 @@ def _sentences(
     if count:
         cells = "Red, with its value: a cell" if count == 1 else f"Red, with values: {count} cells"
         sentences.append(f"{cells} beyond the scale.")
-    if bool(values.isnull().any()):
-        sentences.append("Blank: no value.")
     return sentences
 
 

@@ -94,6 +94,7 @@ COORDINATES = {
     "place": "name of the position, or place in the list",
     "condition": "what was done to the model",
     # runs beside each other
+    "model": "name of the model",
     "revision": "revision of the model",
     "step": "training step of the revision",
     "entry": "list of heads",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headruns import detected, planted
+from labels import unlabelled
 
 call = functools.partial(commands.issue, "atlas")
 
@@ -57,6 +58,8 @@ def test_one_command_joins_revisions_models_and_types(folder, tmp_path):
         )
         assert tree["/overlap"]["spearman"].sizes == {"entry": 6, "other": 6}
         assert tree["/stability/c--large/main/induction"]["needed_n"].sizes == {"target": 2}
+        for node in tree.subtree:
+            assert unlabelled(node.to_dataset(inherit=False)) == [], node.path
         assert len(json.loads(tree.attrs["runs"])) == 6 and "nnheads atlas" in tree.attrs["history"]
     names = {file.name for file in tmp_path.iterdir()}
     assert {"atlas.nc", "overlap.png", "depth.png", "emergence-a--base-induction.png"} <= names

@@ -96,7 +96,9 @@ def test_pairs_and_backups_are_named(tmp_path, capsys, monkeypatch):
     )
     map_of_heads = figures["heads"]
     assert "2.4" in [text.get_text() for text in map_of_heads.axes[0].texts]
-    assert "grows most; solid where they step in" in map_of_heads.get_supxlabel().replace("\n", " ")
+    says = map_of_heads.get_supxlabel().replace("\n", " ")
+    assert "help grows most (below 0); solid where they step in" in says
+    assert "Blank: the heads of the list." in says
     assert "headline" not in heads.attrs and (folder / "heads.png").stat().st_size > 2000
     both = store.load(folder / "interactions.nc")
     assert both["pair_surplus"].dims == ("member", "other") and "growth" not in both
