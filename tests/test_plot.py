@@ -291,6 +291,10 @@ def test_lines_that_lie_on_each_other_can_all_be_seen(tmp_path):
     drawn_lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
     looks = [(line._dash_pattern, line.get_marker()) for line in drawn_lines]
     assert len({marker for _, marker in looks}) == len({str(dash) for dash, _ in looks}) == 4
+    many = value.isel(layer=[0] * 30).assign_coords(layer=np.arange(30))
+    axes = drawn(plot.curves(dict.fromkeys(names, (many,) * 3), title=""), tmp_path)
+    turns = [line.get_markevery() for line in axes.lines if len(line.get_xdata()) == 30]
+    assert turns == [(number, 4) for number in range(4)], "markers do not hide each other"
     widths = [line.get_linewidth() for line in drawn_lines]
     assert widths == sorted(widths, reverse=True) and widths[0] > widths[-1]
 
@@ -361,6 +365,7 @@ def test_answers_are_drawn_by_length_and_depth_and_blank_where_not_asked(tmp_pat
     )
     before = values.copy(deep=True)
     figure = plot.accuracy(values, title="answers", note="small print")
+    assert figure.get_supxlabel() == "Blank: not asked.\nsmall print"
     axes = figure.axes[0]
     shown = axes.collections[0].get_array()
     assert shown.shape == (3, 2) and shown.mask.tolist() == [

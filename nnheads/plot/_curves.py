@@ -53,7 +53,8 @@ def curves(
     for number, (name, (values, low, high)) in enumerate(each.items()):
         x = values[values.dims[0]]
         axes.fill_between(x.values, low.values, high.values, alpha=shade, lw=0)
-        sns.lineplot(x=x.values, y=values.values, label=name, ax=axes, **style_of(number))
+        style = style_of(number, len(each), x.size)
+        sns.lineplot(x=x.values, y=values.values, label=name, ax=axes, **style)
     for colour, (text, (at, height)) in enumerate((points or {}).items(), len(each)):
         axes.plot(at, height, marker="D", ls="", color=f"C{colour}", label=text)
     for level in (0.0, 1.0):
@@ -67,12 +68,15 @@ def curves(
     return figure
 
 
-def style_of(number: int) -> dict[str, Any]:
+def style_of(number: int, lines: int, points: int) -> dict[str, Any]:
     """Return how one line of several is drawn: one that lies on another leaves both in view.
 
-    Each is thinner than those before it, which it may cover, and has dashes and markers of its own.
+    Each is thinner than those before it, which it may cover, and has dashes and markers of its own,
+    which lines with many points set in turn.
     """
+    in_turn = points > 2 * lines
     return {
+        "markevery": (number, lines) if in_turn else None,
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": DASHES[number % len(DASHES)],
         "linewidth": max(1.2, 2.4 - 0.3 * number),
@@ -125,7 +129,8 @@ def emergence(values: xr.DataArray, *, title: str, top: int = 8, note: str = "")
     for number, index in enumerate(ranked(flat.max("revision").values, unknown=True)[:top]):
         one = flat.isel(each=int(index))
         label = f"{int(one['layer'])}.{int(one['head'])}"
-        sns.lineplot(x=revisions, y=one.values, label=label, ax=axes, **style_of(number))
+        style = style_of(number, min(top, flat.sizes["each"]), len(revisions))
+        sns.lineplot(x=revisions, y=one.values, label=label, ax=axes, **style)
     label = f"{values.attrs.get('long_name')} [{values.attrs.get('units')}]"
     axes.set(xlabel="revision", ylabel=label, title=title)
     legend_beside(axes, title="head")

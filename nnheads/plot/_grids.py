@@ -187,5 +187,5 @@ def accuracy(values: xr.DataArray, *, title: str, note: str = "") -> Figure:
     )
     axes.set(xlabel="length [tokens]", ylabel="depth of the needle", title=title)
     axes.tick_params(axis="y", rotation=0)
-    small_print(figure, note)
+    small_print(figure, note, ["Blank: not asked."] * bool(values.isnull().any()))
     return figure
