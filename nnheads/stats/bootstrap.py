@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
-from scipy import stats as scipy_stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-# numbers in a block of resamples, so that memory does not grow with layers x heads x cases
-BLOCK = 20_000_000
 
 Array = np.ndarray
 
@@ -35,7 +32,7 @@ def mean(scores: xr.DataArray, dim: str = "batch", *, seed: int = 0) -> xr.Datas
     Returns:
         a dataset of the array's name and `<name>_low`, `<name>_high` without `dim`, float32.
     """
-    low, high = _interval(_nanmean, [scores], dim, seed)
+    low, high = _interval(_mean_of, [scores], dim, seed)
     value = scores.mean(dim, skipna=True)
     return _with_interval(scores, value, low, high, f"{dim}: mean")
 
@@ -57,7 +54,7 @@ def ratio_of_means(
     denominator = denominator.broadcast_like(numerator).transpose(*numerator.dims)
     known = numerator.notnull() & denominator.notnull()  # a case counts in both sums or in neither
     numerator, denominator = (array.where(known) for array in (numerator, denominator))
-    low, high = _interval(_ratio, [numerator, denominator], dim, seed)
+    low, high = _interval(_ratio_of, [numerator, denominator], dim, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = numerator.sum(dim) / denominator.sum(dim)
     numerator = numerator.assign_attrs(units="1")
@@ -98,16 +95,29 @@ def names_of_ends(long_name: str) -> dict[str, str]:
     return {"low": f"lower end of the {interval}", "high": f"upper end of the {interval}"}
 
 
-def _nanmean(values: Array, axis: int) -> Array:
-    with warnings.catch_warnings():
-        # all cases masked: NaN says it
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        return np.asarray(np.nanmean(values, axis))
+def _sums(values: Array, counts: Array) -> Array:
+    """Return the sum of every resample's known values, [..., draw].
+
+    Args:
+        values: [..., case]. counts: how often each resample has each case, [draw, case].
+    """
+    sums: Array = np.where(np.isnan(values), 0.0, values) @ counts.T
+    return sums
 
 
-def _ratio(numerator: Array, denominator: Array, axis: int) -> Array:
+def _mean_of(values: Array, counts: Array) -> Array:
+    """Return the mean of every resample's known values; NaN where it has none."""
+    known = (~np.isnan(values)).astype(float)
+    return _quotient(_sums(values, counts), known @ counts.T)
+
+
+def _ratio_of(numerator: Array, denominator: Array, counts: Array) -> Array:
+    return _quotient(_sums(numerator, counts), _sums(denominator, counts))
+
+
+def _quotient(numerator: Array, denominator: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.nansum(numerator, axis) / np.nansum(denominator, axis))
+        return numerator / denominator
 
 
 def _interval(
@@ -126,24 +136,17 @@ def _interval(
 
 
 def _drawn(statistic: Callable[..., Array], data: list[Array], seed: int) -> Array:
-    """Return the statistic of every resample of the last axis, [..., draw]."""
-    block = max(1, BLOCK // max(1, data[0].size))
-    with warnings.catch_warnings():
-        # a cell without any case, or resamples without one: NaN says it
-        warnings.filterwarnings("ignore", category=scipy_stats.DegenerateDataWarning)
-        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
-        result = scipy_stats.bootstrap(
-            data,
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=block,
-            vectorized=True,
-            axis=-1,
-            paired=len(data) > 1,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-    return np.asarray(result.bootstrap_distribution)
+    """Return the statistic of every resample of the last axis, [..., draw].
+
+    The cases are those that `scipy.stats.bootstrap` draws. A statistic of sums needs no more than
+    how often each was drawn: one product of matrices, where gathering them takes cases times as
+    much memory.
+    """
+    cases = data[0].shape[-1]
+    chosen = np.random.default_rng(seed).integers(0, cases, (RESAMPLES, cases))
+    places = chosen + cases * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(places.ravel(), minlength=RESAMPLES * cases).astype(float)
+    return statistic(*data, counts.reshape(RESAMPLES, cases))
 
 
 def _with_interval(

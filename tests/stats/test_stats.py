@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -70,11 +72,34 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not():
     assert not stats.mean(values, seed=1).identical(stats.mean(values, seed=2))
 
 
-def test_blocks_of_resamples_change_nothing_but_memory(monkeypatch):
-    values = scores(normal(12))
-    whole = stats.mean(values)
-    monkeypatch.setattr("nnheads.stats.bootstrap.BLOCK", 12 * 6 * 7)
-    assert stats.mean(values).identical(whole)
+@pytest.mark.parametrize("cases", [2, 12, 301])
+def test_the_same_cases_are_drawn_as_by_scipy(cases):
+    """Every cell's ends, also with gaps, where a resample may hold no case with a value."""
+    values, weights = np.float32(normal(cases)), np.random.default_rng(1).uniform(1, 2, cases)
+    values[1::3, 0, 0] = np.nan
+    together = np.moveaxis(values, 0, -1).astype(float)
+    options = {"n_resamples": stats.RESAMPLES, "method": "percentile", "axis": -1}
+
+    def ends_of(data, statistic):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of gaps
+            options["rng"] = np.random.default_rng(7)
+            drawn = scipy_stats.bootstrap(data, statistic, paired=True, vectorized=True, **options)
+        ends = np.nanquantile(drawn.bootstrap_distribution, [0.025, 0.975], axis=-1)
+        return np.where((~np.isnan(values)).sum(0) > 1, ends, np.nan)
+
+    out = stats.mean(scores(values), seed=7)
+    expected = ends_of((together,), lambda one, axis: np.nanmean(one, axis))
+    found = [out["effect_low"], out["effect_high"]]
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+
+    ratio = stats.ratio_of_means(scores(values), scores(weights, "gap"), seed=7)
+    known = np.where(np.isnan(together), np.nan, weights)
+    expected = ends_of(
+        (together, known), lambda a, b, axis: np.nansum(a, axis) / np.nansum(b, axis)
+    )
+    found = [ratio["effect_low"], ratio["effect_high"]]
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
 
 
 def test_constant_scores_have_an_interval_of_no_width():
