@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -53,21 +54,33 @@ def test_every_recipe_explains_itself(name, capsys):
     assert "--traceback" in out or "COMMAND" in out, "a command, or a group of them"
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], *([name, "--help"] for name in RECIPES), ["no-such-command"]]
-)
-def test_help_and_typing_mistakes_load_no_library(arguments):
-    heavy = {"torch", "transformers", "xarray", "matplotlib", "numpy", "nnsight", "scipy"}
-    code = (
-        "import sys\nfrom nnheads.recipes import _app as cli\n"
-        f"try: cli.app({arguments!r})\n"
-        "except SystemExit: pass\n"
-        f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stderr.splitlines()[-1] == "[]"
+LINES = [["--help"], *([name, "--help"] for name in RECIPES), ["no-such-command"]]
+HEAVY = {"torch", "transformers", "xarray", "matplotlib", "numpy", "nnsight", "scipy"}
+# Prints, for each command line, which large libraries it is the first to load.
+ONE_AFTER_THE_OTHER = f"""
+import contextlib, io, json, sys
+from nnheads.recipes import _app as cli
+heavy, known, loaded = {HEAVY!r}, set(), {{}}
+for line in {LINES!r}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.suppress(SystemExit):
+            cli.app(list(line))
+    loaded[" ".join(line)] = sorted((heavy & set(sys.modules)) - known)
+    known |= heavy & set(sys.modules)
+print(json.dumps(loaded))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[str]]:
+    """Large libraries that a command line loads: a fresh process issues them all."""
+    line = [sys.executable, "-c", ONE_AFTER_THE_OTHER]
+    return json.loads(subprocess.run(line, capture_output=True, cwd=ROOT, check=True).stdout)
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_help_and_typing_mistakes_load_no_library(line, loaded):
+    assert loaded[" ".join(line)] == []
 
 
 @pytest.mark.parametrize(
