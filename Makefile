@@ -20,8 +20,10 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: $(VENV)/ready
 	$(BIN)/nnheads ioi smollm2 --limit 24 --output results/demo
 
+# Compiled files are kept even where PYTHONDONTWRITEBYTECODE is set: every process compiles all of
+# ours otherwise, and pytest rewrites all tests, which takes longer than collecting them.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

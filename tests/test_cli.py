@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 from nnheads.recipes import _app as cli
 from nnheads.recipes._remote_option import with_place, without_place
 
@@ -315,16 +317,15 @@ def test_what_the_terminal_cannot_show_is_escaped_and_no_error(tmp_path):
 
 
 def test_sigterm_is_one_line_as_ctrl_c_is(tmp_path):
-    line = [sys.executable, "cli.py", "detect", "all", "-n", "200", "-q", "-o", str(tmp_path)]
-    process = subprocess.Popen(
-        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    line = ["cli.py", "detect", "all", "-n", "200", "-q", "-o", tmp_path]
+    process = warm.Program(*line, cwd=ROOT)
     end = time.monotonic() + 100
     while not list(tmp_path.glob("*/*/*/parts/*.nc")) and time.monotonic() < end:
         time.sleep(0.05)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    process.send_signal(signal.SIGTERM)
+    done = process.wait(timeout=60)
+    err = done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
     assert err.startswith("interrupted; finished batches are kept") and err.count("\n") == 1
 
 

@@ -117,7 +117,7 @@ def _ratio_of(numerator: Array, denominator: Array, counts: Array) -> Array:
 
 def _quotient(numerator: Array, denominator: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return numerator / denominator
+        return np.asarray(numerator / denominator)
 
 
 def _interval(
