@@ -25,6 +25,7 @@ import matplotlib.pyplot
 matplotlib.pyplot.close("all")
 os.chdir({folder!r})
 get_ipython().reset(new_session=True)
+__import__("gc").freeze()  # what is left are libraries, which every later reset would search
 """
 
 

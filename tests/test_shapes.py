@@ -19,7 +19,7 @@ from jaxtyping import install_import_hook
 rooms = ["nnheads.trace", "nnheads.models.inputs", "nnheads.models.labels"]
 install_import_hook(rooms, "beartype.beartype")
 import pytest
-plain = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
+plain = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore", "--assert=plain"]
 sys.exit(pytest.main([*plain, *sys.argv[1:]]))
 """
 FILES = [

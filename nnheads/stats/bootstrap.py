@@ -165,9 +165,9 @@ def _with_interval(
         "cell_methods": cell_methods,
         "ancillary_variables": f"{name}_low {name}_high",
     }
-    reduced = xr.Dataset({name: value.astype("float32").assign_attrs(attributes)})
+    reduced = {name: value.variable.astype("float32")}
+    reduced[name].attrs = attributes
     for end, values in (("low", low), ("high", high)):
-        bound = reduced[name].copy(data=np.float32(values))
-        bound.attrs = {**kept, "long_name": meaning[end]}
-        reduced[f"{name}_{end}"] = bound
-    return reduced
+        bound = {**kept, "long_name": meaning[end]}
+        reduced[f"{name}_{end}"] = xr.Variable(value.dims, np.float32(values), bound)
+    return xr.Dataset(reduced, value.coords)

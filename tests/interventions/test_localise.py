@@ -17,7 +17,7 @@ from nnheads.interventions.causal_model import draw_counterfactuals
 from nnheads.interventions.localise import CONDITIONS, localise, reduced, site_features
 from nnheads.interventions.tasks import TASKS
 
-FAST = {"steps": 20, "every": 10, "batch_size": 24, "learning_rate": 0.02}
+FAST = {"steps": 12, "every": 6, "batch_size": 24, "learning_rate": 0.03}
 
 
 def pairs(model, name: str, n: int, seed: int, variable: str | None = None):

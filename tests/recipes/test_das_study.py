@@ -18,7 +18,7 @@ from nnheads.interventions.files import load
 
 command = functools.partial(commands.command, "das")
 
-SMALL = "--at S2,END --layers 0,1 --steps 20 -n 64 --test 32 --learning-rate 0.02".split()
+SMALL = "--at S2,END --layers 0,1 --steps 12 -n 64 --test 32 --learning-rate 0.03".split()
 
 
 @pytest.fixture(scope="module")
