@@ -24,6 +24,8 @@ from nnheads.runs import store
 command = functools.partial(commands.command, "circuit")
 
 SMALL = ("--limit", "15", "--subsets", "3", "--greedy", "1", "--quiet")
+# where completeness and minimality are not looked at
+BRIEF = (*SMALL, "--subsets", "1", "--greedy", "0")
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +137,7 @@ def test_named_groups_are_the_circuit_in_a_rehearsal_too(tmp_path, run_folder, c
 
 def test_heads_ranked_by_another_run(tmp_path, run_folder):
     command(
-        *SMALL,
+        *BRIEF,
         "--from",
         str(run_folder),
         "--statistic",
@@ -152,7 +154,7 @@ def test_heads_ranked_by_another_run(tmp_path, run_folder):
     file = run_folder / "heads.nc"
     options = ("--statistic", "ranking", "--signed", "--ablation", "zero", "--overwrite")
     command(
-        *SMALL,
+        *BRIEF,
         "--from",
         str(file),
         *options,
@@ -170,8 +172,8 @@ def test_heads_ranked_by_another_run(tmp_path, run_folder):
 def test_pairs_of_ones_own(tmp_path, pairs_file):
     """Prompts of one length are each other's mean set, unless another file is."""
     options = ("--heads", "0.1,2.2", "--prompts", str(pairs_file), "--ablation", "mean")
-    command(*SMALL, *options, "--output", str(tmp_path / "a"))
-    command(*SMALL, *options, "--mean-set", str(pairs_file), "--output", str(tmp_path / "b"))
+    command(*BRIEF, *options, "--output", str(tmp_path / "a"))
+    command(*BRIEF, *options, "--mean-set", str(pairs_file), "--output", str(tmp_path / "b"))
     one, other = (
         store.load(tmp_path / name / "circuit" / "reference" / "shipped" / "scores.nc")
         for name in ("a", "b")
@@ -208,10 +210,10 @@ def test_own_prompts_without_others_of_their_length_are_refused(
 
 
 def test_heads_against_the_answer_are_named_beside_what_helpers_would_do(tmp_path, capsys):
-    command(*SMALL, "--top", "10", "--output", str(tmp_path / "size"))
+    command(*BRIEF, "--top", "10", "--output", str(tmp_path / "size"))
     by_size = capsys.readouterr().out
     assert "against the answer, by the ranking: L2H4" in by_size
-    command(*SMALL, "--top", "10", "--signed", "--output", str(tmp_path / "signed"))
+    command(*BRIEF, "--top", "10", "--signed", "--output", str(tmp_path / "signed"))
     signed = capsys.readouterr().out
     assert "against the answer" not in signed and "(--signed)" not in signed
     size, helpers = (
