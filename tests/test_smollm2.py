@@ -110,18 +110,7 @@ def test_first_tokens_are_left_out_of_means(model):
 
 def test_without_its_strongest_induction_heads_it_does_not_copy(tmp_path):
     heads = "L18H6,L17H3,L17H4,L18H7,L17H5"
-    options = (
-        "--behaviour",
-        "induction",
-        "--length",
-        "25",
-        "-n",
-        "2",
-        "--draws",
-        "2",
-        "--ks",
-        "0,5",
-    )
+    options = "--behaviour induction --length 25 -n 2 --draws 2 --ks 0,5".split()
     command("knockout", "smollm2", *options, "--heads", heads, "-q", "-o", tmp_path)
     (path,) = tmp_path.rglob("curve.nc")
     curve = xr.load_dataset(path)

@@ -65,11 +65,15 @@ def ratio_of_means(
 def resamples(cases: int, draw: int | np.random.Generator) -> Int[np.ndarray, "draw case"]:
     """Return how often each of so many cases comes in each of RESAMPLES resamples of them all.
 
+    The cases are those that `scipy.stats.bootstrap` draws. A statistic of sums needs no more than
+    these counts: one product of matrices, where gathering the cases takes as many times the memory.
+
     Args:
         draw: a seed, or the generator to draw with.
     """
-    generator = np.random.default_rng(draw)
-    return generator.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
+    chosen = np.random.default_rng(draw).integers(0, cases, (RESAMPLES, cases))
+    places = chosen + cases * np.arange(RESAMPLES)[:, None]
+    return np.bincount(places.ravel(), minlength=RESAMPLES * cases).reshape(RESAMPLES, cases)
 
 
 def ends(
@@ -83,7 +87,7 @@ def ends(
     """
     shares = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     quantile = np.nanquantile if skipna and np.isnan(drawn).any() else np.quantile
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # NaN says it
         low, high = quantile(drawn, shares, axis=axis)
     return low, high
@@ -101,7 +105,11 @@ def _sums(values: Array, counts: Array) -> Array:
     Args:
         values: [..., case]. counts: how often each resample has each case, [draw, case].
     """
-    sums: Array = np.where(np.isnan(values), 0.0, values) @ counts.T
+    sums: Array = np.where(np.isfinite(values), values, 0.0) @ counts.T
+    if np.isinf(values).any():
+        above, below = ((values == end) @ (counts.T > 0) for end in (np.inf, -np.inf))
+        sums[above] = np.inf
+        sums[below] = np.where(above[below], np.nan, -np.inf)
     return sums
 
 
@@ -130,23 +138,10 @@ def _interval(
     used = known.any(tuple(range(len(rest))))
     if used.sum() < 2:
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    drawn = _drawn(statistic, [values[..., used] for values in data], seed)
+    counts = resamples(int(used.sum()), seed).astype(float)
+    drawn = statistic(*(values[..., used] for values in data), counts)
     low, high = np.where(known.sum(-1) >= 2, ends(drawn, -1, skipna=True), np.nan)
     return low, high
-
-
-def _drawn(statistic: Callable[..., Array], data: list[Array], seed: int) -> Array:
-    """Return the statistic of every resample of the last axis, [..., draw].
-
-    The cases are those that `scipy.stats.bootstrap` draws. A statistic of sums needs no more than
-    how often each was drawn: one product of matrices, where gathering them takes cases times as
-    much memory.
-    """
-    cases = data[0].shape[-1]
-    chosen = np.random.default_rng(seed).integers(0, cases, (RESAMPLES, cases))
-    places = chosen + cases * np.arange(RESAMPLES)[:, None]
-    counts = np.bincount(places.ravel(), minlength=RESAMPLES * cases).astype(float)
-    return statistic(*data, counts.reshape(RESAMPLES, cases))
 
 
 def _with_interval(

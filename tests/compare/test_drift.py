@@ -116,14 +116,17 @@ def test_an_interval_covers_what_other_prompts_say():
 
 
 def test_answers_to_one_question_are_drawn_together():
-    alone, pair = [cases(FIRST, noise=noise) for noise in (0.3, 0.5)], []
+    alone, pair = [cases(FIRST, noise=noise) for noise in (0.6, 1.0)], []
     for one in alone:
         thrice = one.isel(batch=np.repeat(np.arange(12), 3))
         question = np.repeat(np.arange(12), 3)
         pair.append(thrice.assign_coords(batch=np.arange(36), question=("batch", question)))
     assert interval(*pair, seed=1) == pytest.approx(interval(*alone, seed=1), abs=1e-6)
     free = [one.drop_vars("question") for one in pair]
-    assert np.ptp(interval(*free, seed=1)) < 0.8 * np.ptp(interval(*pair, seed=1))
+    free_width, pair_width = (
+        np.mean([np.ptp(interval(*one, seed=seed)) for seed in range(8)]) for one in (free, pair)
+    )
+    assert free_width < 0.8 * pair_width
 
 
 def test_one_prompt_has_no_interval():

@@ -102,6 +102,14 @@ def test_the_same_cases_are_drawn_as_by_scipy(cases):
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
 
 
+def test_an_infinite_value_is_in_the_resamples_that_hold_it_alone():
+    values = np.zeros((12, 2, 1))
+    values[4, 1] = np.inf
+    out = stats.mean(scores(values), seed=0)
+    assert float(out["effect_low"][1, 0]) == 0 and not np.isfinite(out["effect_high"][1, 0])
+    assert out["effect_low"][0, 0] == out["effect_high"][0, 0] == 0
+
+
 def test_constant_scores_have_an_interval_of_no_width():
     out = stats.mean(scores(np.full((5, 2, 3), 0.25)))
     for name in ("effect", "effect_low", "effect_high"):
