@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from nnheads.compare.entries import Entry
 
+SAME = 0.99999  # a rank correlation of scores that are the same
 SHOWN = 8  # rows of a table in the terminal; the file holds all
 
 
@@ -80,7 +81,8 @@ def say_alike(overlap: xr.Dataset) -> None:
     names = overlap["entry"].values
     for i, j in pairs[:SHOWN]:
         shared, rank = float(overlap["jaccard_top"][i, j]), float(overlap["spearman"][i, j])
-        say(f"  {shared:.2f}  {rank:+.2f}  {names[j]} | {names[i]}")
+        same = "  (one ranking, in two runs)" if rank > SAME else ""
+        say(f"  {shared:.2f}  {rank:+.2f}  {names[j]} | {names[i]}{same}")
 
 
 def beyond_chance(overlap: xr.Dataset) -> list[tuple[int, int]]:

@@ -70,14 +70,15 @@ def say_faithfulness(circuit, heads) -> None:
     if "helpers" in circuit:
         helpers = with_interval(circuit, "helpers")
         say(f"  the {inside} heads that help most (--signed): {helpers}")
-    say_random(circuit["random"], inside)
+    say_random(circuit["random"], inside, float(circuit["faithfulness"]))
 
 
-def say_random(values, inside: int) -> None:
-    """Print the faithfulness of random circuits of the same size."""
+def say_random(values, inside: int, faithfulness: float) -> None:
+    """Print the faithfulness of random circuits of the same size, and whether it is as high."""
     mean, highest, draws = float(values.mean()), float(values.max()), values.size
     sizes = f"mean {mean:.3f}, highest {highest:.3f} ({draws} draws)"
-    say(f"  random circuits of {inside} heads: {sizes}")
+    more = ": random circuits do as well" if highest >= faithfulness else ""
+    say(f"  random circuits of {inside} heads: {sizes}{more}")
 
 
 def say_size(circuit, inside: int) -> None:
@@ -116,7 +117,9 @@ def say_minimality(heads, inside: int) -> None:
     best = stats.top_heads(heads, "minimality", inside)
     title = "minimality of each head, relative to F(M)"
     if best[0]["low"] == best[0]["low"]:
-        say_heads(f"{title} [95% interval]:", best)
+        below = any(head["low"] < 0 for head in best)
+        way = "; an end below 0 leaves open which way the head changes it" if below else ""
+        say_heads(f"{title} [95% interval{way}]:", best)
     else:
         say(f"{title} [no interval: one prompt]:")
         say_values(best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnheads.recipes._pairs import for_and_against, letters_of, with_heads
+from nnheads.recipes._pairs import for_and_against, large_and_unsure, letters_of, with_heads
 from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
 
@@ -47,6 +47,9 @@ def say_effects(heads, top: int) -> None:
         say_heads("against the answer:", negative, letters)
     else:
         say("no head works against the answer beyond its interval")
+    unsure = large_and_unsure(heads, top)
+    if unsure:
+        say_heads("as large, but the interval holds 0:", unsure, letters)
     mixed = of_either_sign(heads, top)
     if mixed:
         say_heads("for it in some prompts, against it in others; mean |effect|:", mixed, letters)
@@ -56,7 +59,8 @@ def heads_named(run, top: int) -> list[tuple[int, int]]:
     """Return the heads of the lists of `say_effects`, as layer and head."""
     heads = run.load("heads")
     positive, negative = for_and_against(heads, top)
-    named = [*positive, *negative, *of_either_sign(heads, top)]
+    unsure = large_and_unsure(heads, top)
+    named = [*positive, *negative, *unsure, *of_either_sign(heads, top)]
     return list(dict.fromkeys((one["layer"], one["head"]) for one in named))
 
 

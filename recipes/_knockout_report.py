@@ -9,6 +9,7 @@ from nnheads.recipes._knockout import Head, metric_name
 from nnheads.recipes._study import Study
 from nnheads.recipes._terminal import (
     first_batch,
+    line_of,
     say,
     say_files,
     say_kept,
@@ -86,8 +87,13 @@ def say_intact(curve, metric: str) -> None:
     """Print it where the intact model does not do what is asked of it."""
     intact = f"base_{metric}"
     low = curve[f"{intact}_low"].fillna(curve[intact])  # one prompt has no interval
-    if metric in ABOVE_ZERO and float(low) <= 0:
-        say(f"the intact model has {metric} {signed(curve, intact)}: there is little to lose")
+    least = float(curve.attrs.get("accuracy_of_guessing", 0.0)) if metric == "accuracy" else 0.0
+    if metric in ABOVE_ZERO and float(low) <= least:
+        beyond = f", and guessing {least:.2f}" if least else ""
+        say(
+            f"the intact model has {metric} {signed(curve, intact)}{beyond}: there is little to"
+            " lose, and no head can be shown to be needed"
+        )
 
 
 def random_lists(one) -> str:
@@ -144,11 +150,30 @@ def say_backups(table) -> None:
 
     backups = stepping_in(table, 8)
     if not backups:
-        say("no other head steps in for the list")
+        say_no_backup(table)
         return
     say("heads that step in: effect alone; after the list; growth")
     for head in backups:
         say_backup(table.sel(layer=head["layer"], head=head["head"]))
+
+
+def say_no_backup(table) -> None:
+    """Print that no head can be shown to step in, and which comes nearest."""
+    from nnheads import stats
+
+    down = table.attrs.get("first") != "highest"
+    nearest = stats.top_heads(table, "growth", 1, lowest=down)
+    said = "no other head can be shown to step in for the list"
+    if "end of its range" in str(table.attrs.get("warning", "")):
+        said += f": {table.attrs['metric']} is at the end of its range without it"
+    if not nearest:
+        say(said)
+        return
+    head = nearest[0]
+    q_value = float(table["q_value"].sel(layer=head["layer"], head=head["head"]))
+    with_q = f", with q {q_value:.2f}" if q_value == q_value else ""
+    say(f"{said}; effect grows most{with_q}:")
+    say(f"  {line_of(head, 'H')}")
 
 
 def say_backup(one) -> None:

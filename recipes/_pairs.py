@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from nnheads.runs.folder import Run
 
+SHOWN_AS_ZERO = 5e-4  # below which a value is printed as zero
 NO_PATH = "right; there is no path to follow"
 REFERENCES = "Wang et al. 2022, arXiv 2211.00593"
 
@@ -178,14 +179,23 @@ def for_and_against(heads: xr.Dataset, top: int) -> tuple[list[dict], list[dict]
     return [one for one in highest if is_above(one)], [one for one in lowest if is_below(one)]
 
 
+def large_and_unsure(heads: xr.Dataset, top: int) -> list[dict]:
+    """Return the heads among the largest by size whose interval holds zero."""
+    from nnheads import stats
+
+    heads = with_heads(heads)
+    largest = stats.top_heads(heads, "effect", top, by=abs(heads["effect"]))
+    return [one for one in largest if one["low"] <= 0 <= one["high"]]
+
+
 def is_above(head: dict) -> bool:
     """Say whether the value and its interval are above zero; one prompt has no interval (NaN)."""
-    return head["value"] > 0 and not head["low"] <= 0
+    return head["value"] > SHOWN_AS_ZERO and not head["low"] <= 0
 
 
 def is_below(head: dict) -> bool:
     """Say whether the value and its interval are below zero; one prompt has no interval (NaN)."""
-    return head["value"] < 0 and not head["high"] >= 0
+    return head["value"] < -SHOWN_AS_ZERO and not head["high"] >= 0
 
 
 def with_heads(heads: xr.Dataset) -> xr.Dataset:

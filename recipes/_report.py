@@ -85,11 +85,15 @@ def strongest(model: dict) -> list[tuple[int, int]]:
 
 def wanted(score: dict) -> list[int]:
     """Return the highest heads of a score, then the flagged ones, counted over all layers."""
+    import numpy as np
+
     from nnheads import stats
+    from nnheads.runs.columns import strength
 
     values, flag = score["values"], score["flag"]
     flagged = [index for index, one in enumerate(flag or []) if one and values[index] is not None]
-    return stats.ranked(values)[:WANTED].tolist() + flagged
+    order = stats.ranked(strength(np.array(values, float), score["first"]))
+    return order[:WANTED].tolist() + flagged
 
 
 def say_model(model: dict, runs: list[dict]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from nnheads.errors import safe
 
+FEW = 8  # prompts, below which it is said that there are few
+
 
 def say(text: str = "") -> None:
     """Print one line of results on stdout."""
@@ -43,6 +45,8 @@ def say_kept(attrs: Mapping[str, Any]) -> None:
     why = counted(json.loads(attrs["dropped"]), "{count} {reason}")
     dropped = f" (dropped: {why})" if why else ""
     say(f"kept {attrs['kept']} of {attrs['asked']} prompts{dropped}")
+    if int(attrs["kept"]) < FEW:
+        say("these are few: an interval over them is rough, and one prompt has none (--limit)")
     say_word_form(attrs)
 
 
@@ -75,9 +79,10 @@ def say_heads(title: str, heads: list[dict], letters: str = "H") -> None:
 def line_of(head: Mapping[str, Any], letters: str) -> str:
     """Return a head, its value and its interval; a star where it is flagged, two where strong."""
     name = f"L{head['layer']}{letters}{head['head']}"
-    interval = f"[{head['low']:+.3f}, {head['high']:+.3f}]"
+    known = head["low"] == head["low"]  # one prompt gives no interval
+    interval = f"[{head['low']:+.3f}, {head['high']:+.3f}]" if known else ""
     star = " **" if head.get("strong") else " *" if head.get("flag") else ""
-    return f"{name:<7} {head['value']:+.3f} {interval}{star}"
+    return f"{name:<7} {head['value']:+.3f} {interval}{star}".rstrip()
 
 
 def say_values(heads: list[dict]) -> None:

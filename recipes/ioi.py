@@ -129,8 +129,10 @@ def report_plan(study: Study, sites: list[str], layers: list[int] | None) -> Non
     from nnheads.patching.patch import plan_patch
 
     pairs = _pairs.pairs_of(study, study.spread)
+    if study.roles:
+        say("--roles is not planned; on SmolLM2 it made the whole command four times as long")
+    say("before prompts that the model gets wrong are left out:")
     part = first_batch(pairs, study.batch_size)
-    say("that is before prompts that the model gets wrong are left out")
     for one in sites:
         job, _ = plan_patch(study.model, part, site=one, layers=layers)
         say(f"{one}:")
@@ -160,7 +162,12 @@ def compute(study: Study, run, pairs, site: str, layers: list[int] | None) -> No
     swap = partial(patch, run.model, **options)
     scores = study.in_batches(run, swap, kept, name="patch", title="heads")
     effect = scores["effect"]
-    effect.attrs["cases_masked"] = int(effect.isnull().all(effect.dims[1:]).sum())
+    masked = effect.attrs["cases_masked"] = int(effect.isnull().all(effect.dims[1:]).sum())
+    if masked == effect.sizes["batch"]:
+        raise BadInput(
+            f"--gap {study.gap:g} leaves no prompt: clean and corrupted logit differences are"
+            " nowhere as far apart; use a smaller gap"
+        )
     scores.attrs.update(_pairs.about_pairs(run, TITLE, pairs, kept, dropped, _pairs.REFERENCES))
     heads = reduce(scores, study.seed)
     heads.attrs.update(scores.attrs)

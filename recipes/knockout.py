@@ -197,12 +197,15 @@ def measured(study: Study, run, heads: list, counts: list[int] | None, prompts, 
 
 def about_run(study: Study, run, prompts, heads: list, origin: str) -> dict:
     """Return what repeats the run, and what it is about, as attributes."""
+    from nnheads.detectors._ability import guessing
     from nnheads.patching.behaviours import BEHAVIOURS
 
     behaviour = BEHAVIOURS[study.behaviour]
     sources = [text for text in (behaviour.source, REFERENCE) if text]
     title = f"knockout: {study.behaviour}"
     about = run.about(title=title, prompts=prompts, references="; ".join(sources))
+    if "target" in prompts:
+        about["accuracy_of_guessing"] = guessing(prompts)
     return about | {
         "behaviour": behaviour.about,
         "heads": ", ".join(names_of(heads)),

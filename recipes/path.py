@@ -161,7 +161,7 @@ def draw(run, heads) -> None:
     frozen = "" if heads.attrs["mlps"] == "recompute" else ", MLPs frozen"
     figure = plot.heatmap(
         heads["effect"],
-        title=f"Indirect object: paths to {receivers_in_words(heads.attrs)}{frozen}",
+        title=f"Paths to {receivers_in_words(heads.attrs)}{frozen} (below 0: helps the answer)",
         marked=[head for head in strongest if abs(head["value"]) >= EFFECT],
         framed=f"the strongest either way, of those with an effect of {EFFECT:g} or more whose"
         " interval leaves 0 out",
@@ -191,4 +191,7 @@ def report(run, top: int) -> None:
         say(f"{title} none beyond its interval")
     if positive:
         say_heads("working against the answer:", positive)
+    unsure = _pairs.large_and_unsure(heads, top)
+    if unsure:
+        say_heads("as large, but the interval holds 0:", unsure)
     say_files(run, "scores.nc", "heads.nc", "heads.png")

@@ -13,7 +13,7 @@ import re
 import numpy as np
 import xarray as xr
 
-from nnheads.compare.entries import Entry
+from nnheads.compare.entries import Entry, strength_of
 from nnheads.runs.columns import CELL
 
 DIGITS = re.compile(r"step[-_]?(\d{1,12})")
@@ -57,7 +57,7 @@ def _curves(group: list[Entry]) -> xr.Dataset:
     if stepped:
         joined = joined.assign_coords(step=("revision", numbers[order]))
     about = {**joined["score"].attrs, "long_name": "strongest head"}
-    joined["strongest"] = joined["score"].max(CELL).assign_attrs(about)
+    joined["strongest"] = strength_of(joined).max(CELL).assign_attrs(about)
     return joined.assign(_of_flags(joined, numbers[order])) if "flag" in joined else joined
 
 

@@ -18,7 +18,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.interchange.read import read_heads
 from nnheads.interchange.table import KV, fitted
-from nnheads.runs.columns import CELL, Column, columns, text
+from nnheads.runs.columns import CELL, Column, columns, strength, text
 from nnheads.runs.find import Finished, kind_of
 from nnheads.runs.provenance import model_folder
 
@@ -31,7 +31,8 @@ class Entry:
     """One score of every head of one model at one revision.
 
     type: the kind, with a number behind it where a model was asked twice.
-    heads: (layer, head), as `scored` names it. scores: the single prompts behind it, where known.
+    heads: (layer, head), as `scored` names it; `strength_of` ranks them.
+    scores: the single prompts behind it, where known.
     """
 
     model: str
@@ -105,7 +106,13 @@ def scored(dataset: xr.Dataset, column: Column) -> xr.Dataset:
     depth = (layers / max(1, int(layers.max()))).astype(np.float32)
     about = {"long_name": "relative depth", "units": "1"}
     table = table.assign_coords(depth=("layer", depth, about))
-    return table.transpose(*CELL).assign_attrs({**dataset.attrs, "statistic": column.name})
+    about = {**dataset.attrs, "statistic": column.name, "first": column.first}
+    return table.transpose(*CELL).assign_attrs(about)
+
+
+def strength_of(heads: xr.Dataset) -> xr.DataArray:
+    """Return the score of an entry's heads such that the highest is the strongest head's."""
+    return strength(heads["score"], text(heads.attrs.get("first")))
 
 
 def _extra(values: xr.DataArray) -> list:

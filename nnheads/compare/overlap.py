@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from nnheads.compare.entries import Entry
+from nnheads.compare.entries import Entry, strength_of
 from nnheads.compare.stability import chance_jaccard, jaccard
 from nnheads.errors import BadInput
 from nnheads.runs.columns import CELL
@@ -74,7 +74,7 @@ def _heads_alike(first: Entry, second: Entry, top: int) -> dict[str, float]:
     pair = (first.heads, second.heads)
     if any(not np.array_equal(pair[0][name], pair[1][name]) for name in CELL):
         return {}
-    a, b = (heads["score"].values.ravel() for heads in pair)
+    a, b = (strength_of(heads).values.ravel() for heads in pair)
     both = np.isfinite(a) & np.isfinite(b)
     alike = {"spearman": float(spearman(a[both], b[both]))} | _tops_alike(a, b, top)
     if all("flag" in heads for heads in pair):
@@ -113,7 +113,7 @@ def profile(heads: xr.Dataset) -> Profile:
 
     NaN of one layer or without values.
     """
-    strongest = heads["score"].max("head").values.astype(float)
+    strongest = strength_of(heads).max("head").values.astype(float)
     known = np.isfinite(strongest)
     if known.sum() < 2:
         return np.full(DEPTHS.size, np.nan)

@@ -122,6 +122,9 @@ def stable(
     for one in entries if draws else ():
         if one.scores is None:
             continue
+        if not one.heads["score"].notnull().any():
+            refused[one.name] = "no head has a score"
+            continue
         flag = one.heads.get("flag")
         flagged = 0 if flag is None or not is_selective(flag) else int((flag == 1).sum())
         try:

@@ -36,16 +36,24 @@ def ability(scores: xr.Dataset, prompts: xr.Dataset) -> dict[str, Any]:
         return {}
     share = scores["accuracy"].reset_coords(drop=True).rename("accuracy")
     about = {str(name): float(value) for name, value in mean(share).items()}
-    wanted = prompts["target"].values
-    known = wanted[wanted >= 0]
-    guessing = float(np.unique(known, return_counts=True)[1].max() / known.size)
     steps = scores["right"].mean("batch").values
     return {
         **about,
         "accuracy_by_step": " ".join(f"{one:.4f}" for one in steps),
-        "accuracy_of_guessing": guessing,
-        "accuracy_p": float(greater_than(share.values.astype(float), guessing)),
+        "accuracy_of_guessing": guessing(prompts),
+        "accuracy_p": float(greater_than(share.values.astype(float), guessing(prompts))),
     }
+
+
+def guessing(prompts: xr.Dataset) -> float:
+    """Return the accuracy of a model that always gives the most frequent wanted token.
+
+    Args:
+        prompts: with `target` (batch, step), -1 where nothing is wanted.
+    """
+    wanted = prompts["target"].values
+    known = wanted[wanted >= 0]
+    return float(np.unique(known, return_counts=True)[1].max() / known.size)
 
 
 def lines(about: Mapping[str, Any]) -> list[str]:
@@ -57,9 +65,9 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     if "accuracy" not in about:
         return []
     value, low, high = (float(about[f"accuracy{end}"]) for end in ("", "_low", "_high"))
-    guessing = float(about["accuracy_of_guessing"])
+    chance = float(about["accuracy_of_guessing"])
     reach = f" [{low:.2f}, {high:.2f}]" if low == low else ""
-    said = f"the model gives {value:.2f}{reach} of the wanted tokens, guessing {guessing:.2f}"
+    said = f"the model gives {value:.2f}{reach} of the wanted tokens, guessing {chance:.2f}"
     steps = np.array(str(about["accuracy_by_step"]).split(), float)
     if 1 < steps.size <= MOST_STEPS:
         said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
@@ -86,7 +94,7 @@ def fails(about: Mapping[str, Any]) -> bool:
 
 def _only_continues(about: Mapping[str, Any]) -> bool:
     """Return whether a model finds later tokens of an answer and not the first."""
-    guessing = float(about["accuracy_of_guessing"])
+    chance = float(about["accuracy_of_guessing"])
     steps = np.array(str(about["accuracy_by_step"]).split(), float)
     later = np.nanmean(steps[1:]) if steps.size > 1 else 0.0
-    return bool(later >= (1 + guessing) / 2 and steps[0] <= guessing)
+    return bool(later >= (1 + chance) / 2 and steps[0] <= chance)

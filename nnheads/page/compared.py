@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from nnheads.compare.entries import Entry, entries_of
+from nnheads.compare.entries import Entry, entries_of, strength_of
 from nnheads.compare.overlap import overlap
 from nnheads.compare.stability import stable
 from nnheads.errors import BadInput
@@ -101,7 +101,7 @@ def _order(entry: Entry, entries: list[Entry], top: int) -> list[list[int]]:
     """Return the first heads of a score, as (layer, head): enough for a list of `top` beside any
     score that lacks some.
     """
-    values = entry.heads["score"].values.ravel()
+    values = strength_of(entry.heads).values.ravel()
     known = np.isfinite(values)
     order = ranked(np.where(known, values, np.nan))
     missing = [

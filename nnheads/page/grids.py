@@ -92,6 +92,7 @@ def _score(found: tuple[int, str, str, Column, tuple[str, str]], shape: tuple[in
         "units": units,
         "unit": cell[1],
         "headline": column.headline,
+        "first": column.first,
         "signed": bool(np.nanmin(values, initial=0.0) < 0),
         "values": numbers(values),
         **{

@@ -12,10 +12,12 @@ import base64
 import hashlib
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nnheads.models.names import head_name
+from nnheads.runs.columns import strength
 from nnheads.stats import ranked
 
 FOLDER = Path(__file__).parent
@@ -59,7 +61,8 @@ def strongest(page: dict) -> list[dict]:
         for score in model["scores"]:
             if score["headline"]:
                 width = model["kv_heads" if score["unit"] == "kv_head" else "heads"]
-                best = ranked(score["values"])[:STRONGEST].tolist()
+                strong = strength(np.array(score["values"], float), score["first"])
+                best = ranked(strong)[:STRONGEST].tolist()
                 names = [head_name(*divmod(i, width)) for i in best]
                 names = (
                     [name.replace("H", "KV") for name in names]

@@ -71,10 +71,11 @@ const flagged = (one, index) => part(one, "flag", index) === 1;
 const titleOf = (one) => `${words(one.kind)}: ${one.meaning}`;
 
 const orders = new Map();
-function order(one) { // heads by value, highest first; of equals the first
+const strength = (one, index) => (one.first === "size" ? Math.abs(one.values[index]) : one.first === "lowest" ? -one.values[index] : one.values[index]);
+function order(one) { // heads by strength, the strongest first; of equals the first
   if (!orders.has(one)) {
     const known = one.values.map((value, index) => index).filter((index) => one.values[index] !== null);
-    orders.set(one, known.sort((a, b) => one.values[b] - one.values[a] || a - b));
+    orders.set(one, known.sort((a, b) => strength(one, b) - strength(one, a) || a - b));
   }
   return orders.get(one);
 }
@@ -365,7 +366,7 @@ function drawHeads() {
   ].filter((column) => !["low", "high", "null", "q"].includes(column.name) || one[column.name])
     .filter((column) => (column.name !== "beyond chance" || one.flag) && (column.name !== "query heads" || one.unit === "kv_head"));
   const rows = document.getElementById("only").checked ? order(one).filter((i) => flagged(one, i)) : one.values.map((_, i) => i);
-  const made = table(columns, rows, { label: `${many(one.unit)} by ${titleOf(one)}`, by: columns.findIndex((column) => column.name === "value"), file: `${own.name}-${one.kind}-${one.name}.csv` });
+  const made = table(columns, rows, { label: `${many(one.unit)} by ${titleOf(one)}`, by: columns.findIndex((column) => column.name === (one.first === "highest" ? "value" : "rank")), down: one.first === "highest", file: `${own.name}-${one.kind}-${one.name}.csv` });
   const all = button("All scores as CSV", () => download(`${own.name}-scores.csv`, longRows(own)));
   document.getElementById("heads").replaceChildren(
     make("div", { class: "top" }, make("p", { class: "quiet" }, `${titleOf(one)} [${one.units}]; `, make("code", null, run.command)), make("span", null, made.save, " ", all)), made.box, made.more);
@@ -394,7 +395,7 @@ function drawTypes() {
   const columns = [
     { name: "score", get: ({ one }) => names.get(keyOf(one)), show: ({ one, number }) => make("div", { class: "what" }, make("button", { type: "button", class: "link", on: { click: () => { colour(number); document.getElementById("coloured").scrollIntoView({ block: "nearest" }); } } }, names.get(keyOf(one))), make("div", { class: "quiet" }, one.meaning)) },
     { name: "beyond chance", number: true, get: ({ one }) => (one.flag ? one.flag.filter((flag) => flag === 1).length : null), show: ({ one }) => (one.flag ? String(one.flag.filter((flag) => flag === 1).length) : "–") },
-    { name: "highest", number: true, get: ({ one }) => (order(one).length ? one.values[order(one)[0]] : null) },
+    { name: "first", number: true, get: ({ one }) => (order(one).length ? one.values[order(one)[0]] : null) },
     { name: "strongest heads", get: ({ one }) => order(one).slice(0, 5).map((i) => nameOf(i, one.unit)).join(" "), show: ({ one }) => make("span", { class: "chips row" }, order(one).slice(0, 3).map((i) => chip(i, one))) },
   ];
   const made = table(columns, headlines(), { label: "Scores", file: `${model().name}-types.csv`, mark: ({ number }) => ({ "data-score": number }) });

@@ -33,7 +33,7 @@ WRITING = {
     "name_mover": "name movers",
     "subject_suppression": "subject suppression",
 }
-WRITES = "raise IO directly, and are no name movers"
+WRITES = "raise IO directly, surely do not look at S2, and are no name movers"
 SHOWN = 8  # heads without a role that are named
 FEW = 16  # prompts: with fewer, intervals are wide
 
@@ -113,10 +113,13 @@ def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:
     if not strongest:
         return []
     said = [f"{name.replace('_', ' ')}: {ROLES[name]}"]
+    writers = table.attrs["writers"].split()
     for layer, head in strongest:
         row = table.sel(layer=layer, head=head)
         shown = ", ".join(shown_value(row, column) for column in EVIDENCE[name])
-        said.append(f"  {head_name(layer, head):<7} {shown}")
+        apart = name == "writer" and head_name(layer, head) not in writers
+        note = f"; not counted above: END to S2 {float(row['subject']):.2f}" if apart else ""
+        said.append(f"  {head_name(layer, head):<7} {shown}{note}")
     return said
 
 

@@ -35,10 +35,12 @@ LOOKS = {
 # the same attention to the other name, which a head that attends to any name has as well
 OTHER = "_other"
 EFFECTS = {
-    "total": "share of the logit difference that changes with the head's output",
+    "total": (
+        "share of the logit difference that changes with the head's output (below 0: it helps)"
+    ),
     "direct": (
         "share of the logit difference that changes with what the head writes straight to the"
-        " logits"
+        " logits (below 0: it helps)"
     ),
     "queries": (
         "share of the logit difference that changes with what the head writes to queries of heads"

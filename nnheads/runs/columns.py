@@ -37,6 +37,10 @@ HEADLINES = {
     "function-vectors": "aie",
     "patch": "z",
 }
+# which heads a score puts first, where the files do not say it: those of the highest value, of the
+# largest size (below zero may help, or hurt), or of the lowest
+HIGHEST, SIZE, LOWEST = "highest", "size", "lowest"
+FIRST = {"ioi": SIZE, "path": SIZE, "attribute": SIZE, "circuit": SIZE, "knockout": LOWEST}
 Tables = dict[str, xr.Dataset]
 
 
@@ -44,12 +48,13 @@ Tables = dict[str, xr.Dataset]
 class Column:
     """A score over (layer, head) and what belongs to it; None where there is no such thing.
 
-    headline: heads are ranked by it.
+    headline: heads are ranked by it. first: which heads it puts first, HIGHEST, SIZE or LOWEST.
     """
 
     name: str
     values: xr.DataArray
     headline: bool
+    first: str = HIGHEST
     low: xr.DataArray | None = None
     high: xr.DataArray | None = None
     null: xr.DataArray | None = None
@@ -108,7 +113,19 @@ def columns(dataset: xr.Dataset, recipe: str = "", cell: tuple[str, str] = CELL)
     wanted = dataset.attrs.get("headline", HEADLINES.get(recipe))
     headline = wanted if wanted in names else names[0]
     names.sort(key=lambda name: name != headline)
-    return [_column(name, cells, name == headline) for name in names]
+    first = text(dataset.attrs.get("first")) or FIRST.get(recipe, HIGHEST)
+    return [_column(name, cells, name == headline, first) for name in names]
+
+
+def strength(values: Any, first: str) -> Any:
+    """Return values of which the highest is the strongest head's.
+
+    Args:
+        values: an array, labelled or not. first: which heads come first, as in `Column`.
+    """
+    if first == SIZE:
+        return abs(values)
+    return -values if first == LOWEST else values
 
 
 def _belongs(name: str, cells: dict[str, xr.DataArray]) -> bool:
@@ -116,7 +133,7 @@ def _belongs(name: str, cells: dict[str, xr.DataArray]) -> bool:
     return any(name.endswith(part) and name.removesuffix(part) in cells for part in PARTS)
 
 
-def _column(name: str, cells: dict[str, xr.DataArray], headline: bool) -> Column:
+def _column(name: str, cells: dict[str, xr.DataArray], headline: bool, first: str) -> Column:
     beside = {part: cells.get(f"{name}_{part}") for part in ("low", "high", "null", "q_value")}
     flag = None
     if headline:
@@ -126,7 +143,7 @@ def _column(name: str, cells: dict[str, xr.DataArray], headline: bool) -> Column
     q_value = beside["q_value"]
     if flag is None and q_value is not None:
         flag = (q_value < RATE).astype("int8")
-    return Column(name, cells[name], headline, flag=flag, **beside)
+    return Column(name, cells[name], headline, first, flag=flag, **beside)
 
 
 def roles_in(dataset: xr.Dataset) -> dict[tuple[int, int], str]:

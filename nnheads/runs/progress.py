@@ -22,6 +22,7 @@ from nnheads.trace.session import TOLD
 
 LONG = 60.0  # seconds left from which it is said how long something takes
 SOON = 3.0  # seconds of a sweep after which its share tells how long it will take
+ENOUGH = 0.05  # share of a sweep below which it does not: first parts may be the slow ones
 AT_ONCE = 0.01  # seconds for each that is done, below which it was there already
 
 
@@ -59,7 +60,7 @@ class Progress:
 
     def sweep(self, share: float) -> None:
         """Take what a sweep of the present batch says: the share of it that is done."""
-        begun = share < self.within
+        begun = share < self.within or not self.within
         self.within = share
         self.show_sweep(begun)
 
@@ -86,6 +87,7 @@ class Announced(Progress):
         super().__init__(total, size)
         self.title, self.guessed, self.told = title, False, False
         self.started = self.step = self.swept = time.monotonic()
+        self.swept_share = 0.0
         self.before = 0  # that were there already
 
     def show_done(self, count: int) -> None:
@@ -103,16 +105,16 @@ class Announced(Progress):
     def show_sweep(self, begun: bool) -> None:
         """Say once, before anything is done, how long this sweep will take in all batches."""
         now = time.monotonic()
-        if begun:
-            self.swept = now
-        spent = now - self.swept
-        if self.guessed or self.told or spent < SOON or not self.within:
+        if begun:  # what lies before its first part is no part of it
+            self.swept, self.swept_share = now, self.within
+        spent, share = now - self.swept, self.within - self.swept_share
+        if self.guessed or self.told or spent < SOON or share < ENOUGH:
             return
         batches = math.ceil((self.total - self.done) / self.size)
-        left = spent / self.within * (batches - self.within)
+        left = spent / share * (batches - self.within)
         if left > LONG:
             self.guessed = True
-            self.say(f"{left / 60:.0f} min left, or more")
+            self.say(f"about {left / 60:.0f} min left, more if other sweeps follow")
 
     def say(self, text: str) -> None:
         """Print a line on stderr."""

@@ -62,6 +62,24 @@ def test_overlap_of_heads(pair):
         overlap(pair, top=0)
 
 
+def test_effects_of_either_sign_are_alike_by_their_size():
+    """A path below zero helps as an effect above zero does: the same heads are the strongest."""
+    helps = bump(7, 0.5)
+    entries = [
+        Entry("m", "main", name, name, (helps * sign).assign_attrs(first=first))
+        for name, sign, first in (
+            ("ioi", 1, "size"),
+            ("path", -1, "size"),
+            ("growth", -1, "lowest"),
+        )
+    ]
+    found = overlap(entries, 3)
+    for other in (1, 2):
+        assert float(found["jaccard_top"][0, other]) == 1
+        assert float(found["spearman"][0, other]) == pytest.approx(1)
+        assert float(found["profile"][0, other]) == pytest.approx(1)
+
+
 def test_chance_is_what_random_lists_share():
     generator = np.random.default_rng(0)
     drawn = [

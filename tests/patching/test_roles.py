@@ -136,8 +136,19 @@ def test_the_heads_that_write_are_said_by_their_kind():
     table.attrs = {"writers": "L0H0 L0H1 L0H2 L0H3", "cases": 30}
     assert lines(table)[0].endswith(
         "are of these): L0H2 (name movers); L0H1 (subject suppression); "
-        "L0H0, L0H3 (raise IO directly, and are no name movers)"
+        "L0H0, L0H3 (raise IO directly, surely do not look at S2, and are no name movers)"
     )
+
+
+def test_a_writer_that_may_look_at_the_subject_is_said_not_to_count_above():
+    table = made({"direct": -0.1}, {"direct": -0.3, "subject": 0.4, "subject_flag": 0})
+    table["role"] = roles(table)
+    table.attrs = {"writers": "L0H0", "cases": 30}
+    inside, apart = (
+        next(line for line in lines(table)[1:] if line.startswith(f"  L0H{head} "))
+        for head in (0, 1)
+    )
+    assert "not counted" not in inside and apart.endswith("; not counted above: END to S2 0.40")
 
 
 def test_large_effects_without_a_role_and_unsure_looks_are_said():

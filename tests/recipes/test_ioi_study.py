@@ -11,7 +11,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from commands import command, untouched
+from commands import command, issue, untouched
 
 import nnheads
 from nnheads.models.inputs import inputs
@@ -215,8 +215,12 @@ def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monke
     options = ("--limit", "10", "--batch-size", "4", "--site", "z,v")
     command("ioi", *options, "--plan", "--output", str(tmp_path))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "10 prompts in 3 batches of at most 4; each batch:"
-    assert "gets wrong" in lines[1] and lines[2] == "z:" and "one by one" in lines[3]
+    assert "gets wrong" in lines[0]
+    assert (
+        lines[1] == "10 prompts in 3 batches of at most 4; each batch:"
+        and lines[2] == "z:"
+        and "one by one" in lines[3]
+    )
     assert [line for line in lines if line.startswith("32 swaps")] and [
         x for x in lines if x.startswith("16 swaps")
     ]
@@ -263,3 +267,16 @@ def test_a_head_that_helps_and_hurts_is_ranked_by_size(run_folder, tmp_path):
         float(heads["size"].sel(layer=0, head=1)) >= abs(float(value))
         for value in heads["effect"].sel(layer=0)
     )
+
+
+def test_a_gap_that_leaves_no_prompt_is_refused(tmp_path):
+    code, _, err = issue("ioi", "--limit", "4", "--gap", "1e9", "-q", "-o", tmp_path)
+    assert code == 2 and "leaves no prompt" in err and not list(tmp_path.rglob("heads.nc"))
+
+
+def test_one_prompt_has_no_interval_and_no_nan(tmp_path, capsys):
+    command("ioi", "--limit", "1", "--quiet", "--output", str(tmp_path))
+    out = capsys.readouterr().out
+    assert "nan" not in out and "these are few" in out
+    values = [line.split()[1] for line in out.splitlines() if line.startswith("  L")]
+    assert values and not {"+0.000", "-0.000"} & set(values)

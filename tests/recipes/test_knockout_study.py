@@ -268,4 +268,4 @@ def test_one_prompt_alone_has_no_interval_and_no_verdict(tmp_path, capsys):
         "one prompt cannot say whether the parts add up" in out
         and "there is little to lose" not in out
     )
-    assert "no other head steps in" in out and "nan" not in out
+    assert "no other head can be shown to step in" in out and "nan" not in out
