@@ -20,6 +20,7 @@ from nnheads.detectors.truthfulness import HEAD_TYPE
 from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.runs import store
+from nnheads.runs.coordinates import labelled
 from nnheads.truth.folded_statements import truth
 
 WORDS = "park market library museum beach hotel farm airport".split()
@@ -69,7 +70,8 @@ def test_scores_keep_the_contract_on_every_architecture(model_type, prompts, tmp
     np.testing.assert_array_equal(scores["correct"], scores["score"] > 0)
     back = store.load(store.save(tmp_path / "scores.nc", scores))
     xr.testing.assert_identical(
-        back[list(scores.data_vars)], scores.assign_attrs(back.attrs)[list(scores.data_vars)]
+        back[list(scores.data_vars)],
+        labelled(scores).assign_attrs(back.attrs)[list(scores.data_vars)],
     )
 
 

@@ -211,9 +211,9 @@ def test_tables_sort_both_ways_and_leave_the_unknown_last(browser, file):
 
 
 def downloaded(browser) -> list[list[str]]:
-    for _ in range(100):
+    for _ in range(200):
         found, *_ = [*browser.downloads.glob("*.csv"), None]
-        if found is not None:
+        if found is not None and found.stat().st_size:
             with found.open(newline="") as file:
                 rows = list(csv.reader(file))
             found.unlink()
