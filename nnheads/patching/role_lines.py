@@ -115,11 +115,14 @@ def _lines_of_role(table: xr.Dataset, number: int) -> list[str]:
     said = [f"{name.replace('_', ' ')}: {ROLES[name]}"]
     writers = table.attrs["writers"].split()
     for layer, head in strongest:
-        row = table.sel(layer=layer, head=head)
+        row, own = table.sel(layer=layer, head=head), head_name(layer, head)
         shown = ", ".join(shown_value(row, column) for column in EVIDENCE[name])
-        apart = name == "writer" and head_name(layer, head) not in writers
-        note = f"; not counted above: END to S2 {float(row['subject']):.2f}" if apart else ""
-        said.append(f"  {head_name(layer, head):<7} {shown}{note}")
+        note = ""
+        if name == "writer" and own not in writers:
+            note = f"; not counted above: END to S2 {float(row['subject']):.2f}"
+        elif EVIDENCE[name][-1] == "total" and float(row["total"]) > 0:
+            note = "; it works against the answer"
+        said.append(f"  {own:<7} {shown}{note}")
     return said
 
 

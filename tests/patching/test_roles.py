@@ -140,6 +140,16 @@ def test_the_heads_that_write_are_said_by_their_kind():
     )
 
 
+def test_a_head_with_a_role_that_works_against_the_answer_is_said_to():
+    table = made({"induction": 0.9, "total": 0.1}, {"induction": 0.9, "total": -0.2})
+    table["role"] = roles(table)
+    table.attrs = {"writers": "", "cases": 30}
+    against, helping = (
+        next(line for line in lines(table) if line.startswith(f"  L0H{head} ")) for head in (0, 1)
+    )
+    assert against.endswith("; it works against the answer") and "against" not in helping
+
+
 def test_a_writer_that_may_look_at_the_subject_is_said_not_to_count_above():
     table = made({"direct": -0.1}, {"direct": -0.3, "subject": 0.4, "subject_flag": 0})
     table["role"] = roles(table)
