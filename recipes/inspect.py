@@ -11,6 +11,8 @@ from nnheads.recipes._terminal import say, shown
 
 EXAMPLE = "When Mary and John went to the market, John gave the book to"
 
+DEPTH = "behind layer"  # what the rows are: the first is the embedding
+
 Text = Annotated[str, typer.Argument(help="What the model reads.")]
 Head = Annotated[str | None, typer.Option(help="Draw this head's attention: 5.1 or L5H1.")]
 Top = Annotated[int, typer.Option(help="How many candidates for the next token.")]
@@ -51,17 +53,18 @@ def draw(run, inside, head: tuple[int, int] | None) -> list:
 
     note, tokens = plot.note(inside, 1), inside["token_text"].values
     position = inside["position"].assign_attrs(labels=tokens)
-    labelled = inside.assign_coords(position=position)
+    depth = inside["layer"].assign_attrs(labels=depths(inside))
+    labelled = inside.assign_coords(position=position, layer=depth).rename(layer=DEPTH)
     norms = plot.heatmap(
         labelled["residual_norm"],
-        title="Residual stream before each layer",
+        title="Residual stream behind each layer",
         signed=False,
         log=True,  # the first position of many models has a hundred times the norm of others
         note=note,
     )
     lens = plot.heatmap(
         labelled["lens_probability"],
-        title="Logit lens: best token of each layer",
+        title="Logit lens: best token behind each layer",
         signed=False,
         note=note,
         texts=inside["lens_text"].values,
@@ -74,8 +77,13 @@ def draw(run, inside, head: tuple[int, int] | None) -> list:
     return files
 
 
+def depths(inside) -> list[str]:
+    """Return the name of each point at which the stream is read: the embedding, then each layer."""
+    return ["embedding", *(str(layer) for layer in range(inside.sizes["layer"] - 1))]
+
+
 def report(model, inside) -> None:
-    """Print sizes, tokens, the best next token of each layer, and those of the last one."""
+    """Print sizes, tokens, the best next token behind each layer, and those of the last one."""
     from nnheads.models.geometry import geometry
 
     sizes = geometry(model)
@@ -83,19 +91,18 @@ def report(model, inside) -> None:
     say(f"{sizes.layers} layers, {heads}, d_model {sizes.d_model}, vocabulary {sizes.vocabulary}")
     tokens = [repr(str(text))[1:-1] for text in inside["token_text"].values]
     say(f"tokens: {' | '.join(tokens)}")
-    say("layer  norm at the end  best next token by logit lens")
-    for layer in inside["layer"].values:
-        name = "end" if layer == sizes.layers else str(layer)
-        say_layer(name, inside.sel(layer=layer).isel(position=-1))
+    say(f"{DEPTH}  norm at the end  best next token by logit lens")
+    for number, name in enumerate(depths(inside)):
+        say_layer(name, inside.isel(layer=number, position=-1))
     say("next token")
     for rank in range(inside.sizes["rank"]):
         say_next(inside.isel(rank=rank))
 
 
 def say_layer(name: str, last) -> None:
-    """Print the norm at the last position of one layer, and the best token by logit lens."""
+    """Print the norm at the last position behind one layer, and the best token by logit lens."""
     norm, probability = float(last["residual_norm"]), float(last["lens_probability"])
-    say(f"  {name:>3}  {norm:15.2f}  {str(last['lens_text'].values)!r} {probability:.3f}")
+    say(f"  {name:>10}  {norm:15.2f}  {str(last['lens_text'].values)!r} {probability:.3f}")
 
 
 def say_next(token) -> None:

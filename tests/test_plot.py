@@ -103,6 +103,13 @@ def test_the_small_print_says_what_frames_mean(tmp_path):
     assert plot.heatmap(values, title="").get_supxlabel() == ""
 
 
+def test_dashed_frames_of_neighbours_share_no_edge(tmp_path):
+    marks = [{"layer": 0, "head": head, "value": 1.0, "flag": False} for head in (1, 2)]
+    left, right = drawn(plot.heatmap(table(np.eye(3)), title="", marked=marks), tmp_path).patches
+    assert left.get_x() + left.get_width() < right.get_x(), "two dashed lines would look solid"
+    assert 0 < left.get_y() and left.get_y() + left.get_height() < 1
+
+
 def test_long_small_print_is_wrapped(tmp_path):
     mark = {"layer": 0, "head": 1, "value": 1.0}
     framed = "the strongest either way, of those whose interval leaves zero out of it " * 2

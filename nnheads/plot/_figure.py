@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LETTERS = 18  # of the small print, to an inch
 LONGEST_LABEL = 30  # letters of a line in a legend
+INSET = 0.08  # of a cell: dashes of two neighbours on one edge would look like a solid line
 BLANK = "\u2423"  # an open box, which says that a token is nothing but blanks
 
 
@@ -46,10 +47,11 @@ def quantity(values: xr.DataArray) -> str:
 
 
 def frame(axes: Axes, row: int, column: int, colour: str, *, dashed: bool = False) -> None:
-    """Draw a frame around a cell of a map."""
-    line = "--" if dashed else "-"
-    box = Rectangle((column, row), 1, 1, fill=False, edgecolor=colour, lw=1.4, linestyle=line)
-    axes.add_patch(box)
+    """Draw a frame around a cell of a map; a dashed one lies a little inside."""
+    line, inset = ("--", INSET) if dashed else ("-", 0.0)
+    corner, side = (column + inset, row + inset), 1 - 2 * inset
+    style = {"fill": False, "edgecolor": colour, "lw": 1.4, "linestyle": line}
+    axes.add_patch(Rectangle(corner, side, side, **style))
 
 
 def small_print(figure: Figure, note: str, says: Iterable[str] = ()) -> None:

@@ -67,8 +67,8 @@ def heatmap(
         vmin=colours.norm.vmin,  # else they are looked for, also where there is no value
         vmax=colours.norm.vmax,
         cbar_kws={"label": textwrap.fill(label, letters), "extend": colours.extended},
-        xticklabels=_tick_labels(values),
-        yticklabels=values[values.dims[0]].values,
+        xticklabels=_tick_labels(values, 1),
+        yticklabels=_tick_labels(values, 0),
         linewidths=0.3 if columns <= 40 else 0,
         fmt="",
         annot=False if texts is None else np.vectorize(visible)(texts),
@@ -106,8 +106,8 @@ def _cells(values: np.ndarray, **options: Any) -> None:
         sns.heatmap(values, **options)
 
 
-def _tick_labels(values: xr.DataArray) -> list[str]:
-    coordinate = values[values.dims[1]]
+def _tick_labels(values: xr.DataArray, axis: int) -> list[str]:
+    coordinate = values[values.dims[axis]]
     return [visible(item) for item in coordinate.attrs.get("labels", coordinate.values)]
 
 

@@ -20,13 +20,14 @@ from nnheads.errors import BadInput
 from nnheads.models.families import family
 from nnheads.models.inputs import check_length, check_tokens
 from nnheads.models.labels import check_finite, label
-from nnheads.models.names import check_head
+from nnheads.models.names import check_head, head_name
 from nnheads.models.texts import encode
 from nnheads.prompts.pairs import token_texts
 from nnheads.trace.lens import read_lens
 from nnheads.trace.session import remote_of
 from nnheads.writing.logit_attribution import logit_scale
 
+DEPTH = "0 is the embedding, n is behind layer n - 1"
 SHARE = {"valid_min": 0.0, "valid_max": 1.0}
 
 
@@ -51,11 +52,11 @@ def logit_lens(model, text: str, *, k: int = 10, head: tuple[int, int] | None = 
         head: (layer, head) whose attention pattern is kept.
 
     Returns:
-        `residual_norm` (layer, position): L2 norm of the residual stream before each layer, and
-        after the last. `lens_token`, `lens_probability` (layer, position): the best token of the
-        logit lens, and its probability. `next_token`, `next_probability` (rank). `attention`
-        (query, key) if a head is named. Coordinates: `token`, `token_text` (position), `next_text`
-        (rank), `lens_text` (layer, position). Probabilities and norms have no unit.
+        `residual_norm` (layer, position): L2 norm of the residual stream: 0 is the
+        embedding, n is behind layer n - 1. `lens_token`, `lens_probability` (layer, position): the
+        best token of the logit lens, and its probability. `next_token`, `next_probability` (rank).
+        `attention` (query, key) if a head is named. Coordinates: `token`, `token_text` (position),
+        `next_text` (rank), `lens_text` (layer, position). Probabilities and norms have no unit.
 
     Raises:
         BadInput: an empty text, one longer than the model's context, or a head that does not exist.
@@ -76,7 +77,9 @@ def logit_lens(model, text: str, *, k: int = 10, head: tuple[int, int] | None = 
     lens = _read(model, ids, k, head)
     for values in (lens.norms, lens.probabilities, lens.next_probabilities):
         check_finite(values, "the model's activations")
-    return xr.Dataset(_variables(lens)).assign_coords(_coordinates(model.tokenizer, ids[0], lens))
+    return xr.Dataset(_variables(lens, head)).assign_coords(
+        _coordinates(model.tokenizer, ids[0], lens)
+    )
 
 
 def _check(model, text: str, ids: torch.Tensor, k: int, head: tuple[int, int] | None) -> None:
@@ -115,18 +118,20 @@ def _request(model, head: tuple[int, int] | None) -> dict:
     }
 
 
-def _variables(lens: Lens) -> dict[str, xr.DataArray]:
-    """Label what was read."""
-    stream, attention = ("layer", "position"), ("query", "key")
+def _variables(lens: Lens, head: tuple[int, int] | None) -> dict[str, xr.DataArray]:
+    """Label what was read. head: (layer, head) that was asked for."""
+    stream, attention, rank = ("layer", "position"), ("query", "key"), ("rank",)
+    best, ahead = "best token of the logit lens", "candidates for the next token"
     table = {
         "residual_norm": (lens.norms, stream, "L2 norm of the residual stream", {}),
-        "lens_token": (lens.tokens, stream, "best token of the logit lens", {}),
-        "lens_probability": (lens.probabilities, stream, "its probability", SHARE),
-        "next_token": (lens.next_tokens, ("rank",), "candidates for the next token", {}),
-        "next_probability": (lens.next_probabilities, ("rank",), "probability", SHARE),
+        "lens_token": (lens.tokens, stream, best, {}),
+        "lens_probability": (lens.probabilities, stream, f"probability of the {best}", SHARE),
+        "next_token": (lens.next_tokens, rank, ahead, {}),
+        "next_probability": (lens.next_probabilities, rank, f"probability of {ahead}", SHARE),
     }
-    for pattern in lens.patterns:
-        table["attention"] = (pattern, attention, "attention", SHARE)
+    for pattern in lens.patterns if head is not None else []:
+        meaning = f"attention of {head_name(*head)} from the row's token to the column's"
+        table["attention"] = (pattern, attention, meaning, SHARE)
     return {
         name: label(values, dims, long_name=meaning, units="1").assign_attrs(limits)
         for name, (values, dims, meaning, limits) in table.items()
@@ -137,7 +142,7 @@ def _coordinates(tokenizer, ids: Int[torch.Tensor, " position"], lens: Lens) -> 
     """Return the texts of all tokens beside their numbers."""
     lens_texts = [token_texts(tokenizer, row) for row in lens.tokens.cpu().tolist()]
     return {
-        "layer": range(lens.norms.shape[0]),
+        "layer": ("layer", range(lens.norms.shape[0]), {"long_name": DEPTH}),
         "position": range(len(ids)),
         "rank": range(len(lens.next_tokens)),
         "token": ("position", ids.numpy()),

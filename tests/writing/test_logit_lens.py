@@ -50,6 +50,16 @@ def test_pattern_of_one_head(model_type):
     np.testing.assert_allclose(inside["attention"], plain[1][0, 2], atol=1e-5)
 
 
+def test_what_is_stored_says_what_it_is():
+    model, _ = tiny("llama")
+    inside = logit_lens(model, TEXT, head=(1, 2))
+    named = {name: str(inside[name].attrs["long_name"]) for name in inside.data_vars}
+    assert named["attention"] == "attention of L1H2 from the row's token to the column's"
+    assert named["lens_probability"] == "probability of the best token of the logit lens"
+    assert named["next_probability"] == "probability of candidates for the next token"
+    assert inside["layer"].attrs["long_name"] == "0 is the embedding, n is behind layer n - 1"
+
+
 def test_rehearsed_remotely_gives_the_same_numbers():
     model, _ = tiny("llama")
     here, there = (
