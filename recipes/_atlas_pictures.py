@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,19 @@ def found_again(
             named = jaccard.assign_attrs(long_name="Jaccard of the lists of two samples")
             _, low, high = band(dataset, "jaccard")
             lines[label(f"{kind} (top {dataset.attrs['top']})")] = (named, low, high)
+    lines = without_repeats(lines)
     title = label(f"Lists of {model} {revision}, found again by other prompts")
     name = f"stability-{file_name(model)}-{file_name(revision)}"
     return {name: plot.curves(lines, title=title)} if lines else {}
+
+
+def without_repeats(lines: dict[str, Sequence[xr.DataArray]]) -> dict[str, Any]:
+    """Return lines of which no two are the same: those that are stand together under one name."""
+    alike: dict[bytes, list[str]] = {}
+    for name, band_of_line in lines.items():
+        alike.setdefault(b"|".join(one.values.tobytes() for one in band_of_line), []).append(name)
+    kept = {}
+    for names in alike.values():
+        together = f"{len(names)} types, one line: {', '.join(names)}"
+        kept[names[0] if len(names) == 1 else together] = lines[names[0]]
+    return kept

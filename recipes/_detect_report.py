@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
 FEW = 5  # prompts of a sort, below which a difference of two sorts says little
+# below which heads that always do it may not be flagged: a question is answered right or wrong,
+# which says less than how much attention lies somewhere
+ENOUGH = {"prompts": 8, "questions": 16}
 
 
 def beside(run: Run, *names: str) -> Path:
@@ -30,32 +33,61 @@ def report(runs: Mapping[str, Run], top: int) -> None:
 
 def say_type(kind: str, run: Run, top: int) -> None:
     """Print the strongest heads of one type, and what was changed about its prompts."""
-    from nnheads import stats
     from nnheads.detectors._ability import lines
 
-    heads = run.load("heads")
-    best = stats.top_heads(heads, heads.attrs["headline"], top)
-    if not best:
-        say(f"{kind}: {why_empty(heads)} (try other --lengths)")
+    heads, scores = run.load("heads"), run.load("scores")
+    headline = heads[heads.attrs["headline"]]
+    if not headline.notnull().any():
+        say(f"{kind}: {why_empty(heads, scores)} (try other --lengths)")
         return
-    say_best(kind, heads, best, lines(heads.attrs))
+    say_best(kind, heads, best_heads(heads, top), lines(heads.attrs), cases_in(heads, scores))
     changed = json.loads(heads.attrs.get("dropped", "{}"))
     if changed:
         say("  " + counted(changed, "{reason}: {count}"))
     say(f"  {shown(run.folder)}")
 
 
-def say_best(kind: str, heads, best: list[dict], about_model: list[str]) -> None:
+def best_heads(heads, count: int) -> list[dict]:
+    """Return the highest heads by the headline, without those that score exactly 0."""
+    from nnheads import stats
+
+    headline = heads.attrs["headline"]
+    names = [headline, f"{headline}_low", f"{headline}_high"]
+    return stats.top_heads(heads[names].where(heads[headline] != 0), headline, count)
+
+
+def cases_in(heads, scores) -> dict[str, int]:
+    """Return from how many prompts, or questions, the scores of a type's heads are.
+
+    scores: (batch, layer, head) with its headline.
+    """
+    if "cases_counted" in heads.attrs:
+        return {"prompts": int(heads.attrs["cases_counted"])}
+    known = scores[scores.attrs["headline"]].notnull()
+    cases = known.any([dim for dim in known.dims if dim != "batch"])
+    if "question" in scores:
+        return {"questions": len(set(scores["question"].values[cases.values].tolist()))}
+    return {"prompts": int(cases.sum())}
+
+
+def say_best(
+    kind: str, heads, best: list[dict], about_model: list[str], cases: Mapping[str, int]
+) -> None:
     """Print heads with their intervals, or without where one prompt gives none.
 
-    about_model: whether it does what the prompts ask.
+    about_model: whether it does what the prompts ask. cases: as `cases_in` returns them.
     """
-    title, cases = title_of(kind, heads), cases_counted(heads)
-    known = best[0]["low"] == best[0]["low"]
-    say(f"{title} [{'95% interval' if known else 'no interval: one prompt'}]{cases}")
+    headline = heads.attrs["headline"]
+    known = bool(heads[f"{headline}_low"].notnull().any())
+    say(
+        f"{title_of(kind, heads)} [{'95% interval' if known else 'no interval: one prompt'}]"
+        f"{cases_counted(heads) or said_cases(cases)}{said_few(cases)}"
+    )
     for line in about_model:
         say(f"  {line}")
-    if known:
+    if not best:
+        say("  0 for every head")
+    elif known:
         for head in best:
             say(f"  {line_of(flagged(heads, head), 'H')}")
     else:
@@ -81,6 +113,17 @@ def title_of(kind: str, heads) -> str:
     return f"{kind}: {flagged} of {total} heads beyond chance (*{by}){strong}; {headline}"
 
 
+def said_cases(cases: Mapping[str, int]) -> str:
+    """Return how many prompts or questions there were; of one, the interval says it."""
+    return "".join(f"; {number} {sort}" for sort, number in cases.items() if number > 1)
+
+
+def said_few(cases: Mapping[str, int]) -> str:
+    """Return a warning where even heads that do it all the time might not be flagged."""
+    few = any(number < ENOUGH[sort] for sort, number in cases.items())
+    return "; few: absence of a flag says little" if few else ""
+
+
 def cases_counted(heads) -> str:
     """Return how many prompts counted, or were of either sort, for types that ask for it."""
     about = heads.attrs
@@ -97,12 +140,16 @@ def of_two_sorts(first: int, cases: int, sort: str) -> str:
     return f"; {first} prompts {sort}, {cases - first} not{little}"
 
 
-def why_empty(heads) -> str:
-    """Return why no head of a type has a value."""
+def why_empty(heads, scores) -> str:
+    """Return why no head of a type has a value. scores: (batch, layer, head)."""
     if heads.attrs.get("cases_counted") == 0:
         cases, counts = heads.attrs["cases"], heads.attrs["counts"]
         return f"none of {cases} prompts was {counts}, so no head has a score"
-    return "nothing to compare; all prompts, or none, were answered"
+    if "contrast" not in heads.attrs:
+        return "no prompt gives any head a score"
+    sort = heads.attrs["contrast"]
+    first, cases = int((scores[sort] == 1).sum()), scores.sizes["batch"]
+    return f"nothing to compare; {first} of {cases} prompts were {sort}"
 
 
 def say_left_out(model: Any, names: Sequence[str], runs: Mapping[str, Run]) -> None:
@@ -120,17 +167,23 @@ def overview(runs: Mapping[str, Run]) -> None:
     from nnheads import plot, stats
     from nnheads.runs import store
 
-    heads = {kind: run.load("heads") for kind, run in runs.items()}
+    heads, common = {kind: run.load("heads") for kind, run in runs.items()}, {}
     for kind in [one for one, each in heads.items() if not stats.is_selective(each["flag"])]:
         flag = heads.pop(kind)["flag"]
-        count = f"{int(flag.sum())} of {flag.size}"
-        say(f"{kind} is left out of the map of all types: it flags {count} heads")
-    maps = {kind: map_of(each).where(each["flag"] == 1) for kind, each in heads.items()}
+        common[kind] = f"it flags {int(flag.sum())} of {flag.size} heads"
+        say(f"{kind} is left out of the map of all types: {common[kind]}")
+    headlines = {kind: each[each.attrs["headline"]] for kind, each in heads.items()}
+    maps = {kind: one.where(heads[kind]["flag"] == 1) for kind, one in headlines.items()}
     if not maps:
         return
-    note = note_of(next(iter(heads.values())))
-    words = {"title": "Heads beyond chance, by type", "scored": "attention mass,\nor what ranks it"}
-    figure = plot.types_map(maps, note=note, **words)
+    present = {kind: str(headlines[kind].name) for kind in maps if maps[kind].notnull().any()}
+    figure = plot.types_map(
+        maps,
+        title="Heads beyond chance, by type",
+        scored="score that\nranks the type",
+        says=about_map(present, common),
+        note=note_of(next(iter(heads.values()))),
+    )
     path = next(iter(runs.values())).folder.parent / "all.png"
     store.write(path, partial(plot.render, figure))
     say(shown(path))
@@ -143,9 +196,14 @@ def note_of(heads) -> str:
     return plot.note(heads, int(json.loads(heads.attrs["arguments"])["limit"]))
 
 
-def map_of(heads):
-    """Return what a type is drawn by (layer, head): attention mass, or its headline."""
-    return heads["mass"] if "mass" in heads else heads[heads.attrs["headline"]]
+def about_map(headlines: Mapping[str, str], common: Mapping[str, str]) -> list[str]:
+    """Return by which statistic each type is coloured, and which types are left out and why."""
+    by: dict[str, list[str]] = {}
+    for kind, headline in headlines.items():
+        by.setdefault(headline, []).append(kind)
+    coloured = "; ".join(f"{name} of {', '.join(kinds)}" for name, kinds in by.items())
+    out = [f"Left out: {kind}, since {why}." for kind, why in common.items()]
+    return [f"Coloured by {coloured}."] * bool(by) + out
 
 
 def emergence(revisions: Mapping[str | None, Mapping[str, Run]]) -> None:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from nnheads.truth.material import Material, Options
 
 USUAL = {"alpha": _iti.ALPHAS, "heads": _iti.HEADS, "direction": "mass_mean", "scope": "all"}
-CURVES = {  # picture: what it shows, in words
-    "grid": ("mc1", "MC1 on validation questions"),
-    "cost": ("kl", "Cost on neutral texts"),
+CURVES = {  # picture: what it shows, in words, and which levels have a line
+    "grid": ("mc1", "MC1 on validation questions", (0.0, 1.0)),
+    "cost": ("kl", "Cost on neutral texts", (0.0,)),
 }
 
 
@@ -151,12 +151,13 @@ def draw_grid(run: Run, table: xr.Dataset, questions: int) -> None:
     from nnheads import plot
 
     positive = bool((table["alpha"] > 0).all())  # else there is no logarithm
-    for picture, (name, text) in CURVES.items():
+    for picture, (name, text, levels) in CURVES.items():
         each = {}
         for count in table["heads"].values:
             value, low, high = band(table.sel(heads=count), name)
             each[f"{count} heads"] = (value.assign_attrs(long_name=text), low, high)
-        figure = plot.curves(each, title=text, log=positive, note=plot.note(table, questions))
+        options = {"log": positive, "levels": levels, "note": plot.note(table, questions)}
+        figure = plot.curves(each, title=text, **options)
         run.picture(picture, figure)
 
 

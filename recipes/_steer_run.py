@@ -154,5 +154,17 @@ def draw(run: Run, scores: xr.Dataset, curve: xr.Dataset) -> None:
         if name in curve:
             value, low, high = band(curve, name, _steer_report.ENDS[name])
             lines[text] = (value.assign_attrs(long_name="per token"), low, high)
-    note = plot.note(scores, scores.sizes["prompt"])
-    run.picture("curve", plot.curves(lines, title=curve.attrs["steering"], note=note))
+    figure = plot.curves(
+        lines,
+        title=curve.attrs["steering"],
+        levels=(0.0,),  # nothing changed; these are nats, and 1 is no end of them
+        shaded=shaded(curve),
+        note=plot.note(scores, scores.sizes["prompt"]),
+    )
+    run.picture("curve", figure)
+
+
+def shaded(curve: xr.Dataset) -> str:
+    """Return what the ends of the lines are."""
+    draws = "; of random directions, the lowest and the highest draw"
+    return f"the 95% interval of each line{draws if 'random' in curve else ''}"

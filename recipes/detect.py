@@ -12,6 +12,7 @@ from nnheads.recipes import _grid, _truth
 from nnheads.recipes._detect_options import OWN, drawing, names_of, revisions_in
 from nnheads.recipes._detect_report import (
     beside,
+    best_heads,
     emergence,
     flagged,
     overview,
@@ -196,10 +197,10 @@ def draw(run: Run, kind: str, scores, heads) -> None:
 
 def map_of_heads(kind: str, heads, cases: int):
     """Return a picture of the headline statistic of a type, with its strongest heads marked."""
-    from nnheads import plot, stats
+    from nnheads import plot
 
     headline = heads[heads.attrs["headline"]]
-    best = stats.top_heads(heads, str(headline.name), MARKED)
+    best = best_heads(heads, MARKED)
     return plot.heatmap(
         headline,
         title=f"{kind} heads",

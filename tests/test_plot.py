@@ -274,6 +274,31 @@ def test_curves_show_intervals_points_and_names(log, tmp_path):
     assert axes.get_xlabel() == "layer" and list(axes.get_xticks()) == [0, 1]
 
 
+def test_the_caller_of_curves_says_which_levels_and_ends_are_drawn():
+    about = {"long_name": "change", "units": "nat"}
+    value = xr.DataArray([0.1, 2.0], {"strength": [0, 1]}, ("strength",), attrs=about)
+    each = {"one": (value, value, value)}
+    share, nats = (
+        plot.curves(each, title=""),
+        plot.curves(each, title="", levels=(0.0,), shaded="x"),
+    )
+
+    def levels(figure: Figure) -> list[float]:
+        flat = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [0, 1]]
+        return [line.get_ydata()[0] for line in flat if len(set(line.get_ydata())) == 1]
+
+    assert levels(share) == [0.0, 1.0] and levels(nats) == [0.0]
+    assert share.get_supxlabel() == "Shaded: the interval of each line."
+    assert nats.get_supxlabel() == "Shaded: x."
+
+
+def test_names_are_whole_where_tokens_would_be_cut():
+    name = "reference shipped indirect_object, drawn by other prompts"
+    values = table(np.eye(2), "entry").assign_coords(entry=[name, "b"])
+    figure = plot.heatmap(values, title="")
+    assert figure.axes[0].get_xticklabels()[0].get_text() == name
+
+
 @pytest.mark.parametrize("revisions", [["step1"], ["step1", "step20", "step300"]])
 def test_heads_that_emerge_are_named_strongest_first(revisions, tmp_path):
     values = np.zeros((len(revisions), 2, 3))

@@ -15,6 +15,7 @@ from nnheads.plot._figure import blank, legend_beside, quantity, small_print
 from nnheads.stats import ranked
 
 Band = Sequence[xr.DataArray]  # value, low, high
+SHARE = (0.0, 1.0)  # between which a share lies
 MARKERS = "osD^vPX*"
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (2, 2)))  # one more than even
 
@@ -39,14 +40,18 @@ def curves(
     title: str,
     points: dict[str, tuple[float, float]] | None = None,
     log: bool = False,
+    levels: Sequence[float] = SHARE,
+    shaded: str = "the interval of each line",
     note: str = "",
 ) -> Figure:
-    """Draw values over one dimension with their intervals, and 0 and 1 as lines.
+    """Draw values over one dimension with their intervals.
 
     Args:
         each: name -> (value, low, high) over the same dimension.
         points: name -> (x, y) of single points beside them.
         log: the scale of x is logarithmic.
+        levels: values of y that get a grey line; the ends of a share, unless given.
+        shaded: what the ends of each line are, for the small print.
     """
     figure, axes = blank(7.6, 3.8)
     shade = min(0.2, 0.6 / max(1, len(each)))  # many that overlap would be one grey
@@ -57,14 +62,14 @@ def curves(
         sns.lineplot(x=x.values, y=values.values, label=name, ax=axes, **style)
     for colour, (text, (at, height)) in enumerate((points or {}).items(), len(each)):
         axes.plot(at, height, marker="D", ls="", color=f"C{colour}", label=text)
-    for level in (0.0, 1.0):
+    for level in levels:
         axes.axhline(level, color="0.7", lw=0.8, zorder=0)
     axes.set(xlabel=x.attrs.get("long_name", str(x.name)), ylabel=quantity(values), title=title)
     axes.set_xscale("log" if log else "linear")
     if x.dtype.kind == "i":
         axes.set_xticks(x.values[:: 1 + x.size // 20])
     legend_beside(axes)
-    small_print(figure, note, ["Shaded: the interval of each line."])
+    small_print(figure, note, [f"Shaded: {shaded}."])
     return figure
 
 

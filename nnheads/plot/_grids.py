@@ -24,6 +24,8 @@ from nnheads.plot._figure import (
 )
 from nnheads.plot._scales import DIGITS, Scale, scale
 
+LONGEST_NAME = 60  # letters of a label that is no token
+
 
 def heatmap(
     values: xr.DataArray,
@@ -107,8 +109,11 @@ def _cells(values: np.ndarray, **options: Any) -> None:
 
 
 def _tick_labels(values: xr.DataArray, axis: int) -> list[str]:
+    """Return the labels of an axis: tokens, which may be long and are cut, or whole names."""
     coordinate = values[values.dims[axis]]
-    return [visible(item) for item in coordinate.attrs.get("labels", coordinate.values)]
+    if "labels" in coordinate.attrs:
+        return [visible(item) for item in coordinate.attrs["labels"]]
+    return [visible(item, LONGEST_NAME) for item in coordinate.values]
 
 
 def _name_cells(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ DISTINCT = (
     *("blue", "magenta", "lime", "black", "navy"),
     *("darkolivegreen", "aquamarine", "deeppink", "lightsalmon", "springgreen"),
 )
+STRIPES = "A cell in stripes: a head of several types. An empty one: of none of these."
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # scores whose opacity is shown beside a map
 
 
@@ -28,6 +30,7 @@ def types_map(
     *,
     title: str = "Head types",
     scored: str = "score",
+    says: Sequence[str] = (),
     note: str = "",
 ) -> Figure:
     """Draw several head types on one map.
@@ -38,6 +41,7 @@ def types_map(
         types: name -> score (layer, head), NaN where a head is not of the type; types without
             heads are left out.
         scored: what the scores are called beside their colours; "" where all are alike.
+        says: sentences about the types, for the small print.
     """
     first = next(iter(types.values()))
     rows, columns = first.shape
@@ -52,10 +56,10 @@ def types_map(
     axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel="head", ylabel="layer", title=title)
     _rule(axes, first["layer"].values, first["head"].values)
     handles = [Patch(color=colours[name], label=name) for name in present]
-    says = []
+    sentences = list(says)
     if handles:
         figure.legend(handles=handles, title="head type", loc="outside right upper", fontsize=8)
-        says = ["A cell in stripes: a head of several types. An empty one: of none of these."]
+        sentences.insert(0, STRIPES)
     if handles and scored:
         steps = [
             Patch(alpha=opacity(step), label=f"{step:g}", facecolor="black", linewidth=0)
@@ -63,7 +67,7 @@ def types_map(
         ]
         below = {"loc": "outside right lower", "fontsize": 8, "title_fontsize": 8}
         figure.legend(handles=steps, title=scored, **below)
-    small_print(figure, note, says)
+    small_print(figure, note, sentences)
     return figure
 
 

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from headruns import detected, planted
 from labels import unlabelled
+from nnheads.recipes._atlas_pictures import without_repeats
 
 call = functools.partial(commands.issue, "atlas")
 
@@ -65,6 +66,12 @@ def test_one_command_joins_revisions_models_and_types(folder, tmp_path):
     assert {"atlas.nc", "overlap.png", "depth.png", "emergence-a--base-induction.png"} <= names
     assert {"roles-b--tuned-main.png", "stability-a--base-step143000.png"} <= names
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
+
+
+def test_lines_that_are_the_same_stand_under_one_name():
+    one, other = (xr.DataArray([value, 1.0], dims="n") for value in (1.0, 0.9))
+    lines = {"a": (one,) * 3, "b": (other,) * 3, "c": (one,) * 3, "d": (one, other, one)}
+    assert list(without_repeats(lines)) == ["2 types, one line: a, c", "b", "d"]
 
 
 def test_names_in_files_cannot_leave_the_folder(tmp_path):

@@ -11,7 +11,14 @@ import pytest
 import xarray as xr
 from commands import command
 from nnheads.recipes import _app as cli
-from nnheads.recipes._detect_report import cases_counted
+from nnheads.recipes._detect_report import (
+    about_map,
+    best_heads,
+    cases_counted,
+    said_few,
+    say_best,
+    why_empty,
+)
 from nnheads.recipes.detect import map_of_heads
 
 from nnheads.detectors._catalog import head_type, types
@@ -147,6 +154,48 @@ def test_a_difference_of_two_sorts_says_how_many_prompts_are_of_either():
         "; 6 prompts answered, 2 not: an interval of 2 prompts says little (--limit)"
     )
     assert cases_counted(xr.Dataset(attrs={"cases": 8})) == ""
+
+
+def test_titles_say_how_many_prompts_there_were_and_where_these_are_few(everything, capsys):
+    again = ("--limit", "6", "--lengths", "100,140", "--output", str(everything.parents[2]))
+    command("detect", "all", *again)
+    titles = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
+    few = "; few: absence of a flag says little"
+    assert titles["induction"].endswith(f"; 6 prompts{few}")
+    assert titles["truthfulness"].endswith(f"; 6 questions{few}")
+    assert said_few({"prompts": 8}) == said_few({"questions": 16}) == ""
+    assert said_few({"questions": 15}) == few
+
+
+def test_heads_that_score_exactly_0_are_not_among_the_highest(everything):
+    heads = store.load(everything / "retrieval" / "heads.nc")
+    high = int((heads["hit"] > 0).sum())
+    assert high < 32, "or this says nothing"
+    assert len(best_heads(heads, 32)) == high
+    assert len(map_of_heads("retrieval", heads, 6).axes[0].patches) == min(5, high)
+    nothing = heads.assign(hit=heads["hit"] * 0)
+    assert best_heads(nothing, 8) == []
+
+
+def test_a_type_without_any_head_says_so(everything, capsys):
+    heads = store.load(everything / "retrieval" / "heads.nc")
+    say_best("retrieval", heads, [], [], {"prompts": 8})
+    title, zero = capsys.readouterr().out.splitlines()
+    assert title.endswith("[95% interval]; 8 prompts") and zero == "  0 for every head"
+
+
+def test_a_comparison_without_both_sorts_says_how_many_there_were():
+    scores = xr.Dataset({"mass": ("batch", [0.1] * 3)}, {"answered": ("batch", [1, 1, 1])})
+    heads = xr.Dataset(attrs={"contrast": "answered"})
+    assert why_empty(heads, scores) == "nothing to compare; 3 of 3 prompts were answered"
+
+
+def test_the_map_of_all_types_says_what_colours_them_and_what_is_left_out():
+    headlines = {"induction": "mass", "current_token": "mass", "retrieval": "hit"}
+    assert about_map(headlines, {"attention_sink": "it flags 20 of 32 heads"}) == [
+        "Coloured by mass of induction, current_token; hit of retrieval.",
+        "Left out: attention_sink, since it flags 20 of 32 heads.",
+    ]
 
 
 def test_a_type_that_compares_two_sorts_counts_them():

@@ -49,7 +49,7 @@ def test_the_reference_model(tmp_path, capsys):
     command("detect", "truthfulness", "--output", str(tmp_path), "--num-heads", "5", "--top", "3")
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("truthfulness: ") and said[0].endswith(
-        "heads beyond chance (*); correct [95% interval]"
+        "heads beyond chance (*); correct [95% interval]; 200 questions"
     )
     assert len(said) == 5 and "+1.000" in said[1] and said[1].endswith("*")
     folder = run_folder(tmp_path, "reference", "shipped")

@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from commands import folder_of
 from nnheads.recipes._steer import NEUTRAL, own_world
+from nnheads.recipes._steer_run import shaded
 
 from nnheads.interventions import ANSWER, Add, Edit, Function, Intervention, Zero
 from nnheads.interventions import steering as strengths
@@ -66,6 +67,13 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
     assert "in nats per token [95% interval; of random: lowest and highest of 3 draws]" in out
     assert "layers  separability" in out and "the direction's norm is" in out
     assert "  steered" in out and "effect: log odds of texts toward against away" in out
+
+
+def test_its_picture_says_what_the_ends_of_lines_are(steered):
+    _, folder = steered
+    with xr.open_dataset(folder / "curve.nc") as curve:
+        said = shaded(curve)
+    assert said.endswith("of random directions, the lowest and the highest draw")
 
 
 def test_the_files_hold_what_was_measured(steered):
