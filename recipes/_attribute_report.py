@@ -30,9 +30,15 @@ def report(run) -> None:
     say_logit_difference(heads)
     say_top(heads)
     say_audit(heads)
-    correlation = float(heads["rank_correlation"])
-    say(f"rank correlation of estimated and exact size: {correlation:+.2f} (not of sizes)")
+    say_order(heads)
     say_files(run, "scores.nc", "heads.nc", "heads.png", "exact.png")
+
+
+def say_order(heads) -> None:
+    """Print whether the estimate puts heads in the order of their exact effects."""
+    patched, correlation = int((heads["chosen"] > 0).sum()), float(heads["rank_correlation"])
+    order = f"rank correlation of estimated and exact size, {patched} patched heads"
+    say(f"{order}: {correlation:+.2f} (of their order; how large they are may differ)")
 
 
 def say_top(heads) -> None:

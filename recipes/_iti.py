@@ -134,7 +134,7 @@ def numbers_in(text: str, name: str, whole: bool = False) -> list[Any]:
         numbers = []
     finite = all(abs(number) < LARGEST for number in numbers)
     if not numbers or not finite or (whole and min(numbers) < 1):
-        example = "4,16,48" if whole else "5,10,15"
+        example = "4,16,48 (counts begin at 1)" if whole else "5,10,15"
         what = "counts" if whole else "numbers"
         raise BadInput(f"--{name} {text!r} is no list of {what}; write {example}")
     return numbers

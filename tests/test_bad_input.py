@@ -1411,7 +1411,11 @@ CASES = {
         2,
         "--alpha 'strong' is no list of numbers",
     ),
-    "no heads to edit": (f"{ITI} --heads 0", 2, "--heads '0' is no list of counts; write 4,16,48"),
+    "no heads to edit": (
+        f"{ITI} --heads 0",
+        2,
+        r"--heads '0' is no list of counts.*\(counts begin at 1\)",
+    ),
     "half a head": (f"{ITI} --heads 1.5", 2, "--heads '1.5' is no list of counts"),
     "one fold": (f"{ITI} --folds 1", 2, "1 folds leave no question to test on; at least 2"),
     "a fold too many": (

@@ -57,9 +57,9 @@ def patiently(job: Any, attempt: Callable[[], Result]) -> Result:
 
 def _gone(job: Any, error: Exception) -> RunError:
     what = "sent something unreadable" if isinstance(error, Damaged) else "cannot be reached"
+    sent = "jobs that were sent are written down, and " if job.place.ledger.totals["jobs"] else ""
     return RunError(
-        f"the server {job.host} {what} ({first_line(error)}); jobs that were sent are"
-        " written down, and the same command goes on"
+        f"the server {job.host} {what} ({first_line(error)}); {sent}the same command goes on"
     )
 
 

@@ -14,6 +14,8 @@ def numbered_lines(path: str | Path, expected: str) -> list[tuple[str, str]]:
         BadInput: a file that is missing, empty or no text; it names what was `expected`.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device, or a pipe
+        raise BadInput(f"{path} is no file of texts; expected {expected}")
     if not path.is_file():
         raise BadInput(f"no file {str(path)!r}; expected {expected}")
     try:

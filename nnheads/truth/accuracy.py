@@ -227,7 +227,8 @@ def chosen(heads: xr.Dataset, count: int) -> xr.Dataset:
     order = ranked(values, unknown=True)
     rank = np.argsort(order).reshape(values.shape).astype(np.int32)
     about_rank = {"long_name": "place by validation accuracy over all folds", "units": "1"}
-    about_chosen = {"long_name": f"among the {count} best by validation accuracy", "units": "1"}
+    among = f"among the {min(count, rank.size)} best by validation accuracy"
+    about_chosen = {"long_name": among, "units": "1"}
     return heads.assign(
         rank=(CELL, rank, about_rank),
         chosen=(CELL, (rank < count).astype("int8"), about_chosen),

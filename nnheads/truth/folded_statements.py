@@ -9,7 +9,7 @@ import xarray as xr
 from nnheads.errors import BadInput
 from nnheads.prompts.statements import statements
 from nnheads.prompts.truth import REFERENCE, knows_reference, read_questions, template_for
-from nnheads.truth.folds import PARTS, folds, parts_of
+from nnheads.truth.folds import PARTS, TooFew, folds, parts_of
 
 NEEDS_DATA = (
     "truthfulness needs questions with true and false answers; give --data (a TruthfulQA CSV,"
@@ -61,7 +61,10 @@ def truth(
         most=1 if str(source) == REFERENCE else None,  # as many true as false ones
         dropped=dropped,
     )
-    cut = folds(len(questions), num_fold, seed=fold_seed, val_ratio=val_ratio)
+    try:
+        cut = folds(len(questions), num_fold, seed=fold_seed, val_ratio=val_ratio)
+    except TooFew as error:  # among several types and options, which of them asks for more
+        raise TooFew(f"truthfulness: {error}; --limit is the number of questions") from None
     part = parts_of(prompts["question"].values, cut)
     # as variables they are part of what makes two sets of prompts the same
     prompts = prompts.reset_coords(["label", "question"])

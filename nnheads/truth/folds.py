@@ -17,6 +17,10 @@ from nnheads.errors import BadInput
 PARTS = "0: the question trains in this fold, 1: it validates, 2: it tests, -1: neither"
 
 
+class TooFew(BadInput):
+    """Questions that are too few to be cut into folds."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """Numbers of the questions to train on, to choose heads by, and to test on.
@@ -43,8 +47,8 @@ def folds(
     which gives the same draw in every version, seeded once for all folds.
 
     Raises:
-        BadInput: fewer than two folds, a ratio outside 0 to 1, a negative seed, or too few
-            questions for each part to have one.
+        BadInput: fewer than two folds, a ratio outside 0 to 1, or a negative seed.
+        TooFew: too few questions for each part to have one.
 
     Source: Li et al. 2023, arXiv 2306.03341 (its published code draws the same folds).
     """
@@ -56,7 +60,7 @@ def folds(
         train = generator.choice(pool, size=int(len(pool) * (1 - val_ratio)), replace=False)
         rest = np.setdiff1d(pool, train)
         if not len(train) or not len(rest):
-            raise BadInput(
+            raise TooFew(
                 f"{questions} questions leave none to train on or to validate in a fold; use more"
                 " questions"
             )
@@ -77,7 +81,7 @@ def _check(questions: int, count: int, seed: int, val_ratio: float) -> None:
             f"seed {seed} is not possible for folds; it must lie between 0 and {2**32 - 1}"
         )
     if questions < count:
-        raise BadInput(f"{questions} questions cannot be cut into {count} folds")
+        raise TooFew(f"{questions} questions cannot be cut into {count} folds")
 
 
 def _sorted(numbers: np.ndarray) -> tuple[int, ...]:

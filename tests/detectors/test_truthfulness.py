@@ -21,6 +21,7 @@ from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.runs import store
 from nnheads.runs.coordinates import labelled
+from nnheads.truth.accuracy import chosen
 from nnheads.truth.folded_statements import truth
 
 WORDS = "park market library museum beach hotel farm airport".split()
@@ -191,3 +192,10 @@ def test_head_outputs_are_kept_for_a_later_call(prompts, tmp_path):
     first = HEAD_TYPE.learn(model, prompts, parts=tmp_path)
     assert list(tmp_path.rglob("z.npy"))
     xr.testing.assert_identical(HEAD_TYPE.learn(model, prompts, parts=tmp_path), first)
+
+
+def test_no_more_heads_are_named_as_chosen_than_there_are():
+    validation = xr.DataArray(np.random.default_rng(0).random((4, 8)), dims=("layer", "head"))
+    heads = chosen(xr.Dataset({"mean_validation": validation}), 100)
+    assert heads["chosen"].attrs["long_name"] == "among the 32 best by validation accuracy"
+    assert int(heads["chosen"].sum()) == 32

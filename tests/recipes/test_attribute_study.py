@@ -164,6 +164,8 @@ def test_the_same_command_again_computes_nothing_and_names_what_was_missed(
     )
     with xr.open_dataset(study / "heads.nc") as heads:
         assert ("missed by the estimate:" in said) == (int(heads["missed"]) > 0)
+    order = f"rank correlation of estimated and exact size, {TOP + SAMPLE} patched heads: +"
+    assert order in said and "not of sizes" not in said
 
 
 def test_a_run_that_was_stopped_while_patching_keeps_its_estimates(tmp_path, monkeypatch, capsys):

@@ -143,6 +143,7 @@ def test_all_types_go_without_it_where_it_has_no_data(tmp_path, llama_folder, ca
             ["truthfulness", "--limit", "2"],
             "2 questions leave none to train on or to validate in a fold",
         ),
+        (["all", "--limit", "1"], "truthfulness: 1 questions cannot be cut into 2 folds; --limit"),
         (["truthfulness", "--lengths", "60"], "--lengths is for retrieval types"),
         (["truthfulness", "--template", "{answer}"], "must hold {question} and after it {answer}"),
     ],

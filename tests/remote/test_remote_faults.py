@@ -142,6 +142,7 @@ def test_a_server_that_is_not_there_is_one_line(flaky, tmp_path, capsys):
     assert issue(tmp_path, "--remote", "http://127.0.0.1:9") == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("error: ") and "cannot be reached" in said
+    assert "written down" not in said, "no job was sent"
 
 
 def test_a_job_that_the_server_forgot_is_sent_again(flaky, right, tmp_path):

@@ -16,6 +16,7 @@ from nnheads.errors import BadInput
 from nnheads.models.texts import encode_with_offsets as encode
 from nnheads.spans.files import kinds_in, read_span_records, read_spans
 from nnheads.spans.layout import pad_left, stack_spans
+from nnheads.spans.lines import numbered_lines
 from nnheads.spans.nulls import NULL, NULL_DRAWS, null_in_rows, null_spans
 
 TEXT = "Mary gave the book to John"
@@ -165,6 +166,8 @@ def test_a_file_that_does_not_fit_is_refused_by_line(name, tmp_path):
 
 
 def test_what_is_no_file_of_text_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"^/dev/null is no file of texts; expected lines$"):
+        numbered_lines("/dev/null", "lines")
     with pytest.raises(BadInput, match=r"no file '.*nowhere.jsonl'"):
         read_spans(tmp_path / "nowhere.jsonl", words_tokenizer())
     (tmp_path / "binary").write_bytes(bytes(range(256)))
