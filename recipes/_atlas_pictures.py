@@ -72,7 +72,9 @@ def roles(dataset: xr.Dataset, model: str, revision: str) -> dict[str, Any]:
     masks = {label(str(flag["type"].values)): flag.where(flag == 1) for flag in flags}
     name = f"roles-{file_name(model)}-{file_name(revision)}"
     title = label(f"Flagged heads of {model} {revision}")
-    return {name: plot.types_map(masks, title=title, scored="")}
+    common = label(str(dataset.attrs.get("common", "")))
+    says = [f"Left out, since most heads are flagged: {common}."] * bool(common)
+    return {name: plot.types_map(masks, title=title, scored="", says=says)}
 
 
 def found_again(
