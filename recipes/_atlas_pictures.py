@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def found_again(
     return {name: plot.curves(lines, title=title)} if lines else {}
 
 
-def without_repeats(lines: dict[str, Sequence[xr.DataArray]]) -> dict[str, Any]:
+def without_repeats(lines: Mapping[str, Sequence[xr.DataArray]]) -> dict[str, Any]:
     """Return lines of which no two are the same: those that are stand together under one name."""
     alike: dict[bytes, list[str]] = {}
     for name, band_of_line in lines.items():

@@ -156,8 +156,8 @@ def draw_grid(run: Run, table: xr.Dataset, questions: int) -> None:
         for count in table["heads"].values:
             value, low, high = band(table.sel(heads=count), name)
             each[f"{count} heads"] = (value.assign_attrs(long_name=text), low, high)
-        options = {"log": positive, "levels": levels, "note": plot.note(table, questions)}
-        figure = plot.curves(each, title=text, **options)
+        note = plot.note(table, questions)
+        figure = plot.curves(each, title=text, log=positive, levels=levels, note=note)
         run.picture(picture, figure)
 
 

@@ -50,7 +50,7 @@ def frame(axes: Axes, row: int, column: int, colour: str, *, dashed: bool = Fals
     """Draw a frame around a cell of a map; a dashed one lies a little inside."""
     line, inset = ("--", INSET) if dashed else ("-", 0.0)
     corner, side = (column + inset, row + inset), 1 - 2 * inset
-    style = {"fill": False, "edgecolor": colour, "lw": 1.4, "linestyle": line}
+    style: dict[str, Any] = {"fill": False, "edgecolor": colour, "lw": 1.4, "linestyle": line}
     axes.add_patch(Rectangle(corner, side, side, **style))
 
 

@@ -129,9 +129,9 @@ def _variables(lens: Lens, head: tuple[int, int] | None) -> dict[str, xr.DataArr
         "next_token": (lens.next_tokens, rank, ahead, {}),
         "next_probability": (lens.next_probabilities, rank, f"probability of {ahead}", SHARE),
     }
-    for pattern in lens.patterns if head is not None else []:
+    if head is not None:
         meaning = f"attention of {head_name(*head)} from the row's token to the column's"
-        table["attention"] = (pattern, attention, meaning, SHARE)
+        table["attention"] = (lens.patterns[0], attention, meaning, SHARE)
     return {
         name: label(values, dims, long_name=meaning, units="1").assign_attrs(limits)
         for name, (values, dims, meaning, limits) in table.items()
