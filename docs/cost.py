@@ -1,10 +1,10 @@
 """What each command costs on a real language model: `make cost` measures and writes docs/cost.md.
 
-    python docs/cost.py [--truthfulqa FILE] [COMMAND...]
+    python docs/cost.py [--truthfulqa FILE] [--longest SECONDS] [COMMAND...]
 
 Each command runs once in a process of its own, with its defaults and with --quick. Seconds are wall
 time, model loading and pictures included; memory is the most that the process held (resident set).
-A command that takes longer than LONGEST is ended, and the table says so.
+A command that takes longer than --longest is ended, and the table says so.
 TruthfulQA.csv is not part of the project; rows that need it keep what they say without.
 """
 
@@ -55,13 +55,13 @@ GLAD = "This is wonderful|I love it here|What a happy day|They sang with joy|She
 SAD = "This is terrible|I hate it here|What a sad day|They wept with grief|She frowned at me"
 FILES = {"glad.txt": GLAD, "sad.txt": SAD}
 WITHOUT_QUICK = ("inspect", "match", "patch", "verify")  # as quick at their defaults
-OPENING = f"""\
+OPENING = """\
 # What a command costs
 
 Measured on SmolLM2-135M-Instruct (30 layers of 9 heads, float32) on two processor cores, each
 command once in a process of its own. Seconds are wall time with loading and pictures; memory is the
-most that the process held. A command that took longer than {LONGEST:,} seconds was ended then, and
-its memory is what it held so far. `make cost` measures again. What takes more than a minute says
+most that the process held. A row with > was ended after so many seconds, and its memory is what it
+held so far. `make cost` measures again. What takes more than a minute says
 while it runs how long it will take; `ioi`, `knockout` and `iti evaluate` say it before with
 `--plan`; `--quick` gives a first answer. A command that is not in the table was not measured.
 
@@ -77,7 +77,7 @@ class Cost(NamedTuple):
     ended: bool = False
 
 
-def measured(line: str, truthfulqa: str) -> Cost:
+def measured(line: str, truthfulqa: str, longest: float = LONGEST) -> Cost:
     """Return what a command costs in a process of its own.
 
     Raises:
@@ -94,26 +94,26 @@ def measured(line: str, truthfulqa: str) -> Cost:
             stdout=said,
             stderr=said,
         )
-        alarm = threading.Timer(LONGEST, process.terminate)
+        alarm = threading.Timer(longest, process.terminate)
         alarm.start()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
         alarm.cancel()
-        if status and seconds >= LONGEST:
-            return Cost(LONGEST, usage.ru_maxrss * 1024, ended=True)
+        if status and seconds >= longest:
+            return Cost(longest, usage.ru_maxrss * 1024, ended=True)
         if status:
             said.seek(0)
             raise SystemExit(f"nnheads {line} failed:\n{said.read().decode()[-2000:]}")
     return Cost(seconds, usage.ru_maxrss * 1024)
 
 
-def row(line: str, truthfulqa: str) -> str:
+def row(line: str, truthfulqa: str, longest: float = LONGEST) -> str:
     """Measure a command with its defaults and with --quick, and return its row."""
-    columns = cells(measured(line, truthfulqa))
+    columns = cells(measured(line, truthfulqa, longest))
     if line.split()[0] in WITHOUT_QUICK:
         columns += ["", ""]
     else:
-        columns += cells(measured(f"{line} --quick", truthfulqa))
+        columns += cells(measured(f"{line} --quick", truthfulqa, longest))
     return f"| {label(line)} | {' | '.join(columns)} |"
 
 
@@ -137,6 +137,7 @@ def written() -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--truthfulqa", help="TruthfulQA.csv", type=Path)
+    parser.add_argument("--longest", help="seconds", type=float, default=LONGEST)
     parser.add_argument("commands", nargs="*", help="the first words of those to measure; all")
     options = parser.parse_args(arguments)
     rows = written()
@@ -145,7 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         if DATA in line and not options.truthfulqa:
             continue
-        rows[label(line)] = row(line, str(options.truthfulqa.resolve() if DATA in line else ""))
+        file = str(options.truthfulqa.resolve()) if DATA in line else ""
+        rows[label(line)] = row(line, file, options.longest)
         print(rows[label(line)], flush=True)
         kept = [rows[label(one)] for one in COMMANDS if label(one) in rows]
         PAGE.write_text("\n".join([OPENING, *kept]) + "\n", encoding="utf-8")

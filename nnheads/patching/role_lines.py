@@ -45,9 +45,11 @@ def lines(table: xr.Dataset) -> list[str]:
         said += _lines_of_role(table, number)
     said += _lines_without_role(table)
     said += _lines_of_undecided(table)
+    looking: list[str] = []
     for layer, head in np.argwhere((table["role"] == 0).values):
-        said += _line_of_unnamed(table.isel(layer=layer, head=head), head_name(layer, head))
-    return said
+        looking += _line_of_unnamed(table.isel(layer=layer, head=head), head_name(layer, head))
+    heading = f"the look of a role, but no effect surely beyond {EFFECT}"
+    return [*said, heading, *looking] if looking else said
 
 
 def _line_of_writers(table: xr.Dataset) -> str:
@@ -64,10 +66,8 @@ def lines_of_others(table: xr.Dataset, listed: list[tuple[int, int]], said: list
     """Return a line for each head of a list of which nothing was said, with its total effect."""
     others = [one for one in listed if not any(f"{head_name(*one)} " in line for line in said)]
     rows = {one: table.sel(layer=one[0], head=one[1]) for one in others}
-    return [
-        f"neither a role nor a sure effect here: {head_name(*one)} {shown_value(row, 'total')}"
-        for one, row in rows.items()
-    ]
+    named = [f"  {head_name(*one):<7} {shown_value(row, 'total')}" for one, row in rows.items()]
+    return ["neither a role nor a sure effect here", *named] if named else []
 
 
 def _lines_without_role(table: xr.Dataset) -> list[str]:
@@ -132,7 +132,7 @@ def _line_of_unnamed(row: xr.Dataset, name: str) -> list[str]:
     if not seen or bool(helps(row, "total") | hurts(row, "total")):
         return []
     shown = ", ".join(shown_value(row, column) for column in (*seen, "total"))
-    return [f"the look, but no effect surely beyond {EFFECT}: {name} {shown}"]
+    return [f"  {name:<7} {shown}"]
 
 
 def shown_value(row: xr.Dataset, name: str) -> str:
