@@ -25,7 +25,11 @@ def say_cost(study: Study) -> None:
     _, prompts = _iti_questions.statements_of(model.tokenizer, study, read)
     sizes = geometry(model)
     price = cost_of(study, prompts, sizes)
-    say(f"{price.rows:,} statements and texts to read, {price.tokens:,} tokens")
+    forwards = -(-price.rows // study.batch_size)
+    say(
+        f"{price.rows:,} statements and texts to read, {price.tokens:,} tokens, in {forwards:,}"
+        f" forwards or more of at most {study.batch_size} rows"
+    )
     say(
         f"{price.output_bytes / 1e6:,.1f} MB of head outputs, {price.score_bytes / 1e3:,.1f} kB of"
         " scores"

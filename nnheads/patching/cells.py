@@ -20,6 +20,7 @@ from nnheads.errors import BadInput
 from nnheads.models.names import check_unit
 from nnheads.trace.plain import Chunk
 
+MANY = 1 << 31  # rows that no forward has
 Mask = Bool[np.ndarray, "case position"] | Int[np.ndarray, "case position"]
 Regions = Bool[np.ndarray, "region case position"]
 
@@ -99,7 +100,13 @@ def check_members(
 
 
 def schedule(
-    cells: CellSet, *, shared: int, first_asked: int, last_layer: int | None, tokens: int
+    cells: CellSet,
+    *,
+    shared: int,
+    first_asked: int,
+    last_layer: int | None,
+    tokens: int,
+    rows: int = MANY,
 ) -> Schedule:
     """Order the cells so that those of the same first position and layer run as one batch.
 
@@ -110,6 +117,7 @@ def schedule(
         last_layer: the last layer, where what is swapped there only shows at the position itself
             and only the last position is asked; None where that does not hold.
         tokens: most rows x positions in one forward; one row at least.
+        rows: most rows in one forward, each of which has a copy of the cache.
     """
     _, cases, width = cells.regions.shape
     first, layer = first_positions(cells, shared), first_layers(cells)
@@ -121,7 +129,7 @@ def schedule(
     kept = np.flatnonzero(touched)
     kept = kept[np.lexsort((layer[kept], start[kept]))]
     entries, bounds = entries_of_kept(cells, kept)
-    chunks = chunks_of(start[kept], layer[kept], (cases, width), tokens)
+    chunks = chunks_of(start[kept], layer[kept], (cases, width), tokens, rows)
     return Schedule(kept, entries, bounds, chunks)
 
 
@@ -169,6 +177,7 @@ def chunks_of(
     layer: Int[np.ndarray, " cell"],
     size: tuple[int, int],
     tokens: int,
+    rows: int = MANY,
 ) -> list[Chunk]:
     """Split runs of equal (start, layer) into forwards of even size. size: cases, positions."""
     chunks: list[Chunk] = []
@@ -178,7 +187,8 @@ def chunks_of(
     edges = np.flatnonzero((np.diff(start) != 0) | (np.diff(layer) != 0)) + 1
     for low, high in zip([0, *edges], [*edges, start.size]):
         first, index = int(start[low]), int(layer[low])
-        pieces = -(-(high - low) * cases // max(1, tokens // (width - first)))
+        most = max(1, min(rows, tokens // (width - first)))
+        pieces = -(-(high - low) * cases // most)
         cuts = np.linspace(low * cases, high * cases, pieces + 1).astype(int)
         chunks += [(first, index, int(a), int(b)) for a, b in itertools.pairwise(cuts)]
     return chunks

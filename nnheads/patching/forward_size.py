@@ -10,6 +10,9 @@ GPU_TOKENS = 16384  # rows x positions in one forward
 # numbers in the widest activation of one forward: enough to keep the arithmetic busy; more leave
 # the caches
 CPU_NUMBERS = 2**21
+# numbers in the copies of a key-value cache, one for each row: half a GiB in single precision, of
+# which many rows that swap the last position alone would take many
+CPU_CACHES, GPU_CACHES = 2**27, 2**31
 COPIES = (1, 3, 5)  # of the logits that are held while answers, ranks or KL are read
 
 
@@ -33,9 +36,20 @@ def suitable_tokens(model, logits: float = 0.0) -> int:
     Args:
         logits: numbers held for them, for each position.
     """
-    on_cpu = not remote_of(model) and next(model._module.parameters()).device.type == "cpu"
-    if not on_cpu:
+    if not on_cpu(model):
         return GPU_TOKENS
     wide = 4 * geometry(model).d_model
     numbers = max(CPU_NUMBERS, 512 * wide)
     return max(1, min(int(numbers / (wide + logits)), GPU_TOKENS))
+
+
+def suitable_rows(model, width: int) -> int:
+    """Return how many rows one forward should have, each with a copy of the cache of `width`."""
+    sizes = geometry(model)
+    copy = 2 * sizes.kv_heads * sizes.head_dim * width * sizes.layers
+    return max(1, (CPU_CACHES if on_cpu(model) else GPU_CACHES) // copy)
+
+
+def on_cpu(model) -> bool:
+    """Return whether a model runs here, on the processor."""
+    return not remote_of(model) and next(model._module.parameters()).device.type == "cpu"

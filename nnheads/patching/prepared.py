@@ -21,7 +21,7 @@ from nnheads.models.geometry import geometry, model_spec
 from nnheads.models.inputs import inputs
 from nnheads.models.names import check_site
 from nnheads.patching.cells import CellSet, Schedule, schedule
-from nnheads.patching.forward_size import logit_numbers, suitable_tokens
+from nnheads.patching.forward_size import logit_numbers, suitable_rows, suitable_tokens
 from nnheads.trace.plain import Cells, Inputs, Request, SwapOptions, SweepTask
 from nnheads.trace.readout import answer_columns
 from nnheads.trace.session import remote_of
@@ -201,6 +201,7 @@ def ordered(
         first_asked=first_asked(positions),
         last_layer=geometry(model).layers - 1 if confined else None,
         tokens=tokens,
+        rows=suitable_rows(model, width),
     )
 
 

@@ -9,7 +9,7 @@ from swaps import pairs
 
 from nnheads.patching import prepared
 from nnheads.patching.cost import block_parameters, cost, describe, rate
-from nnheads.patching.forward_size import logit_numbers, suitable_tokens
+from nnheads.patching.forward_size import logit_numbers, suitable_rows, suitable_tokens
 from nnheads.patching.patch import plan_patch
 from nnheads.patching.readings import measure
 from nnheads.trace import sweep as engine
@@ -86,3 +86,20 @@ def test_the_vocabulary_counts_where_it_is_read(full, copies, padded, monkeypatc
     assert cost(model, plan).peak_bytes >= 4 * most * questions * 500 * copies
     wide = suitable_tokens(model, 1e6)
     assert wide < suitable_tokens(model), "fewer rows where each has many logits"
+
+
+def test_many_rows_at_the_last_position_share_no_more_memory_than_allowed(padded, monkeypatch):
+    """Rows that run one position each still have a whole cache each."""
+    from nnheads.patching import forward_size
+
+    model, _ = tiny("gpt2")
+    at_end = {"site": "z", "at": "END"}
+    plain = job_of(model, padded, **at_end)
+    rows = max(last - first for _, _, first, last in plain.order.chunks)
+    width = plain.inputs["input_ids"].shape[1]
+    monkeypatch.setattr(forward_size, "CPU_CACHES", 4 * 2 * 48 * width * 3)
+    assert suitable_rows(model, width) == 4 < rows
+    short = job_of(model, padded, **at_end)
+    assert max(last - first for _, _, first, last in short.order.chunks) <= 4
+    assert cost(model, short).peak_bytes < cost(model, plain).peak_bytes
+    torch.testing.assert_close(measure(model, short).swapped, measure(model, plain).swapped)

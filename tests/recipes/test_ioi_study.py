@@ -236,9 +236,9 @@ def test_roles_are_told_apart_and_kept(tmp_path, capsys):
     assert inhibition.splitlines()[1].strip().startswith("L2H2"), (
         "it looks at S2 and speaks to those that write"
     )
-    assert "  L3H0    END to IO 1.00" in printed.partition("the look of a role, but no effect")[2], (
-        "the decoy is called nothing"
-    )
+    assert (
+        "  L3H0    END to IO 1.00" in printed.partition("the look of a role, but no effect")[2]
+    ), "the decoy is called nothing"
     table = store.load(tmp_path / "ioi" / "reference" / "shipped" / "roles" / "roles.nc")
     assert (
         table["role"].dims == ("layer", "head")
