@@ -21,6 +21,19 @@ ALONE = "without another of their length, whose mean would be themselves"
 Head = tuple[int, int]
 
 
+def few(arguments: dict) -> int:
+    """Return how many prompts a quick answer has time for: --backup tries every head, twice."""
+    return 2 if arguments["backup"] else 6
+
+
+def short(arguments: dict) -> int | None:
+    """Return how many tokens are repeated where every head is tried in a quick answer."""
+    return 16 if arguments["backup"] and arguments["behaviour"] == "induction" else None
+
+
+QUICK = {"limit": few, "length": short, "draws": 4, "top": 4}
+
+
 @dataclass(frozen=True)
 class HeadList:
     """Heads, strongest first, and where the list is from; None: a detector is yet to find them."""

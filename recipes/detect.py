@@ -13,12 +13,12 @@ from nnheads.recipes._detect_options import OWN, drawing, names_of, revisions_in
 from nnheads.recipes._detect_report import (
     beside,
     best_heads,
-    emergence,
     flagged,
     overview,
     report,
     say_left_out,
 )
+from nnheads.recipes._detect_revisions import emergence
 from nnheads.recipes._study import Study, study
 
 if TYPE_CHECKING:

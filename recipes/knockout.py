@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from nnheads.recipes._knockout import (
+    QUICK,
     HeadList,
     check,
     check_list,
@@ -61,19 +62,6 @@ Pairs = Annotated[bool, typer.Option("--pairs", help="Also the effect of each pa
 Backup = Annotated[
     bool, typer.Option("--backup", help="Also which other heads step in for the list.")
 ]
-
-
-def few(arguments: dict) -> int:
-    """Return how many prompts a quick answer has time for: --backup tries every head, twice."""
-    return 2 if arguments["backup"] else 6
-
-
-def short(arguments: dict) -> int | None:
-    """Return how many tokens are repeated where every head is tried in a quick answer."""
-    return 16 if arguments["backup"] and arguments["behaviour"] == "induction" else None
-
-
-QUICK = {"limit": few, "length": short, "draws": 4, "top": 4}
 
 
 @study(limit=48, batch_size=24, plan=False, quick=QUICK)

@@ -45,9 +45,16 @@ def suitable_tokens(model, logits: float = 0.0) -> int:
 
 def suitable_rows(model, width: int) -> int:
     """Return how many rows one forward should have, each with a copy of the cache of `width`."""
-    sizes = geometry(model)
-    copy = 2 * sizes.kv_heads * sizes.head_dim * width * sizes.layers
+    copy = cached_numbers(model) * width * geometry(model).layers
     return max(1, (CPU_CACHES if on_cpu(model) else GPU_CACHES) // copy)
+
+
+def cached_numbers(model) -> int:
+    """Return how many numbers the cache of one layer holds for one position."""
+    sizes = geometry(model)
+    # later Falcons cache the keys of a group once for each of its heads
+    repeated = getattr(model.config, "new_decoder_architecture", False)
+    return 2 * (sizes.heads if repeated else sizes.kv_heads) * sizes.head_dim
 
 
 def on_cpu(model) -> bool:

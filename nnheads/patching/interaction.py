@@ -207,9 +207,7 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     means = [stats.mean(scores[name], seed=seed) for name in scores.data_vars]
     reduced = xr.merge(means, combine_attrs="override").assign_attrs(scores.attrs)
     sign = 1 if scores.attrs["metric"] in LESS_IS_BETTER else -1
-    reduced.attrs["first"] = (
-        "highest" if sign == 1 else "lowest"
-    )  # the growth of those that step in
+    reduced.attrs["first"] = "highest" if sign == 1 else "lowest"  # where heads step in
     reduced.attrs |= verdict(reduced, sign, scores.sizes["batch"])
     return reduced.assign(_steps_in(scores, reduced, sign)) if "growth" in scores else reduced
 

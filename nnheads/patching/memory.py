@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnheads.models.geometry import Geometry, geometry
-from nnheads.patching.forward_size import logit_numbers
+from nnheads.patching.forward_size import cached_numbers, logit_numbers
 from nnheads.patching.prepared import PreparedSweep
 from nnheads.trace.plain import Chunk, Request
 from nnheads.trace.sites import SITES
@@ -55,10 +55,7 @@ def shape_of(model, plan: PreparedSweep) -> Shape:
     """Return the sizes of a model and of what it runs."""
     sizes, (cases, width) = geometry(model), plan.inputs["input_ids"].shape
     sources = 0 if plan.source is None else int(plan.source["input_ids"].shape[0])
-    # later Falcons cache the keys of a group once for each of its heads
-    repeated = getattr(model.config, "new_decoder_architecture", False)
-    keys = 2 * (sizes.heads if repeated else sizes.kv_heads) * sizes.head_dim
-    return Shape(sizes, cases, sources, width, keys, widest(model))
+    return Shape(sizes, cases, sources, width, cached_numbers(model), widest(model))
 
 
 def widest(model) -> int:

@@ -63,8 +63,8 @@ def role_table(
     """Return the evidence for every head in the indirect-object circuit, and its role.
 
     Effects put the output that a head has on the corrupted prompt into the clean run; negative: the
-    head helps. The heads that write are the name movers or, where there is none, those that raise
-    the answer directly and do not attend to S2.
+    head helps. The heads that write are the name movers, the heads that suppress the subject, and
+    all others that raise the answer directly and surely do not attend to S2.
 
     Args:
         prompts: indirect-object pairs of which the corrupted ones name no answer: `ioi(...,
