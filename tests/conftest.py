@@ -1,6 +1,7 @@
-"""Tiny random models of every family, a word-level tokenizer, and plain-hook oracles' inputs.
+"""What all tests share: fixtures, and laws that every file and picture of a test must keep.
 
-No network: the Hub is switched off before anything imports it.
+No network: the Hub is switched off before anything imports it. Nothing large is imported here at
+the top, because the process that only hands tests out reads this file too.
 """
 
 from __future__ import annotations
@@ -12,203 +13,30 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tests run in several processes, and some start others: a core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import functools
 import gc
 import json
+import shutil
 import warnings
 
 import hypothesis
-import nnsight
 import pytest
-import torch
 
-import nnheads
 from nnheads.models.families import FAMILIES
-from nnheads.remote.place import put
-from nnheads.trace.session import PLACE
 
-torch.set_num_threads(1)  # tests run in several processes
-nnsight.register("nnheads")  # what is shipped travels as source, as `load` arranges it
 # Busy machines make single examples slow, which says nothing; failures print what repeats them.
 hypothesis.settings.register_profile(
     "nnheads", deadline=None, database=None, print_blob=True, max_examples=50
 )
 hypothesis.settings.load_profile("nnheads")
 
-VOCABULARY = 500
-SIZES = {
-    "hidden_size": 48,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
-WIDE = {**SIZES, "head_dim": 16}  # head_dim is not hidden / heads, wherever the family allows it
-OLD = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 128}
-NO_GROUPS = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
-CONFIGS = {
-    "gpt2": OLD,
-    "gpt_bigcode": {**OLD, "multi_query": True},
-    "gpt_neo": {
-        "hidden_size": 48,
-        "num_layers": 3,
-        "num_heads": 4,
-        "max_position_embeddings": 128,
-        "attention_types": [[["global", "local", "global"], 1]],
-        "window_size": 4,
-    },
-    "gptj": {**OLD, "rotary_dim": 8},
-    "gpt_neox": NO_GROUPS,
-    "opt": {**NO_GROUPS, "ffn_dim": 40, "word_embed_proj_dim": 48},
-    "bloom": {"hidden_size": 48, "n_layer": 3, "n_head": 4},
-    "falcon": {
-        "hidden_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_kv_heads": 2,
-        "new_decoder_architecture": True,
-        "alibi": False,
-        "max_position_embeddings": 128,
-    },
-    "phi": SIZES,
-    "llama": WIDE,
-    "mistral": {**WIDE, "sliding_window": 4},
-    "mixtral": {**WIDE, "num_local_experts": 4},
-    "qwen2": WIDE,
-    "qwen3": WIDE,
-    "qwen2_moe": {
-        **SIZES,
-        "num_experts": 4,
-        "moe_intermediate_size": 24,
-        "shared_expert_intermediate_size": 24,
-    },
-    "qwen3_moe": {**WIDE, "num_experts": 4, "moe_intermediate_size": 24, "num_experts_per_tok": 2},
-    "smollm3": SIZES,
-    "gemma": WIDE,
-    "gemma2": {**WIDE, "sliding_window": 4, "query_pre_attn_scalar": 16},
-    "gemma3_text": {**WIDE, "sliding_window": 4, "query_pre_attn_scalar": 16},
-    "phi3": SIZES,
-    "olmo2": SIZES,
-    "starcoder2": {**SIZES, "sliding_window": 4},
-    "stablelm": {**SIZES, "hidden_size": 64},
-    "cohere": {**SIZES, "logit_scale": 1.0},
-    "gpt_oss": {**WIDE, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
-}
-
-
-def config(model_type: str, **changes):
-    from transformers import AutoConfig
-
-    special = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return AutoConfig.for_model(model_type, **{**special, **CONFIGS[model_type], **changes})
-
-
-def build(
-    model_type: str, seed: int = 0, attention: str | None = None, **changes
-) -> torch.nn.Module:
-    """A random model whose weights are large enough for every head to matter."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    torch.manual_seed(seed)
-    if attention is None and not FAMILIES[model_type].interface:
-        attention = "eager"
-    chosen = {} if attention is None else {"attn_implementation": attention}
-    model = AutoModelForCausalLM.from_config(config(model_type, **changes), **chosen).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(5)
-            parameter.requires_grad_(False)
-    return model
-
-
-def whole_words(words, **special: str):
-    """A tokenizer of these words, each whole; `special` names those that are special."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    numbers = {word: i for i, word in enumerate(words)}
-    backend = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **special)
-
-
-@functools.cache
-def words_tokenizer():
-    """Whole words of the indirect-object task, with offsets, padding and no special treatment."""
-    from tokenizers import pre_tokenizers
-
-    from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES, TEMPLATES
-    from nnheads.prompts.world_words import CODE_WORDS
-
-    tasks = ["input : parity : copy what is the code of ? .", *map(str, range(32)), *CODE_WORDS]
-    text = " ".join([*TEMPLATES, *NAMES, *PLACES, *OBJECTS, *tasks])
-    for slot in ("{first}", "{second}", "{subject}", "{place}", "{object}"):
-        text = text.replace(slot, " ")
-    pieces = pre_tokenizers.Whitespace().pre_tokenize_str(text)
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *dict.fromkeys(piece for piece, _ in pieces)]
-    assert len(words) <= VOCABULARY
-    return whole_words(words, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
-
-
-@functools.cache
-def byte_tokenizer(
-    whole: tuple[str, ...] = ("Mary", "John", "Anna", "Leo", "Max", "Rita", "and", "to"),
-):
-    """Bytes, and a few words that are whole after a space: a byte-level BPE that splits every other
-    name.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = []
-    for word in whole:  # every merge starts at a space, so none can join the middle of another word
-        for end in range(1, len(word) + 1):
-            pair = ("Ġ" + word[: end - 1], word[end - 1])
-            if pair not in merges:
-                merges.append(pair)
-                tokens.append("".join(pair))
-    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend)
-
-
-@functools.cache
-def tiny(model_type: str, attention: str | None = None):
-    """(nnsight model, the same plain Hugging Face module), built once per process."""
-    from nnsight import TransformersModel
-
-    module = build(model_type, attention=attention)
-    rename = FAMILIES[model_type].rename()
-    return TransformersModel(module, tokenizer=words_tokenizer(), rename=rename), module
-
-
-def placed(remote: bool | str, function):
-    """The function as it runs somewhere: the sessions of the model among its arguments, or of the
-    tiny model of a family that is named there, go there meanwhile."""
-
-    def there(*args, **options):
-        families = [tiny(one)[0] for one in args if isinstance(one, str) and one in FAMILIES]
-        model, *_ = [*families, *(one for one in args if hasattr(one, "__dict__"))]
-        before = vars(model).copy()
-        put(model, remote)
-        try:
-            return function(*args, **options)
-        finally:
-            vars(model).pop(PLACE)
-            vars(model).update({name: one for name, one in before.items() if name == PLACE})
-
-    return there
-
 
 def pytest_collection_finish(session):
-    """Leave libraries and tests out of every later search for garbage: a million objects stay."""
+    """Leave libraries and tests out of every later search for garbage: a million objects stay.
+
+    What tests leave behind is small, and is looked for a hundred times less often.
+    """
     gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(params=sorted(FAMILIES))
@@ -217,18 +45,26 @@ def model_type(request) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_pictures():
-    """Draw the pictures of runs small and without layout, which takes a fifth of the time.
+def coarse_pictures(tmp_path_factory):
+    """Draw the pictures of runs small and without layout, and one of each kind.
 
-    tests/test_plot.py and the notebooks draw them as users get them.
+    A picture with the name, size and parts of one that was drawn before is a copy of that one.
+    tests/test_plot.py and the notebooks draw all of them as users get them.
     """
     from nnheads import plot
     from nnheads.plot._figure import boxes_for_missing_glyphs
 
+    drawn = tmp_path_factory.mktemp("pictures")
+
     def coarse(figure, path):
-        figure.set_layout_engine("none")
-        with boxes_for_missing_glyphs():
-            figure.savefig(path, dpi=20)
+        size = "x".join(f"{one:.0f}" for one in figure.get_size_inches())
+        name = path.stem.lstrip(".").rsplit("-", 1)[0]
+        known = drawn / f"{name}-{size}-{len(figure.axes)}.png"
+        if not known.exists():
+            figure.set_layout_engine("none")
+            with boxes_for_missing_glyphs():
+                figure.savefig(known, dpi=20)
+        shutil.copyfile(known, path)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plot, "render", coarse)
@@ -245,12 +81,12 @@ def files_say_what_they_hold():
     from labels import unlabelled
 
     from nnheads.runs import folder, store
+    from nnheads.runs.coordinates import labelled
 
     def checked(path, dataset):
-        written = save(path, dataset)
-        lacking = unlabelled(store.load(written)) if "Conventions" in dataset.attrs else []
-        assert not lacking, f"{written.name}: {'; '.join(lacking)}"
-        return written
+        lacking = unlabelled(labelled(dataset)) if "Conventions" in dataset.attrs else []
+        assert not lacking, f"{path}: {'; '.join(lacking)}"
+        return save(path, dataset)
 
     save = store.save
     with pytest.MonkeyPatch.context() as patched:
@@ -262,12 +98,16 @@ def files_say_what_they_hold():
 @pytest.fixture(scope="session")
 def reference():
     """The shipped model, loaded once for each process of the tests."""
+    import nnheads
+
     return nnheads.load("reference")
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory):
     """A random Llama saved as a user would have it on disk."""
+    from random_models import build, words_tokenizer
+
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     build("llama").save_pretrained(folder)
     words_tokenizer().save_pretrained(folder)
@@ -291,6 +131,9 @@ def pairs_file(tmp_path_factory):
 @pytest.fixture
 def padded():
     """Two prompts of different length, padded on the left: ids, mask, the second one's length."""
+    import torch
+    from random_models import VOCABULARY
+
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(4, VOCABULARY, (2, 9), generator=generator)
     mask = torch.ones_like(ids)

@@ -61,15 +61,23 @@ def hooked(module, model_type: str, layer: int, site: str, change):
         handle.remove()
 
 
+def values_at(module, model_type: str, given: dict, places) -> dict:
+    """The values at some places, (layer, site), in one plain run."""
+    seen: dict = {}
+
+    def kept(place):
+        return lambda value: seen.setdefault(place, value.clone()) is None or value
+
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for layer, site in places:
+            stack.enter_context(hooked(module, model_type, layer, site, kept((layer, site))))
+        module(**given, use_cache=False)
+    return seen
+
+
 def value_at(module, model_type: str, given: dict, layer: int, site: str) -> torch.Tensor:
     """A site's value in a plain run."""
-    seen = []
-    with (
-        torch.no_grad(),
-        hooked(module, model_type, layer, site, lambda value: seen.append(value.clone()) or value),
-    ):
-        module(**given, use_cache=False)
-    return seen[0]
+    return values_at(module, model_type, given, [(layer, site)])[layer, site]
 
 
 def end_logits(module, given: dict) -> torch.Tensor:

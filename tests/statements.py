@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from conftest import VOCABULARY
+from random_models import VOCABULARY
 
 # question, 1 if true, 1 if best, tokens of the prompt, of the answer, and of what stands behind it
 LAYOUT = (

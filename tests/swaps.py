@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import torch
 import xarray as xr
-from conftest import VOCABULARY
+from random_models import VOCABULARY
 
 ANSWERS = torch.tensor([[5, 6], [7, 8]])
 WIDTH = 9

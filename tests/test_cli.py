@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -239,7 +241,7 @@ def test_traceback_shows_where(monkeypatch):
 @pytest.mark.parametrize("buffering", ["", "1"])
 def test_a_full_disk_behind_stdout_is_one_line(buffering):
     line, how = (
-        [sys.executable, "cli.py", "heads"],
+        [sys.executable, "cli.py", "--help"],
         {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": buffering}},
     )
     with Path("/dev/full").open("w") as full:
@@ -256,7 +258,7 @@ def test_a_full_disk_behind_stdout_is_one_line(buffering):
 @pytest.mark.parametrize("buffering", ["", "1"])
 def test_a_reader_that_goes_away_is_no_error_message(buffering):
     line, how = (
-        [sys.executable, "cli.py", "heads"],
+        [sys.executable, "cli.py", "--help"],
         {"cwd": ROOT, "env": {**os.environ, "PYTHONUNBUFFERED": buffering}},
     )
     process = subprocess.Popen(
@@ -309,11 +311,36 @@ def test_a_line_with_an_open_quote_is_no_command():
         nnheads.command("ioi 'unclosed")
 
 
-def test_what_the_terminal_cannot_show_is_escaped_and_no_error(tmp_path):
-    env = {**os.environ, "PYTHONIOENCODING": "cp1252", "HF_HUB_OFFLINE": "1"}
-    line = [sys.executable, "cli.py", "inspect", "Mary ☃ 你", "-q", "-o", str(tmp_path)]
-    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"") and b"next token" in done.stdout
+def test_what_the_terminal_cannot_show_is_escaped_and_no_error():
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="cp1252") for _ in range(2))
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
+    ):
+        cli.app(["detect", "☃"])
+    err.flush()
+    assert stop.value.code == 2 and out.buffer.getvalue() == b""
+    assert b"'\\u2603'" in err.buffer.getvalue() and out.errors == "backslashreplace"
+
+
+def test_a_command_that_lost_the_signal_to_end_is_told_again(monkeypatch, capsys):
+    """An exception that is raised inside a callback of a library goes nowhere."""
+
+    def busy():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(cli, "AGAIN", 0.1)
+    recipe_that(monkeypatch, busy)
+    begin = time.monotonic()
+    code, _, err = call(capsys, "ioi")
+    assert code == 1 and err.startswith("interrupted; ") and time.monotonic() - begin < 9
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)) == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_sigterm_is_one_line_as_ctrl_c_is(tmp_path):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from conftest import build, words_tokenizer
+from random_models import build, words_tokenizer
 
 from nnheads.models.families import FAMILIES
 

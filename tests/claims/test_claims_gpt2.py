@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import build, words_tokenizer
 from nnheads.recipes import _app as cli
+from random_models import build, words_tokenizer
 
 from nnheads.claims.claim_files import claims_of
 

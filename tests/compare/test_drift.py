@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import placed
+from random_models import placed
 from scipy import stats as scipy_stats
 
 import nnheads

@@ -38,7 +38,7 @@ def reference():
 
 @functools.cache
 def asked(behaviour: str) -> tuple[xr.Dataset, xr.Dataset]:
-    return ask_for(behaviour, reference().tokenizer, 24, seed=5)
+    return ask_for(behaviour, reference().tokenizer, 16, seed=5)
 
 
 def without(

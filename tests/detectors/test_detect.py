@@ -9,8 +9,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import byte_tokenizer, config, tiny, words_tokenizer
 from nnsight import TransformersModel
+from random_models import byte_tokenizer, config, tiny, words_tokenizer
 
 from nnheads.detectors._catalog import canonical, head_types, types
 from nnheads.detectors._detect import calibrated, detect, detect_heads, ranking
@@ -19,7 +19,7 @@ from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.models.shipped import FOLDER as PATH
 
-MODELS = 12  # that are drawn with random weights
+MODELS = 8  # that are drawn with random weights
 
 
 def planted(job: str) -> set[tuple[int, int]]:

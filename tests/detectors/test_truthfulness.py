@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import config, placed, tiny, words_tokenizer
 from nnsight import TransformersModel
+from random_models import config, placed, tiny, words_tokenizer
 
 import nnheads
 from nnheads.detectors._detect import calibrated, detect, detect_heads

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, byte_tokenizer, tiny, words_tokenizer
+from random_models import VOCABULARY, byte_tokenizer, tiny, words_tokenizer
 
 from nnheads.detectors._accuracy_map import accuracy_map
 from nnheads.generation.greedy import first_line, generate, holds_line_break

@@ -9,9 +9,9 @@ import functools
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import byte_tokenizer, placed, tiny, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import APART, byte_tokenizer, placed, tiny, words_tokenizer
 
 from nnheads.detectors._scores import raw_scores
 from nnheads.detectors._stimulus import prepare
@@ -83,7 +83,8 @@ def test_each_segment_continues_a_part_of_what_ran_before_it(rows):
         last = number
 
 
-def test_scores_equal_the_plain_way_on_every_architecture(model_type):
+@pytest.mark.parametrize("model_type", APART)
+def test_scores_equal_the_plain_way_on_models_that_attend_differently(model_type):
     model, _ = tiny(model_type)
     shared, prompts = FAMILIES[model_type].interface, grid()
     scores = answer_and_measure(model, prompts)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
 from headruns import detected, planted
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import tiny
 
 from nnheads.errors import BadInput
 from nnheads.interchange import read_heads, write_heads

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 from swaps import pairs as two_pairs
 from torch.nn.functional import cross_entropy
 

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import byte_tokenizer, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.interventions.causal_model import CausalModel, draw_counterfactuals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import tiny
+from random_models import APART, tiny
 from swaps import ANSWERS, pairs
 
 from nnheads import interventions as iv
@@ -12,6 +12,7 @@ from nnheads.errors import BadInput
 from nnheads.patching.path_patching import path_patch
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (2, 3)])
 def test_it_equals_path_patching_with_feed_forward_parts_frozen(model_type, layer, head, padded):
     model, _ = tiny(model_type)

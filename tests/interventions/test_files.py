@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import warm
-from conftest import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_models import tiny
 from swaps import pairs
 
 from nnheads import interventions as iv
@@ -123,7 +123,7 @@ FRESH = """
 import sys, numpy, torch, xarray
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
-from conftest import tiny
+from random_models import tiny
 from nnheads.interventions.files import load
 from nnheads.interventions.apply import run
 base, source = (xarray.load_dataset(f"{sys.argv[1]}/{name}.nc") for name in ("base", "source"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, placed, tiny
+from random_models import VOCABULARY, placed, tiny
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError

@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import build, placed, tiny
+from random_models import build, placed, tiny
 from swaps import pairs
 
 from nnheads import interventions as iv

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
+from random_models import tiny
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput

@@ -7,7 +7,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import build, words_tokenizer
+from random_models import build, words_tokenizer
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput

@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import build, tiny
+from random_models import build, tiny
 from swaps import pairs, runs
 
 from nnheads import interventions as iv

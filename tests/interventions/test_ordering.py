@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import build, tiny, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import build, tiny, words_tokenizer
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput

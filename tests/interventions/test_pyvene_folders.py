@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
-from conftest import words_tokenizer
 from data.pyvene.formula import BASE, SOURCE, network
+from random_models import words_tokenizer
 from safetensors.torch import load_file
 
 from nnheads import interventions as iv
@@ -311,7 +311,7 @@ def test_a_constant_for_each_of_several_heads():
 
 def test_outputs_are_those_before_a_norm_that_the_family_puts_behind_them():
     """pyvene names the modules themselves; our sites are what joins the residual stream."""
-    from conftest import tiny
+    from random_models import tiny
 
     from nnheads.interventions.pyvene_components import everywhere
     from nnheads.interventions.pyvene_weights import Stored

@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
 from nnsight import NNsight
+from random_models import tiny
 
 from nnheads import interventions as iv
 

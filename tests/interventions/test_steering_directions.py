@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput

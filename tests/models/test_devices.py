@@ -19,7 +19,7 @@ TYPES = ("induction", "indirect_object", "retrieval", "generated_retrieval", "tr
 
 def scored(kind: str):
     def job(model):
-        found = raw_scores(model, [kind], n=8, seed=0, batch_size=4, quiet=True, parts=None)[kind]
+        found = raw_scores(model, [kind], n=4, seed=0, batch_size=2, quiet=True, parts=None)[kind]
         return found[found.attrs["headline"]].values
 
     return job

@@ -5,8 +5,8 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from conftest import CONFIGS, VOCABULARY, config, tiny
 from nnsight import save
+from random_models import CONFIGS, VOCABULARY, config, tiny
 
 from nnheads.errors import ModelError
 from nnheads.models.families import FAMILIES, Family, family_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import command, refused
-from conftest import build
+from random_models import build
 
 import nnheads
 from nnheads.errors import ModelError

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import build, words_tokenizer
 from huggingface_hub import errors as hub
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from random_models import build, words_tokenizer
 from transformers import AutoConfig
 
 import nnheads

@@ -9,10 +9,10 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from conftest import build, words_tokenizer
 from nnheads.recipes import _app as cli
 from nnheads.recipes import command, recipes
 from nnsight import TransformersModel
+from random_models import build, words_tokenizer
 
 import nnheads
 from nnheads.errors import ModelError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import byte_tokenizer, whole_words, words_tokenizer
+from random_models import byte_tokenizer, whole_words, words_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from nnheads.models.texts import (

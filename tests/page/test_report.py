@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import placed, tiny
 from headruns import detected, planted, png, recorded
+from random_models import placed, tiny
 
 from nnheads.errors import BadInput
 from nnheads.page import data, patterns

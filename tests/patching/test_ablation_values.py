@@ -11,9 +11,9 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, placed, tiny
 from hypothesis import given
 from hypothesis import strategies as some
+from random_models import VOCABULARY, placed, tiny
 
 import nnheads
 from nnheads.errors import BadInput

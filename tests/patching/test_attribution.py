@@ -12,8 +12,8 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import build, placed, tiny, words_tokenizer
 from nnsight import TransformersModel
+from random_models import APART, build, placed, tiny, words_tokenizer
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError
@@ -107,6 +107,7 @@ def close(found: xr.DataArray, expected: torch.Tensor, prompts: xr.Dataset) -> N
     )
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("site", [*HOOKED, "q", "k", "v"])
 def test_attribution_patching_equals_plain_autograd(model_type, site, padded):
     prompts = pairs(padded)
@@ -121,31 +122,32 @@ def test_attribution_patching_equals_plain_autograd(model_type, site, padded):
 
 
 def rows_changed(
-    model_type: str, prompts: xr.Dataset, layer: int, site: str, keep=None
-) -> torch.Tensor:
+    model_type: str, prompts: xr.Dataset, layer: int, site: str, places=(None,)
+) -> list[torch.Tensor]:
     """Change of the attention weights [case, head, query, key] if the donor's q or k takes the
-    base's place, at the
-    positions `keep` (default: all)."""
+    base's place: at each of `places`, a position or None for all.
+    """
     base, source = runs(model_type, prompts)
     given, weights = plain_value(model_type, source, layer, site), []
-
-    def swap(q, k, v):
-        own = {"q": q, "k": k}[site]
-        where = (
-            torch.ones(own.shape[2], dtype=torch.bool)
-            if keep is None
-            else torch.arange(own.shape[2]) == keep
-        )
-        new = torch.where(where[:, None], given, own)
-        return (new, k, v) if site == "q" else (q, new, v)
-
     module = tiny(model_type, "eager")[1]
     look = lambda value: weights.append(value.clone()) or value  # noqa: E731
-    with torch.no_grad(), oracle.kernel(module, model_type, layer, swap, look):
-        module(**base, use_cache=False)
-    return weights[0] - plain_value(model_type, base, layer, "pattern")
+    for place in places:
+
+        def swap(q, k, v, place=place):
+            own = {"q": q, "k": k}[site]
+            where = (
+                torch.arange(own.shape[2]) == place if place is not None else torch.tensor([True])
+            )
+            new = torch.where(where[:, None], given, own)
+            return (new, k, v) if site == "q" else (q, new, v)
+
+        with torch.no_grad(), oracle.kernel(module, model_type, layer, swap, look):
+            module(**base, use_cache=False)
+    before = plain_value(model_type, base, layer, "pattern")
+    return [own - before for own in weights]
 
 
+@pytest.mark.parametrize("model_type", APART)
 def test_queries_are_estimated_by_the_attention_that_they_cause(model_type, padded):
     """Against change of the weights times the gradient at the weights, by eager attention and plain
     autograd.
@@ -154,10 +156,11 @@ def test_queries_are_estimated_by_the_attention_that_they_cause(model_type, padd
     scores = attribute(tiny(model_type)[0], prompts, site="q", by_position=True)
     for layer in (0, 2):
         slopes = plain_gradient(model_type, runs(model_type, prompts)[0], layer, "pattern")
-        expected = (rows_changed(model_type, prompts, layer, "q") * slopes).sum(-1)
+        expected = (rows_changed(model_type, prompts, layer, "q")[0] * slopes).sum(-1)
         close(scores["estimate"].sel(layer=layer), expected, prompts)
 
 
+@pytest.mark.parametrize("model_type", APART)
 def test_a_key_is_estimated_by_the_attention_that_it_causes_in_every_later_row(model_type, padded):
     """Each key alone replaced, rows anew, by eager attention and plain autograd; then all keys
     together.
@@ -171,16 +174,13 @@ def test_a_key_is_estimated_by_the_attention_that_it_causes_in_every_later_row(m
     )
     for layer in (0, 1):
         slopes = plain_gradient(model_type, runs(model_type, prompts)[0], layer, "pattern")
-        moved = [
-            (rows_changed(model_type, prompts, layer, "k", key) * slopes).sum((-1, -2))
-            for key in range(9)
-        ]
+        rows = rows_changed(model_type, prompts, layer, "k", (*range(9), None))
+        *moved, together = [(own * slopes).sum((-1, -2)) for own in rows]
         close(
             each["estimate"].sel(layer=layer),
             torch.stack(moved, -1).unflatten(1, (count, -1)).sum(2),
             prompts,
         )
-        together = (rows_changed(model_type, prompts, layer, "k") * slopes).sum((-1, -2))
         expected = together.unflatten(1, (count, -1)).sum(2)
         np.testing.assert_allclose(whole["estimate"].sel(layer=layer), expected, atol=2e-5)
 
@@ -203,6 +203,7 @@ def cut_off(model_type: str, layer: int):
         handle.remove()
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("site", ["z", "resid_pre"])
 def test_graddrop_averages_over_blocks_cut_off(model_type, site, padded):
     prompts = pairs(padded)

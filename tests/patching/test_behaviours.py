@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import byte_tokenizer, words_tokenizer
+from random_models import byte_tokenizer, words_tokenizer
 
 import nnheads
 from nnheads.errors import BadInput

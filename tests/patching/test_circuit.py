@@ -11,9 +11,9 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, placed, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import VOCABULARY, placed, tiny
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny
+from random_models import tiny
 from swaps import pairs
 
 from nnheads.patching import prepared

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 from swaps import pairs
 from test_knockout import alike, hooked_difference
 
@@ -109,6 +109,7 @@ def test_heads_that_stand_in_for_each_other_are_said_to(monkeypatch):
     assert candidates(reduced, 5) == [{**one, "flag": True}]
     unsure = reduced.assign(flag=reduced["flag"] * 0)
     assert candidates(unsure, 5) == [{**one, "flag": False}], "named, and not said to step in"
+    assert candidates(unsure.assign(growth=unsure["growth"] * 1e-3), 5) == [], "next to no growth"
     assert int(reduced["flag"].sum()) == 1 and reduced["before"].sel(layer=2, head=0) == 0
 
 

@@ -12,9 +12,9 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
 from hypothesis import given
 from hypothesis import strategies as some
+from random_models import APART, placed, tiny
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput
@@ -74,6 +74,7 @@ def intact_means(model_type: str, prompts: xr.Dataset) -> dict[int, torch.Tensor
     return {layer: (value.sum(0) - value) / (len(value) - 1) for layer, value in enumerate(split)}
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_every_list_equals_plain_hooks(model_type, ablation, padded):
     prompts = alike(padded)

@@ -6,8 +6,8 @@ import gc
 
 import pytest
 import torch
-from conftest import build, words_tokenizer
 from nnsight import TransformersModel
+from random_models import build, words_tokenizer
 
 import nnheads
 from nnheads.models.families import FAMILIES

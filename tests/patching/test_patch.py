@@ -9,8 +9,8 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, build, tiny, words_tokenizer
 from nnsight import TransformersModel
+from random_models import VOCABULARY, build, tiny, words_tokenizer
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput, RunError

@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import APART, placed, tiny
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.errors import BadInput
@@ -37,22 +37,16 @@ def step_c(
     module, model_type: str, base: dict, new: dict, sender: tuple[int, int], where, freeze: bool
 ):
     """Every head's output is the base run's, but for the sender's at `where` [case, position]."""
-    changes = []
-    for layer in range(LAYERS):
-        frozen = oracle.value_at(module, model_type, base, layer, "z")
-        if layer == sender[0]:
-            other = oracle.value_at(module, model_type, new, layer, "z")
-            view, said = (
-                value.view(*where.shape, HEADS, -1)[:, :, sender[1]] for value in (frozen, other)
-            )
-            view[:] = torch.where(where.unsqueeze(-1), said, view)
-        changes.append((layer, "z", frozen))
-        if freeze:
-            changes.append(
-                (layer, "mlp_out", oracle.value_at(module, model_type, base, layer, "mlp_out"))
-            )
+    places = [(layer, site) for layer in range(LAYERS) for site in ("z", "mlp_out")[: 1 + freeze]]
+    frozen = oracle.values_at(module, model_type, base, places)
+    other = oracle.value_at(module, model_type, new, sender[0], "z")
+    view, said = (
+        value.view(*where.shape, HEADS, -1)[:, :, sender[1]]
+        for value in (frozen[sender[0], "z"], other)
+    )
+    view[:] = torch.where(where.unsqueeze(-1), said, view)
     with contextlib.ExitStack() as stack:
-        for layer, site, value in changes:
+        for (layer, site), value in frozen.items():
             stack.enter_context(
                 oracle.hooked(module, model_type, layer, site, lambda _, value=value: value)
             )
@@ -121,6 +115,7 @@ def difference(logits: torch.Tensor) -> np.ndarray:
     return (logits[:, 0] - logits[:, 1]).numpy()
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("mlps", ["recompute", "freeze"])
 def test_the_path_to_the_logits_equals_step_c(model_type, mlps, padded):
     prompts = with_role(padded)
@@ -136,6 +131,7 @@ def test_the_path_to_the_logits_equals_step_c(model_type, mlps, padded):
     )
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("via", ["q", "k", "v"])
 def test_paths_to_receivers_equal_step_d(model_type, via, padded):
     prompts, (model, _) = with_role(padded), tiny(model_type)
@@ -213,6 +209,7 @@ def test_queries_of_the_last_layer_are_heard_at_the_asked_position_alone(padded)
     assert float(abs(end["change"]).max()) > 1e-4
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("receivers", [None, [(1, 1), (2, 2)]])
 def test_the_same_text_changes_nothing(model_type, receivers, padded):
     prompts, (model, _) = with_role(padded), tiny(model_type)

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 
 import nnheads
 from nnheads.errors import BadInput

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 from scipy.stats import spearmanr
 from swaps import pairs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import byte_tokenizer, words_tokenizer
+from random_models import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.prompts.pair import Pair

@@ -10,9 +10,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import byte_tokenizer, words_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
+from random_models import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.models.texts import next_token

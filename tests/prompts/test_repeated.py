@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-from conftest import byte_tokenizer, words_tokenizer
+from random_models import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.prompts.repeated import DISTANCES, KINDS, ordinary_tokens, repeated

@@ -9,9 +9,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import whole_words, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import whole_words, words_tokenizer
 
 import nnheads
 from nnheads.errors import BadInput

@@ -11,7 +11,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from conftest import byte_tokenizer, words_tokenizer
+from random_models import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.prompts.questions import Question

@@ -5,10 +5,10 @@ a local model.
 from __future__ import annotations
 
 import pytest
-from conftest import words_tokenizer
 from endpoint import KEY, chat, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import words_tokenizer
 
 from nnheads.errors import BadInput, ModelError, RunError
 from nnheads.prompts.format import from_sentences, keep_well_formed

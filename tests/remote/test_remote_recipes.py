@@ -24,10 +24,10 @@ RECIPES = {
     "knockout": ["-n", "4", "--behaviour", "induction", "--draws", "3"],
     "path": ["-n", "4"],
     "path-heads": ["path", "-n", "4", "--receivers", "L3H1,L2H2", "--via", "q"],
-    "circuit": ["-n", "4", "--subsets", "2", "--greedy", "1"],
+    "circuit": ["-n", "3", "--top", "4", "--subsets", "2", "--greedy", "1"],
     "writes": [],
     "writes-composition": ["writes", "--kind", "composition"],
-    "function-vectors": ["-n", "3", "--averaged", "8", "--shots", "4"],
+    "function-vectors": ["-n", "2", "--averaged", "4", "--shots", "2"],
     "iti-fit": ["iti", "fit", "-n", "20", "--alpha", "1", "--heads", "4"],
     "iti-evaluate": [
         "iti",
@@ -45,7 +45,7 @@ RECIPES = {
         "--new-tokens",
         "3",
     ],
-    "steer": ["--strength", "1", "--new-tokens", "4"],
+    "steer": ["--strength", "1", "--new-tokens", "3", "--draws", "2"],
 }
 WIDTH = {"torch.float32": 4, "torch.int64": 8}
 FREE = {

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import warm
 import xarray as xr
-from conftest import words_tokenizer
 from nnheads.recipes import _app as cli
+from random_models import words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.prompts.ioi import ioi

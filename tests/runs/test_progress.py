@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import tiny
+from random_models import tiny
 
 import nnheads
 from nnheads.patching.patch import patch

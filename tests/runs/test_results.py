@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import warm
 import xarray as xr
-from conftest import build, tiny, words_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
+from random_models import build, tiny, words_tokenizer
 
 from nnheads.errors import BadInput, RunError
 from nnheads.prompts.ioi import ioi

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import build, tiny
+from random_models import build, tiny
 
 import nnheads
 from nnheads.errors import BadInput

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import byte_tokenizer, words_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import byte_tokenizer, words_tokenizer
 
 from nnheads.errors import BadInput
 from nnheads.models.texts import encode_with_offsets as encode

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny, words_tokenizer
+from random_models import tiny, words_tokenizer
 from scipy import stats as scipy_stats
 
 import nnheads

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import tiny
+from random_models import APART, tiny
 from swaps import ANSWERS, pairs, runs
 
 from nnheads.interventions import Add, Edit, Interchange, Intervention, Scale, Zero, index
@@ -19,6 +19,7 @@ from nnheads.trace.sites import SWEPT, UNITS
 PLAIN = ("resid_pre", "attn_in", "z", "attn_out", "mlp_in", "mlp_hidden", "mlp_out", "resid_post")
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("site", SWEPT)
 def test_interchange_equals_the_sweep(model_type, site, padded):
     model, _ = tiny(model_type)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from conftest import build, tiny
 from nnsight import save
+from random_models import build, tiny
 
 from nnheads.models.families import FAMILIES
 from nnheads.trace.rows import read_rows, rows_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import tiny
+from random_models import tiny
 
 from nnheads.interventions.apply import run
 from nnheads.interventions.operations import Collect

@@ -8,7 +8,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import build, placed, tiny, words_tokenizer
+from random_models import build, placed, tiny, words_tokenizer
 from test_rows import eager_patterns
 
 from nnheads.errors import BadInput

@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import APART, placed, tiny
 from swaps import ANSWERS, WIDTH, pairs, runs
 
 from nnheads.patching import cells as which
@@ -27,22 +27,31 @@ def sweep(model_type: str, prompts: xr.Dataset, cells, site: str, **options):
     )
 
 
-def plain(
-    model_type: str, prompts: xr.Dataset, layer: int, site: str, unit: int, positions: np.ndarray
-) -> torch.Tensor:
-    """Answers' logits [case, answer] of the corrupted run with one unit's clean value at [case,
-    position].
+def plain(model_type: str, prompts: xr.Dataset, layer: int, site: str, swaps) -> torch.Tensor:
+    """Answers' logits [swap, case, answer] of the corrupted run with a unit's clean value at
+    positions [case, position]; each of `swaps`, (unit, positions), in rows of its own.
     """
-    base, source = runs(model_type, prompts)
-    where = torch.from_numpy(positions)
+    base, source = (
+        {name: value.repeat(len(swaps), 1) for name, value in given.items()}
+        for given in runs(model_type, prompts)
+    )
+    count = units(tiny(model_type)[0], site)
+    mask = torch.zeros(len(swaps), *prompts["token"].shape, count, dtype=torch.bool)
+    for number, (unit, positions) in enumerate(swaps):
+        mask[number, ..., unit] = torch.from_numpy(positions)
+    mask = mask.flatten(0, 1)
     if site in ("z", "resid_pre", "attn_out", "mlp_out"):
         _, module = tiny(model_type)
-        count = 4 if site == "z" else 1
-        mask = torch.zeros(*where.shape, count, dtype=torch.bool)
-        mask[..., unit] = where
-        return oracle.patched_logits(module, model_type, base, source, layer, site, mask).gather(
-            -1, ANSWERS
-        )
+        logits = oracle.patched_logits(module, model_type, base, source, layer, site, mask)
+    else:
+        logits = at_kernel(model_type, base, source, layer, site, mask.transpose(1, 2))
+    return logits.unflatten(0, (len(swaps), -1))[:, [[0], [1]], ANSWERS]
+
+
+def at_kernel(model_type, base, source, layer: int, site: str, mask: torch.Tensor) -> torch.Tensor:
+    """Logits of the base run with values of the source run in what the kernel computes with, where
+    `mask` [case, unit, position] is set.
+    """
     _, module = tiny(model_type, "eager")
     seen = {}
 
@@ -55,13 +64,9 @@ def plain(
         return weights
 
     def exchange(name, value):
-        group = value.shape[1] // units(
-            tiny(model_type)[0], site
-        )  # Falcon's kernel sees a copy for every head
-        value = value.clone()
-        for head in range(unit * group, (unit + 1) * group):
-            value[:, head] = torch.where(where.unsqueeze(-1), seen[name][:, head], value[:, head])
-        return value
+        copies = value.shape[1] // mask.shape[1]  # Falcon's kernel sees one for every head
+        where = mask.repeat_interleave(copies, 1).unsqueeze(-1)
+        return torch.where(where, seen[name], value)
 
     def change(q, k, v):
         given = {"q": q, "k": k, "v": v}
@@ -73,13 +78,17 @@ def plain(
         module(**source, use_cache=False)
     reweigh = (lambda weights: exchange("pattern", weights)) if site == "pattern" else None
     with oracle.kernel(module, model_type, layer, change, reweigh):
-        return oracle.end_logits(module, base).gather(-1, ANSWERS)
+        return oracle.end_logits(module, base)
+
+
+SHARED = slice(5, 8)  # where the two texts differ, if they share what is before
 
 
 @pytest.mark.parametrize(
-    "differ", [slice(5, 8), slice(4, 9)], ids=["shared prefix", "nothing shared"]
+    ("site", "differ"),
+    [*((site, SHARED) for site in SWEPT), ("z", slice(4, 9))],
+    ids=[*SWEPT, "z, nothing shared"],
 )
-@pytest.mark.parametrize("site", SWEPT)
 def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
     prompts = pairs(padded, differ)
     if differ.start == 4:
@@ -90,26 +99,26 @@ def test_every_cell_equals_a_plain_hook(model_type, site, differ, padded):
     readings = sweep(model_type, prompts, cells, site)
     logits = readings.swapped.reshape(2, count, len(places), 2, 2)
     moved = 0.0
+    chosen = [(unit, at) for unit in {0, count - 1} for at in (len(places) - 4, len(places) - 1)]
     for index, layer in enumerate([0, 2]):
-        for unit in {0, count - 1}:
-            for position in (len(places) - 4, len(places) - 1):
-                expected = plain(model_type, prompts, layer, site, unit, places[position])
-                torch.testing.assert_close(
-                    logits[index, unit, position], expected, atol=2e-5, rtol=0
-                )
-                moved = max(moved, float((expected - readings.unchanged[:, 0]).abs().max()))
+        swaps = [(unit, places[at]) for unit, at in chosen]
+        for (unit, at), expected in zip(chosen, plain(model_type, prompts, layer, site, swaps)):
+            torch.testing.assert_close(logits[index, unit, at], expected, atol=2e-5, rtol=0)
+            moved = max(moved, float((expected - readings.unchanged[:, 0]).abs().max()))
     assert moved > 1e-4, "a swap must move something, or the comparison says nothing"
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("site", SWEPT)
 def test_all_positions_equal_a_plain_hook(model_type, site, padded):
     prompts = pairs(padded)
     count = units(tiny(model_type)[0], site)
     places = which.everywhere(prompts["mask"].values)
     readings = sweep(model_type, prompts, which.grid([0, 1, 2], count, places), site)
+    chosen = sorted({0, count - 1})
     for layer in range(3):
-        for unit in {0, count - 1}:
-            expected = plain(model_type, prompts, layer, site, unit, places[0])
+        swaps = [(unit, places[0]) for unit in chosen]
+        for unit, expected in zip(chosen, plain(model_type, prompts, layer, site, swaps)):
             torch.testing.assert_close(
                 readings.swapped[layer * count + unit, :, 0], expected, atol=2e-5, rtol=0
             )
@@ -127,6 +136,7 @@ def test_both_plain_runs_are_the_models_own(model_type, padded):
         torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("model_type", APART)
 @pytest.mark.parametrize("site", SWEPT)
 def test_a_run_swapped_into_itself_changes_nothing(model_type, site, padded):
     prompts = pairs(padded)
@@ -152,6 +162,7 @@ def test_a_run_swapped_into_itself_changes_nothing(model_type, site, padded):
     )
 
 
+@pytest.mark.parametrize("model_type", APART)
 def test_groups_over_several_layers_equal_plain_hooks(model_type, padded):
     prompts = pairs(padded)
     _, module = tiny(model_type)

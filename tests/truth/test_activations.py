@@ -9,7 +9,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 
 from nnheads.errors import BadInput, RunError
 from nnheads.truth import activations

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import FAMILIES, VOCABULARY, build, tiny, words_tokenizer
 from oracle import fed
+from random_models import VOCABULARY, build, tiny, words_tokenizer
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
+from nnheads.models.families import FAMILIES
 from nnheads.models.geometry import geometry
 from nnheads.truth import baked_checkpoint
 from nnheads.truth.bake import Baked, bake, push

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 from statements import statements
 
 from nnheads.errors import RunError

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import build, whole_words
 from endpoint import KEY, serving
+from random_models import build, whole_words
 
 from nnheads.errors import BadInput, RunError
 from nnheads.truth import judges

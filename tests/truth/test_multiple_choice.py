@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import FAMILIES, placed, tiny
 from oracle import fed
+from random_models import placed, tiny
 from statements import LAYOUT, statements
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput
+from nnheads.models.families import FAMILIES
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import inputs
 from nnheads.trace.likelihood import summed

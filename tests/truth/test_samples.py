@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from random_models import tiny
 
 from nnheads.interventions import Add, Edit, Intervention
 from nnheads.interventions.generate import generate

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from random_models import tiny
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import placed, tiny
+from random_models import placed, tiny
 from uneven import gain, output_weight, uneven
 
 import nnheads

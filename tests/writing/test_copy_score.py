@@ -11,7 +11,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import build, placed, tiny
+from random_models import build, placed, tiny
 from uneven import output_weight, uneven, wrapped
 
 import nnheads

@@ -12,7 +12,7 @@ import oracle
 import pytest
 import torch
 import xarray as xr
-from conftest import placed, tiny
+from random_models import placed, tiny
 from uneven import held, output_weight, uneven, wrapped
 
 import nnheads
@@ -109,7 +109,7 @@ def test_each_head_writes_what_its_weights_say(model_type, pairs):
 
 
 def test_half_precision_adds_up_too(pairs):
-    from conftest import build
+    from random_models import build
 
     for model_type in ("llama", "gpt2", "gemma2"):
         model = wrapped(build(model_type).to(torch.bfloat16), model_type)

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import build, placed, tiny
+from random_models import build, placed, tiny
 
 from nnheads.errors import BadInput
 from nnheads.writing.logit_lens import logit_lens
