@@ -24,6 +24,7 @@ from nnheads.recipes._remote_option import with_place
 from typer.core import TyperGroup
 
 INTERRUPTED = 130  # what typer returns for ctrl-C
+AGAIN = 5.0  # seconds after which a command that was told to end, and has not, is told again
 
 
 class Recipes(TyperGroup):
@@ -132,13 +133,17 @@ def _ended_gently() -> Iterator[None]:
         return
 
     def end(*_: object) -> NoReturn:
+        # what is raised inside a callback of a library is lost: until this has ended, once more
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_text(arguments: list[str]) -> None:
