@@ -26,6 +26,7 @@ from nnheads.runs.coordinates import labelled
 
 PART = "nnheads_part"  # the attribute that says of which work a part is the result
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PACKED = 1 << 12  # bytes of a variable from which packing saves more than its own tables take
 PROBE = 1 << 20  # bytes
 LARGE = 1 << 30  # bytes in memory from which a file is looked at twice
 MOST_PACKED = 1000  # times as large in memory as on the disk
@@ -47,7 +48,7 @@ def netcdf_writer(dataset: xr.Dataset) -> Callable[[Path], None]:
     encoding = {
         name: {"zlib": True}
         for name, values in copy.data_vars.items()
-        if values.dtype.kind in "fiu" and values.ndim
+        if values.dtype.kind in "fiu" and values.nbytes >= PACKED
     }
 
     def writer(target: Path) -> None:
