@@ -64,7 +64,7 @@ Backup = Annotated[
 ]
 
 
-@study(limit=48, batch_size=24, plan=False, quick=QUICK)
+@study(limit=24, batch_size=8, plan=False, quick=QUICK)
 def main(
     study: Study,
     heads: Heads = None,
