@@ -85,6 +85,33 @@ def check(
     return difference, other
 
 
+def compared(heads: int, rows: int, dims: int, folds: int, patience: float) -> tuple:
+    """Return how many fits were compared, the largest difference of their coefficients, and the
+    seconds that each way took; nothing where they differ.
+    """
+    seconds: dict[str, float] = dict.fromkeys(["nnheads", *WAYS], 0.0)
+    worst, others, count = 0.0, 0, 0
+    for fold in range(folds):
+        x, label = drawn(heads, rows + rows // 4, dims, seed=fold)
+        train, unseen = x[:, :rows], x[:, rows:]
+        tensors = torch.from_numpy(train), torch.from_numpy(label[:rows])
+        fit(tensors[0][:2], tensors[1])  # start threads
+        begin = time.perf_counter()
+        weight, intercept = (part.numpy() for part in fit(*tensors))
+        seconds["nnheads"] += time.perf_counter() - begin
+        for name, (tolerance, threads) in WAYS.items():
+            models, each = loop(train, label[:rows], tolerance, threads, patience)
+            seconds[name] += each * heads
+            if tolerance < 1e-4:
+                difference, other = check(train, unseen, models, weight, intercept)
+                worst, others, count = max(worst, difference), others + other, count + len(models)
+    if worst > AGREE or others:
+        raise SystemExit(
+            f"coefficients differ by up to {worst:.1e}, {others} decisions differ: no ratio"
+        )
+    return count, worst, seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name, value in (("heads", 128), ("rows", 2000), ("dims", 128), ("folds", 1)):
@@ -98,38 +125,14 @@ def main() -> None:
         f"{heads} heads x {folds} folds, {rows} rows of {given.dims} numbers; {os.cpu_count()}"
         " cores"
     )
-    seconds: dict[str, float] = dict.fromkeys(["nnheads", *WAYS], 0.0)
-    worst, others, compared, fits = 0.0, 0, 0, heads * folds
-    for fold in range(folds):
-        x, label = drawn(heads, rows + rows // 4, given.dims, seed=fold)
-        train, unseen = x[:, :rows], x[:, rows:]
-        tensors = torch.from_numpy(train), torch.from_numpy(label[:rows])
-        fit(tensors[0][:2], tensors[1])  # start threads
-        begin = time.perf_counter()
-        weight, intercept = (part.numpy() for part in fit(*tensors))
-        seconds["nnheads"] += time.perf_counter() - begin
-        for name, (tolerance, threads) in WAYS.items():
-            models, each = loop(
-                train, label[:rows], tolerance, threads, np.inf if given.full else PATIENCE
-            )
-            seconds[name] += each * heads
-            if tolerance < 1e-4:
-                difference, other = check(train, unseen, models, weight, intercept)
-                worst, others, compared = (
-                    max(worst, difference),
-                    others + other,
-                    compared + len(models),
-                )
-    if worst > AGREE or others:
-        raise SystemExit(
-            f"coefficients differ by up to {worst:.1e}, {others} decisions differ: no ratio"
-        )
+    patience = np.inf if given.full else PATIENCE
+    count, worst, seconds = compared(heads, rows, given.dims, folds, patience)
     print(
-        f"{compared} fits agree: coefficients to {worst:.1e}, all decisions on {rows // 4} rows"
+        f"{count} fits agree: coefficients to {worst:.1e}, all decisions on {rows // 4} rows"
         " held out"
     )
     for name, spent in seconds.items():
-        each = f"{1000 * spent / fits:8.1f} ms a probe"
+        each = f"{1000 * spent / (heads * folds):8.1f} ms a probe"
         print(f"{name:<44} {spent:8.1f} s {each}  {spent / seconds['nnheads']:6.1f} x")
 
 

@@ -71,28 +71,45 @@ def plain(model, prompts: xr.Dataset, size: int) -> xr.Dataset:
     )
 
 
+SIZES = {
+    "layers": 4,
+    "heads": 4,
+    "width": 256,
+    "lengths": 20,
+    "depths": 10,
+    "longest": 2000,
+    "needles": 1,
+    "batch": 8,
+    "rounds": 1,
+}
+
+
+def grid(model, given) -> xr.Dataset:
+    """Prompts of all lengths, with the needle at all depths."""
+    steps = np.linspace(given.longest / given.lengths, given.longest, given.lengths)
+    depths = np.linspace(0, 1, given.depths).tolist()
+    lengths = steps.astype(int).tolist()
+    return needle_grid(model.tokenizer, lengths=lengths, depths=depths, needles=given.needles)
+
+
+def check(scores: dict[str, xr.Dataset]) -> None:
+    """Fail unless both ways give the same scores.
+
+    Which random keys are drawn depends on the prompts that are read together, and these differ.
+    """
+    kinds = scores["shared prefixes"]["kind"].values
+    drawn = [kind for kind in kinds if not kind.endswith(NULL)]
+    first, second = (one.sel(kind=drawn).drop_attrs() for one in scores.values())
+    xr.testing.assert_allclose(first, second, atol=1e-4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    sizes = {
-        "layers": 4,
-        "heads": 4,
-        "width": 256,
-        "lengths": 20,
-        "depths": 10,
-        "longest": 2000,
-        "needles": 1,
-    }
-    for name, value in {**sizes, "batch": 8, "rounds": 1}.items():
+    for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     model = build(given)
-    lengths = (
-        np.linspace(given.longest / given.lengths, given.longest, given.lengths)
-        .astype(int)
-        .tolist()
-    )
-    depths = np.linspace(0, 1, given.depths).tolist()
-    prompts = needle_grid(model.tokenizer, lengths=lengths, depths=depths, needles=given.needles)
+    prompts = grid(model, given)
     ways = {
         "every prompt afresh": lambda: plain(model, prompts, given.batch),
         "shared prefixes": lambda: answer_and_measure(model, prompts),
@@ -100,18 +117,12 @@ def main() -> None:
     times: dict[str, list[float]] = {}
     for _ in range(given.rounds):
         scores = timed(ways, times)
-        # which random keys are drawn depends on the prompts that are read together, and these
-        # differ
-        drawn = [
-            kind for kind in scores["shared prefixes"]["kind"].values if not kind.endswith(NULL)
-        ]
-        first, second = (one.sel(kind=drawn).drop_attrs() for one in scores.values())
-        xr.testing.assert_allclose(first, second, atol=1e-4)
-    about, copies = scores["shared prefixes"].attrs, int(scores["shared prefixes"]["copies"].sum())
-    spent = dict(zip(ways, (about["token_layers_plain"], about["token_layers"])))
+        check(scores)
+    shared, lengths = scores["shared prefixes"], prompts["length"].values
+    spent = dict(zip(ways, (shared.attrs["token_layers_plain"], shared.attrs["token_layers"])))
     print(
-        f"{prompts.sizes['batch']} prompts of {min(lengths)} to {max(lengths)} tokens, {copies}"
-        " copied tokens"
+        f"{len(lengths)} prompts of {lengths.min()} to {lengths.max()} tokens,"
+        f" {int(shared['copies'].sum())} copied tokens"
     )
     print("  scores agree to 1e-4")
     for name, taken in times.items():

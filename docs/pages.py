@@ -29,6 +29,7 @@ from nnheads.runs import store
 
 FOLDER = Path(__file__).parent / "heads"
 STRONGEST = 5
+PROMPTS = 24  # on which heads are knocked out
 # added to the seed of prompts on which heads are knocked out: others than they were found on
 APART = 1_000_000
 NAMED = {
@@ -148,7 +149,7 @@ def does_it_matter(name: str, heads: xr.Dataset) -> list[str]:
 def without(heads: list[tuple[int, int]], behaviour: str) -> tuple[xr.Dataset, str]:
     """Return the curve's last point without these heads, and its metric."""
     metric = BEHAVIOURS[behaviour].metric
-    prompts, others = ask_for(behaviour, model().tokenizer, 48, seed=APART)
+    prompts, others = ask_for(behaviour, model().tokenizer, PROMPTS, seed=APART)
     options = {"ks": [len(heads)], "reference": others, "metric": metric}
     return curve(knockout(model(), prompts, heads, **options)).isel(k=0), metric
 

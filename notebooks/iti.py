@@ -93,8 +93,8 @@ words = random.Random(0)
 neutral = neutral_texts(model, [" ".join(world.filler(words, 24)) for _ in range(12)])  # should not change
 names = [question.question for question in questions]
 given = material.Material(prompts, z, names, parts, probes, neutral, material.orders(z, probes, parts))
-options = material.Options(draws=3, batch_size=128)
-grid = crossval.grid(model, given, alphas=[0.5, 1, 2, 4, 8], counts=[2, 4, 8, 16], options=options)
+options = material.Options(draws=2, batch_size=128)
+grid = crossval.grid(model, given, alphas=[0.5, 1, 2, 4, 8], counts=[4, 16], options=options)
 curves = stats.mean(grid.mc1, "question")
 each = {
     f"{k} heads": tuple(

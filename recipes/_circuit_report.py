@@ -15,13 +15,17 @@ FILES = ("scores.nc", "circuit.nc", "heads.nc", "curve.png", "curve_log.png")
 
 
 def draw(run, circuit) -> None:
-    """Draw the curve, over the share of heads and its logarithm, with the circuit as a point."""
+    """Draw the curve, over the share of heads and its logarithm, with the circuit as a point.
+
+    A share that is less than one head is no circuit and is not drawn.
+    """
     from nnheads import plot
 
     words = "share of the model's heads, in the order of the ranking"
     share = circuit["size"].assign_attrs(long_name=words)
     names = ("curve", "curve_low", "curve_high")
-    curve = tuple(circuit[name].assign_coords(size=share) for name in names)
+    some = circuit["heads"].values > 0
+    curve = tuple(circuit[name].assign_coords(size=share)[some] for name in names)
     inside = size_of(circuit)
     point = (inside / int(circuit.attrs["heads_of_model"]), float(circuit["recovered"]))
     for name, suffix in (("curve", ""), ("curve_log", "_log")):

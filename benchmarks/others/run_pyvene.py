@@ -18,6 +18,17 @@ from transformers import AutoModelForCausalLM
 SITE = {"component": "head_attention_value_output", "unit": "h.pos"}
 
 
+def collected(module, clean: dict, places: list[list[int]]) -> list[torch.Tensor]:
+    """Every layer's head outputs in a run."""
+    layers, heads = module.config.num_hidden_layers, module.config.num_attention_heads
+    kind = {"max_number_of_units": heads, "intervention_type": pyvene.CollectIntervention}
+    config = [{**SITE, "layer": layer, **kind} for layer in range(layers)]
+    where = [[list(range(heads))] * len(places), places]
+    intervenable = pyvene.IntervenableModel(pyvene.IntervenableConfig(config), module)
+    locations = {"sources->base": (None, [where] * layers)}
+    return intervenable(clean, unit_locations=locations, use_cache=False)[0][1]
+
+
 def sweep(model: str, given: dict):
     """logit difference [case, layer, head] with the clean head output in the corrupted run, at all
     positions.
@@ -32,24 +43,8 @@ def sweep(model: str, given: dict):
     module(**corrupted, use_cache=False)
     places = [list(range(tokens))] * cases
 
-    def collect() -> list[torch.Tensor]:
-        config = [
-            {
-                **SITE,
-                "layer": layer,
-                "max_number_of_units": heads,
-                "intervention_type": pyvene.CollectIntervention,
-            }
-            for layer in range(layers)
-        ]
-        where = [[list(range(heads))] * cases, places]
-        intervenable = pyvene.IntervenableModel(pyvene.IntervenableConfig(config), module)
-        return intervenable(
-            clean, unit_locations={"sources->base": (None, [where] * layers)}, use_cache=False
-        )[0][1]
-
     def turn():
-        kept, result = collect(), torch.empty(cases, layers, heads)
+        kept, result = collected(module, clean, places), torch.empty(cases, layers, heads)
         for layer in range(layers):
             for head in range(heads):
                 config = pyvene.IntervenableConfig(

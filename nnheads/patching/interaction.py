@@ -214,9 +214,7 @@ def summary(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
 
 def _steps_in(scores: xr.Dataset, reduced: xr.Dataset, sign: int) -> dict:
     """Test of every other head whether it steps in for the list: p, q and flag (layer, head)."""
-    named = ("growth", "after")
-    intact = f"base_{scores.attrs['metric']}"
-    margin = NAMED * max(abs(float(reduced[one])) for one in (intact, "joint"))
+    named, margin = ("growth", "after"), _margin(reduced)
     cases = [scores[one].transpose("batch", "layer", "head").values.astype(float) for one in named]
     p_value = np.maximum(*(stats.greater_than(sign * values) for values in cases))
     least = np.minimum(*(sign * reduced[one].values for one in named))
@@ -224,26 +222,29 @@ def _steps_in(scores: xr.Dataset, reduced: xr.Dataset, sign: int) -> dict:
     return stats.discoveries(p_value, meaning, "steps in", also=least >= margin, margin=margin)
 
 
+def _margin(reduced: xr.Dataset) -> float:
+    """Return by how much the effect of a head must grow to be named."""
+    intact = f"base_{reduced.attrs['metric']}"
+    return NAMED * max(abs(float(reduced[one])) for one in (intact, "joint"))
+
+
 def stepping_in(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
     """Return the k heads, of those that step in, whose effect grows most, as `stats.top_heads`."""
-    flagged = reduced.assign(growth=reduced["growth"].where(reduced["flag"] == 1))
-    return _growing(flagged, k)
+    return _growing(reduced.assign(growth=reduced["growth"].where(reduced["flag"] == 1)), k)
 
 
 def candidates(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
-    """Return the k heads that step in most and the k that grow most, with `flag`: it steps in."""
+    """Return the k heads that step in most and the k that grow most, with `flag`: it steps in.
+
+    None that grows by less than NAMED.
+    """
     sure = [{**head, "flag": True} for head in stepping_in(reduced, k)]
-    known = {(head["layer"], head["head"]) for head in sure}
-    down = reduced.attrs["metric"] not in LESS_IS_BETTER
-    grown = [
-        {**head, "flag": False}
-        for head in _growing(reduced, k)
-        if (head["value"] < 0 if down else head["value"] > 0)
-    ]
-    return sure + [head for head in grown if (head["layer"], head["head"]) not in known]
+    sign = 1 if reduced.attrs["metric"] in LESS_IS_BETTER else -1
+    grown = [one for one in _growing(reduced, k) if sign * one["value"] >= _margin(reduced)]
+    return sure + [{**one, "flag": False} for one in grown if {**one, "flag": True} not in sure]
 
 
 def _growing(reduced: xr.Dataset, k: int) -> list[stats.RankedHead]:
     """Return the k heads whose effect grows most."""
-    down = reduced.attrs["metric"] not in LESS_IS_BETTER
-    return stats.top_heads(reduced, "growth", k, lowest=down)
+    less = reduced.attrs["metric"] in LESS_IS_BETTER
+    return stats.top_heads(reduced, "growth", k, lowest=not less)

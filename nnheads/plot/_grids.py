@@ -58,8 +58,6 @@ def heatmap(
     rows, columns = values.shape
     height = between(3.2, 0.42 * rows + 1.9, 16)
     figure, axes = blank(between(5.0, 0.5 * columns + 2.6, 16), height)
-    label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
-    letters = int(12 * height) - 10  # that the colour bar's height takes
     colours = scale(values.values, signed=signed, log=log, robust=robust)
     _cells(
         values.values,
@@ -68,7 +66,7 @@ def heatmap(
         norm=colours.norm,
         vmin=colours.norm.vmin,  # else they are looked for, also where there is no value
         vmax=colours.norm.vmax,
-        cbar_kws={"label": textwrap.fill(label, letters), "extend": colours.extended},
+        cbar_kws={"label": _label(values, height), "extend": colours.extended},
         xticklabels=_tick_labels(values, 1),
         yticklabels=_tick_labels(values, 0),
         linewidths=0.3 if columns <= 40 else 0,
@@ -81,10 +79,22 @@ def heatmap(
     axes.set(xlabel=str(values.dims[1]), ylabel=str(values.dims[0]), title=title)
     axes.tick_params(axis="y", rotation=0)
     says = _sentences(marks, colours, framed, flagged)
-    says += [f"Blank: {empty}."] * bool(values.isnull().any())
-    blanks = texts is not None and any(BLANK in visible(text) for text in texts.flat)
-    small_print(figure, note, says + [f"{BLANK}: a blank that is all of a token."] * blanks)
+    small_print(figure, note, says + _blanks(values, empty, texts))
     return figure
+
+
+def _label(values: xr.DataArray, height: float) -> str:
+    """Return what the colours say, in lines that are as long as the picture is high (inches)."""
+    label = f"{values.attrs.get('long_name', values.name)} [{values.attrs.get('units', '1')}]"
+    return textwrap.fill(label, int(12 * height) - 10)
+
+
+def _blanks(values: xr.DataArray, empty: str, texts: np.ndarray | None) -> list[str]:
+    """Return what an empty cell says, and a text that is nothing but a blank."""
+    shown = texts is not None and any(BLANK in visible(text) for text in texts.flat)
+    return [f"Blank: {empty}."] * bool(values.isnull().any()) + [
+        f"{BLANK}: a blank that is all of a token."
+    ] * shown
 
 
 def _sentences(

@@ -77,15 +77,7 @@ def run(
             for part in slices:
                 work.do(part)
                 shown(part.sizes["batch"])
-    work.check_whole()
-    return xr.concat(
-        work.done,
-        "batch",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        combine_attrs="override",
-    )
+    return work.whole()
 
 
 def _rows_of_a_job(prompts: xr.Dataset, row_bytes: int) -> int:
@@ -147,7 +139,23 @@ class _Work:
                 except RunError:  # it will be said when this slice's turn comes
                     return
 
-    def check_whole(self) -> None:
+    def whole(self) -> xr.Dataset:
+        """Return all slices, one behind the other.
+
+        Raises:
+            RunError: slices that failed. Pending: slices that are not done.
+        """
+        self._check()
+        return xr.concat(
+            self.done,
+            "batch",
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            combine_attrs="override",
+        )
+
+    def _check(self) -> None:
         """Raise RunError or Pending unless every slice is done."""
         count = len(self.done) + len(self.failed) + self.pending
         if self.failed and count == 1:
