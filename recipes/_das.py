@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # steps between measurements
 FEW_LAYERS = 4  # that `--quick` searches, spread over all
+MANY_LAYERS = 8  # that are searched without `--layers`
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +94,19 @@ def check_gradients(study: Study) -> None:
 
 
 def layers_of(study: Study) -> list[int]:
-    """Return the layers that are searched: those of `--layers`, or all."""
+    """Return the layers that are searched: those of `--layers`, or some that are spread over all.
+
+    Each is trained at every position, twice.
+    """
     from nnheads.models.geometry import geometry
     from nnheads.models.names import parse_numbers
 
     count = geometry(study.model).layers
-    if study.layers is None and study.quick:
-        some = sorted({round((count - 1) * part / (FEW_LAYERS - 1)) for part in range(FEW_LAYERS)})
-        say(f"quick: --layers {','.join(map(str, some))}")
+    few = FEW_LAYERS if study.quick else MANY_LAYERS
+    if study.layers is None and count > few:
+        some = sorted({round((count - 1) * part / (few - 1)) for part in range(few)})
+        named = ",".join(map(str, some))
+        say(f"{'quick: ' * study.quick}layers {named} of {count}; --layers 0-{count - 1} for all")
         return some
     if study.layers is None:
         return list(range(count))

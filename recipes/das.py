@@ -22,7 +22,9 @@ At = Annotated[
     typer.Option(help="Where to look: roles or positions, e.g. S2,END or -1,-2; own pairs: -1."),
 ]
 Site = Annotated[str, typer.Option(help="resid_post, resid_pre, z, attn_out, mlp_out, ...")]
-Layers = Annotated[str | None, typer.Option(help="Only these layers, e.g. 0,2,5-8.")]
+Layers = Annotated[
+    str | None, typer.Option(help="Which layers, e.g. 0,2,5-8; default: at most 8, spread.")
+]
 Kind = Annotated[str, typer.Option(help="What is trained: das, lowrank, boundless or mask.")]
 Directions = Annotated[
     int | None, typer.Option(help="How many; default 1, for boundless and mask all.")
@@ -61,12 +63,12 @@ def main(
     """Where does a model hold a variable?
 
     A causal model says how an answer comes about, and what it would be had a variable the value
-    that it has in another prompt. At every layer and position, directions are trained along which
-    an interchange between the two prompts gives that answer (DAS), and tested on pairs that were
-    never trained on, beside four controls: trained on shuffled answers, random directions, the
-    whole site, and no intervention. Writes scores.nc (batch, layer, place), places.nc
-    (layer, place), places.png, and the best place as an intervention in a folder. Training needs
-    gradients, so it runs here and not on other machines.
+    that it has in another prompt. At layers and positions, directions are trained along which an
+    interchange between the two prompts gives that answer (DAS), and tested on pairs that were never
+    trained on, beside four controls: trained on shuffled answers, random directions, the whole
+    site, and no intervention. Writes scores.nc (batch, layer, place), places.nc (layer, place),
+    places.png, and the best place as an intervention in a folder. Training needs gradients, so it
+    runs here and not on other machines.
     """
     from nnheads.runs.folder import item_of
 

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import functools
 import json
+from types import SimpleNamespace
 
 import commands
 import numpy as np
 import pytest
 import xarray as xr
 from commands import folder_of
+from nnheads.recipes._das import layers_of
 
 from nnheads.interventions import index, localise, role
 from nnheads.interventions.files import load
+from nnheads.models import geometry as shapes
 
 command = functools.partial(commands.command, "das")
 
@@ -114,3 +117,20 @@ def test_own_pairs_on_an_own_model(tmp_path, llama_folder):
         # behind the last layer the last position decides alone: the answer is that of the source
         assert (scores["whole"].sel(place="0") == scores["none"]).all()
     assert load(folder_of(out) / "intervention").edits[0].at in (index(-1), index(0))
+
+
+@pytest.mark.parametrize(
+    ("layers", "quick", "expected"),
+    [
+        (4, False, [0, 1, 2, 3]),
+        (30, False, [0, 4, 8, 12, 17, 21, 25, 29]),
+        (30, True, [0, 10, 19, 29]),
+    ],
+)
+def test_without_layers_some_are_searched_and_said(layers, quick, expected, capsys, monkeypatch):
+    """Of a deep model's, each of which takes minutes, some that are spread over all."""
+    monkeypatch.setattr(shapes, "geometry", lambda _: SimpleNamespace(layers=layers))
+    found = layers_of(SimpleNamespace(model=None, layers=None, quick=quick))
+    said = capsys.readouterr().out
+    assert found == expected
+    assert (f"of {layers}; --layers 0-{layers - 1} for all" in said) == (len(found) < layers)

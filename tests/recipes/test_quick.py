@@ -10,7 +10,7 @@ from commands import command, issue
 LINES = {
     "ioi": ("ioi", "--limit 8"),
     "attribute": ("attribute", "--limit 12"),
-    "das": ("das", "--layers 0,1,2,3"),
+    "das": ("das", "quick: at END alone"),
 }
 
 
