@@ -47,10 +47,14 @@ def kernel() -> Iterator[KernelManager]:
         manager.shutdown_kernel(now=True)
 
 
-def executed(path: Path, folder: str | Path, manager: KernelManager):
-    """Return the notebook of a percent script, run from top to bottom in a folder."""
+def executed(path: Path, folder: str | Path, manager: KernelManager, before: str = ""):
+    """Return the notebook of a percent script, run from top to bottom in a folder.
+
+    Args:
+        before: code that the kernel runs first.
+    """
     notebook = jupytext.read(path)
-    notebook.cells.insert(0, new_code_cell(AFRESH.format(folder=str(folder))))
+    notebook.cells.insert(0, new_code_cell(AFRESH.format(folder=str(folder)) + before))
     client = NotebookClient(notebook, timeout=300, km=manager)
     try:
         client.execute()

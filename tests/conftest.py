@@ -15,7 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
 import json
-import shutil
 import warnings
 
 import hypothesis
@@ -46,28 +45,16 @@ def model_type(request) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def coarse_pictures(tmp_path_factory):
-    """Draw the pictures of runs small and without layout, and one of each kind.
+    """Draw the pictures of runs small, and one of each kind.
 
-    A picture with the name, size and parts of one that was drawn before is a copy of that one.
-    tests/test_plot.py and the notebooks draw all of them as users get them.
+    tests/test_plot.py draws all of them as users get them.
     """
+    from pictures import once
+
     from nnheads import plot
-    from nnheads.plot._figure import boxes_for_missing_glyphs
-
-    drawn = tmp_path_factory.mktemp("pictures")
-
-    def coarse(figure, path):
-        size = "x".join(f"{one:.0f}" for one in figure.get_size_inches())
-        name = path.stem.lstrip(".").rsplit("-", 1)[0]
-        known = drawn / f"{name}-{size}-{len(figure.axes)}.png"
-        if not known.exists():
-            figure.set_layout_engine("none")
-            with boxes_for_missing_glyphs():
-                figure.savefig(known, dpi=20)
-        shutil.copyfile(known, path)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plot, "render", coarse)
+        patched.setattr(plot, "render", once(tmp_path_factory.mktemp("pictures")))
         yield
 
 

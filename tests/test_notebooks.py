@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -23,12 +24,24 @@ def test_every_command_has_a_notebook_and_none_stands_in_for_a_module_of_python(
     assert not {path.stem for path in NOTEBOOKS} & set(sys.stdlib_module_names)
 
 
+# What a notebook shows is drawn as users see it, what its commands only save as in other tests.
+COARSE = """
+import gc, pathlib, sys
+if {tests!r} not in sys.path:
+    sys.path.append({tests!r})
+    gc.set_threshold(100_000, 50, 100)
+    import nnheads.plot, pictures
+    nnheads.plot.render = pictures.once(pathlib.Path({drawn!r}))
+"""
+
+
 @pytest.fixture(scope="module")
-def run():
+def run(tmp_path_factory):
     """Run a notebook in a folder; one kernel does for all."""
-    runner = script("notebooks")
+    runner, drawn = script("notebooks"), tmp_path_factory.mktemp("pictures")
+    before = COARSE.format(tests=str(Path(__file__).parent), drawn=str(drawn))
     with runner.kernel() as manager:
-        yield lambda path, folder: runner.executed(path, folder, manager)
+        yield lambda path, folder: runner.executed(path, folder, manager, before)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
