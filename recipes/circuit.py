@@ -42,7 +42,7 @@ Subsets = Annotated[int, typer.Option(min=0, help="Random subsets of the circuit
 Greedy = Annotated[int, typer.Option(min=0, help="Heads that a greedy search cuts.")]
 
 
-@study(limit=40, batch_size=50, quick={"limit": 4, "top": 6, "subsets": 2, "greedy": 1})
+@study(limit=24, batch_size=50, quick={"limit": 4, "top": 6, "subsets": 2, "greedy": 1})
 def main(
     study: Study,
     heads: Heads = None,
