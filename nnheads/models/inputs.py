@@ -53,6 +53,11 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
     return fed
 
 
+def without_padding(prompts: xr.Dataset) -> xr.Dataset:
+    """Drop positions at which no row has a token; numbers of positions stay as they were."""
+    return prompts.isel(position=prompts["mask"].values.any(0))
+
+
 def real_tokens(prompts: xr.Dataset) -> np.ndarray:
     """Return the ids of all tokens that are not padding."""
     ids: np.ndarray = prompts["token"].values[prompts["mask"].values.astype(bool)]

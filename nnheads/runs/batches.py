@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput, Pending, RunError
@@ -41,6 +42,7 @@ def run(
     title: str = "",
     model: Any = None,
     row_bytes: int = 1,
+    by_length: bool = False,
 ) -> xr.Dataset:
     """Apply `function` to slices of `size` prompts along `batch` and concatenate what it returns.
 
@@ -50,6 +52,8 @@ def run(
         model: that `function` runs. On a server slices are larger, up to JOB_TOKENS tokens, so that
             there are few jobs.
         row_bytes: that come back for each prompt, if many.
+        by_length: prompts of about the same length share a slice, the longest come first, and the
+            result is in the order of the prompts.
 
     Raises:
         BadInput: no prompts, or a size below 1.
@@ -68,7 +72,8 @@ def run(
     if place.on_server and row_bytes > 1:
         _say_size(title or name, total, row_bytes)
     work = _Work(function, parts, name, place)
-    slices = [prompts.isel(batch=slice(first, first + size)) for first in range(0, total, size)]
+    order = np.argsort(-_lengths(prompts), kind="stable") if by_length else np.arange(total)
+    slices = [prompts.isel(batch=order[first : first + size]) for first in range(0, total, size)]
     if place.on_server and place.waiting and len(slices) > 1:
         work.send_all(slices)
     with progress(title or name, total, quiet, size) as shown:
@@ -77,7 +82,12 @@ def run(
             for part in slices:
                 work.do(part)
                 shown(part.sizes["batch"])
-    return work.whole()
+    return work.whole().isel(batch=np.argsort(order))
+
+
+def _lengths(prompts: xr.Dataset) -> np.ndarray:
+    """Return how many tokens each prompt has [batch]."""
+    return prompts["mask"].values.sum(-1, dtype=int)
 
 
 def _rows_of_a_job(prompts: xr.Dataset, row_bytes: int) -> int:

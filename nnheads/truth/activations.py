@@ -22,7 +22,7 @@ from nnsight import save
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import Geometry, geometry, model_spec
-from nnheads.models.inputs import inputs
+from nnheads.models.inputs import inputs, without_padding
 from nnheads.models.labels import check_finite
 from nnheads.runs import batches
 from nnheads.runs.provenance import prompts_hash
@@ -80,6 +80,7 @@ def last_outputs(
         title="head outputs",
         model=model,
         row_bytes=4 * sizes.layers * sizes.heads * sizes.head_dim,
+        by_length=True,
     )
     return _labelled(values, prompts, sizes)
 
@@ -94,7 +95,7 @@ def _check_ends(prompts: xr.Dataset) -> None:
 
 def _fill(model, values: Values, part: xr.Dataset) -> xr.Dataset:
     """Read one batch into its rows of the values; return which ones were read."""
-    z, rows = read_last(model, part), part["batch"].values
+    z, rows = read_last(model, without_padding(part)), part["batch"].values
     values[:, rows] = z.transpose(0, 1).numpy()
     if isinstance(values, np.memmap):
         values.flush()  # a batch counts as finished only once its values are safe

@@ -26,7 +26,7 @@ from nnheads.interventions.positions import POSITIONS, At
 from nnheads.interventions.prepare import edits_at, tensors_of
 from nnheads.interventions.schema import Intervention
 from nnheads.models.geometry import model_spec
-from nnheads.models.inputs import inputs
+from nnheads.models.inputs import inputs, without_padding
 from nnheads.models.labels import check_finite
 from nnheads.runs import batches
 from nnheads.trace.likelihood import log_probabilities
@@ -106,13 +106,9 @@ def answer_tokens(prompts: xr.Dataset) -> Tokens:
     scored = (mask > 0) & (index >= start) & (index < start + length)
     empty = np.flatnonzero(~scored.any(1))
     if len(empty):
-        raise BadInput(f"statement {int(empty[0])} has no answer; it cannot be scored")
+        number = prompts["batch"].values[empty[0]]
+        raise BadInput(f"statement {number} has no answer; it cannot be scored")
     return torch.from_numpy(scored)
-
-
-def without_padding(prompts: xr.Dataset) -> xr.Dataset:
-    """Drop positions at which no row of this part has a token."""
-    return prompts.isel(position=prompts["mask"].values.any(0))
 
 
 def reached(intervention: Intervention, prompts: xr.Dataset) -> Bool[np.ndarray, " batch"]:
@@ -148,7 +144,8 @@ def in_batches(
     """
     check_reach(intervention, prompts)
     function = partial(read, model, intervention)
-    return batches.run(function, prompts, name=name, title=name, model=model, **options)
+    about = {"name": name, "title": name, "model": model, "by_length": True}
+    return batches.run(function, prompts, **about, **options)
 
 
 def check_reach(intervention: Intervention, prompts: xr.Dataset) -> None:

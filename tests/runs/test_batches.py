@@ -62,6 +62,16 @@ def test_slices_concatenate_to_the_whole(prompts, size):
     ) == -(-10 // size)
 
 
+@pytest.mark.parametrize("size", [1, 4, 99])
+def test_prompts_of_a_length_share_a_slice_and_come_back_in_their_order(prompts, size):
+    whole, sliced = Counting(), Counting()
+    expected = whole(prompts)
+    found = batches.run(sliced, prompts, size=size, by_length=True)
+    xr.testing.assert_identical(found, expected)
+    lengths = prompts["mask"].values.sum(-1)[[number for call in sliced.calls for number in call]]
+    assert (np.diff(lengths) <= 0).all() and len(set(lengths)) > 1, "the longest come first"
+
+
 def test_only_what_is_missing_is_computed(prompts, tmp_path):
     first, second, third = Counting(), Counting(), Counting()
     expected = batches.run(Counting(), prompts, size=4)

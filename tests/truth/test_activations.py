@@ -59,6 +59,18 @@ def test_rehearsed_remotely(model_type, prompts):
     )
 
 
+def test_no_padding_is_run_that_a_batch_does_not_need(prompts, monkeypatch):
+    seen, real = [], activations.read_last
+    monkeypatch.setattr(
+        activations,
+        "read_last",
+        lambda model, part: seen.append(part["mask"].values) or real(model, part),
+    )
+    last_outputs(tiny("llama")[0], prompts, batch_size=1)
+    lengths = sorted(prompts["mask"].values.sum(1).tolist(), reverse=True)
+    assert [mask.shape[1] for mask in seen] == lengths and len(set(lengths)) > 1
+
+
 def test_finished_batches_are_kept_and_taken_up(prompts, tmp_path, monkeypatch):
     model, _ = tiny("llama")
     whole, real, calls = last_outputs(model, prompts, batch_size=1), activations.read_last, []

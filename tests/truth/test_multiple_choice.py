@@ -19,7 +19,7 @@ from nnheads import interventions as iv
 from nnheads.errors import BadInput
 from nnheads.models.families import FAMILIES
 from nnheads.models.geometry import geometry
-from nnheads.models.inputs import inputs
+from nnheads.models.inputs import inputs, without_padding
 from nnheads.trace.likelihood import summed
 from nnheads.truth import answer_likelihood
 from nnheads.truth.answer_likelihood import check_reach, log_probability, reached
@@ -336,6 +336,6 @@ def test_what_cannot_be_read_is_refused():
 
 def test_the_prompts_are_fed_as_they_are_labelled():
     model, _ = tiny("llama")
-    cut = answer_likelihood.without_padding(statements())
+    cut = without_padding(statements())
     assert cut.sizes["position"] == statements().sizes["position"] - 1
     assert inputs(model, cut)["position_ids"].min() == 0
