@@ -41,7 +41,7 @@ Test = Annotated[int, typer.Option(help="How many other pairs to test on, at mos
 
 
 @study(
-    without=("remote", "submit"), quick={"limit": 32, "test": 16, "steps": 6, "step_pairs": 8}
+    without=("remote", "submit"), quick={"limit": 32, "test": 12, "steps": 5, "step_pairs": 8}
 )  # training needs gradients, which stay on this machine
 def main(
     study: Study,
