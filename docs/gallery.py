@@ -86,8 +86,8 @@ SECTIONS = (
         "retrieval",
         "Who retrieves, at 1,000 to 4,000 tokens of a novel?",
         "A code is hidden in the text. Where its first word is to be said, L23H7 looks at it, and"
-        " no other head does so reliably, though the model itself does not say the word this far"
-        " away; the induction heads come in with the later words, which it does say.",
+        " L23H2 less often, though the model itself hardly ever says the word this far away; the"
+        " induction heads come in with the later words, which it does say.",
         ("detect retrieval smollm2 --limit 12 --lengths 1000,2000,4000 --haystack {novel}",),
         ("heads.png",),
     ),
