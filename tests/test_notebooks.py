@@ -26,10 +26,9 @@ def test_every_command_has_a_notebook_and_none_stands_in_for_a_module_of_python(
 
 # What a notebook shows is drawn as users see it, what its commands only save as in other tests.
 COARSE = """
-import gc, pathlib, sys
+import pathlib, sys
 if {tests!r} not in sys.path:
     sys.path.append({tests!r})
-    gc.set_threshold(100_000, 50, 100)
     import nnheads.plot, pictures
     nnheads.plot.render = pictures.once(pathlib.Path({drawn!r}))
 """

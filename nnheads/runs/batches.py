@@ -82,7 +82,8 @@ def run(
             for part in slices:
                 work.do(part)
                 shown(part.sizes["batch"])
-    return work.whole().isel(batch=np.argsort(order))
+    found = work.whole()
+    return found.isel(batch=np.argsort(order)) if by_length else found
 
 
 def _lengths(prompts: xr.Dataset) -> np.ndarray:

@@ -224,7 +224,8 @@ def test_heads_against_the_answer_are_named_beside_what_helpers_would_do(tmp_pat
     assert f"the 10 heads that help most (--signed): {float(size['helpers']):.3f} [" in by_size
 
 
-def test_one_prompt_has_no_interval(tmp_path, capsys):
+def test_one_prompt_has_no_interval(tmp_path, capsys, monkeypatch):
+    figures = commands.pictures_in(monkeypatch)
     command(
         "--limit",
         "1",
@@ -239,3 +240,5 @@ def test_one_prompt_has_no_interval(tmp_path, capsys):
     )
     out = capsys.readouterr().out
     assert "no interval: one prompt" in out and "nan" not in out
+    drawn = figures["curve"].axes[0].lines[0].get_xdata()
+    assert min(drawn) * 32 >= 1, "a share of less than one head is no circuit"
