@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # steps between measurements
 FEW_LAYERS = 4  # that `--quick` searches, spread over all
-MANY_LAYERS = 8  # that are searched without `--layers`
+MANY_LAYERS = 6  # that are searched without `--layers`
 
 
 @dataclass(frozen=True, eq=False)

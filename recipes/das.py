@@ -23,7 +23,7 @@ At = Annotated[
 ]
 Site = Annotated[str, typer.Option(help="resid_post, resid_pre, z, attn_out, mlp_out, ...")]
 Layers = Annotated[
-    str | None, typer.Option(help="Which layers, e.g. 0,2,5-8; default: at most 8, spread.")
+    str | None, typer.Option(help="Which layers, e.g. 0,2,5-8; default: at most 6, spread.")
 ]
 Kind = Annotated[str, typer.Option(help="What is trained: das, lowrank, boundless or mask.")]
 Directions = Annotated[
@@ -54,11 +54,11 @@ def main(
     kind: Kind = "das",
     directions: Directions = None,
     steps: Steps = 30,
-    step_pairs: StepPairs = 32,
+    step_pairs: StepPairs = 16,
     learning_rate: LearningRate = 0.01,
     patience: Patience = None,
-    limit: Limit = 256,
-    test: Test = 128,
+    limit: Limit = 128,
+    test: Test = 64,
 ) -> None:
     """Where does a model hold a variable?
 

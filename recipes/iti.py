@@ -61,7 +61,7 @@ def evaluate(
     intervention: shared.Tested = None,
     folds: shared.Folds = 2,
     val_ratio: shared.ValRatio = 0.2,
-    draws: shared.Draws = 5,
+    draws: shared.Draws = 2,
     neutral: shared.Neutral = None,
     samples: shared.Samples = shared.SAMPLES,
     new_tokens: shared.NewTokens = 20,

@@ -177,10 +177,24 @@ def frozen(model: Any) -> Iterator[None]:
     module.eval()
     for weight in learning:
         weight.requires_grad_(False)
+    find = getattr(module, "get_output_embeddings", None)
+    unembedding = find() if find else None
+    hook = unembedding.register_forward_pre_hook(_rows_together) if unembedding else None
     try:
         yield
     finally:
+        if hook:
+            hook.remove()
         for weight in learning:
             weight.requires_grad_(True)
         for part, mode in modes:
             part.training = mode
+
+
+def _rows_together(module: torch.nn.Module, arguments: tuple) -> tuple:
+    """Hand a module its input as one piece of memory.
+
+    The last token of each row is a view with gaps. torch multiplies such a view with a weight that
+    takes no gradient row by row, and reads the whole vocabulary for each.
+    """
+    return tuple(one.contiguous() if torch.is_tensor(one) else one for one in arguments)

@@ -22,7 +22,7 @@ from nnheads.interventions.alignment import aligned, evaluate, orthonormal, rand
 from nnheads.interventions.checkpoints import CHECKPOINT
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.files import load, save
-from nnheads.interventions.predictions import predicted, read_sources
+from nnheads.interventions.predictions import frozen, predicted, read_sources
 from nnheads.interventions.training import train
 
 WIDTH = 8
@@ -350,6 +350,20 @@ def test_a_network_is_left_as_it_was(network, counterfactuals):
     assert own[1].training and all(
         weight.requires_grad and weight.grad is None for weight in own.parameters()
     )
+
+
+def test_a_frozen_model_unembeds_the_last_tokens_as_one_matrix():
+    model, _ = tiny("llama")
+    head = model._module.get_output_embeddings()
+    seen, hooks = [], len(head._forward_pre_hooks)
+    with frozen(model):
+        watch = head.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+        logits = model._module(torch.arange(12).view(3, 4), logits_to_keep=1).logits
+        watch.remove()
+    assert seen[0].shape[:2] == (3, 1) and seen[0].is_contiguous()
+    assert len(head._forward_pre_hooks) == hooks, "it stays only while the weights are frozen"
+    plain = model._module(torch.arange(12).view(3, 4)).logits[:, -1:]
+    torch.testing.assert_close(logits, plain, rtol=0, atol=1e-5)
 
 
 def test_progress_counts_every_step_and_those_done_before(
