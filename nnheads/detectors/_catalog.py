@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,12 @@ def types() -> dict[str, str]:
 
 def headings(path: Path) -> tuple[str, str]:
     """Return the title of a detector's file and what such a head does: "title: meaning."."""
+    return _headings(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _headings(path: Path, changed: int) -> tuple[str, str]:
+    """Read them once, and again where the file was changed."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first = " ".join(docstring.partition("\n\n")[0].split())
     title, _, meaning = first.partition(": ")

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from nnheads.errors import BadInput
 from nnheads.interventions.texts import padded
-from nnheads.models.texts import encode, next_token
+from nnheads.models.texts import encode_all, next_token
 from nnheads.spans.lines import numbered_lines
 
 FIELDS = ("base", "source", "answer")
@@ -131,8 +131,8 @@ def from_texts(tokenizer: Any, records: Sequence[tuple[str, str, str]]) -> Pairs
                 " word"
             )
         answers.append(token)
-    bases = prompts_of(tokenizer, [encode(tokenizer, base) for base, _, _ in records])
-    sources = prompts_of(tokenizer, [encode(tokenizer, source) for _, source, _ in records])
+    bases = prompts_of(tokenizer, encode_all(tokenizer, [base for base, _, _ in records]))
+    sources = prompts_of(tokenizer, encode_all(tokenizer, [source for _, source, _ in records]))
     return Pairs(bases, (sources,), torch.tensor(answers, dtype=torch.long))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import encode
+from nnheads.models.texts import encode_all
 from nnheads.spans.layout import pad_left
 
 DIMS = ("batch", "position")
@@ -27,7 +27,7 @@ def read_texts(tokenizer: Any, texts: Sequence[str]) -> xr.Dataset:
     Raises:
         BadInput: no texts, or a text without tokens.
     """
-    rows = [encode(tokenizer, text) for text in texts]
+    rows = encode_all(tokenizer, texts)
     if not rows:
         raise BadInput("got no texts; give at least one")
     empty = [number for number, row in enumerate(rows) if not row]
@@ -53,7 +53,7 @@ def in_halves(model: Any, texts: Sequence[str]) -> xr.Dataset:
     Raises:
         BadInput: a text with fewer than two tokens.
     """
-    rows = [encode(model.tokenizer, text) for text in texts]
+    rows = encode_all(model.tokenizer, texts)
     short = [text for text, row in zip(texts, rows) if len(row) < 2]
     if short:
         raise BadInput(

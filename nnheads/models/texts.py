@@ -13,6 +13,7 @@ A word that is written without a blank before it follows the text with a blank o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nnheads.errors import BadInput
@@ -32,9 +33,22 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     Raises:
         BadInput: a text with a NUL character, which no file of results can hold.
     """
-    _check(text)
-    ids = tokenizer(text)["input_ids"]
-    return [ids[at] for at in _kept(tokenizer, text, ids)]
+    return encode_all(tokenizer, [text])[0]
+
+
+def encode_all(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of several texts, each as `encode` does.
+
+    A tokenizer takes as long to be called as to read a sentence: all are read in two calls.
+
+    Raises:
+        BadInput: as for `encode`.
+    """
+    for text in texts:
+        _check(text)
+    whole, bare = tokenizer([*texts, SAMPLE])["input_ids"], _bare(tokenizer, [*texts, SAMPLE])
+    before = _before(whole.pop(), bare.pop())
+    return [[ids[at] for at in _kept(ids, own, before)] for ids, own in zip(whole, bare)]
 
 
 def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
@@ -49,9 +63,10 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
             "this tokenizer does not say where its tokens are in the text; a fast one"
             " (tokenizer.json) does"
         )
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    kept = _kept(tokenizer, text, ids)
+    encoded = tokenizer([text, SAMPLE], return_offsets_mapping=True)
+    (ids, sample), (offsets, _) = encoded["input_ids"], encoded["offset_mapping"]
+    bare, bare_sample = _bare(tokenizer, [text, SAMPLE])
+    kept = _kept(ids, bare, _before(sample, bare_sample))
     return [ids[at] for at in kept], [offsets[at] for at in kept]
 
 
@@ -71,37 +86,36 @@ def _check(text: str) -> None:
 def prefix(tokenizer: Any) -> list[int]:
     """Return the special tokens that stand before every text."""
     ids = encode(tokenizer, SAMPLE)
-    return ids[: len(ids) - len(_bare(tokenizer, SAMPLE))]
+    return ids[: len(ids) - len(_bare(tokenizer, [SAMPLE])[0])]
 
 
-def tokens_behind(tokenizer: Any, text: str) -> int:
-    """Return how many tokens a text takes behind another, a blank between them."""
-    both, first = (len(_bare(tokenizer, one)) for one in (f"{SAMPLE} {text}", SAMPLE))
-    return both - first
+def tokens_behind(tokenizer: Any, *texts: str) -> list[int]:
+    """Return how many tokens each text takes behind another, a blank between them."""
+    *both, first = _bare(tokenizer, [*(f"{SAMPLE} {text}" for text in texts), SAMPLE])
+    return [len(ids) - len(first) for ids in both]
 
 
-def _bare(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+def _bare(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def _kept(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
-    """Return which ids are the text with one set of special tokens before it."""
-    bare = _bare(tokenizer, text)
-    added = len(ids) - len(bare)
-    if added <= 0:
+def _kept(ids: list[int], bare: list[int], before: int) -> list[int]:
+    """Return which ids are the text with one set of special tokens before it.
+
+    bare: the text's ids without special tokens. before: how many stand before every text.
+    """
+    if len(ids) <= len(bare):
         return list(range(len(ids)))
-    before = _before(tokenizer, added)
     own = set(ids[:before])  # the text may begin with some of them itself
     again = next((at for at, one in enumerate(bare) if one not in own), len(bare))
     return [*range(before), *range(before + again, before + len(bare))]
 
 
-def _before(tokenizer: Any, added: int) -> int:
-    """Return how many of the special tokens of every text stand before it."""
-    whole, bare = tokenizer(SAMPLE)["input_ids"], _bare(tokenizer, SAMPLE)
-    places = [at for at in range(added + 1) if whole[at : at + len(bare)] == bare]
-    return places[0] if places else 0
+def _before(whole: list[int], bare: list[int]) -> int:
+    """Return how many special tokens stand before a text, from its ids with and without them."""
+    places = range(len(whole) - len(bare) + 1)
+    return next((at for at in places if whole[at : at + len(bare)] == bare), 0)
 
 
 def next_token(tokenizer: Any, text: str, word: str, *, blank: bool | None = None) -> int | None:
@@ -113,15 +127,32 @@ def next_token(tokenizer: Any, text: str, word: str, *, blank: bool | None = Non
             `blanks.takes_blank` says so, and where that form is several tokens and the other is
             one, it is the other.
     """
+    return next_tokens(tokenizer, text, [word], blank=blank)[0]
+
+
+def next_tokens(
+    tokenizer: Any, text: str, words: Sequence[str], *, blank: bool | None = None
+) -> list[int | None]:
+    """Return what `next_token` does of each word, in two calls of the tokenizer."""
+    forms = [_forms(text, word, blank) for word in words]
+    pieces = list(dict.fromkeys(piece for own in forms for piece in own))
+    before, *after = encode_all(tokenizer, [text, *(text + piece for piece in pieces)])
+    found = {
+        piece: _added(tokenizer, text, piece, before, ids) for piece, ids in zip(pieces, after)
+    }
+    tokens = ([found[piece] for piece in own] for own in forms)
+    return [next((token for token in own if token is not None), None) for own in tokens]
+
+
+def _forms(text: str, word: str, blank: bool | None) -> tuple[str, ...]:
+    """Return how a word may be written behind a text, the likelier first."""
     if not word.strip():
-        return None
+        return ()
     if word[:1].isspace():
-        return _added(tokenizer, text, word)
+        return (word,)
     if blank is not None:
-        return _added(tokenizer, text, f" {word}" if blank else word)
-    forms = (f" {word}", word) if takes_blank(text, word) else (word, f" {word}")
-    found = (_added(tokenizer, text, form) for form in forms)
-    return next((token for token in found if token is not None), None)
+        return (f" {word}" if blank else word,)
+    return (f" {word}", word) if takes_blank(text, word) else (word, f" {word}")
 
 
 def added_tokens(tokenizer: Any, text: str, word: str, blank: bool | None = None) -> list[int]:
@@ -131,14 +162,18 @@ def added_tokens(tokenizer: Any, text: str, word: str, blank: bool | None = None
     """
     spaced = takes_blank(text, word) if blank is None else blank
     piece = f" {word}" if spaced and not word[:1].isspace() else word
-    before, after = encode(tokenizer, text), encode(tokenizer, text + piece)
+    before, after = encode_all(tokenizer, [text, text + piece])
     same = next((at for at, pair in enumerate(zip(before, after)) if pair[0] != pair[1]), None)
     return after[min(len(before), len(after)) if same is None else same :]
 
 
-def _added(tokenizer: Any, text: str, piece: str) -> int | None:
-    """Return the one known token that a piece adds to a text, if that is all that changes."""
-    before, after = encode(tokenizer, text), encode(tokenizer, text + piece)
+def _added(
+    tokenizer: Any, text: str, piece: str, before: list[int], after: list[int]
+) -> int | None:
+    """Return the one known token that a piece adds to a text, if that is all that changes.
+
+    before, after: the tokens of the text, and of both.
+    """
     if len(after) == len(before) + 1 and after[:-1] == before:
         token = after[-1]
     else:
@@ -155,6 +190,6 @@ def _behind_blank(tokenizer: Any, text: str, piece: str) -> int | None:
     if not text[-1:].isspace() or piece[:1].isspace():
         return None
     # behind a line break no tokenizer adds a blank of its own
-    before, after = (_bare(tokenizer, one) for one in ("\n", "\n" + piece))
+    before, after = _bare(tokenizer, ["\n", "\n" + piece])
     whole = len(after) == len(before) + 1 and after[:-1] == before
     return after[-1] if whole else None

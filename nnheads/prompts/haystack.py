@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import encode, tokens_behind
+from nnheads.models.texts import encode_all, tokens_behind
 from nnheads.prompts.ioi_words import NAMES, OBJECTS, PLACES
 
 LONGEST = 1000  # characters of a sentence; what is longer is cut
@@ -44,7 +44,7 @@ class Haystack:
         start = 0 if self.read is None else self.rng.randrange(len(self.read))
         while True:
             sentence = self._next(start + len(sentences))
-            size = tokens_behind(self.tokenizer, sentence)
+            (size,) = tokens_behind(self.tokenizer, sentence)
             if size > room:
                 return [*sentences, *self.rest(sentence, room, tokens)]
             room -= size
@@ -63,7 +63,7 @@ class Haystack:
         ends = [match.start() for match in re.finditer(r"\s", sentence)]
         ends = ends if len(ends) > 1 else list(range(1, len(sentence)))
         fits = bisect.bisect_right(
-            ends, room, key=lambda end: tokens_behind(self.tokenizer, sentence[:end])
+            ends, room, key=lambda end: tokens_behind(self.tokenizer, sentence[:end])[0]
         )
         return [sentence[: ends[fits - 1]]] if fits else []
 
@@ -89,7 +89,7 @@ class Haystack:
 def check_known(tokenizer, sentences: list[str], folder: str | Path | None) -> None:
     """Refuse a text of which a tokenizer knows less than half: nothing would be hidden in it."""
     unknown = getattr(tokenizer, "unk_token_id", None)
-    ids = [one for text in sentences[:SAMPLED] for one in encode(tokenizer, text)]
+    ids = [one for row in encode_all(tokenizer, sentences[:SAMPLED]) for one in row]
     if unknown is not None and 2 * ids.count(unknown) > len(ids):
         raise BadInput(
             f"this tokenizer knows less than half of the words in {str(folder)!r}; give a haystack"

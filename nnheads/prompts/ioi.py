@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput, Untypable
-from nnheads.models.texts import next_token
+from nnheads.models.texts import next_tokens
 from nnheads.prompts.checks import check_count
 from nnheads.prompts.ioi_words import ADJECTIVES, NAMES, OBJECTS, PLACES, TEMPLATES
 from nnheads.prompts.pair import Pair
@@ -131,7 +131,8 @@ def check_spread(spread: int) -> None:
 
 def single_token_names(tokenizer, names: Sequence[str] = NAMES) -> list[str]:
     """Return the names that this tokenizer keeps whole after a space."""
-    return [name for name in names if next_token(tokenizer, "and", name, blank=True)]
+    tokens = next_tokens(tokenizer, "and", names, blank=True)
+    return [name for name, token in zip(names, tokens) if token is not None]
 
 
 def draw(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnheads.errors import BadInput, Untypable
-from nnheads.models.texts import encode, encode_with_offsets, next_token, tokens_behind
+from nnheads.models.texts import encode, encode_with_offsets, next_tokens, tokens_behind
 from nnheads.prompts.haystack import Haystack
 from nnheads.prompts.needle_cells import Cell, shared_places
 from nnheads.prompts.needles import CODE_LENGTH, PLAIN, TERSE, Needle, Style
@@ -72,7 +72,8 @@ def single_words(tokenizer, words: tuple[str, ...]) -> list[str]:
 
     Raises BadInput where these are too few for codes.
     """
-    whole = [word for word in words if next_token(tokenizer, BEFORE, word, blank=True) is not None]
+    tokens = next_tokens(tokenizer, BEFORE, words, blank=True)
+    whole = [word for word, token in zip(words, tokens) if token is not None]
     if len(whole) < 2 * CODE_LENGTH:
         raise Untypable(
             f"Only {len(whole)} code words are single tokens of this tokenizer, and"
@@ -111,7 +112,7 @@ def _cut(material: Material, following: list[str], left: int, tokens: int) -> li
 
 def _token_ends(tokenizer, sentences: list[str]) -> np.ndarray:
     """Return how many tokens stand before each sentence and after the last."""
-    return np.cumsum([0, *(tokens_behind(tokenizer, one) for one in sentences)])
+    return np.cumsum([0, *tokens_behind(tokenizer, *sentences)])
 
 
 def room(material: Material, needle: Needle, length: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import Offsets, encode, encode_with_offsets, next_token
+from nnheads.models.texts import Offsets, encode_all, encode_with_offsets, next_token, next_tokens
 from nnheads.spans.characters import covering
 
 WORDS = ("answer", "wrong", "corrupted_answer")
@@ -74,7 +74,7 @@ class Row:
 
 def row_of(tokenizer, number: int, pair: Pair) -> Row | str:
     """Return the tokens of one pair, or the reason why it cannot be used."""
-    clean, corrupted = encode(tokenizer, pair.clean), encode(tokenizer, pair.corrupted)
+    clean, corrupted = encode_all(tokenizer, [pair.clean, pair.corrupted])
     if len(clean) != len(corrupted):
         return "clean and corrupted differ in their number of tokens"
     if clean == corrupted:
@@ -105,12 +105,9 @@ def _form(tokenizer, pair: Pair, taken: int) -> str:
 
 def _words(tokenizer, pair: Pair) -> dict[str, Any]:
     """Return the token of each word that the pair has; None where it is not one."""
-    words = {name: getattr(pair, name) for name in WORDS}
-    return {
-        name: next_token(tokenizer, pair.clean, word, blank=pair.blank)
-        for name, word in words.items()
-        if word is not None
-    }
+    words = {name: getattr(pair, name) for name in WORDS if getattr(pair, name) is not None}
+    tokens = next_tokens(tokenizer, pair.clean, list(words.values()), blank=pair.blank)
+    return dict(zip(words, tokens))
 
 
 def _token_at(text: str, offsets: Offsets, role: str, span: tuple[int, int]) -> int:

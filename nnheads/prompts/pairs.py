@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import added_tokens, encode, next_token
+from nnheads.models.texts import added_tokens, encode_all, next_token
 from nnheads.prompts.pair import WORDS, Pair, Row, row_of
 from nnheads.prompts.tokens import token_variables
 from nnheads.runs.coordinates import meaning_of
@@ -30,7 +30,7 @@ def one_pair(tokenizer, pair: Pair) -> xr.Dataset:
     Raises BadInput with both token rows if they do not line up, or with the pieces of a word that
     is split.
     """
-    clean, corrupted = (encode(tokenizer, text) for text in (pair.clean, pair.corrupted))
+    clean, corrupted = encode_all(tokenizer, [pair.clean, pair.corrupted])
     if len(clean) != len(corrupted):
         raise BadInput(
             f"clean and corrupted have {len(clean)} and {len(corrupted)} tokens; they must line up"

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import encode
+from nnheads.models.texts import encode_all
 from nnheads.prompts.shot_tasks import Layout, Task
 from nnheads.prompts.tokens import step_variables, token_variables
 
@@ -111,7 +111,7 @@ def _example(layout: Layout, word: str, answer: str) -> str:
 
 def _dataset(tokenizer, rows: list[Row]) -> xr.Dataset:
     """Lay rows out as a dataset, padded on the left."""
-    ids = [encode(tokenizer, row.text) for row in rows]
+    ids = encode_all(tokenizer, [row.text for row in rows])
     tokens, _ = token_variables(ids, tokenizer)
     target = np.array([[row.task.answers[row.query]] for row in rows], np.int32)
     last = max(map(len, ids)) - 1

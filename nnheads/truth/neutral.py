@@ -16,7 +16,7 @@ from nnheads.errors import BadInput
 from nnheads.interventions.likelihood import compare
 from nnheads.interventions.schema import Intervention
 from nnheads.interventions.texts import continuations
-from nnheads.models.texts import encode
+from nnheads.models.texts import encode_all
 from nnheads.truth.answer_likelihood import in_batches
 
 SOURCE = "Li et al. 2023, arXiv 2306.03341"
@@ -41,7 +41,7 @@ def neutral_texts(model, texts: Sequence[str], longest: int = LONGEST) -> xr.Dat
     """
     if not texts:
         raise BadInput("no neutral texts are given; expected at least one")
-    rows = [encode(model.tokenizer, text)[:longest] for text in texts]
+    rows = [row[:longest] for row in encode_all(model.tokenizer, texts)]
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise BadInput(

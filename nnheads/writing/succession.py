@@ -19,7 +19,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from nnheads.errors import BadInput
-from nnheads.models.texts import next_token
+from nnheads.models.texts import next_tokens
 from nnheads.writing.shares import cases_of
 from nnheads.writing.word_outputs import BEFORE, labelled, outputs
 
@@ -187,8 +187,8 @@ def _ids(tokenizer, words: Sequence[str]) -> list[int | None]:
 
     Words stand after a space or, if that gives more single tokens, without one.
     """
-    spaced = [next_token(tokenizer, BEFORE, word, blank=True) for word in words]
-    bare = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    spaced = next_tokens(tokenizer, BEFORE, words, blank=True)
+    bare = tokenizer(list(words), add_special_tokens=False)["input_ids"]
     plain = [_single(pieces, tokenizer.unk_token_id) for pieces in bare]
     return max(spaced, plain, key=_count)
 

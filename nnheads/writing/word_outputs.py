@@ -22,7 +22,7 @@ from nnheads.errors import BadInput
 from nnheads.models.geometry import Geometry, geometry
 from nnheads.models.inputs import inputs
 from nnheads.models.labels import check_finite
-from nnheads.models.texts import next_token
+from nnheads.models.texts import next_tokens
 from nnheads.prompts.pairs import token_texts
 from nnheads.trace.vocabulary import Ranked, read_outputs
 from nnheads.writing.logit_attribution import writing_spec
@@ -125,7 +125,7 @@ def single_tokens(tokenizer, words: Sequence[str]) -> Tokens:
     Raises:
         BadInput: fewer than two of them.
     """
-    each = [next_token(tokenizer, BEFORE, word, blank=True) for word in dict.fromkeys(words)]
+    each = next_tokens(tokenizer, BEFORE, list(dict.fromkeys(words)), blank=True)
     ids = list(dict.fromkeys(token for token in each if token is not None))
     if len(ids) < 2:
         raise BadInput(

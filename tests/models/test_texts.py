@@ -9,8 +9,10 @@ from tokenizers.processors import TemplateProcessing
 from nnheads.models.texts import (
     added_tokens,
     encode,
+    encode_all,
     encode_with_offsets,
     next_token,
+    next_tokens,
     prefix,
     tokens_behind,
 )
@@ -50,6 +52,22 @@ def test_an_end_that_the_user_writes_stays():
     assert encode(with_ends("<s> $A </s>"), "a</s>b") == [0, 3, 1, 4]
 
 
+@pytest.mark.parametrize(
+    "tokenizer", [with_ends("<s> $A </s>"), byte_tokenizer(), words_tokenizer()]
+)
+def test_several_texts_and_words_are_read_as_each_alone(tokenizer):
+    texts = ["", "a b", "<s>a", "Mary is in the park", "b " * 40]
+    assert encode_all(tokenizer, texts) == [encode(tokenizer, text) for text in texts]
+    words = ["b", "Mary", " Mary", "", "no such word", "park", "b"]
+    for text in ("a", "(", "a "):
+        for blank in (None, True, False):
+            each = [next_token(tokenizer, text, word, blank=blank) for word in words]
+            assert next_tokens(tokenizer, text, words, blank=blank) == each
+            assert each[0] == each[-1]
+    assert any(next_tokens(tokenizer, "a", words)), "some are one token"
+    assert encode_all(tokenizer, []) == [] == next_tokens(tokenizer, "a", [])
+
+
 def test_both_forms_of_a_word_can_be_asked_for():
     tokenizer = byte_tokenizer()
     spaced, plain = tokenizer.convert_tokens_to_ids(["ĠMary", "M"])
@@ -86,7 +104,7 @@ def test_older_llama_tokenizers_are_asked_in_context():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
     assert len(tokenizer(" book")["input_ids"]) == 2
     assert next_token(tokenizer, "is", "book", blank=True) == 3
-    assert tokens_behind(tokenizer, "book") == 1
+    assert tokens_behind(tokenizer, "book") == [1]
 
 
 def test_unknown_words_are_none():
