@@ -49,6 +49,7 @@ def cost_of(study: Study, prompts: Any, sizes: Geometry) -> Cost:
     cells = len(strengths) * len(_iti.counts_in(study.heads, sizes.layers * sizes.heads))
     texts = [tokenizer(text)["input_ids"][:LONGEST] for text in _iti_questions.neutral_of(study)]
     return cost(
+        study.model,
         prompts,
         sizes,
         folds=study.folds,

@@ -36,7 +36,13 @@ from nnheads.generation.needle_answers import (
 from nnheads.generation.prefix_tree import prefix_tree
 from nnheads.models.families import family
 from nnheads.models.geometry import geometry
-from nnheads.models.inputs import check_length, check_tokens, fill_token, real_tokens
+from nnheads.models.inputs import (
+    check_length,
+    check_tokens,
+    fill_token,
+    positions_by_length,
+    real_tokens,
+)
 from nnheads.spans.measure import bounds_of, measure
 from nnheads.spans.scores import check_spans, labelled, weights_of
 from nnheads.trace.session import remote_of
@@ -157,7 +163,7 @@ def not_shareable(model, shortest: int) -> str:
         return "caches stay on the server"
     if not family(model).interface:
         return f"{model.config.model_type} shows no queries"
-    if _positions_by_length(model.config):
+    if positions_by_length(model.config):
         return "positions are encoded by the length of the whole text"
     if shortest < 2:
         return "a prompt of one token has no prefix"
@@ -166,12 +172,6 @@ def not_shareable(model, shortest: int) -> str:
         if getattr(settings, name, None) not in (None, neutral, []):
             return f"the model's generation settings ask for {name}"
     return ""
-
-
-def _positions_by_length(config) -> bool:
-    settings = (getattr(config, name, "") for name in ("rope_parameters", "rope_scaling"))
-    rope = " ".join(map(str, settings))
-    return "longrope" in rope or "dynamic" in rope
 
 
 def _decode(

@@ -53,6 +53,13 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
     return fed
 
 
+def positions_by_length(config: PretrainedConfig) -> bool:
+    """Return whether how a position is encoded depends on how long the whole text is."""
+    settings = (getattr(config, name, "") for name in ("rope_parameters", "rope_scaling"))
+    rope = " ".join(map(str, settings))
+    return "longrope" in rope or "dynamic" in rope
+
+
 def without_padding(prompts: xr.Dataset) -> xr.Dataset:
     """Drop positions at which no row has a token; numbers of positions stay as they were."""
     return prompts.isel(position=prompts["mask"].values.any(0))

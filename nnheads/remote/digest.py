@@ -9,9 +9,10 @@ known here, such as the model, counts by its kind alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
-from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,14 @@ def _parts_of_container(value: Any) -> list[Any]:
 
 def _parts_of_function(value: Any) -> list[Any]:
     held = [cell.cell_contents for cell in value.__closure__ or ()]
-    source = _source(value)
+    source = _source(value.__code__)
     return [value.__module__, value.__qualname__, source, content([held, value.__defaults__])]
 
 
-def _source(function: Callable[..., Any]) -> str:
+@functools.cache
+def _source(code: CodeType) -> str:
+    """Return the source of a function, looked up once: what is loaded is what runs."""
     try:
-        return inspect.getsource(function)
+        return inspect.getsource(code)
     except (OSError, TypeError):  # typed into an interpreter
-        return repr(function.__code__.co_code)
+        return repr(code.co_code)

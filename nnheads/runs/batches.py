@@ -42,7 +42,7 @@ def run(
     title: str = "",
     model: Any = None,
     row_bytes: int = 1,
-    by_length: bool = False,
+    order: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Apply `function` to slices of `size` prompts along `batch` and concatenate what it returns.
 
@@ -52,8 +52,7 @@ def run(
         model: that `function` runs. On a server slices are larger, up to JOB_TOKENS tokens, so that
             there are few jobs.
         row_bytes: that come back for each prompt, if many.
-        by_length: prompts of about the same length share a slice, the longest come first, and the
-            result is in the order of the prompts.
+        order: in which prompts are taken (numbers); the result is in their own.
 
     Raises:
         BadInput: no prompts, or a size below 1.
@@ -72,8 +71,8 @@ def run(
     if place.on_server and row_bytes > 1:
         _say_size(title or name, total, row_bytes)
     work = _Work(function, parts, name, place)
-    order = np.argsort(-_lengths(prompts), kind="stable") if by_length else np.arange(total)
-    slices = [prompts.isel(batch=order[first : first + size]) for first in range(0, total, size)]
+    taken = np.arange(total) if order is None else order
+    slices = [prompts.isel(batch=taken[first : first + size]) for first in range(0, total, size)]
     if place.on_server and place.waiting and len(slices) > 1:
         work.send_all(slices)
     with progress(title or name, total, quiet, size) as shown:
@@ -83,12 +82,7 @@ def run(
                 work.do(part)
                 shown(part.sizes["batch"])
     found = work.whole()
-    return found.isel(batch=np.argsort(order)) if by_length else found
-
-
-def _lengths(prompts: xr.Dataset) -> np.ndarray:
-    """Return how many tokens each prompt has [batch]."""
-    return prompts["mask"].values.sum(-1, dtype=int)
+    return found if order is None else found.isel(batch=np.argsort(order))
 
 
 def _rows_of_a_job(prompts: xr.Dataset, row_bytes: int) -> int:

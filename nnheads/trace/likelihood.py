@@ -1,6 +1,6 @@
 """How likely a model makes the scored tokens of texts that are given as a whole.
 
-    sums = log_probabilities(model, inputs, edits, spec, tensors, scored)     # [row], in nats
+    sums = log_probabilities(model, inputs, edits, spec, tensors, scored)     # [text], in nats
 
 Shipped to remote servers as source: torch only. Logits stay where they are computed; one number a
 text comes back.
@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from nnsight import save
 
 from nnheads.trace.edits import Edit, apply_edits
-from nnheads.trace.plain import Inputs, ModelSpec
+from nnheads.trace.plain import Inputs, ModelSpec, Scored
 
 
 def log_probabilities(
@@ -24,30 +24,24 @@ def log_probabilities(
     edits: list[Edit],
     spec: ModelSpec,
     tensors: dict[str, Any],
-    scored: Bool[torch.Tensor, "row kept"],
-) -> Float[torch.Tensor, " row"]:
-    """Return sums over the scored tokens of each row, in nats; call inside a session.
-
-    scored: of the last so many positions, and without the first of them, which nothing that is kept
-        predicts.
-    """
+    scored: Scored,
+) -> Float[torch.Tensor, " text"]:
+    """Return sums over the scored tokens of each text, in nats; call inside a session."""
     rows, length = inputs["input_ids"].shape
-    keep = scored.shape[1] + 1
-    with torch.no_grad(), model.trace(**inputs, use_cache=False, logits_to_keep=keep):
+    with torch.no_grad(), model.trace(**inputs, use_cache=False, logits_to_keep=scored["keep"]):
         apply_edits(model, edits, spec, rows, length, {}, tensors)
-        sums = save(summed(model.output.logits, inputs["input_ids"][:, -keep:], scored))
+        sums = save(summed(model.output.logits, scored))
     return sums  # type: ignore[no-any-return]
 
 
 def summed(
-    logits: Float[torch.Tensor, "row position vocabulary"],
-    ids: Int[torch.Tensor, "row position"],
-    scored: Bool[torch.Tensor, "row scored"],
-) -> Float[torch.Tensor, " row"]:
+    logits: Float[torch.Tensor, "row kept vocabulary"], scored: Scored
+) -> Float[torch.Tensor, " text"]:
     """Return sums of log probabilities, a row at a time: all of them in float32 would be large."""
-    rows = []
-    for own, token, wanted in zip(logits, ids, scored):
-        likely = own[:-1].float().log_softmax(-1)
-        each = likely.gather(-1, token[1:, None].to(likely.device))[:, 0]
-        rows.append(torch.where(wanted.to(likely.device), each, 0.0).sum())
-    return torch.stack(rows).cpu()
+    sums = torch.zeros(scored["texts"])
+    for own, before, token, text in zip(logits, scored["before"], scored["token"], scored["text"]):
+        real = text >= 0
+        likely = own[before[real].to(own.device)].float().log_softmax(-1)
+        each = likely.gather(-1, token[real, None].to(own.device))[:, 0]
+        sums.index_add_(0, text[real].to(sums.device), each.to(sums.device))
+    return sums

@@ -112,6 +112,21 @@ class SwapOptions(TypedDict):
     owner: torch.Tensor | None
 
 
+class Scored(TypedDict):
+    """The tokens of which log probabilities are wanted, and the texts that they are summed for.
+
+    keep: so many last positions of each row have logits. before: [row, scored], which of these
+    predicts a token. token: its id. text: [row, scored], the number of its text, -1 for none.
+    texts: how many there are.
+    """
+
+    keep: int
+    before: torch.Tensor
+    token: torch.Tensor
+    text: torch.Tensor
+    texts: int
+
+
 class PathOptions(TypedDict):
     """The receivers of a path, and what is frozen.
 

@@ -22,13 +22,14 @@ from nnsight import save
 
 from nnheads.errors import BadInput
 from nnheads.models.geometry import Geometry, geometry, model_spec
-from nnheads.models.inputs import inputs, without_padding
+from nnheads.models.inputs import without_padding
 from nnheads.models.labels import check_finite
 from nnheads.runs import batches
 from nnheads.runs.provenance import prompts_hash
 from nnheads.runs.store import writing
 from nnheads.trace.blocks import read_z
 from nnheads.trace.session import remote_of
+from nnheads.truth.branches import branched, longest_first
 
 # head outputs of more than this lie in a file, of which only what is looked at is in memory
 KEPT_BYTES = 2**31
@@ -80,7 +81,7 @@ def last_outputs(
         title="head outputs",
         model=model,
         row_bytes=4 * sizes.layers * sizes.heads * sizes.head_dim,
-        by_length=True,
+        order=longest_first(numbered),
     )
     return _labelled(values, prompts, sizes)
 
@@ -104,16 +105,18 @@ def _fill(model, values: Values, part: xr.Dataset) -> xr.Dataset:
 
 def read_last(model, prompts: xr.Dataset) -> Float[torch.Tensor, "batch layer head dim"]:
     """Return z at the last token of one batch, in one trace."""
-    request, heads = inputs(model, prompts), model_spec(model)["heads"]
+    read, heads = branched(model, prompts), model_spec(model)["heads"]
+    row, last = (torch.from_numpy(one) for one in (read.row, read.last))
     layers, remote = geometry(model).layers, remote_of(model)
     with (
         torch.no_grad(),
-        model.trace(**request, use_cache=False, logits_to_keep=1, remote=remote),
+        model.trace(**read.inputs, use_cache=False, logits_to_keep=1, remote=remote),
     ):
         outputs = []
         for index in range(layers):
-            z = read_z(model.layers[index], heads)[:, -1]
-            outputs.append(z.clone().cpu())  # layers may be on several devices
+            z = read_z(model.layers[index], heads)
+            # layers may be on several devices
+            outputs.append(z[row.to(z.device), last.to(z.device)].cpu())
         together = save(torch.stack(outputs, 1))
     check_finite(together, "the heads' outputs")
     return together.float()

@@ -26,11 +26,13 @@ from nnheads.interventions.positions import POSITIONS, At
 from nnheads.interventions.prepare import edits_at, tensors_of
 from nnheads.interventions.schema import Intervention
 from nnheads.models.geometry import model_spec
-from nnheads.models.inputs import inputs, without_padding
+from nnheads.models.inputs import without_padding
 from nnheads.models.labels import check_finite
 from nnheads.runs import batches
 from nnheads.trace.likelihood import log_probabilities
+from nnheads.trace.plain import Scored
 from nnheads.trace.session import remote_of
+from nnheads.truth.branches import Branched, branched, longest_first, numbered
 
 SOURCE = "Lin et al. 2022, arXiv 2109.07958"
 ABOUT = {"long_name": "log probability of the answer", "units": "nat", "source": SOURCE}
@@ -67,15 +69,35 @@ def read(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
     """
     spec, prompts = model_spec(model), without_padding(prompts)
     check_model(model, intervention, spec)
-    request, scored = inputs(model, prompts), answer_tokens(prompts)
     _check_question(prompts)
-    edits = _plain_edits(model, intervention, prompts)
-    tensors = tensors_of(intervention)
-    wanted = scored[:, int(scored.any(0).nonzero()[0]) :]  # from the first scored token on
+    edits, tensors = _plain_edits(model, intervention, prompts), tensors_of(intervention)
+    run = branched(model, prompts, intervention, [edit["where"] for edit in edits])
+    edits = [{**edit, "where": run.where(edit["where"])} for edit in edits]
+    wanted = _scored(prompts, run)
     with torch.no_grad(), model.session(remote=remote_of(model)):
-        sums = save(log_probabilities(model, request, edits, spec, tensors, wanted))
+        sums = save(log_probabilities(model, run.inputs, edits, spec, tensors, wanted))
     check_finite(sums, "log probabilities of the answers")
     return xr.Dataset({"log_probability": ("batch", sums.float().numpy(), ABOUT)}, prompts.coords)
+
+
+def _scored(prompts: xr.Dataset, run: Branched) -> Scored:
+    """Return which tokens are scored, where they are read, and what predicts each."""
+    text, position = answer_tokens(prompts).numpy().nonzero()
+    own = position - run.start[text]
+    row, before = run.row[text], run.place[text, own - 1]
+    first, ids = int(before.min()), prompts["token"].values[text, position]
+    number = numbered(row == np.arange(row.max() + 1)[:, None])
+
+    def of_rows(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.where(number >= 0, values[number], -1))
+
+    return Scored(
+        keep=run.inputs["input_ids"].shape[1] - first,
+        before=of_rows(before - first),
+        token=of_rows(ids.astype(np.int64)),
+        text=of_rows(text),
+        texts=prompts.sizes["batch"],
+    )
 
 
 def _check_question(prompts: xr.Dataset) -> None:
@@ -144,7 +166,7 @@ def in_batches(
     """
     check_reach(intervention, prompts)
     function = partial(read, model, intervention)
-    about = {"name": name, "title": name, "model": model, "by_length": True}
+    about = {"name": name, "title": name, "model": model, "order": longest_first(prompts)}
     return batches.run(function, prompts, **about, **options)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
 from nnheads.models.geometry import Geometry
+from nnheads.truth.branches import tokens_read
 from nnheads.truth.folds import folds as cut
 
 FLOAT32 = 4  # bytes
@@ -21,7 +23,8 @@ TEXT_SCORES = 3  # numbers of a neutral text: with the edit, without, and how fa
 class Cost:
     """What goes through the model, and what comes back.
 
-    rows, tokens: of statements and neutral texts that are read. output_bytes: of the head outputs
+    rows: statements and neutral texts that are read. tokens: of these, what statements of one
+    question share counted once, where the model reads it once. output_bytes: of the head outputs
     that are kept. score_bytes: to within padding, of the scores that come back.
     """
 
@@ -41,6 +44,7 @@ class Readings:
 
 
 def cost(
+    model: Any,
     prompts: xr.Dataset,
     sizes: Geometry,
     *,
@@ -60,7 +64,7 @@ def cost(
         draws: of each control.
         neutral: tokens of each neutral text.
     """
-    lengths = prompts["mask"].values.sum(1).astype(np.int64)
+    lengths = tokens_read(model, prompts).astype(np.int64)
     parts = cut(prompts.attrs["questions"], folds, seed=seed, val_ratio=val_ratio)
     question = prompts["question"].values
     validated = [lengths[np.isin(question, fold.validation)] for fold in parts]

@@ -21,6 +21,7 @@ from nnheads.models.families import FAMILIES
 from nnheads.models.geometry import geometry
 from nnheads.models.inputs import inputs, without_padding
 from nnheads.trace.likelihood import summed
+from nnheads.trace.plain import Scored
 from nnheads.truth import answer_likelihood
 from nnheads.truth.answer_likelihood import check_reach, log_probability, reached
 from nnheads.truth.multiple_choice import CHOICES, choices, score
@@ -306,7 +307,8 @@ def test_only_the_logits_of_the_answers_are_asked_for():
         lambda _, arguments: kept.append(arguments[0].shape[1])
     )
     layout = tuple((q, label, best, 9, 1, 0) for q, label, best, *_ in LAYOUT)
-    log_probability(model, iv.Intervention(), statements(layout=layout))
+    alone = statements(layout=layout).drop_vars("question")  # nothing is shared
+    log_probability(model, iv.Intervention(), alone)
     handle.remove()
     assert kept == [2], "the token before the answer, and the answer's own"
 
@@ -314,9 +316,11 @@ def test_only_the_logits_of_the_answers_are_asked_for():
 def test_sums_are_of_the_scored_tokens_alone():
     logits = torch.zeros(1, 3, 4)
     logits[0, 0, 2] = 1.0
-    ids, scored = torch.tensor([[0, 2, 1]]), torch.tensor([[True, False]])
-    wanted = 1 - math.log(3 + math.e)
-    assert float(summed(logits, ids, scored)) == pytest.approx(wanted)
+    tokens = {"before": [[0, -1, 1]], "token": [[2, -1, 3]], "text": [[0, -1, 1]]}
+    tensors = {name: torch.tensor(values) for name, values in tokens.items()}
+    sums = summed(logits, Scored(keep=3, texts=3, **tensors))
+    wanted = [1 - math.log(3 + math.e), -math.log(4), 0]
+    assert sums.tolist() == pytest.approx(wanted)
 
 
 def test_what_cannot_be_read_is_refused():
