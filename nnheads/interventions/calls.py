@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from nnheads.errors import BadInput
 from nnheads.interventions.positions import At, resolved
 
 LABELS = ("roles", "prompt_length")  # what a source says of its positions, beside its inputs
@@ -22,6 +23,8 @@ class Call:
             position] says where each row begins.
         roles: name -> position [row] in the padded rows.
         prompt_length: tokens of each row that are the prompt.
+
+    Keys and values among the options stand for `before` positions, which are not run.
     """
 
     def __init__(
@@ -30,6 +33,8 @@ class Call:
         self.inputs, self.options = inputs, options
         self.roles = {name: np.asarray(positions) for name, positions in roles.items()}
         self.prompt = None if prompt_length is None else np.asarray(prompt_length)
+        past = options.get("past_key_values")  # it grows while the module runs
+        self.before = 0 if past is None else int(past.get_seq_length())
 
     @classmethod
     def of(cls, source: Any) -> Call:
@@ -54,8 +59,16 @@ class Call:
     def where(
         self, at: At, features: Float[torch.Tensor, "row position feature"]
     ) -> Int[torch.Tensor, "row chosen"]:
-        """Return the positions that `at` means in these features."""
+        """Return the positions that `at` means in these features.
+
+        Raises:
+            BadInput: one of them is before what is run, in the keys and values that are given.
+        """
         mask = self.options.get("attention_mask")
-        if mask is None or mask.shape != features.shape[:2]:
-            mask = torch.ones(features.shape[:2], dtype=torch.long)
-        return resolved(at, mask.cpu().numpy(), self.roles, self.prompt).to(features.device)
+        before = self.before
+        if mask is None or mask.shape != (len(features), before + features.shape[1]):
+            mask, before = torch.ones(features.shape[:2], dtype=torch.long), 0
+        where = resolved(at, mask.cpu().numpy(), self.roles, self.prompt)
+        if before and ((where >= 0) & (where < before)).any():
+            raise BadInput(f"an edit at {at.kind} acts on tokens that were read before")
+        return torch.where(where >= 0, where - before, -1).to(features.device)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from nnheads.errors import BadInput
 from nnheads.interventions.apply import run
+from nnheads.interventions.beginnings import Beginning, beginning
 from nnheads.interventions.calls import Call
 from nnheads.interventions.counterfactuals import Pairs, taken
 from nnheads.interventions.module import Taken, as_module
@@ -35,9 +36,11 @@ class SourceFeatures:
     Args:
         taken: number of the edit -> features [row, chosen position, feature], positions [row,
             chosen position] in the source, -1 for none.
+        begun: of the base prompts, what stands before the first edit, if it was read.
     """
 
     taken: Taken
+    begun: Beginning | None = None
 
     def rows(self, chosen: Int[np.ndarray, " row"]) -> SourceFeatures:
         """Return those of some pairs, with as many positions as one of them has."""
@@ -45,7 +48,8 @@ class SourceFeatures:
             {
                 number: _rows_of(features, positions, torch.from_numpy(chosen))
                 for number, (features, positions) in self.taken.items()
-            }
+            },
+            None if self.begun is None else self.begun.rows(chosen),
         )
 
 
@@ -104,6 +108,8 @@ def _by_hooks(
         arguments, options = ((), base) if isinstance(base, dict) else ((base,), {})
         output = module(*arguments, **options, sources=sources)
     else:
+        if known.begun is not None and isinstance(base, dict):
+            base = known.begun.behind(base)
         output = module.with_known(Call.of(base), known.taken)
     logits: Any = getattr(output, "logits", output[0] if isinstance(output, tuple) else output)
     return logits
@@ -112,7 +118,7 @@ def _by_hooks(
 def read_sources(
     model: Any, intervention: Intervention, pairs: Pairs, batch_size: int = 64
 ) -> SourceFeatures | None:
-    """Run every source once, for all steps of a training.
+    """Run every source once, and what is never changed of the base, for all steps of a training.
 
     Returns:
         None where the sources change from step to step (each of several in serial mode runs with
@@ -128,7 +134,9 @@ def read_sources(
     for number in batches[0]:
         features, positions = zip(*(batch[number] for batch in batches))
         known[number] = (_joined(features, 0), _joined(positions, -1))
-    return SourceFeatures(known)
+    with torch.no_grad(), frozen(model):
+        begun = beginning(model, intervention, pairs.base, batch_size)
+    return SourceFeatures(known, begun)
 
 
 def batches_of(total: int, size: int) -> list[Int[np.ndarray, " row"]]:

@@ -18,12 +18,14 @@ from torch.nn.functional import cross_entropy
 
 from nnheads import interventions as iv
 from nnheads.errors import BadInput, RunError
+from nnheads.interventions import beginnings
 from nnheads.interventions.alignment import aligned, evaluate, orthonormal, random_directions
 from nnheads.interventions.checkpoints import CHECKPOINT
 from nnheads.interventions.counterfactuals import Pairs
 from nnheads.interventions.files import load, save
 from nnheads.interventions.predictions import frozen, predicted, read_sources
 from nnheads.interventions.training import train
+from nnheads.models.families import FAMILIES
 
 WIDTH = 8
 
@@ -307,7 +309,7 @@ def test_the_source_runs_once_a_pair_and_the_base_once_a_step(padded):
     before = aligned("resid_post", 1, iv.index(-1), features=48)
     with module.register_forward_hook(lambda *given: rows.append(len(given[-1].logits))):
         train(model, before, prompts_as_pairs(padded), steps=6, batch_size=2, held_out=0.5, every=3)
-        assert rows == [4, *3 * [2], 2, *3 * [2], 2]
+        assert rows == [4, 4, *3 * [2], 2, *3 * [2], 2], "sources, beginnings, steps"
         rows.clear()
         train(model, before, prompts_as_pairs(padded), steps=1, batch_size=2, held_out=0.5)
         assert rows == [2, 2, 2, 2], "pairs that come once are not read before"
@@ -350,6 +352,41 @@ def test_a_network_is_left_as_it_was(network, counterfactuals):
     assert own[1].training and all(
         weight.requires_grad and weight.grad is None for weight in own.parameters()
     )
+
+
+ENDS = {  # of prompts of 9 and 5 tokens, padded on the left: the least position that is changed
+    "the last token": (iv.index(-1), 8),
+    "from the third token on": (iv.span(2, None), 2),
+    "the first token": (iv.index(0), 0),
+}
+
+
+@pytest.mark.parametrize("where", ENDS)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_what_stands_before_the_first_edit_is_read_once(family, where, padded, monkeypatch):
+    model, module = tiny(family)
+    (at, first), width = ENDS[where], module.config.hidden_size
+    given = prompts_as_pairs(padded)
+    edits = aligned("resid_post", 1, at, features=width, directions=4)
+    known = read_sources(model, edits, given, batch_size=3)
+    if not FAMILIES[family].position_ids or not first:
+        assert known.begun is None
+        return
+    assert known.begun.length == first
+    lengths = []
+    block = module.get_submodule(FAMILIES[family].layers)[0]
+    with block.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[-2])):
+        for chosen in ([0, 1], [1, 3], [2, 0, 3]):
+            rows = np.array(chosen)
+            part = given.rows(rows)
+            rest = predicted(model, edits, part, known=known.rows(rows))
+            torch.testing.assert_close(rest, predicted(model, edits, part), atol=2e-5, rtol=1e-4)
+    whole = given.base.sizes["position"]
+    assert set(lengths[::3]) == {whole - first} and set(lengths) > {whole}
+    with pytest.raises(BadInput, match="read before"):
+        predicted(model, aligned("resid_post", 1, iv.index(0), features=width), given, known=known)
+    monkeypatch.setattr(beginnings, "CACHE_BYTES", 10)
+    assert read_sources(model, edits, given).begun is None
 
 
 def test_a_frozen_model_unembeds_the_last_tokens_as_one_matrix():
