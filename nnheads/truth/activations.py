@@ -106,11 +106,11 @@ def _fill(model, values: Values, part: xr.Dataset) -> xr.Dataset:
 def read_last(model, prompts: xr.Dataset) -> Float[torch.Tensor, "batch layer head dim"]:
     """Return z at the last token of one batch, in one trace."""
     read, heads = branched(model, prompts), model_spec(model)["heads"]
-    row, last = (torch.from_numpy(one) for one in (read.row, read.last))
+    request, row, last = read.inputs, torch.from_numpy(read.row), torch.from_numpy(read.last)
     layers, remote = geometry(model).layers, remote_of(model)
     with (
         torch.no_grad(),
-        model.trace(**read.inputs, use_cache=False, logits_to_keep=1, remote=remote),
+        model.trace(**request, use_cache=False, logits_to_keep=1, remote=remote),
     ):
         outputs = []
         for index in range(layers):

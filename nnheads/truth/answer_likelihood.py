@@ -73,9 +73,9 @@ def read(model, intervention: Intervention, prompts: xr.Dataset) -> xr.Dataset:
     edits, tensors = _plain_edits(model, intervention, prompts), tensors_of(intervention)
     run = branched(model, prompts, intervention, [edit["where"] for edit in edits])
     edits = [{**edit, "where": run.where(edit["where"])} for edit in edits]
-    wanted = _scored(prompts, run)
+    request, wanted = run.inputs, _scored(prompts, run)
     with torch.no_grad(), model.session(remote=remote_of(model)):
-        sums = save(log_probabilities(model, run.inputs, edits, spec, tensors, wanted))
+        sums = save(log_probabilities(model, request, edits, spec, tensors, wanted))
     check_finite(sums, "log probabilities of the answers")
     return xr.Dataset({"log_probability": ("batch", sums.float().numpy(), ABOUT)}, prompts.coords)
 
