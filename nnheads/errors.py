@@ -86,6 +86,11 @@ def one_error_line(text: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
 
 
+def no_file(path: str | Path) -> str:
+    """Return why a path is no file that can be read."""
+    return f"{str(path)!r} is a folder" if Path(path).is_dir() else f"no file {str(path)!r}"
+
+
 def first_line(error: BaseException) -> str:
     """Return what another library's error says, in one line; its name if it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

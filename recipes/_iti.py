@@ -40,7 +40,7 @@ Scope = Annotated[
     typer.Option(
         help=(
             "Positions: all, answering (all that predict the answer), answer, decode (as it is"
-            " written), prompt, last."
+            " written; of answers that are given, the same as answer), prompt, last."
         )
     ),
 ]

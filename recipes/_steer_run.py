@@ -22,6 +22,14 @@ SHOWN = {
     "kl": "KL divergence on neutral text",
 }
 
+# what --read and --at mean, in words
+PLACES = {
+    "all": "every position",
+    "end": "the end",
+    "prompt": "the prompt",
+    "decode": "what is written",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Steering:
@@ -66,8 +74,8 @@ def steering_of(run: Run, request: _steer.Request) -> Steering:
     facts = run.facts
     directions, layer, intervention = found_direction(run.model, request.texts, facts)
     words = (
-        f"{facts['site']} of layer {layer}, direction read at {facts['read']}, added at"
-        f" {facts['at']}{left_out(directions)}"
+        f"{facts['site']} of layer {layer}, direction read at {PLACES[facts['read']]}, added at"
+        f" {PLACES[facts['at']]}{left_out(directions)}"
     )
     return Steering(words, intervention, directions, layer)
 

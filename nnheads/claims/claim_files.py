@@ -17,7 +17,7 @@ import numpy as np
 
 from nnheads.claims.claim import ABOVE, KINDS, OVER_HEADS, REDUCTIONS, Claim, Claims, Grid
 from nnheads.claims.fields import Entry, wrong
-from nnheads.errors import BadInput, first_line
+from nnheads.errors import BadInput, first_line, no_file
 from nnheads.interchange.table import repeated
 from nnheads.models.names import parse_head
 
@@ -93,7 +93,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}; expected claims as in nnheads/claims/*.json")
+        raise BadInput(f"{no_file(path)}; expected claims as in nnheads/claims/*.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

@@ -74,8 +74,8 @@ def statements(
         `seed`, `dropped` (JSON), `questions`.
 
     Raises:
-        BadInput: a template without its two places, or a tokenizer that knows the words of no
-            question.
+        BadInput: a template without its two places, a blank answer, or a tokenizer that knows the
+            words of no question.
     """
     check_template(template)
     if most is not None:
@@ -147,6 +147,8 @@ def _row(tokenizer, template: str, number: int, question: Question, label: int, 
 
     A token that holds the end of the prompt and the beginning of the answer counts as the answer's.
     """
+    if not answer.strip():
+        raise BadInput(f"an answer of question {question.question!r} is blank")
     before, _, after = template.partition("{answer}")
     prompt = before.replace("{question}", question.question)
     ids, offsets = encode_with_offsets(tokenizer, prompt + answer + after)

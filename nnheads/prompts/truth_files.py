@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nnheads.errors import BadInput, first_line
+from nnheads.errors import BadInput, first_line, no_file
 from nnheads.prompts.checks import encodable, text_field
 from nnheads.prompts.questions import Question
 from nnheads.spans.lines import numbered_lines
@@ -52,7 +52,7 @@ def records_of(source: str | Path) -> list[Question]:
         return _table(path) if path.suffix.lower() == ".csv" else _json(path)
     if ON_HUB.fullmatch(name) and path.suffix.lower() not in SUFFIXES:
         return _hub(*name.partition(":")[::2])
-    raise BadInput(f"no file {str(source)!r}; expected {FORMS}")
+    raise BadInput(f"{no_file(source)}; expected {FORMS}")
 
 
 def _table(path: Path) -> list[Question]:
@@ -70,6 +70,8 @@ def _table(path: Path) -> list[Question]:
 def _rows(reader: csv.DictReader, path: Path) -> Iterator[Question]:
     """Yield the questions of a table; its header may have blanks around names."""
     names = [name.strip() for name in reader.fieldnames or []]
+    if not names:
+        raise BadInput(f"{path} is empty; expected {FORMS}")
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise BadInput(

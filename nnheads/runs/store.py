@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nnheads.errors import BadInput, RunError, first_line
+from nnheads.errors import BadInput, RunError, first_line, no_file
 from nnheads.runs.coordinates import labelled
 
 PART = "nnheads_part"  # the attribute that says of which work a part is the result
@@ -97,7 +97,7 @@ def load(path: str | Path) -> xr.Dataset:
     """Read a dataset into memory. Raises BadInput for a file that is missing or no netCDF."""
     path = Path(path)
     if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}")
+        raise BadInput(no_file(path))
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             _check_size(path, dataset.nbytes)

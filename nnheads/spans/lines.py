@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnheads.errors import BadInput
+from nnheads.errors import BadInput, no_file
 
 
 def numbered_lines(path: str | Path, expected: str) -> list[tuple[str, str]]:
@@ -17,7 +17,7 @@ def numbered_lines(path: str | Path, expected: str) -> list[tuple[str, str]]:
     if path.exists() and not path.is_file() and not path.is_dir():  # a device, or a pipe
         raise BadInput(f"{path} is no file of texts; expected {expected}")
     if not path.is_file():
-        raise BadInput(f"no file {str(path)!r}; expected {expected}")
+        raise BadInput(f"{no_file(path)}; expected {expected}")
     try:
         # not splitlines: JSON strings may hold other line separators as they are
         lines = path.read_text(encoding="utf-8-sig").split("\n")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+MOST = 512  # marks of a tree, unless its rows are long
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -37,14 +39,34 @@ class Tree:
 def trees(
     marks: Sequence[Int[np.ndarray, "token mark"]], groups: Int[np.ndarray, " row"]
 ) -> list[Tree]:
-    """Return a tree for each group of rows, in the order in which groups first appear."""
+    """Return trees of the rows of each group, in the order in which groups first appear.
+
+    Several where one would be longer than MOST: who sees whom grows with its square.
+    """
     members: dict[int, list[int]] = {}
     for row, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(row)
     found = []
     for own in members.values():
-        lengths = tuple(len(marks[row]) for row in own)
-        found.append(Tree(tuple(own), lengths, _shared([marks[row] for row in own])))
+        lengths = [len(marks[row]) for row in own]
+        shared = _shared([marks[row] for row in own])
+        most = max(MOST, 2 * max(lengths))  # what is long and shared is worth it
+        for some in _cut([length - shared for length in lengths], most - shared):
+            few = tuple(lengths[at] for at in some)
+            found.append(Tree(tuple(own[at] for at in some), few, shared))
+    return found
+
+
+def _cut(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Return numbers of lengths in their order, cut where their sum would be more than `most`."""
+    found: list[list[int]] = []
+    free = 0
+    for number, length in enumerate(lengths):
+        if not found or length > free:
+            found.append([])
+            free = most
+        found[-1].append(number)
+        free -= length
     return found
 
 

@@ -215,7 +215,7 @@ def write(path, text: str):
             "Question,Best Answer\na,b\n",
             r"t.csv, line 1: the header names no 'Correct Answers'",
         ),
-        ("t.csv", "", "line 1: the header names no 'Question'"),
+        ("t.csv", "", "t.csv is empty"),
         ("t.csv", ",".join(OLD) + "\nx,y,,b,c,d,e\n", "t.csv, line 2: the question is empty"),
         ("t.csv", ",".join(OLD) + "\n", "holds no question with a true and a false answer"),
         (

@@ -51,6 +51,20 @@ def test_a_statement_is_the_path_through_its_tree(rows):
         assert not alike, "no more could be shared"
 
 
+def test_a_tree_that_would_be_too_long_is_cut_into_several(monkeypatch):
+    monkeypatch.setattr("nnheads.truth.trees.MOST", 10)
+    behind = ([1, 2], [3], [4, 5, 6], [8, 9], [2], [6])
+    marks = [np.array([7, 7, 7, *own])[:, None] for own in behind]
+    found = trees(marks, np.zeros(6, int))  # twice the longest, of six, is allowed
+    assert [tree.members for tree in found] == [(0, 1, 2, 3, 4), (5,)]
+    assert [tree.length for tree in found] == [12, 4] and {tree.shared for tree in found} == {3}
+    model, _ = tiny("llama")
+    prompts = statements()
+    apart = last_outputs(model, prompts)
+    monkeypatch.setattr("nnheads.truth.trees.MOST", 512)
+    xr.testing.assert_allclose(last_outputs(model, prompts), apart, atol=1e-5)
+
+
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30))
 def test_trees_stand_side_by_side_in_rows_no_longer_than_the_longest(lengths):
     rows = side_by_side(lengths)
