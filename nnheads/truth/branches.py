@@ -95,8 +95,8 @@ def branched(
         return Branched(plain, np.arange(len(own)), _behind(own, start), start)
     marks = [_marked(ids, at, start, acts) for at, ids in enumerate(own)]
     trees = grown(marks, questions_of(prompts))
-    rows = side_by_side([tree.length for tree in trees])
-    return Branched(_inputs(model, own, trees, rows), *_places(own, trees, rows), start)
+    row, place = _places(own, trees)
+    return Branched(_inputs(model, own, trees, row, place), row, place, start)
 
 
 def shareable(model: Any, longest: int, intervention: Intervention | None = None) -> bool:
@@ -167,11 +167,10 @@ def _behind(own: Sequence[np.ndarray], start: np.ndarray) -> Int[np.ndarray, "st
     return np.where(number < lengths, start[:, None] + number, -1)
 
 
-def _places(
-    own: Sequence[np.ndarray], trees: Sequence[Tree], rows: Sequence[Sequence[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row of each statement, and the places of its tokens."""
-    width = max(sum(trees[number].length for number in row) for row in rows)
+def _places(own: Sequence[np.ndarray], trees: Sequence[Tree]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row of each statement, and the places of its tokens; rows end together."""
+    rows = side_by_side([tree.length for tree in trees])
+    width = max(tree.length for tree in trees)
     row_of = np.zeros(len(own), np.int64)
     place = np.full((len(own), max(map(len, own))), -1)
     for line, numbers in enumerate(rows):
@@ -184,12 +183,10 @@ def _places(
 
 
 def _inputs(
-    model: Any, own: Sequence[np.ndarray], trees: Sequence[Tree], rows: Sequence[Sequence[int]]
+    model: Any, own: Sequence[np.ndarray], trees: Sequence[Tree], row: np.ndarray, place: np.ndarray
 ) -> Inputs:
     """Return what the model runs: tokens, who sees whom, and positions."""
-    row, place = _places(own, trees, rows)
-    width = max(sum(trees[number].length for number in numbers) for numbers in rows)
-    ids = np.zeros((len(rows), width), np.int64)
+    ids = np.zeros((row.max() + 1, place.max() + 1), np.int64)
     depth, tree, branch = (np.full(ids.shape, fill) for fill in (0, -1, -1))
     for number, one in enumerate(trees):
         for member in one.members:

@@ -387,3 +387,14 @@ def test_records_may_be_asked_for_as_they_are(tmp_path):
     found = records_of(table(tmp_path / "t.csv", rows=(ROW, ROW)))
     assert len(found) == 2 and found[0].true == ("It is", "Yes, it is")
     assert np.array_equal([one.category for one in found], ["Law", "Law"])
+
+
+def test_a_blank_answer_is_refused():
+    blank = Question("is it", ("  ",), ("no",), "  ")
+    with pytest.raises(BadInput, match="an answer of question 'is it' is blank"):
+        statements(byte_tokenizer(), (blank,))
+
+
+def test_a_folder_is_called_one(tmp_path):
+    with pytest.raises(BadInput, match=f"'{tmp_path}' is a folder; expected"):
+        records_of(tmp_path)

@@ -66,6 +66,7 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
         assert curve.attrs["layer"] in (1, 2)
     assert "in nats per token [95% interval; of random: lowest and highest of 3 draws]" in out
     assert "layers  separability" in out and "the direction's norm is" in out
+    assert "direction read at every position, added at every position" in out
     assert "  steered" in out and "effect: log odds of texts toward against away" in out
 
 
