@@ -87,7 +87,10 @@ def say_best(
         say(f"  {line}")
     if not best:
         say("  0 for every head")
-    elif known:
+        return
+    if known and not heads["flag"].any():
+        say("  chance can explain every head, the highest too:")
+    if known:
         for head in best:
             say(f"  {line_of(flagged(heads, head), 'H')}")
     else:
@@ -181,7 +184,7 @@ def overview(runs: Mapping[str, Run]) -> None:
         maps,
         title="Heads beyond chance, by type",
         scored="score that\nranks the type",
-        says=about_map(present, common),
+        says=about_map(present, common, [kind for kind in maps if kind not in present]),
         note=note_of(next(iter(heads.values()))),
     )
     path = next(iter(runs.values())).folder.parent / "all.png"
@@ -196,11 +199,17 @@ def note_of(heads) -> str:
     return plot.note(heads, int(json.loads(heads.attrs["arguments"])["limit"]))
 
 
-def about_map(headlines: Mapping[str, str], common: Mapping[str, str]) -> list[str]:
-    """Return by which statistic each type is coloured, and which types are left out and why."""
+def about_map(
+    headlines: Mapping[str, str], common: Mapping[str, str], without: Sequence[str] = ()
+) -> list[str]:
+    """Return by which statistic each type is coloured, and which types are left out and why.
+
+    without: types of which no head is beyond chance.
+    """
     by: dict[str, list[str]] = {}
     for kind, headline in headlines.items():
         by.setdefault(headline, []).append(kind)
     coloured = "; ".join(f"{name} of {', '.join(kinds)}" for name, kinds in by.items())
     out = [f"Left out: {kind}, since {why}." for kind, why in common.items()]
+    out += [f"No head beyond chance: {', '.join(without)}."] * bool(without)
     return [f"Coloured by {coloured}."] * bool(by) + out

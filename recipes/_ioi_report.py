@@ -5,19 +5,21 @@ from __future__ import annotations
 from nnheads.recipes._pairs import for_and_against, large_and_unsure, letters_of, with_heads
 from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
+MARKED = 5  # heads that are framed for the answer, and against it
+
 
 def draw(run, heads) -> None:
     """Draw the effect of every head, with the strongest ones marked."""
     from nnheads import plot
     from nnheads.patching.direction import direction_in
 
-    positive, negative = for_and_against(heads, 5)
+    positive, negative = for_and_against(heads, MARKED)
     swap = f"{heads.attrs['site_meaning']}, {direction_in(heads).words}"
     figure = plot.heatmap(
         heads["effect"],
         title=f"Indirect object: {swap}",
-        marked=positive + negative[:3],
-        framed="the strongest either way, of those whose interval leaves 0 out",
+        marked=positive + negative,
+        framed=f"of heads whose interval leaves 0 out the strongest, {MARKED} either way at most",
         note=plot.note(heads, heads.attrs["kept"]),
     )
     run.picture("heads", figure)

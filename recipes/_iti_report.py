@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnheads.recipes._terminal import say, say_files, shown, with_interval
+from nnheads.recipes._terminal import counted, say, say_files, shown, with_interval
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,9 +50,20 @@ def fitted(run: Run) -> None:
     say_there(run, FITTED)
 
 
+def say_dropped(about: Mapping[str, str]) -> None:
+    """Print which questions and answers were merged or left out, if any were.
+
+    about: attributes of a dataset.
+    """
+    changed = counted(json.loads(about.get("dropped", "{}")), "{reason}: {count}")
+    if changed:
+        say(changed)
+
+
 def say_edit(directions: xr.Dataset) -> None:
     """Print what the edit is, and what it was fitted on."""
     about = directions.attrs
+    say_dropped(about)
     say(
         f"fold {about['fold']}: {about['heads']} heads, {about['alpha']:g} standard deviations"
         f" along {about['direction']}, scope {about['scope']}, fitted on"
@@ -78,6 +90,7 @@ def evaluated(run: Run) -> None:
     answers.
     """
     table = run.load("summary")
+    say_dropped(table.attrs)
     say_settings(table)
     questions = run.load("scores").sizes["question"]
     say(

@@ -45,12 +45,13 @@ class Experiment:
 
     def about(self, kind: str) -> dict[str, Any]:
         """Return what repeats a result of this run, as attributes."""
-        return self.run.about(
+        about = self.run.about(
             title=f"inference-time intervention: {kind}",
             prompts=self.prompts,
             references=_iti.REFERENCES,
             sample_dims="question text",
         )
+        return {**about, "dropped": self.prompts.attrs["dropped"]}
 
     def neutral_prompts(self) -> xr.Dataset:
         """Return the neutral texts as tokens (batch, position)."""

@@ -50,7 +50,7 @@ def report(run) -> None:
     """Print the curve against random lists, whether the parts add up, and where the files are."""
     curve = run.load("curve")
     about = curve.attrs
-    say(f"{about['behaviour']}; heads {about['heads']} ({about['origin']})")
+    say(f"behaviour: {about['behaviour']}; heads {about['heads']} ({about['origin']})")
     say_kept(about)
     say_curve(curve, about["metric"])
     say_interactions(run.load("interactions"))

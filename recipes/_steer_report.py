@@ -17,7 +17,7 @@ COLUMNS = ("effect", "random", "projection", "kl", "perplexity")
 ENDS = {"effect": ("_low", "_high"), "random": ("_lowest", "_highest"), "kl": ("_low", "_high")}
 WITH_INTERVAL = ("effect", "random")
 SHOWN = 3  # prompts whose continuations are printed
-FILES = ("scores.nc", "curve.nc", "curve.png", "directions.nc", "intervention")
+FILES = ("scores.nc", "curve.nc", "curve.png", "cost.png", "directions.nc", "intervention")
 
 
 def report(run: Run) -> None:
@@ -30,6 +30,8 @@ def report(run: Run) -> None:
         draws = f"; of random: lowest and highest of {scores.sizes['draw']} draws"
     say(f"{curve.attrs['steering']}; in nats per token [95% interval{draws}]")
     say_curve(curve)
+    if "effect" in curve:
+        say(verdict(curve))
     for prompt in range(min(SHOWN, scores.sizes["prompt"])):
         say_written(scores.isel(prompt=prompt))
     say_files(run, *(name for name in FILES if (run.folder / name).exists()))
@@ -91,6 +93,26 @@ def say_curve(curve: xr.Dataset) -> None:
         say("  " + "  ".join([f"{strength:<10g}", *cells]).rstrip())
     for name in columns:
         say(f"{name}: {curve[name].attrs['long_name']}")
+
+
+def verdict(curve: xr.Dataset) -> str:
+    """Return at which strengths the effect is sure, and beyond that of every random direction."""
+    up = (curve["effect_low"] > 0) & (curve["effect"] > curve["random_highest"])
+    down = (curve["effect_high"] < 0) & (curve["effect"] < curve["random_lowest"])
+    said = [
+        f"texts {sort} become likelier at {strengths_in(curve, which)}"
+        for sort, which in {"toward": up, "away": down}.items()
+        if which.any()
+    ]
+    if not said:
+        return "at no strength is the effect surely more than that of random directions"
+    return "surely, and more than with any random direction: " + "; ".join(said)
+
+
+def strengths_in(curve: xr.Dataset, which: xr.DataArray) -> str:
+    """Return the strengths at which something holds, in words."""
+    chosen = [f"{strength:g}" for strength in curve["strength"].values[which.values]]
+    return f"strength{'s' * (len(chosen) > 1)} {', '.join(chosen)}"
 
 
 def say_written(one: xr.Dataset) -> None:

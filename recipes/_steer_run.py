@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from nnheads.interventions.schema import Intervention
     from nnheads.runs.folder import Run
 
-SHOWN = {
-    "effect": "log odds of texts toward against away",
-    "random": "the same, random directions: mean and range",
-    "kl": "KL divergence on neutral text",
+# picture: what it shows, in words; a cost a hundred times as large would hide the effect
+PICTURES = {
+    "curve": {
+        "effect": "log odds of texts toward against away",
+        "random": "the same, random directions: mean and range",
+    },
+    "cost": {"kl": "KL divergence on neutral text"},
 }
 
 # what --read and --at mean, in words
@@ -154,25 +157,28 @@ def unseen(texts: list[str] | None, gave_direction: bool, seed: int) -> list[str
 
 
 def draw(run: Run, scores: xr.Dataset, curve: xr.Dataset) -> None:
-    """Draw effect and cost over the strength."""
+    """Draw effect over the strength, and cost over it beside."""
     from nnheads import plot
 
-    lines = {}
-    for name, text in SHOWN.items():
-        if name in curve:
-            value, low, high = band(curve, name, _steer_report.ENDS[name])
-            lines[text] = (value.assign_attrs(long_name="per token"), low, high)
-    figure = plot.curves(
-        lines,
-        title=curve.attrs["steering"],
-        levels=(0.0,),  # nothing changed; these are nats, and 1 is no end of them
-        shaded=shaded(curve),
-        note=plot.note(scores, scores.sizes["prompt"]),
-    )
-    run.picture("curve", figure)
+    for picture, shown in PICTURES.items():
+        lines = {}
+        for name, text in shown.items():
+            if name in curve:
+                value, low, high = band(curve, name, _steer_report.ENDS[name])
+                lines[text] = (value.assign_attrs(long_name="per token"), low, high)
+        if not lines:  # a saved intervention without texts to judge it by
+            continue
+        figure = plot.curves(
+            lines,
+            title=curve.attrs["steering"],
+            levels=(0.0,),  # nothing changed; these are nats, and 1 is no end of them
+            shaded=shaded("random" in shown),
+            note=plot.note(scores, scores.sizes["prompt"]),
+        )
+        run.picture(picture, figure)
 
 
-def shaded(curve: xr.Dataset) -> str:
-    """Return what the ends of the lines are."""
+def shaded(random: bool) -> str:
+    """Return what the ends of the lines are; random: whether random directions are among them."""
     draws = "; of random directions, the lowest and the highest draw"
-    return f"the 95% interval of each line{draws if 'random' in curve else ''}"
+    return f"the 95% interval of each line{draws if random else ''}"

@@ -46,7 +46,7 @@ def say_kept(attrs: Mapping[str, Any]) -> None:
     dropped = f" (dropped: {why})" if why else ""
     say(f"kept {attrs['kept']} of {attrs['asked']} prompts{dropped}")
     if int(attrs["kept"]) < FEW:
-        say("these are few: an interval over them is rough, and one prompt has none (--limit)")
+        say("these are few: intervals over them are rough, and one alone gives none (--limit)")
     say_word_form(attrs)
 
 

@@ -77,8 +77,8 @@ def main(
     other half says which layer tells them apart, and how much likelier steering makes the one than
     the other, beside what random directions do. Against that stand how far it moves predictions on
     neutral text, and how unlikely what it writes is to the model itself. Writes scores.nc
-    (strength; prompt, text, neutral text), curve.nc (strength), curve.png, directions.nc (layer),
-    and the intervention at strength 1 in a folder that `--intervention` takes.
+    (strength; prompt, text, neutral text), curve.nc (strength), curve.png, cost.png, directions.nc
+    (layer), and the intervention at strength 1 in a folder that `--intervention` takes.
     """
     from nnheads.runs.folder import item_of
 

@@ -135,6 +135,8 @@ def report(run: Run, kind: Kind, top: int) -> None:
             say_heads(f"{title}; highest:", above)
         else:
             say(f"{title}: 0 for every head")
+    if KINDS["copy"] is kind:  # what is shown unless another is asked for
+        say(f"what else heads may write: --kind {', '.join(list(KINDS)[1:])}")
     say_files(run, "scores.nc", "heads.nc", "heads.png")
 
 

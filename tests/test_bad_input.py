@@ -368,6 +368,11 @@ CASES = {
         2,
         "cannot load 'some-model': no such folder here",
     ),
+    "a name of ours, misspelt": (
+        "ioi sm0llm2",
+        2,
+        "cannot load 'sm0llm2': no such folder here.*; did you mean 'smollm2'\\?",
+    ),
     "no Hub id at all": (
         "ioi owner/na:me",
         2,
@@ -1404,7 +1409,7 @@ CASES = {
     "the last position": (
         f"{ITI} --scope last",
         2,
-        "an edit at index -1 .* comes too late for every answer: the last",
+        "an edit of scope last comes too late for every answer: the last",
     ),
     "no strength to edit": (
         f"{ITI} --alpha strong",

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,13 +171,19 @@ def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
 def _config(path: str, name: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    with one_line(name):
+    with one_line(name, _nearly(name)):
         if not Path(path).is_dir():
             _reach(path, revision)
         config: PretrainedConfig = AutoConfig.from_pretrained(
             path, revision=revision, trust_remote_code=False
         )
         return config
+
+
+def _nearly(name: str) -> str:
+    """Return the name of ours that a name was perhaps meant to be; nothing where none is near."""
+    near = difflib.get_close_matches(name.lower(), (SMOLLM2, REFERENCE), n=1, cutoff=0.75)
+    return f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
 
 
 def _reach(repository: str, revision: str | None) -> None:

@@ -195,17 +195,19 @@ class _Report(logging.Handler):
 
 
 @contextlib.contextmanager
-def one_line(name: str) -> Iterator[None]:
+def one_line(name: str, advice: str = "") -> Iterator[None]:
     """Turn what the loading libraries raise into a ModelError of one line.
 
     They raise anything: transport errors and broken files have no common base class.
+
+    advice: what the line ends in.
     """
     try:
         yield
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"cannot load {name!r}: {_reason(error)}") from error
+        raise ModelError(f"cannot load {name!r}: {_reason(error)}{advice}") from error
 
 
 def _reason(error: BaseException) -> str:

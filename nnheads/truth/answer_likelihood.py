@@ -33,6 +33,7 @@ from nnheads.trace.likelihood import log_probabilities
 from nnheads.trace.plain import Scored
 from nnheads.trace.session import remote_of
 from nnheads.truth.branches import Branched, branched, longest_first, numbered
+from nnheads.truth.iti import SCOPES
 
 SOURCE = "Lin et al. 2022, arXiv 2109.07958"
 ABOUT = {"long_name": "log probability of the answer", "units": "nat", "source": SOURCE}
@@ -185,12 +186,15 @@ def check_reach(intervention: Intervention, prompts: xr.Dataset) -> None:
         return
     names = ", ".join(sorted({_in_words(edit.at) for edit in intervention.edits}))
     raise BadInput(
-        f"an edit at {names} comes too late for every answer: the last scored token is predicted"
+        f"an edit {names} comes too late for every answer: the last scored token is predicted"
         " from the token before it, so the scores would be the unedited model's; use scope all"
     )
 
 
 def _in_words(at: At) -> str:
-    """Return positions as a reader would name them."""
+    """Return positions as a reader would name them: by their scope, if they are one."""
+    for name, positions in SCOPES.items():
+        if positions == at:
+            return f"of scope {name}"
     values = "".join(f" {value}" for value in at.values)
-    return f"{at.kind}{values} ({POSITIONS[at.kind]})"
+    return f"at {at.kind}{values} ({POSITIONS[at.kind]})"

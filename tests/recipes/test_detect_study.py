@@ -184,6 +184,18 @@ def test_a_type_without_any_head_says_so(everything, capsys):
     assert title.endswith("[95% interval]; 8 prompts") and zero == "  0 for every head"
 
 
+def test_heads_that_chance_explains_are_not_shown_as_a_finding(everything, capsys):
+    heads = store.load(everything / "retrieval" / "heads.nc")
+    warning = "  chance can explain every head, the highest too:"
+    best = best_heads(heads, 2)
+    say_best("retrieval", heads, best, [], {"prompts": 8})
+    assert warning not in capsys.readouterr().out.splitlines(), "or this says nothing"
+    none = heads.assign(flag=heads["flag"] * 0)
+    say_best("retrieval", none, best, [], {"prompts": 8})
+    title, said, *listed = capsys.readouterr().out.splitlines()
+    assert said == warning and len(listed) == 2 and "0 of 32 heads beyond chance" in title
+
+
 def test_a_comparison_without_both_sorts_says_how_many_there_were():
     scores = xr.Dataset({"mass": ("batch", [0.1] * 3)}, {"answered": ("batch", [1, 1, 1])})
     heads = xr.Dataset(attrs={"contrast": "answered"})
@@ -192,9 +204,14 @@ def test_a_comparison_without_both_sorts_says_how_many_there_were():
 
 def test_the_map_of_all_types_says_what_colours_them_and_what_is_left_out():
     headlines = {"induction": "mass", "current_token": "mass", "retrieval": "hit"}
-    assert about_map(headlines, {"attention_sink": "it flags 20 of 32 heads"}) == [
+    common = {"attention_sink": "it flags 20 of 32 heads"}
+    assert about_map(headlines, common, ["truthfulness", "hallucination"]) == [
         "Coloured by mass of induction, current_token; hit of retrieval.",
         "Left out: attention_sink, since it flags 20 of 32 heads.",
+        "No head beyond chance: truthfulness, hallucination.",
+    ]
+    assert about_map(headlines, {}) == [
+        "Coloured by mass of induction, current_token; hit of retrieval."
     ]
 
 

@@ -17,6 +17,7 @@ from nnheads.recipes import _app as cli
 
 from nnheads.interventions import ALL
 from nnheads.interventions.files import load
+from nnheads.prompts import world
 from nnheads.prompts.truth import read_questions
 from nnheads.truth import crossval
 from nnheads.truth.directions import fitted_on, question_ids
@@ -260,6 +261,22 @@ def test_an_edit_is_refused_on_its_own_questions(fitted, place, capsys):
         1,
         "",
     ) and "100 of 200 test questions gave the edit its direction" in err
+
+
+def test_answers_that_were_left_out_are_counted_on_the_terminal(tmp_path, capsys):
+    asked = [
+        {"question": q.text, "true": [q.true], "false": [q.misconception, *q.others]}
+        for q in world.questions()[:24]
+    ]
+    asked[0]["false"].append(asked[0]["true"][0])
+    asked[0]["true"].append(asked[1]["true"][0])
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in asked))
+    template = ("--template", "{question} {answer}")
+    out = command("fit", *ONE, "--data", str(path), *template, "-o", str(tmp_path / "out"))
+    assert out.splitlines()[0] == "answers both true and false, left out: 1"
+    again = command("fit", *ONE, "--data", str(path), *template, "-o", str(tmp_path / "out"))
+    assert again == out, "a run that is taken up says it too"
 
 
 @pytest.mark.parametrize("scope", ["last", "decode", "answer"])

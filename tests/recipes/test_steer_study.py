@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from commands import folder_of
 from nnheads.recipes._steer import NEUTRAL, own_world
+from nnheads.recipes._steer_report import strengths_in, verdict
 from nnheads.recipes._steer_run import shaded
 
 from nnheads.interventions import ANSWER, Add, Edit, Function, Intervention, Zero
@@ -71,10 +72,32 @@ def test_steered_toward_truth_the_model_answers_truly(steered):
 
 
 def test_its_picture_says_what_the_ends_of_lines_are(steered):
-    _, folder = steered
+    assert shaded(True).endswith("of random directions, the lowest and the highest draw")
+    assert shaded(False) == "the 95% interval of each line"
+
+
+def test_the_verdict_names_strengths_beyond_zero_and_beyond_every_random_direction(steered):
+    out, folder = steered
     with xr.open_dataset(folder / "curve.nc") as curve:
-        said = shaded(curve)
-    assert said.endswith("of random directions, the lowest and the highest draw")
+        assert verdict(curve) in out.splitlines()
+    columns = {
+        "effect": [0.0, 0.5, 0.9, -0.8, 0.5],
+        "effect_low": [0.0, 0.2, 0.8, -0.9, -0.1],
+        "effect_high": [0.0, 0.8, 1.0, -0.7, 0.9],
+        "random_lowest": [0.0, -0.6, -0.1, -0.1, -0.1],
+        "random_highest": [0.0, 0.6, 0.1, 0.1, 0.1],
+    }
+    curve = xr.Dataset(
+        {name: ("strength", values) for name, values in columns.items()},
+        {"strength": [0.0, 1.0, 2.0, -4.0, 8.0]},
+    )
+    assert verdict(curve) == (
+        "surely, and more than with any random direction: texts toward become likelier at strength"
+        " 2; texts away become likelier at strength -4"
+    )
+    nothing = curve.isel(strength=[0, 1, 4])  # within random directions, or not surely
+    assert verdict(nothing).startswith("at no strength is the effect surely more")
+    assert strengths_in(curve, curve["effect"] > 0) == "strengths 1, 2, 8"
 
 
 def test_the_files_hold_what_was_measured(steered):
@@ -102,7 +125,9 @@ def test_the_files_hold_what_was_measured(steered):
                 and scores[name].attrs["long_name"]
                 and scores[name].dtype == np.float32
             )
-    assert (folder / "curve.png").stat().st_size > 2000 and not (folder / "parts").exists()
+    for picture in ("curve.png", "cost.png"):
+        assert (folder / picture).stat().st_size > 2000
+    assert not (folder / "parts").exists()
 
 
 def test_the_same_command_again_computes_nothing(steered, monkeypatch):

@@ -255,8 +255,9 @@ def test_scores_of_an_edit_of_the_last_position_would_have_been_the_unedited_one
 def test_one_token_answers_are_out_of_reach_of_edits_of_answers():
     model, _ = tiny("llama")
     single = tuple((q, label, best, asked, 1, 0) for q, label, best, asked, _, _ in LAYOUT)
-    for at in (iv.ANSWER, iv.DECODE, iv.steps(0)):
-        with pytest.raises(BadInput, match=f"an edit at {at.kind}.* comes too late"):
+    asked = {"of scope answer": iv.ANSWER, "of scope decode": iv.DECODE, "at steps 0": iv.steps(0)}
+    for words, at in asked.items():
+        with pytest.raises(BadInput, match=f"an edit {words}.* comes too late"):
             score(model, push(model, at), statements(layout=single))
     assert reached(push(model, iv.ANSWER), statements()).tolist() == [one[4] > 1 for one in LAYOUT]
     found = score(model, push(model, iv.ANSWER), statements(), batch_size=2)
