@@ -17,6 +17,7 @@ from nnheads.recipes._terminal import (
     with_interval,
 )
 
+FEW = 24  # prompts, over which a mean is noise that costs some of the behaviour
 PAIRS = 10  # shown; all are in interactions.nc
 ABOVE_ZERO = ("accuracy", "logit_difference")  # where not, a model does not do what is asked
 signed = partial(with_interval, form="+.3f")
@@ -64,7 +65,7 @@ def report(run) -> None:
 def say_curve(curve, metric: str) -> None:
     """Print the metric without the first K heads and, beside it, without K random ones."""
     say_intact(curve, metric)
-    meaning = curve.attrs["meaning"]
+    meaning = f"{curve.attrs['meaning']}{averaged(curve.attrs.get('averaged'))}"
     say(f"{metric} [95% interval] without the first K heads; in their place: {meaning}")
     if "random_median" in curve:
         draws = curve.sizes["draw"]
@@ -81,6 +82,14 @@ def say_curve(curve, metric: str) -> None:
     for index, k in enumerate(curve["k"].values):
         without = curve.isel(k=index)
         say(f"  {int(k):>3}  {signed(without, metric)}" + random_lists(without))
+
+
+def averaged(number: int | None) -> str:
+    """Return over how many prompts a mean is, and that few harm by themselves."""
+    if number is None:
+        return ""
+    few = ", so few that the mean harms by itself" if number < FEW else ""
+    return f"; {number} of them{few}"
 
 
 def say_intact(curve, metric: str) -> None:

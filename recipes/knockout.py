@@ -134,6 +134,7 @@ def compute(
     import xarray as xr
 
     from nnheads.patching import interaction
+    from nnheads.patching.behaviours import fewest_others
     from nnheads.patching.knockout import curve
 
     heads = listed.heads
@@ -141,6 +142,8 @@ def compute(
         heads = detected_heads(study, run)
         check_list(study, heads, counts)
     about = about_run(study, run, prompts, heads, listed.origin)
+    if study.ablation == "mean":
+        about["averaged"] = fewest_others(prompts, reference)
     scores, parts = (
         one.assign_attrs(about) for one in measured(study, run, heads, counts, prompts, reference)
     )

@@ -45,7 +45,7 @@ def ablate(
         how: "mean" over the reference prompts of the same template and length, "zero", "uniform"
             attention, "resample" (one such prompt), or values of your own: (layer, head or kv_head,
             width), and (batch) or (position) if they differ there. A prompt's own text is no source
-            of its values, wherever it stands.
+            of its values, wherever it stands. A mean over few prompts is noise: it harms by itself.
         reference: prompts that means or other values come from, e.g. the "abc" sentences of the
             indirect-object task; default: the prompts themselves, for each of them the others.
         site, layers, groups, by_position, at, metric, tokens: as for `patch`.

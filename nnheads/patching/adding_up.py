@@ -13,6 +13,11 @@ SPENT = 0.05  # of the way to the end of a metric's range: nearer than this, it 
 STAND_IN = (
     "these heads stand in for each other (self-repair), and each one's own effect says too little"
 )
+SLACK = (
+    "these heads stand in for each other (self-repair), or the intact {metric} of {intact:.2f} is so"
+    " near the end of its range that what each head does is out of sight; the metric log_probability"
+    " has no such end"
+)
 OPPOSED = (
     "some of these heads work for it and some against it, and what they do together is not the sum"
     " of what each does alone"
@@ -46,10 +51,11 @@ def verdict(reduced: xr.Dataset, sign: int, cases: int) -> dict[str, int | str]:
         return {"warning": UNSURE}
     surplus, joint, total = (float(reduced[name]) for name in ("surplus", "joint", "sum_of_parts"))
     differs = (low > 0 or high < 0) and abs(surplus) > MARGIN * max(abs(joint), abs(total))
-    if differs and sign * surplus > 0:
-        return not_adding_up(reduced, STAND_IN)
     metric = str(reduced.attrs["metric"])
     intact = float(reduced[f"base_{metric}"])
+    if differs and sign * surplus > 0:
+        slack = SLACK.format(metric=metric, intact=intact)
+        return not_adding_up(reduced, slack if is_at_end(metric, intact) else STAND_IN)
     if is_spent(metric, intact, intact + joint):
         end = f"{metric} without the list is {intact + joint:.2f}, the end of its range"
         return {"warning": f"{end}: whether the parts add up cannot be said"}
@@ -72,6 +78,15 @@ def pull_both_ways(reduced: xr.Dataset) -> bool:
 def is_sure(reduced: xr.Dataset, name: str) -> bool:
     """Return whether the interval of an effect leaves zero out."""
     return float(reduced[f"{name}_low"]) > 0 or float(reduced[f"{name}_high"]) < 0
+
+
+def is_at_end(metric: str, intact: float) -> bool:
+    """Return whether an intact metric is at an end of its range, so that small losses are hidden.
+
+    Of whole numbers, such as a rank, the end is their best.
+    """
+    ends = METRICS[metric].ends if metric in METRICS else ()
+    return any(abs(intact - end) <= SPENT for end in ends)
 
 
 def is_spent(metric: str, intact: float, without: float) -> bool:

@@ -13,7 +13,15 @@ from random_models import byte_tokenizer, words_tokenizer
 
 import nnheads
 from nnheads.errors import BadInput
-from nnheads.patching.behaviours import BEHAVIOURS, ask_for, with_others
+from nnheads.patching.behaviours import (
+    BEHAVIOURS,
+    MEAN_PROMPTS,
+    ask_for,
+    enough,
+    fewest_others,
+    with_others,
+)
+from nnheads.patching.knockout import knockout
 from nnheads.patching.metrics import METRICS
 from nnheads.patching.prepared import questions
 from nnheads.prompts import world
@@ -38,7 +46,7 @@ def test_every_behaviour_asks_questions_that_its_metric_can_score(name, tokenize
 
 def test_only_what_repetition_announces_is_asked_of_induction(tokenizer):
     prompts, others = ask_for("induction", tokenizer, 12, seed=0, length=20)
-    assert others["token"].equals(prompts["token"])
+    assert others["token"][:12].equals(prompts["token"]) and others.sizes["batch"] == MEAN_PROMPTS
     for token, ask, target in zip(*(prompts[name].values for name in ("token", "ask", "target"))):
         first = token[1:21].tolist()  # after the beginning-of-sequence token
         asked = ask[ask >= 0]
@@ -72,11 +80,36 @@ def test_the_mean_set_of_the_indirect_object_names_nobody_of_the_sentence(tokeni
 
 def test_a_file_of_pairs_takes_values_from_its_corrupted_texts(pairs_file):
     prompts, others = ask_for("pairs", words_tokenizer(), 5, path=pairs_file)
-    assert (
-        prompts.sizes["batch"] == 5
-        and (others["token"].values == prompts["corrupted"].values).all()
-    )
+    assert prompts.sizes["batch"] == 5 < others.sizes["batch"]
+    assert (others["token"].values[:5] == prompts["corrupted"].values).all()
     assert json.loads(prompts.attrs["dropped"]) == {}
+
+
+@pytest.mark.parametrize("name", ["induction", "iteration", "retrieval", "truth"])
+def test_means_are_over_as_many_prompts_however_few_are_asked(name, tokenizer):
+    few, others = ask_for(name, tokenizer, 3, seed=1)
+    # parities of 8 bits come twice now and then
+    assert few.sizes["batch"] == 3 and fewest_others(few, others) >= MEAN_PROMPTS - 3
+    many, others = ask_for(name, tokenizer, MEAN_PROMPTS + 4, seed=1)
+    assert many.sizes["batch"] == MEAN_PROMPTS + 4
+    assert fewest_others(many, others) >= MEAN_PROMPTS - 3
+
+
+def test_means_over_long_prompts_are_over_fewer_of_them():
+    assert enough(3) == enough(3, 512) == MEAN_PROMPTS and enough(3, 2048) == MEAN_PROMPTS // 4
+    assert enough(20, 2048) == 20, "never fewer than are asked"
+
+
+def test_two_induction_heads_cost_the_same_whatever_the_number_of_prompts(tokenizer):
+    model = nnheads.load("reference")
+    lost = []
+    for number in (3, 24):
+        prompts, others = ask_for("induction", tokenizer, number, seed=1_000_000)
+        options = {"ks": [2], "draws": 0, "metric": "accuracy"}
+        scores = knockout(model, prompts, [(1, 1), (1, 0)], reference=others, **options)
+        lost.append(float(scores["base_accuracy"].mean() - scores["accuracy"].mean()))
+    # of means over the 3 prompts alone they would cost .55, over 6 a quarter
+    assert max(lost) < 0.06 and abs(lost[0] - lost[1]) < 0.03
 
 
 def test_a_prompt_without_another_of_its_kind_has_no_others():
