@@ -40,16 +40,25 @@ def report(run: Run) -> None:
     from nnheads.claims.verdicts import FAIL, VERDICTS
 
     table = run.load("claims")
-    width = max(len(str(name)) for name in table["said"].values) + 5
+    width = max(len(str(name)) for name in table["said"].values) + len("not so: ")
     verdicts = [VERDICTS[code] for code in table["verdict"].values]
-    say(f"      {'claim':<{width}}  measured  claimed    source")
+    say(f"      {'claim':<{width}}  measured  claimed     passes          source")
     for row in range(len(verdicts)):
         say_claim(table.isel(claim=row), width)
     counts = {word: verdicts.count(word) for word in VERDICTS if word in verdicts}
+    say("what each number measures: nnheads verify MODEL --list")
     say(", ".join(f"{count} {word}" for word, count in counts.items()))
     say_files(run, "claims.nc", "verify.json")
     if FAIL in counts:
         raise RunError(f"{counts[FAIL]} of {len(verdicts)} claims fail")
+
+
+def accepted(one: xr.Dataset) -> str:
+    """Return which numbers pass: those within the tolerance of what is claimed."""
+    published, tolerance = float(one["published"]), float(one["tolerance"])
+    low, high = f"{published - tolerance:.4g}", f"{published + tolerance:.4g}"
+    ends = {"value": f"{low} to {high}", "at_least": f">= {low}", "at_most": f"<= {high}"}
+    return ends[str(one["kind"].values)]
 
 
 def say_claim(one: xr.Dataset, width: int) -> None:
@@ -58,11 +67,11 @@ def say_claim(one: xr.Dataset, width: int) -> None:
 
     value, published = float(one["measured"]), float(one["published"])
     number = "-" if value != value else f"{value:.3f}"
-    text = f"{'not: ' if int(one['negative']) else ''}{one['said'].values}"
-    sign = KINDS[str(one["kind"].values)]
+    text = f"{'not so: ' if int(one['negative']) else ''}{one['said'].values}"
+    claimed = f"{KINDS[str(one['kind'].values)]} {published:.4g}"
     say(
-        f"{WORDS[int(one['verdict'])]}  {text:<{width}} {number:>8}  {sign:<2} {published:<7.4g} "
-        f" {one['source'].values}"
+        f"{WORDS[int(one['verdict'])]}  {text:<{width}} {number:>8}  {claimed:<10}  "
+        f"{accepted(one):<14}  {one['source'].values}"
     )
     if str(one["reason"].values):
         say(f"      {one['reason'].values}")

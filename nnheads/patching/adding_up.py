@@ -14,9 +14,9 @@ STAND_IN = (
     "these heads stand in for each other (self-repair), and each one's own effect says too little"
 )
 SLACK = (
-    "these heads stand in for each other (self-repair), or the intact {metric} of {intact:.2f} is so"
-    " near the end of its range that what each head does is out of sight; the metric log_probability"
-    " has no such end"
+    "these heads stand in for each other (self-repair), or the intact {metric} of {intact:.2f} is"
+    " so near the end of its range that what each head does is out of sight; the metric"
+    " log_probability has no such end"
 )
 OPPOSED = (
     "some of these heads work for it and some against it, and what they do together is not the sum"

@@ -5,8 +5,9 @@
 Each row of BEHAVIOURS also says which prompts means and other values are drawn from. Where clean
 and corrupted texts differ in the one thing that decides the answer, these are the corrupted ones,
 so that a mean keeps everything but that. There are enough of them, however few prompts are asked: a
-mean over six is noise, which harms by itself what hundred would leave alone. A model without the behaviour gets prompts all the same:
-the metric of the intact model says how much there is to lose.
+mean over six is noise, which harms by itself what a mean over a hundred would leave alone. A model
+without the behaviour gets prompts all the same: the metric of the intact model says how much there
+is to lose.
 """
 
 from __future__ import annotations

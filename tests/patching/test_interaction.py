@@ -288,7 +288,10 @@ def test_the_third_steps_in_for_two_of_them(copying):
 
 def test_self_repair_at_the_top_of_a_range_may_be_slack(copying):
     """Heads that add up in log-odds do not in a share that is near 1."""
-    assert "or the intact accuracy of 1.00 is so near" in summary(copying(LISTED)).attrs["warning"]
+    assert (
+        "or the intact accuracy of 1.00 is so near the end"
+        in summary(copying(LISTED)).attrs["warning"]
+    )
     unbounded = summary(copying(LISTED, metric="log_probability"))
     assert unbounded.attrs["warning"].endswith("each one's own effect says too little")
     assert is_at_end("accuracy", 0.96) and not is_at_end("accuracy", 0.9)

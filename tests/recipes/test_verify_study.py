@@ -7,6 +7,8 @@ import json
 
 import commands
 import numpy as np
+import xarray as xr
+from nnheads.recipes._verify_report import accepted
 
 from nnheads.claims.claim_files import FOLDER
 from nnheads.reference import untrained
@@ -63,6 +65,14 @@ def test_doctored_claims_fail(tmp_path):
         and out.count("FAIL  ") == 5
         and "5 fail" in out
     )
+    assert "what each number measures: nnheads verify MODEL --list" in out
+
+
+def test_the_table_says_which_numbers_pass_with_their_tolerance():
+    """A measured .027 passes a claim of at most .02 whose tolerance is .02."""
+    for kind, said in (("at_most", "<= 0.04"), ("at_least", ">= 0"), ("value", "0 to 0.04")):
+        row = xr.Dataset({"published": 0.02, "tolerance": 0.02}, {"kind": kind})
+        assert accepted(row) == said
 
 
 def test_claims_that_ask_for_the_same_run_share_it(tmp_path, monkeypatch):
@@ -151,7 +161,7 @@ def test_a_model_that_cannot_do_it_loses_nothing(tmp_path):
     code, out, err = call(tmp_path / "untrained", "--claims", path, "-q", "-o", tmp_path / "out")
     assert code == 1 and err == "error: 2 of 4 claims fail\n" and "2 fail, 2 skip" in out
     lines = out.splitlines()
-    for text in ("copying ends without all three induction heads", "copying needs L0H1"):
+    for text in ("copying ends without all three induction heads", "copying ends without L0H1"):
         place = next(number for number, line in enumerate(lines) if text in line)
         assert lines[place].startswith("skip  ") and "  0.000 " in lines[place]
         assert lines[place + 1].strip() == "needs copy-base, which does not pass (fail)"
