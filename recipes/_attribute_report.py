@@ -43,16 +43,37 @@ def say_order(heads) -> None:
 
 def say_top(heads) -> None:
     """Print the exact effect of the heads that the estimate puts on top."""
+    from nnheads import stats
     from nnheads.patching.audit import FOUND
 
     patched = heads_of_kind(heads, FOUND)
     method, direction = heads.attrs["method"], heads.attrs["direction"]
     title = f"exact effect of the top {len(patched)} by {method}, {direction}, ratio of means"
-    say(f"{title} [95% interval], and as estimated:")
+    say(
+        f"{title} [95% interval]; as estimated; mean size of the estimate over prompts, which ranks"
+        " [logit]"
+    )
     letters, table = letters_of(heads), with_heads(heads)
     for head in patched:
-        estimated = float(table["estimate"].sel(layer=head["layer"], head=head["head"]))
-        say(f"  {line_of(head, letters)}  {estimated:+.3f}")
+        one = table.sel(layer=head["layer"], head=head["head"])
+        say(
+            f"  {line_of(head, letters)}   {float(one['estimate']):+.3f}   {float(one['size']):.2f}"
+        )
+    off = abs(table["effect"]).where(far_off(table))
+    names = [f"L{layer}{letters}{head}" for layer, head in stats.ranked_heads(off)]
+    if names:
+        say(f"estimated at less than half, or with the other sign: {', '.join(names)}")
+
+
+def far_off(heads):
+    """Return which patched heads the estimate is surely wrong about (layer, head or kv_head).
+
+    It lies outside the interval of the exact effect, and is less than half of it or of the other
+    sign.
+    """
+    exact, estimate = heads["effect"], heads["estimate"]
+    outside = (estimate < heads["effect_low"]) | (estimate > heads["effect_high"])
+    return outside & (estimate * exact < exact**2 / 2)
 
 
 def say_audit(heads) -> None:
@@ -83,4 +104,5 @@ def say_missed(heads) -> None:
     from nnheads.patching.audit import DRAWN, NEXT
 
     beyond = heads.where(heads["exact_size"] > heads["threshold"])
-    say_heads("missed by the estimate:", heads_of_kind(beyond, DRAWN, NEXT), letters_of(heads))
+    title = "patched though below the cut, with a change beyond it [effect, 95% interval]:"
+    say_heads(title, heads_of_kind(beyond, DRAWN, NEXT), letters_of(heads))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnheads.recipes._terminal import (
+    FEW,
     say,
     say_files,
     say_heads,
@@ -32,7 +33,7 @@ def draw(run, circuit) -> None:
         cpr, cmd = (float(circuit[f"{area}{suffix}"]) for area in ("cpr", "cmd"))
         figure = plot.curves(
             {"first heads of the ranking": curve},
-            title=f"Faithfulness of circuits by size: CPR {cpr:.3f}, CMD {cmd:.3f}",
+            title=f"What circuits recover, by size: CPR {cpr:.3f}, CMD {cmd:.3f}",
             points={f"the circuit, {inside} heads": point},
             log=bool(suffix),
             note=plot.note(circuit, int(circuit.attrs["cases"])),
@@ -80,7 +81,7 @@ def say_faithfulness(circuit, heads) -> None:
 def say_random(values, inside: int, faithfulness: float) -> None:
     """Print the faithfulness of random circuits of the same size, and whether it is as high."""
     mean, highest, draws = float(values.mean()), float(values.max()), values.size
-    sizes = f"mean {mean:.3f}, highest {highest:.3f} ({draws} draws)"
+    sizes = f"F(C)/F(M) mean {mean:.3f}, highest {highest:.3f} ({draws} draws)"
     more = ": random circuits do as well" if highest >= faithfulness else ""
     say(f"  random circuits of {inside} heads: {sizes}{more}")
 
@@ -90,7 +91,8 @@ def say_size(circuit, inside: int) -> None:
     names = ("model", "circuit", "empty", "faithfulness", "gap")
     model, own, empty, faithfulness, gap = (with_interval(circuit, name) for name in names)
     total, cases = circuit.attrs["heads_of_model"], circuit.attrs["cases"]
-    say(f"circuit: {inside} of {total} heads, {cases} prompts")
+    few = "; these are few: intervals over them are rough (--limit)" if int(cases) < FEW else ""
+    say(f"circuit: {inside} of {total} heads, {cases} prompts{few}")
     say(f"mean logit difference: model {model}, circuit {own}, no head {empty}")
     open_ = " (below 0: which is larger is open)" if float(circuit["gap_low"]) < 0 else ""
     say(f"faithfulness F(C)/F(M): {faithfulness}; |F(M) - F(C)|: {gap}{open_}")
@@ -110,7 +112,10 @@ def say_completeness(circuit) -> None:
     """Print the subset K whose removal shows most that the circuit lacks."""
     worst = int(circuit["incompleteness"].values.argmax())
     value = with_interval(circuit.isel(cut=worst), "incompleteness")
-    say(f"completeness, worst of {circuit.sizes['cut']} subsets K: {value}")
+    say(
+        f"incompleteness |F(M without K) - F(C without K)|, in logits, 0 where the circuit lacks"
+        f" nothing; largest of {circuit.sizes['cut']} subsets K: {value}"
+    )
     say(f"  K = {circuit['cut_heads'].values[worst]} ({circuit['cut_kind'].values[worst]})")
 
 

@@ -13,7 +13,6 @@ from nnheads.recipes._terminal import counted, line_of, say, say_values, shown
 if TYPE_CHECKING:
     from nnheads.runs.folder import Run
 
-FEW = 5  # prompts of a sort, below which a difference of two sorts says little
 # below which heads that always do it may not be flagged: a question is answered right or wrong,
 # which says less than how much attention lies somewhere
 ENOUGH = {"prompts": 8, "questions": 16}
@@ -123,6 +122,10 @@ def said_cases(cases: Mapping[str, int]) -> str:
 
 def said_few(cases: Mapping[str, int]) -> str:
     """Return a warning where even heads that do it all the time might not be flagged."""
+    from nnheads.stats.calibration import FEWEST
+
+    if any(number < FEWEST for number in cases.values()):
+        return "; few: neither a flag nor its absence says much"
     few = any(number < ENOUGH[sort] for sort, number in cases.items())
     return "; few: absence of a flag says little" if few else ""
 
@@ -138,8 +141,10 @@ def cases_counted(heads) -> str:
 
 def of_two_sorts(first: int, cases: int, sort: str) -> str:
     """Return how many prompts are of either sort, and whether that is too few to go by."""
+    from nnheads.stats.calibration import FEWEST
+
     few = min(first, cases - first)
-    little = f": an interval of {few} prompts says little (--limit)" if few < FEW else ""
+    little = f": no head is flagged from {few} prompts (--limit)" if few < FEWEST else ""
     return f"; {first} prompts {sort}, {cases - first} not{little}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnheads.recipes._pairs import for_and_against, large_and_unsure, letters_of, with_heads
 from nnheads.recipes._terminal import say, say_files, say_heads, say_kept, say_logit_difference
 
-MARKED = 5  # heads that are framed for the answer, and against it
+MARKED = 10  # heads that are framed
 
 
 def draw(run, heads) -> None:
@@ -14,12 +14,13 @@ def draw(run, heads) -> None:
     from nnheads.patching.direction import direction_in
 
     positive, negative = for_and_against(heads, MARKED)
+    largest = sorted(positive + negative, key=lambda head: -abs(head["value"]))[:MARKED]
     swap = f"{heads.attrs['site_meaning']}, {direction_in(heads).words}"
     figure = plot.heatmap(
         heads["effect"],
         title=f"Indirect object: {swap}",
-        marked=positive + negative,
-        framed=f"of heads whose interval leaves 0 out the strongest, {MARKED} either way at most",
+        marked=largest,
+        framed=f"the {len(largest)} largest whose interval leaves 0 out, either way",
         note=plot.note(heads, heads.attrs["kept"]),
     )
     run.picture("heads", figure)

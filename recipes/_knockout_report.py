@@ -44,7 +44,7 @@ def report_plan(
             study.model, part, lists, ablation=study.ablation, reference=reference, **options
         )
         say(f"{title}:")
-        say_plan(study.model, job)
+        say_plan(study.model, job, prompts.sizes["batch"] / part.sizes["batch"])
 
 
 def report(run) -> None:

@@ -127,8 +127,11 @@ def first_batch(prompts, size: int):
     return part
 
 
-def say_plan(model, job) -> None:
-    """Print what the sweep of a batch would cost; seconds only where it would run here."""
+def say_plan(model, job, batches: float) -> None:
+    """Print what the sweep of a batch would cost; seconds only where it would run here.
+
+    batches: how many of this one's size there are.
+    """
     from nnheads.patching.cost import cost, describe, rate
     from nnheads.trace.session import on_server
 
@@ -139,3 +142,5 @@ def say_plan(model, job) -> None:
         seconds = price.flops / rate(device, 512, model.config.hidden_size)
     for line in describe(price, seconds):
         say(line)
+    if seconds is not None and batches > 1:
+        say(f"about {batches * seconds:,.1f} s of arithmetic in all batches")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from nnheads.recipes import _pairs
-from nnheads.recipes._attribute_report import heads_of_kind, report
+from nnheads.recipes._attribute_report import far_off, heads_of_kind, report
 from nnheads.recipes._checks import check_at_least, check_choice, check_size
 from nnheads.recipes._study import Study, study
 
@@ -187,8 +187,10 @@ def kinds_of(heads) -> tuple:
     from nnheads.patching.audit import DRAWN, FOUND, NEXT
 
     audited, beyond = heads["chosen"].isin((DRAWN, NEXT)), heads["exact_size"] > heads["threshold"]
+    top, off = heads["chosen"] == FOUND, far_off(heads)
     kinds = {
-        "top of the estimate": heads["chosen"] == FOUND,
-        "missed, among others that were patched": audited & beyond,
+        "top of the estimate": top & ~off,
+        "top of the estimate, which is under half of it": top & off,
+        "below the cut, yet as large": audited & beyond,
     }
     return kinds, audited & ~beyond

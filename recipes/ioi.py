@@ -136,7 +136,7 @@ def report_plan(study: Study, sites: list[str], layers: list[int] | None) -> Non
     for one in sites:
         job, _ = plan_patch(study.model, part, site=one, layers=layers)
         say(f"{one}:")
-        say_plan(study.model, job)
+        say_plan(study.model, job, pairs.sizes["batch"] / part.sizes["batch"])
 
 
 def open_site(study: Study, site: str) -> tuple:

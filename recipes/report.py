@@ -115,6 +115,9 @@ def report(page: dict, output: Path, size: int) -> None:
     say(f"{len(page['runs'])} runs, {with_numbers} with numbers by head")
     for model in page["models"]:
         _report.say_model(model, page["runs"])
+    quick = sum("quick" in Path(run["folder"]).parts for run in page["runs"])
+    if quick:
+        say(f"  {quick} are --quick runs, of few prompts: hints, not findings")
     for folder in page["unfinished"]:
         say(f"  left out, not finished: {folder}")
     large = "; large to send: report fewer runs" if size > _report.LARGEST else ""

@@ -432,6 +432,7 @@ def test_every_type_with_heads_has_a_colour_of_its_own(count, tmp_path):
     colours = np.array([handle.get_facecolor()[:3] for handle in handles])
     apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 9 * np.eye(count)
     assert apart.min() > (0.25 if count <= 20 else 0.05)
+    assert np.ptp(colours, 1).min() > 0.1, "grey is what the key of scores is drawn in"
     assert len(axes.patches) == count
 
 

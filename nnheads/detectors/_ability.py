@@ -67,10 +67,13 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     value, low, high = (float(about[f"accuracy{end}"]) for end in ("", "_low", "_high"))
     chance = float(about["accuracy_of_guessing"])
     reach = f" [{low:.2f}, {high:.2f}]" if low == low else ""
-    said = f"the model gives {value:.2f}{reach} of the wanted tokens, guessing {chance:.2f}"
     steps = np.array(str(about["accuracy_by_step"]).split(), float)
-    if 1 < steps.size <= MOST_STEPS:
-        said += f"; token by token {' '.join(f'{one:.2f}' for one in steps)}"
+    said = f"the model gives {value:.2f}{reach} of the wanted tokens, guessing {chance:.2f}"
+    if 1 < steps.size <= MOST_STEPS:  # the first has to be found, the others follow from it
+        said = (
+            f"the model gives {steps[0]:.2f} of the first wanted tokens, {value:.2f}{reach} of all,"
+            f" guessing {chance:.2f}; token by token {' '.join(f'{one:.2f}' for one in steps)}"
+        )
     if _only_continues(about):
         return [said, "it does not find the first token: others follow from those before them"]
     if fails(about):

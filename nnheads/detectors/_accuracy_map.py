@@ -6,6 +6,7 @@ import xarray as xr
 
 MEANING = {
     "answered": "share of prompts answered",
+    "first": "share of first answer tokens predicted",
     "accuracy": "share of answer tokens predicted",
 }
 
@@ -17,11 +18,14 @@ def accuracy_map(scores: xr.Dataset) -> xr.DataArray | None:
     end of a sentence near it.
 
     Args:
-        scores: (batch), with the coordinates `length`, `depth` and `answered` or `accuracy`.
+        scores: (batch), with the coordinates `length`, `depth` and `answered` or `accuracy`, and
+            perhaps `right` (batch, step): the first token has to be found, others follow from it.
 
     Returns:
         (length, depth); NaN where no prompt has that length and depth.
     """
+    if "right" in scores.coords and "answered" not in scores.coords:
+        scores = scores.assign_coords(first=scores["right"].isel(step=0).reset_coords(drop=True))
     measured = next((name for name in MEANING if name in scores.coords), None)
     if measured is None or not {"length", "depth"} <= set(scores.coords):
         return None

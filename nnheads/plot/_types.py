@@ -15,10 +15,10 @@ from matplotlib.patches import Patch, Rectangle
 from nnheads.plot._figure import between, blank, small_print
 
 # told apart at a glance, also where a low score makes them pale: no two of one hue in two shades,
-# as tab20 has them
+# as tab20 has them, and no grey, in which the key of scores is drawn
 DISTINCT = (
-    *sns.color_palette("tab10"),
-    *("blue", "magenta", "lime", "black", "navy"),
+    *(colour for colour in sns.color_palette("tab10") if len(set(colour)) > 1),
+    *("blue", "magenta", "lime", "gold", "navy", "darkmagenta"),
     *("darkolivegreen", "aquamarine", "deeppink", "lightsalmon", "springgreen"),
 )
 STRIPES = "A cell in stripes: a head of several types. An empty one: of none of these."

@@ -19,6 +19,7 @@ from nnheads.stats.chance import greater_than
 from nnheads.stats.discovery import HEADS, RATE, discoveries
 
 STRONG = 0.5  # of a share: most of the attention, or most of the queries
+FEWEST = 5  # cases of a group, below which Welch's test has no footing
 MARGIN = 0.05  # of attention mass: less is no head type, however significant
 
 
@@ -128,7 +129,8 @@ def contrast(
     Returns:
         (layer, head): `difference` (mean of group 1 minus group 0) with a 95% t interval, `p_value`
         (Welch, two sided, of a difference of at most the margin either way), `q_value`, `flag`.
-        NaN, and no flag, where a group has fewer than two cases, or where a head never varies.
+        NaN, and no flag, where a group has fewer than two cases, or where a head never varies; no
+        flag where it has fewer than FEWEST.
     """
     values, first = scores.transpose("batch", *HEADS).values.astype(float), groups.values == 1
     difference, low, high, of_any = _welch(values, first)
@@ -136,9 +138,9 @@ def contrast(
     p_value = np.where(np.abs(difference) > margin, _welch(beyond, first)[3], 1.0)
     p_value = np.where(np.isnan(of_any), np.nan, p_value)
     meaning = f"p of a difference of at most {margin}"
-    tested = discoveries(
-        p_value, meaning, "the groups differ", rate=rate, margin=margin, statistic="difference"
-    )
+    enough = bool(min(first.sum(), (~first).sum()) >= FEWEST)
+    about = {"rate": rate, "margin": margin, "statistic": "difference"}
+    tested = discoveries(p_value, meaning, "the groups differ", also=enough, **about)
     heads = _labelled_difference(scores, str(groups.name), difference, low, high).assign(tested)
     return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
 

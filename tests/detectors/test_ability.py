@@ -30,11 +30,17 @@ def test_shares_are_counted_by_prompt_and_by_token():
 
 def test_a_model_at_chance_is_said_not_to_do_it():
     (able,) = lines(told(np.ones((4, 3))))
-    assert "1.00" in able and "guessing 0.55" in able and "token by token 1.00 1.00 1.00" in able
+    assert able.startswith("the model gives 1.00 of the first wanted tokens, 1.00 ")
+    assert "guessing 0.55" in able and "token by token 1.00 1.00 1.00" in able
     said = lines(told(np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])))
     assert len(said) == 2 and "does not do this task" in said[1]
     assert not fails(told(np.ones((4, 3)))) and fails(told(np.array([[1, 0, 0]] * 4)))
     assert fails(told(np.array([[0, 1, 1]] * 4))) and not fails({})
+
+
+def test_the_first_token_is_told_before_those_that_follow_from_it():
+    said = lines(told(np.array([[1, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]])))[0]
+    assert said.startswith("the model gives 0.75 of the first wanted tokens, 0.88 [0.62, 1.00] of")
 
 
 def test_a_model_that_only_goes_on_is_said_to():

@@ -199,6 +199,10 @@ def test_the_accuracy_map_is_the_mean_over_prompts_of_a_length_and_depth():
         {name: ("batch", values) for name, values in about.items()},
     )
     cells = accuracy_map(scores)
+    right = scores.assign_coords(right=(("batch", "step"), np.eye(4, 2)))
+    first = accuracy_map(right)  # others follow from it
+    assert first.attrs["long_name"] == "share of first answer tokens predicted"
+    assert first.sel(length=60, depth=0.0) == 0.5 and first.sel(length=80, depth=0.0) == 0
     assert cells.sel(length=60, depth=0.0) == 0.5 and cells.sel(length=60, depth=1.0) == 0.5
     assert cells.sel(length=80, depth=0.0) == 0.25 and np.isnan(cells.sel(length=80, depth=1.0))
     assert accuracy_map(scores.drop_vars("depth")) is None

@@ -163,7 +163,7 @@ def test_the_same_command_again_computes_nothing_and_names_what_was_missed(
         and "with 95% confidence" in said
     )
     with xr.open_dataset(study / "heads.nc") as heads:
-        assert ("missed by the estimate:" in said) == (int(heads["missed"]) > 0)
+        assert ("patched though below the cut" in said) == (int(heads["missed"]) > 0)
     order = f"rank correlation of estimated and exact size, {TOP + SAMPLE} patched heads: +"
     assert order in said and "not of sizes" not in said
 

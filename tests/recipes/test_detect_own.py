@@ -80,7 +80,7 @@ def test_a_single_prompt_has_no_interval_and_says_so(spans, tmp_path, capsys):
     command("detect", "spans", "--spans", spans, "-n", 1, "--top", 2, "-o", tmp_path)
     said = capsys.readouterr().out
     title = "giver: 0 of 32 heads beyond chance (*); mass [no interval: one prompt]"
-    assert f"{title}; few: absence of a flag says little\n  L" in said
+    assert f"{title}; few: neither a flag nor its absence says much\n  L" in said
     assert "nan" not in said and said.count("  L") == 4
 
 

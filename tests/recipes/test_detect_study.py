@@ -151,7 +151,7 @@ def test_a_difference_of_two_sorts_says_how_many_prompts_are_of_either():
 
     assert said(12, 20) == "; 12 prompts answered, 8 not"
     assert said(6, 8).endswith(
-        "; 6 prompts answered, 2 not: an interval of 2 prompts says little (--limit)"
+        "; 6 prompts answered, 2 not: no head is flagged from 2 prompts (--limit)"
     )
     assert cases_counted(xr.Dataset(attrs={"cases": 8})) == ""
 

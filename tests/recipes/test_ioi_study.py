@@ -225,6 +225,7 @@ def test_a_plan_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monke
         x for x in lines if x.startswith("16 swaps")
     ]
     assert sum("s of arithmetic on this machine" in line for line in lines) == 2
+    assert sum("s of arithmetic in all batches" in line for line in lines) == 2
     assert not list(tmp_path.iterdir())
 
 

@@ -143,6 +143,15 @@ def test_counts_that_are_none_are_refused(arguments, message, tmp_path):
     assert code == 2 and message in err and not (tmp_path / "page.html").exists()
 
 
+def test_quick_runs_are_said_to_be(tmp_path):
+    detected(tmp_path / "detect", "induction", planted(4, 8, (1, 0)))
+    _, out, _ = call(str(tmp_path), "-o", str(tmp_path / "page.html"))
+    assert "--quick" not in out
+    detected(tmp_path / "quick" / "detect", "previous_token", planted(4, 8, (1, 0)))
+    _, out, _ = call(str(tmp_path), "-o", str(tmp_path / "page.html"))
+    assert "  1 are --quick runs" in out
+
+
 def test_pictures_that_are_too_many_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "BUDGET", 10)
     (tmp_path / "run").mkdir()

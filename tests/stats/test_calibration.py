@@ -312,6 +312,16 @@ def test_groups_too_small_to_compare_give_no_number_and_no_flag(ones):
     )
 
 
+def test_four_cases_of_a_group_flag_no_head_however_far_apart():
+    """Welch's test on four against four takes their spread for known."""
+    noise = np.random.default_rng(0).normal(0, 0.001, (40, 1, 4))
+    for ones, flagged in ((4, 0), (5, 1)):
+        groups = np.arange(40) < ones
+        scores = xr.DataArray(noise + groups[:, None, None], dims=("batch", "layer", "head"))
+        heads = contrast(scores.rename("mass"), xr.DataArray(groups, dims="batch", name="answered"))
+        assert (heads["q_value"] < 1e-3).all() and (heads["flag"] == flagged).all()
+
+
 def test_heads_that_never_vary_get_no_p_value_and_spoil_no_other():
     scores, groups = two_groups()
     scores[:, 0, 0] = 0.5
