@@ -131,6 +131,7 @@ def sample_of(arguments: dict[str, Any]) -> dict[str, Any] | None:
 
 def texts_of(study: Study) -> Texts:
     """Return texts of every kind, from files, or of the reference model's own world."""
+    from nnheads.interventions.steering_directions import check_texts
     from nnheads.models.shipped import REFERENCE
 
     world: dict[str, list[str]] = own_world(study.seed) if study.name == REFERENCE else {}
@@ -146,6 +147,9 @@ def texts_of(study: Study) -> Texts:
         )
     if prompts is None:
         raise BadInput("--prompt or --prompts is needed: what the model continues")
+    if study.intervention is None:
+        check_texts("toward", read["toward"])
+        check_texts("away", read["away"])
     if read["toward"] is not None and set(read["toward"]) == set(read["away"] or []):
         raise BadInput("--toward and --away are the same texts; no direction leads between them")
     return Texts(read["toward"], read["away"], prompts, read["neutral"] or list(NEUTRAL))

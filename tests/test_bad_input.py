@@ -1144,11 +1144,6 @@ CASES = {
         2,
         "(?i)no file 'nowhere'",
     ),
-    "one prompt to average": (
-        f"{OUT} -n 1 --length 9",
-        2,
-        "none of 1 prompts has another of its length",
-    ),
     "truth of another model": (f"{OUT} --behaviour truth", 2, "facts of the shipped model's world"),
     "a length of no behaviour": (
         f"{OUT} --behaviour ioi --length 9",
@@ -1222,7 +1217,7 @@ CASES = {
     "one text of each sort": (
         f"{STEER} --toward {{file}} --away {{four_texts}}",
         2,
-        "1 texts toward are too few",
+        "texts toward: 1, too few",
     ),
     "nothing to continue": (
         "steer {model} --toward {file} --away {file}",

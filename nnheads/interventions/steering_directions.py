@@ -80,8 +80,8 @@ def direction(
         BadInput: too few texts, a site or layer that there is not.
     """
     _check_site(site)
-    _check_texts("toward", toward)
-    _check_texts("away", away)
+    check_texts("toward", toward)
+    check_texts("away", away)
     layers = range(geometry(model).layers) if layers is None else layers
     options: dict[str, Any] = {"site": site, "layers": layers, "at": at, "batch_size": batch_size}
     both = [
@@ -115,11 +115,11 @@ def _check_site(site: str) -> None:
     check_site(site, known, "has no direction")
 
 
-def _check_texts(name: str, texts: Sequence[str]) -> None:
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Refuse fewer texts of a sort than a direction takes."""
     if len(texts) < FEWEST:
         raise BadInput(
-            f"{len(texts)} texts {name} are too few; give at least {FEWEST}, since half are held"
-            " out"
+            f"texts {name}: {len(texts)}, too few; give at least {FEWEST}, since half are held out"
         )
 
 

@@ -139,7 +139,8 @@ def locate(name: str) -> str:
         return str(folder)
     if folder.is_file():
         raise ModelError(
-            f"{name} is a file; expected a model folder, a GGUF file, a Hub id or {REFERENCE!r}"
+            f"{name} is a file; expected a model folder, a GGUF file, a Hub id, {SMOLLM2!r} or"
+            f" {REFERENCE!r}"
         )
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(

@@ -259,8 +259,8 @@ def test_a_rehearsed_remote_run_gives_the_same():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"toward": TOWARD[:3]}, r"3 texts toward are too few; give at least 4"),
-        ({"away": []}, r"0 texts away are too few"),
+        ({"toward": TOWARD[:3]}, r"texts toward: 3, too few; give at least 4"),
+        ({"away": []}, r"texts away: 0, too few"),
         ({"site": "pattern"}, r"site 'pattern' has no direction; use one of resid_pre"),
         ({"site": "nowhere"}, r"site 'nowhere' has no direction"),
         ({"layers": [7]}, r"layer 7 does not exist"),

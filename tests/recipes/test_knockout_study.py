@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import functools
 import json
+from types import SimpleNamespace
 
 import commands
 import numpy as np
 import pytest
 import xarray as xr
 from nnheads.recipes import _app as cli
+from nnheads.recipes._knockout import with_reference
+from nnheads.recipes._knockout_report import averaged
 
 from nnheads import plot
+from nnheads.errors import BadInput
 from nnheads.patching.knockout import curve
 from nnheads.runs import store
 
@@ -269,3 +273,20 @@ def test_one_prompt_alone_has_no_interval_and_no_verdict(tmp_path, capsys):
         and "there is little to lose" not in out
     )
     assert "no other head can be shown to step in" in out and "nan" not in out
+
+
+def test_a_prompt_that_no_other_can_stand_in_for_is_refused(tmp_path, capsys):
+    place = ("batch", "position")
+    alone = xr.Dataset({"token": (place, [[5, 6, 7]]), "mask": (place, [[1, 1, 1]])})
+    with pytest.raises(BadInput, match="none of 1 prompts has another of its length"):
+        with_reference(SimpleNamespace(ablation="mean"), alone, alone)
+    assert with_reference(SimpleNamespace(ablation="zero"), alone, alone).sizes["batch"] == 1
+
+
+def test_one_prompt_takes_means_over_others_that_are_not_asked(tmp_path, capsys):
+    options = ("--heads", "1.0,1.1", "--limit", "1", "--length", "12", "--draws", "0")
+    command(*options, "--output", str(tmp_path))
+    out = capsys.readouterr().out
+    assert "kept 1 of 1 prompts" in out and "template and position; 47 of them\n" in out
+    assert averaged(5) == "; 5 of them, so few that the mean harms by itself"
+    assert averaged(None) == "", "of an ablation without a mean, or an earlier run"
