@@ -69,11 +69,12 @@ def far_off(heads):
     """Return which patched heads the estimate is surely wrong about (layer, head or kv_head).
 
     It lies outside the interval of the exact effect, and is less than half of it or of the other
-    sign.
+    sign; and the head is as large as those that count as missed.
     """
     exact, estimate = heads["effect"], heads["estimate"]
     outside = (estimate < heads["effect_low"]) | (estimate > heads["effect_high"])
-    return outside & (estimate * exact < exact**2 / 2)
+    large = heads["exact_size"] >= heads["threshold"]
+    return large & outside & (estimate * exact < exact**2 / 2)
 
 
 def say_audit(heads) -> None:

@@ -190,7 +190,7 @@ def kinds_of(heads) -> tuple:
     top, off = heads["chosen"] == FOUND, far_off(heads)
     kinds = {
         "top of the estimate": top & ~off,
-        "top of the estimate, which is under half of it": top & off,
+        "of these, estimated at under half": top & off,
         "below the cut, yet as large": audited & beyond,
     }
     return kinds, audited & ~beyond
