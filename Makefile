@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs notebooks gallery cost bench bench-others
+.PHONY: demo test lint docs notebooks gallery cost families bench bench-others
 .DELETE_ON_ERROR:
 
 # CPU torch by version: pip then never fetches a second one. Bring your own with `pip install -e .`.
@@ -33,6 +33,10 @@ lint: $(VENV)/ready
 # Pages about head types, from docstrings and the shipped model.
 docs: $(VENV)/ready
 	$(BIN)/python docs/pages.py
+
+# Which types of models hold what is said of them, of all that transformers has.
+families: $(VENV)/ready
+	$(BIN)/python docs/families.py
 
 # Every notebook from top to bottom, with its pictures.
 notebooks: $(VENV)/ready

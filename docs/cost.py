@@ -64,7 +64,8 @@ most that the process held. A row with > was ended after so many seconds, and it
 held so far. `make cost` measures again. What takes more than a minute says
 while it runs how long it will take; `ioi`, `knockout` and `iti evaluate` say it before with
 `--plan`; `--quick` gives a first answer. A command that is not in the table was not measured.
-On another, slower machine of two cores `detect all --quick` took 53 seconds instead of 27.
+Rows with * are of another machine of two cores, about half as fast: there `detect all` took 146
+seconds instead of 72, and with `--quick` 66 instead of 27.
 
 | command | seconds | GiB | `--quick`: seconds | GiB |
 |---|--:|--:|--:|--:|"""

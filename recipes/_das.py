@@ -191,7 +191,8 @@ def draw(run: Run, scores: xr.Dataset, table: xr.Dataset, question: str, best_at
     figure = plot.heatmap(
         accuracy,
         signed=False,
-        title=f"{question}\nBest on pairs left out of training: {best_at}",
+        title=f"{question}\nBest on pairs left out of training: {best_at};"
+        f" without any intervention {float(table['none'].mean()):.0%}",
         texts=np.vectorize("{:.0%}".format)(accuracy.values),
         note=plot.note(scores, scores.sizes["batch"]),
     )

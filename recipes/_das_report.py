@@ -19,7 +19,8 @@ def report(run: Run) -> None:
     table = run.load("places")
     about = table.attrs
     say(f"{about['variable']}: {about['about']}; {about['kept']}")
-    say(f"interchange accuracy on pairs never trained on, {about['site']}:")
+    without = f"without any intervention {float(table['none'].mean()):.3f}"
+    say(f"interchange accuracy on pairs never trained on, {about['site']}; {without}:")
     say_grid(table["trained"])
     say_best(table, len(run.load("scores")["batch"]))
     say_files(run, *FILES)

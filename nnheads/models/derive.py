@@ -52,7 +52,7 @@ def derived(module: Any) -> Family:
     words = module.config.get_text_config().vocab_size
     run = recorded(module, {"input_ids": torch.arange(3, min(13, words)).unsqueeze(0)})
     layers, blocks = _blocks(module, run)
-    found = [_block(run, f"{layers}.{number}", call) for number, call in enumerate(blocks)]
+    found = [_block(module, run, f"{layers}.{number}", call) for number, call in enumerate(blocks)]
     attention = _common([[one.attention] for one in found], "place of attention")
     projection = _common([one.projections for one in found], "output projection of the heads")
     adds = _common([one.steps for one in found], "two outputs whose sum is a block's step")
@@ -90,7 +90,7 @@ def _blocks(module: Any, run: Run) -> tuple[str, list[Call]]:
     layers, calls = next(iter(found.items()))
     total = len(module.get_submodule(layers))
     if len(calls) < total:
-        raise Underivable(f"only {len(calls)} of {total} blocks attend; the others are recurrent")
+        raise Underivable(f"only {len(calls)} of {total} blocks attend")
     if any(len(own) > 1 for own in calls.values()):
         raise Underivable("a block attends more than once")
     return layers, [calls[number][0] for number in range(total)]
@@ -106,7 +106,7 @@ def _member(module: Any, name: str) -> tuple[str, int]:
     raise Underivable(f"attention of {name or 'no module'} is in no list of blocks")
 
 
-def _block(run: Run, block: str, call: Call) -> Block:
+def _block(module: Any, run: Run, block: str, call: Call) -> Block:
     """Return the parts of one block."""
     inside = f"{block}."
     flat, step = call.result.flatten(2), run.gave(block) - run.given(block)
@@ -120,7 +120,11 @@ def _block(run: Run, block: str, call: Call) -> Block:
         for name, seen in run.outputs.items()
         if name.startswith(inside) and seen[0].value.shape == step.shape
     }
-    projections = [name for name, value in given.items() if _same(value, flat) and name in gave]
+    projections = [
+        name
+        for name, value in given.items()
+        if _same(value, flat) and isinstance(module.get_submodule(inside + name), LINEAR)
+    ]
     reads = {
         reader: name
         for reader, name in itertools.permutations(gave, 2)

@@ -52,7 +52,7 @@ def geometry(model: TransformersModel) -> Geometry:
         >>> nnheads.geometry(nnheads.load())
         Geometry(layers=4, heads=8, kv_heads=4, head_dim=32, d_model=128, vocabulary=833)
     """
-    config = model.config
+    config = model.config.get_text_config()
     projection = model.layers[0].attention.projection._module
     width = getattr(projection, "in_features", None) or projection.nx  # Conv1D calls it nx
     heads = config.num_attention_heads
@@ -68,7 +68,7 @@ def geometry(model: TransformersModel) -> Geometry:
 
 def model_spec(model: TransformersModel) -> ModelSpec:
     """Return what traces have to know of a model's shape, as plain data that travels."""
-    config, row, sizes = model.config, family(model), geometry(model)
+    config, row, sizes = model.config.get_text_config(), family(model), geometry(model)
     kinds = getattr(config, "attention_layers", None) or [None] * sizes.layers  # GPT-Neo
     alibi = row.kernel == "falcon" and getattr(config, "alibi", False)
     return ModelSpec(

@@ -21,6 +21,7 @@ HEADS, HEAD_WIDTH, WINDOW, WORDS = 4, 16, 4, 200
 COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 KEY_VALUE = ("num_key_value_heads", "num_kv_heads")
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+UNSAID = {"head_dim": HEAD_WIDTH, "num_key_value_heads": HEADS}  # what None means for these
 # names of sizes in configurations -> what they are at most
 SIZES = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 64),
@@ -89,6 +90,9 @@ def _shrink(config: PretrainedConfig) -> None:
         for name in KEY_VALUE:
             if _number(config, name) is not None:
                 setattr(config, name, fewer)
+    for name, value in UNSAID.items():
+        if vars(config).get(name, value) is None:
+            setattr(config, name, value)
     for name, value in TOKENS.items():
         if getattr(config, name, None) is not None:
             setattr(config, name, value)

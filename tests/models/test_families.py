@@ -7,6 +7,7 @@ import pytest
 import torch
 from nnsight import save
 from random_models import CONFIGS, VOCABULARY, config, tiny
+from transformers import AutoConfig
 
 from nnheads.errors import ModelError
 from nnheads.models.families import FAMILIES, Family, family_of
@@ -24,11 +25,8 @@ def test_the_table_has_every_family_that_was_promised():
 
 
 def test_unknown_family_is_refused_by_name_and_lists_the_known():
-    class Config:
-        model_type = "mamba"
-
     with pytest.raises(ModelError, match=r"'mamba' is not known.*bloom.*qwen3"):
-        family_of(Config)
+        family_of(AutoConfig.for_model("mamba"))
 
 
 def test_geometry_is_measured_on_the_modules(model_type):
