@@ -139,7 +139,7 @@ def say_plan(model, job, batches: float) -> None:
     device = next(model._module.parameters()).device
     seconds = None
     if not on_server(model):
-        seconds = price.flops / rate(device, 512, model.config.hidden_size)
+        seconds = price.flops / rate(device, 512, model.config.get_text_config().hidden_size)
     for line in describe(price, seconds):
         say(line)
     if seconds is not None and batches > 1:

@@ -105,7 +105,7 @@ def answer_and_measure(
     """
     questions, _ = without_answers(prompts, 0)
     new, lengths = prompts.sizes["step"] + EXTRA_TOKENS, questions["mask"].values.sum(1)
-    check_tokens(real_tokens(questions), model.config.vocab_size)
+    check_tokens(real_tokens(questions), model.config.get_text_config().vocab_size)
     check_length(int(lengths.max()) + new, model.config)
     # written once and read once: the last token is only read
     plain = int(2 * lengths.sum() + (2 * new - 1) * len(lengths)) * geometry(model).layers

@@ -144,7 +144,7 @@ def _check_prompts(model: Any, prompts: xr.Dataset, new_tokens: int) -> None:
     """Refuse prompts that cannot be continued by so many tokens."""
     if new_tokens < 1:
         raise BadInput(f"{new_tokens} new tokens are not possible; ask for at least 1")
-    check_tokens(real_tokens(prompts), model.config.vocab_size)
+    check_tokens(real_tokens(prompts), model.config.get_text_config().vocab_size)
     if not prompts["mask"].values[:, -1].all():
         raise BadInput(
             "prompts are padded on the right; pad them on the left, so that all are continued at"

@@ -20,7 +20,7 @@ from nnheads.interventions.calls import Call
 from nnheads.interventions.model_checks import check_model, check_path
 from nnheads.interventions.ordering import KERNEL, site_module
 from nnheads.interventions.schema import Edit, Intervention
-from nnheads.models.families import FAMILIES, family_of
+from nnheads.models.families import family_of
 from nnheads.models.geometry import model_spec
 from nnheads.trace.blocks import packed, split_heads
 from nnheads.trace.edits import shaped, unshaped
@@ -52,7 +52,7 @@ def _target(module: torch.nn.Module, edit: Edit) -> tuple[torch.nn.Module, str]:
     """Return the module that an edit's site belongs to, and which of its ends it is."""
     if edit.path is not None:
         return module.get_submodule(edit.path), edit.site
-    row = FAMILIES[_config(module).model_type]
+    row = family_of(_config(module))
     blocks: Any = module.get_submodule(row.layers)
     return site_module(blocks[edit.layer], row, edit.site)
 

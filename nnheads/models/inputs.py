@@ -45,7 +45,7 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
     ids = torch.from_numpy(np.ascontiguousarray(prompts[token].values)).long()
     mask = torch.from_numpy(np.ascontiguousarray(prompts["mask"].values)).long()
     ids = ids * mask
-    check_tokens(ids.numpy(), model.config.vocab_size)
+    check_tokens(ids.numpy(), model.config.get_text_config().vocab_size)
     check_length(int(mask.sum(-1).max()), model.config)
     fed = {"input_ids": ids, "attention_mask": mask}
     if family(model).position_ids:
@@ -55,7 +55,8 @@ def inputs(model: TransformersModel, prompts: xr.Dataset, token: str = "token") 
 
 def positions_by_length(config: PretrainedConfig) -> bool:
     """Return whether how a position is encoded depends on how long the whole text is."""
-    settings = (getattr(config, name, "") for name in ("rope_parameters", "rope_scaling"))
+    text = config.get_text_config()
+    settings = (getattr(text, name, "") for name in ("rope_parameters", "rope_scaling"))
     rope = " ".join(map(str, settings))
     return "longrope" in rope or "dynamic" in rope
 
@@ -74,7 +75,7 @@ def real_tokens(prompts: xr.Dataset) -> np.ndarray:
 def fill_token(model: TransformersModel) -> int:
     """Return an id to fill up rows with: the padding token, if the model has it, else 0."""
     pad = model.tokenizer.pad_token_id or 0
-    return pad if pad < model.config.vocab_size else 0
+    return pad if pad < model.config.get_text_config().vocab_size else 0
 
 
 def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
@@ -91,6 +92,6 @@ def check_tokens(ids: np.ndarray, vocabulary: int) -> None:
 
 def check_length(length: int, config: PretrainedConfig) -> None:
     """Refuse more tokens than a model has positions for: it would fail far from the cause."""
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit and length > limit:
         raise TooLong(f"the text has {length} tokens; this model reads at most {limit}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnheads.errors import ModelError
-from nnheads.models.families import family_of
+from nnheads.models.families import learn
 from nnheads.models.gguf import SMOLLM2, converted, is_gguf, of_package
 from nnheads.models.loading import (
     check_device_map,
@@ -24,6 +24,7 @@ from nnheads.models.loading import (
     one_line,
     whole_checkpoint,
 )
+from nnheads.models.proven import row_of
 from nnheads.models.shipped import FOLDER, REFERENCE
 from nnheads.remote.place import put, remote_value
 
@@ -67,8 +68,8 @@ def load(
         nnsight's model, under the names of `nnheads.models.families`.
 
     Raises:
-        ModelError: an unknown family, a missing folder or model, no network, or options that do not
-            fit; one line that says what to do.
+        ModelError: a family that is neither known nor proven (`nnheads families`), a missing folder
+            or model, no network, or options that do not fit; one line that says what to do.
         BadInput: a `remote` that is none of these.
 
     Source: nnsight, https://nnsight.net.
@@ -85,7 +86,7 @@ def load(
     path = locate(name)
     _check_no_revision(name, path, revision)
     config = _config(path, name, revision)
-    row = family_of(config)
+    row = row_of(config)
     check_form(config)
     _prepare_remote(path)
     # Families outside the attention interface show their patterns only under eager attention.
@@ -94,6 +95,7 @@ def load(
     options = {key: value for key, value in optional.items() if value is not None}
     with one_line(name), whole_checkpoint(name):
         model = _built(path, revision, rename=row.rename(), dispatch=not lazy, **options)
+    learn(model.config, row)
     put(model, remote, waiting=waiting)
     return model
 

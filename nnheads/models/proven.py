@@ -1,5 +1,6 @@
 """What is known of a model's family: its row, from the table or derived, and the proof of it.
 
+    row = row_of(config)                 # refused by name, with the line that fails
     told = told_of(config)
     told.row, told.refusal               # "" where every line of the proof holds
 
@@ -48,6 +49,25 @@ class Told:
         """Why the model cannot be used; empty if it can."""
         failed = [f"{line.says}: {line.failure}" for line in self.lines if line.failure]
         return self.reason or (f"not so: {failed[0]}" if failed else "")
+
+
+def row_of(config: PretrainedConfig) -> Family:
+    """Return the row of a model's family: that of the table, else one that is proven.
+
+    Raises:
+        ModelError: a model whose row cannot be derived, or does not hold; it says why.
+    """
+    known = FAMILIES.get(config.model_type)
+    if known is not None:
+        return known
+    told = told_of(config)
+    if told.row is None or told.refusal:
+        raise ModelError(
+            f"model family {config.model_type!r} is not known to nnheads, and cannot be derived"
+            f" from the model: {told.refusal}"
+        )
+    learn(config, told.row)
+    return told.row
 
 
 def types() -> list[str]:

@@ -36,7 +36,7 @@ def attention_of(model, ids: np.ndarray) -> np.ndarray:
     """
     if not 1 <= len(ids) <= LONGEST_TEXT:
         raise BadInput(f"a text of {len(ids)} tokens cannot be drawn; give 1 to {LONGEST_TEXT}")
-    check_tokens(np.asarray(ids), model.config.vocab_size)
+    check_tokens(np.asarray(ids), model.config.get_text_config().vocab_size)
     check_length(len(ids), model.config)
     interface, layers = family(model).interface, geometry(model).layers
     given = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))[None]

@@ -100,8 +100,9 @@ def swapped_token_layers(plan: PreparedSweep, layers: int) -> int:
 
 def cache_width(config) -> float:
     """Return how many positions the shortest cache of a layer holds."""
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None)
     slides = kinds is None or "sliding_attention" in kinds
     return window - 1 if window and slides else float("inf")
 

@@ -22,7 +22,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from nnheads.interventions.schema import Intervention
-from nnheads.models.families import family
+from nnheads.models.families import FAMILIES, family
 from nnheads.models.inputs import inputs, positions_by_length
 from nnheads.trace.plain import Inputs
 from nnheads.trace.session import remote_of
@@ -107,6 +107,8 @@ def shareable(model: Any, longest: int, intervention: Intervention | None = None
     """
     config, row = model.config, family(model)
     if remote_of(model) or not (row.interface and row.position_ids):
+        return False
+    if config.model_type not in FAMILIES:  # whose windows may have another name than ours
         return False
     reach = getattr(config, "sliding_window", None) or longest
     if config._attn_implementation not in MASKS or positions_by_length(config) or reach < longest:

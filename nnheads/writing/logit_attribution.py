@@ -74,7 +74,7 @@ def writing_spec(model) -> ModelSpec:
 
 def logit_scale(model) -> float:
     """Return what the family multiplies its logits with (Cohere)."""
-    return float(getattr(model.config, "logit_scale", None) or 1.0)
+    return float(getattr(model.config.get_text_config(), "logit_scale", None) or 1.0)
 
 
 def direct_logit_attribution(model, prompts: xr.Dataset, *, token: str = "token") -> xr.Dataset:
@@ -111,7 +111,7 @@ def direct_logit_attribution(model, prompts: xr.Dataset, *, token: str = "token"
     attribution = _read(model, prompts, token)
     check_finite(attribution.difference, "the model's logits")
     check_sum(attribution, next(model._module.parameters()).dtype)
-    cap = getattr(model.config, "final_logit_softcapping", None)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return _labelled(model, prompts, attribution).assign_attrs(
         soft_cap=float(cap or 0.0), final_norm="scale held at that of the run", run=token
     )

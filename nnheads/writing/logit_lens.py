@@ -86,9 +86,9 @@ def _check(model, text: str, ids: torch.Tensor, k: int, head: tuple[int, int] | 
     """Refuse texts, numbers of candidates and heads that are not possible."""
     if not text.strip() or ids.numel() == 0:
         raise BadInput("The text is empty. Give at least one word.")
-    check_tokens(ids.numpy(), model.config.vocab_size)
+    check_tokens(ids.numpy(), model.config.get_text_config().vocab_size)
     check_length(ids.shape[1], model.config)
-    size = model.config.vocab_size
+    size = model.config.get_text_config().vocab_size
     if not 1 <= k <= size:
         raise BadInput(f"Not a number of candidates: {k}. Ask for 1 to {size}, the vocabulary.")
     if head is not None:
@@ -112,7 +112,7 @@ def _request(model, head: tuple[int, int] | None) -> dict:
     """Return what `read_lens` has to know of the model, and the head that is named."""
     return {
         "scale": logit_scale(model),
-        "cap": getattr(model.config, "final_logit_softcapping", None),
+        "cap": getattr(model.config.get_text_config(), "final_logit_softcapping", None),
         "interface": family(model).interface,
         "head": head,
     }

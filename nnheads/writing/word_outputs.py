@@ -64,7 +64,7 @@ def outputs(
     Raises:
         BadInput: a `top` that is not possible. RunError: values that are not finite.
     """
-    _check_top(top, model.config.vocab_size)
+    _check_top(top, model.config.get_text_config().vocab_size)
     texts = _texts(model.tokenizer, ids)
     tokens, last = inputs(model, texts), inputs(model, texts.isel(position=[-1]))
     others = ids if pool is None else pool
@@ -144,7 +144,7 @@ def drawn_tokens(model, n: int, seed: int) -> Tokens:
     if n < 2:
         raise BadInput(f"Not a number of tokens: {n}. Draw at least 2.")
     special = set(model.tokenizer.all_special_ids)
-    size = min(len(model.tokenizer), model.config.vocab_size)
+    size = min(len(model.tokenizer), model.config.get_text_config().vocab_size)
     usable = [number for number in range(size) if number not in special]
     return np.sort(np.random.default_rng(seed).choice(usable, min(n, len(usable)), replace=False))
 
@@ -156,4 +156,4 @@ def labelled(model, data: dict[str, tuple], ids: Tokens) -> xr.Dataset:
     texts = token_texts(model.tokenizer, ids.tolist())
     tokens = {"token": ("batch", ids), "token_text": ("batch", texts)}
     scores = xr.Dataset(data).assign_coords({**index, **tokens})
-    return scores.assign_attrs(vocabulary=int(model.config.vocab_size))
+    return scores.assign_attrs(vocabulary=int(model.config.get_text_config().vocab_size))
