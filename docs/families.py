@@ -22,8 +22,9 @@ OPENING = """\
 
 `nnheads families MODEL` builds a small copy of a model with random weights and holds what nnheads
 reads and writes against plain PyTorch, line by line. Below: every causal type of transformers
-{version} in its usual configuration. {proven} of {all} hold; {table} of them are in the table,
-which other commands load today. `make families` writes this page.
+{version} in its usual configuration. {proven} of {all} hold, and every command takes them; the
+rows of {table} are written down, the others are derived from the model. `make families` writes
+this page.
 
 | type | |
 |---|---|"""

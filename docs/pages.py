@@ -42,6 +42,7 @@ CONTENTS = """\
 * [Extending nnheads](extending.md): a head type, a recipe, a model family
 * [Results](../results/README.md): what a run writes
 * [Interventions](interventions.md): nine scripts, from an edit to an alignment
+* [Model families](families.md): which types of transformers hold, and why others do not
 * [What a command costs](cost.md): seconds and memory on SmolLM2
 * [Glossary](glossary.md): one meaning for each word"""
 

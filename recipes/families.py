@@ -27,7 +27,7 @@ def main(name: Name = None, every: Every = False, traceback: Traceback = False) 
     Without a model it lists the table. With one it builds a small random copy, finds where
     attention, heads, norms and the residual stream are (of families outside the table from one run
     of the copy), and holds that against plain PyTorch, line by line. Exit code 2 if a line does not
-    hold. Families outside the table can be looked at so; other commands do not load them yet.
+    hold. Every command takes a model of which all lines hold, and proves it when it loads it first.
     """
     from nnheads.models.families import FAMILIES
     from nnheads.models.proven import told_of

@@ -9,6 +9,7 @@ import torch
 
 from nnheads.errors import BadInput
 from nnheads.interventions.schema import BY_HEAD, BY_KV_HEAD, BY_PATH, Edit, Intervention
+from nnheads.models.families import FAMILIES
 from nnheads.models.geometry import Geometry, geometry
 from nnheads.models.names import check_layer, check_number
 from nnheads.trace.plain import ModelSpec
@@ -71,6 +72,8 @@ def width_of(model: Any, site: str, layer: int | None, spec: ModelSpec) -> int |
     if site in ("pattern", *BY_PATH):
         return None
     sizes = geometry(model)
+    if site in ("q", "k") and model.config.model_type not in FAMILIES:
+        return None  # latent attention has queries and keys of another width than values
     if site in (*BY_HEAD, *BY_KV_HEAD):
         return sizes.head_dim
     if site == "mlp_hidden":

@@ -1,8 +1,9 @@
 """Where every model family keeps its layers, attention, output projection, norm and unembedding.
 
 A model family is one row, keyed by `config.model_type`. nnheads never guesses: a family that is not
-in the table is refused by name. To add one, add a row; the contract tests build a tiny random model
-of every row and compare reads, writes and their effect on the logits with plain PyTorch hooks.
+in the table is derived from the model and proven on it (`proven`), or refused by name. To write one
+down, add a row; the contract tests build a tiny random model of every row and compare reads, writes
+and their effect on the logits with plain PyTorch hooks.
 
 The paths become nnsight aliases, so everywhere else in nnheads the same names hold:
 

@@ -113,7 +113,7 @@ def examined(config: PretrainedConfig) -> Told:
             module = built(config)
             row = FAMILIES.get(config.model_type) or derived(module)
             learn(module.config, row)
-            return Told(row, tuple(proof(module, row, _any_tokenizer())))
+            return Told(row, tuple(proof(module, row, any_tokenizer())))
     except Underivable as error:
         return Told(None, reason=str(error))
     except ModelError as error:
@@ -153,7 +153,8 @@ def _said(error: BaseException) -> str:
     return line if len(line) < 120 else f"{line[:119]}…"
 
 
-def _any_tokenizer() -> Any:
+def any_tokenizer() -> Any:
+    """Return a tokenizer that says nothing, for models that are only given numbers."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

@@ -12,6 +12,8 @@ Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 import xarray as xr
@@ -27,6 +29,8 @@ from nnheads.writing.logit_attribution import writing_spec
 
 SOURCE = "Elhage et al. 2021, A mathematical framework for transformer circuits"
 DIMS = ("layer", "head", "to_layer", "to_head")
+# norms of values, or of what keys and values are made of together (latent attention)
+OF_VALUES = re.compile(r"(^|[._])k?v_")
 DRAWS = 16  # random heads on either side, each with each: enough for the 95th percentile
 
 
@@ -89,10 +93,17 @@ def _check_kind(model, kind: str) -> None:
         raise BadInput(f"Not a kind of composition: {kind!r}. Use one of {', '.join(UPTAKE)}.")
     modules = model.layers[0].attention._module.named_modules()
     norms = [name for name, _ in modules if "norm" in name]
+    values = [name for name in norms if OF_VALUES.search(name)]
+    if kind == "v" and values:
+        raise BadInput(
+            f"This {model.config.model_type} model norms what its values are made of ({values[0]}),"
+            " so no product of weights says how heads compose through them."
+        )
     if kind in "qk" and norms:
+        other = "" if values else " Use kind v."
         raise BadInput(
             f"This {model.config.model_type} model norms its queries and keys ({norms[0]}), so no"
-            " product of weights says how heads compose through them. Use kind v."
+            f" product of weights says how heads compose through them.{other}"
         )
 
 

@@ -149,6 +149,14 @@ def test_what_has_no_place_for_an_edit_is_refused_by_name(model):
         home_of(model)
 
 
+def test_composition_through_normed_values_is_refused(model):
+    if model.config.model_type == "deepseek_v3":
+        with pytest.raises(BadInput, match="norms what its values are made of"):
+            nnheads.composition_scores(model, "v")
+    else:
+        assert np.isfinite(nnheads.composition_scores(model, "v")["composition"]).all()
+
+
 def test_commands_take_it(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("NNHEADS_CACHE", str(tmp_path / "cache"))
     out = ("-q", "--output", str(tmp_path / "out"))
