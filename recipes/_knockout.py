@@ -209,6 +209,13 @@ def with_reference(study: Study, prompts, reference):
     return prompts.assign_attrs(asked=count, dropped=json.dumps(dropped))
 
 
+def averaged_over(study: Study, prompts, reference) -> dict[str, int]:
+    """Return over how many prompts the means are, as an attribute; none of other ablations."""
+    from nnheads.patching.behaviours import fewest_others
+
+    return {"averaged": fewest_others(prompts, reference)} if study.ablation == "mean" else {}
+
+
 def detected_heads(study: Study, run) -> list[Head]:
     """Return the heads that the behaviour's detector flags; found once for a run."""
     from nnheads.detectors._detect import detect, ranking

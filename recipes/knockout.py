@@ -9,6 +9,7 @@ import typer
 from nnheads.recipes._knockout import (
     QUICK,
     HeadList,
+    averaged_over,
     check,
     check_list,
     counts_in,
@@ -134,16 +135,12 @@ def compute(
     import xarray as xr
 
     from nnheads.patching import interaction
-    from nnheads.patching.behaviours import fewest_others
     from nnheads.patching.knockout import curve
 
-    heads = listed.heads
-    if heads is None:
-        heads = detected_heads(study, run)
-        check_list(study, heads, counts)
+    heads = listed.heads or detected_heads(study, run)
+    check_list(study, heads, counts)
     about = about_run(study, run, prompts, heads, listed.origin)
-    if study.ablation == "mean":
-        about["averaged"] = fewest_others(prompts, reference)
+    about |= averaged_over(study, prompts, reference)
     scores, parts = (
         one.assign_attrs(about) for one in measured(study, run, heads, counts, prompts, reference)
     )

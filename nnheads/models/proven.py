@@ -105,7 +105,7 @@ def told_of(config: PretrainedConfig) -> Told:
 
 def examined(config: PretrainedConfig) -> Told:
     """Build a small model; prove the row that the table has, or that is derived from it."""
-    from nnheads.models.derive import Underivable, derived
+    from nnheads.models.derive import derived
     from nnheads.models.proof import proof
 
     try:
@@ -114,13 +114,12 @@ def examined(config: PretrainedConfig) -> Told:
             row = FAMILIES.get(config.model_type) or derived(module)
             learn(module.config, row)
             return Told(row, tuple(proof(module, row, any_tokenizer())))
-    except Underivable as error:
-        return Told(None, reason=str(error))
     except ModelError as error:
         return Told(None, reason=str(error))
     except Exception as error:  # what a model's own file raises where its sizes do not fit
         return Told(
-            None, reason=f"it cannot be built small ({type(error).__name__}: {_said(error)})"
+            None,
+            reason=f"its small copy cannot be built and run ({_said(error)})",
         )
 
 
@@ -150,7 +149,8 @@ def built(config: PretrainedConfig) -> Any:
 
 def _said(error: BaseException) -> str:
     line = first_line(error)
-    return line if len(line) < 120 else f"{line[:119]}…"
+    short = line if len(line) < 120 else f"{line[:119]}…"
+    return f"{type(error).__name__}: {short}"
 
 
 def any_tokenizer() -> Any:

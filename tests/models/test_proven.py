@@ -59,7 +59,7 @@ def test_families_of_the_table_and_others_are_proven(kind):
         ("granite_swa", "attention rows computed again are its eager weights"),
         ("mimo_v2_flash", "has 4 key/value heads, not 2"),
         ("blt", "its small copy still has"),
-        ("whisper", "cannot be built small"),
+        ("whisper", "its small copy cannot be built and run"),
     ],
 )
 def test_what_cannot_be_used_is_said_why(kind, reason):

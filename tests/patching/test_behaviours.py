@@ -13,11 +13,10 @@ from random_models import byte_tokenizer, words_tokenizer
 
 import nnheads
 from nnheads.errors import BadInput
+from nnheads.patching.behaviour_prompts import MEAN_PROMPTS, enough
 from nnheads.patching.behaviours import (
     BEHAVIOURS,
-    MEAN_PROMPTS,
     ask_for,
-    enough,
     fewest_others,
     with_others,
 )
